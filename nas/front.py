@@ -1,0 +1,132 @@
+"""The Pareto front of a run, its hypervolume, and picking a member."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Optuna has no public name for these two; the project pins Optuna below 6 and tests both.
+from optuna._hypervolume import compute_hypervolume
+from optuna.study._multi_objective import _is_pareto_front
+
+from nas.errors import InputError
+from nas.objectives import OBJECTIVES
+from nas.record import Outcome, TrialRecord
+
+REFERENCE_TRIALS = 8
+"""Trained candidates after which the hypervolume's reference point is fixed."""
+PICKS = ("knee", "most-accurate", "fastest")
+
+
+@dataclass(frozen=True)
+class ReferencePoint:
+    """The corner that hypervolumes of a run are measured from, one value an objective.
+
+    Fixed by the first `REFERENCE_TRIALS` trained candidates: the worst of each objective among them, and a
+    tenth of their range further. `ideal` is the best of each among them; volumes are given as a share of the box
+    between the two, and pass 1 as the search finds better.
+    """
+
+    worst: tuple[float, ...]
+    ideal: tuple[float, ...]
+
+
+def trained(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Records of candidates trained to the full budget."""
+    return [record for record in records if record.outcome is Outcome.DONE]
+
+
+def losses(records: Sequence[TrialRecord], objectives: Sequence[str]) -> NDArray[np.float64]:
+    """Objective values (records, objectives), signs turned so that less is better."""
+    rows = [[OBJECTIVES[name].loss(record.objectives[name]) for name in objectives] for record in records]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
+
+
+def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
+    """The non-dominated trained candidates, cheapest first."""
+    candidates = trained(records)
+    if not candidates:
+        return []
+    on_front = _is_pareto_front(losses(candidates, objectives), assume_unique_lexsorted=False)
+    front = [record for record, member in zip(candidates, on_front, strict=True) if member]
+    cost = next(name for name in objectives if name != "accuracy")
+    return sorted(front, key=lambda record: (record.objectives[cost], record.number))
+
+
+def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ReferencePoint | None:
+    """The run's reference point, or None while too few candidates are trained to fix it.
+
+    The records are only ever appended to, so that it never moves once fixed.
+    """
+    first = trained(records)[:REFERENCE_TRIALS]
+    if len(first) < REFERENCE_TRIALS:
+        return None
+    values = losses(first, objectives)
+    best, worst = values.min(axis=0), values.max(axis=0)
+    worst = worst + np.maximum(0.1 * (worst - best), 1e-9)
+    signs = np.array([OBJECTIVES[name].loss(1.0) for name in objectives])
+    return ReferencePoint(tuple((worst * signs).tolist()), tuple((best * signs).tolist()))
+
+
+def hypervolume(
+    records: Sequence[TrialRecord], objectives: Sequence[str], reference: ReferencePoint | None
+) -> float | None:
+    """Hypervolume of the front as a share of the reference box; None without a reference point."""
+    if reference is None:
+        return None
+    front = losses(pareto_front(records, objectives), objectives)
+    signs = np.array([OBJECTIVES[name].loss(1.0) for name in objectives])
+    corner, best = signs * reference.worst, signs * reference.ideal
+    inside = front[(front < corner).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    scaled = (inside - best) / (corner - best)
+    return float(compute_hypervolume(scaled, np.ones(len(objectives)), assume_pareto=True))
+
+
+def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[tuple[int, float]]:
+    """(trained candidates so far, hypervolume) after each one that changed it, once the reference point is fixed."""
+    reference = reference_point(records, objectives)
+    history: list[tuple[int, float]] = []
+    front: list[TrialRecord] = []
+    for count, record in enumerate(trained(records), 1):
+        front = pareto_front([*front, record], objectives)
+        if count >= REFERENCE_TRIALS and (count == REFERENCE_TRIALS or record in front):
+            volume = hypervolume(front, objectives, reference)
+            history.append((count, volume or 0.0))
+    return history
+
+
+def knee(front: Sequence[TrialRecord], objectives: Sequence[str]) -> TrialRecord:
+    """The member nearest to the ideal point, each objective scaled to its range on the front."""
+    values = losses(front, objectives)
+    span = values.max(axis=0) - values.min(axis=0)
+    scaled = (values - values.min(axis=0)) / np.where(span > 0, span, 1.0)
+    return front[int(np.linalg.norm(scaled, axis=1).argmin())]
+
+
+def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) -> TrialRecord:
+    """A candidate by `knee`, `most-accurate`, `fastest`, or a digest (or its first four or more digits).
+
+    `fastest` goes by the first objective that is not accuracy. Raises `InputError` when there is none.
+    """
+    front = pareto_front(records, objectives)
+    if not front:
+        raise InputError("the run has no trained candidate yet, so there is nothing to pick from")
+    cost = next(name for name in objectives if name != "accuracy")
+    match which:
+        case "knee":
+            return knee(front, objectives)
+        case "most-accurate":
+            return max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
+        case "fastest":
+            return front[0]
+    found = [record for record in trained(records) if len(which) >= 4 and record.digest.startswith(which)]
+    if not found:
+        raise InputError(f"no trained candidate {which!r}: use {', '.join(PICKS)}, or a digest of `nas front`")
+    if len({record.digest for record in found}) > 1:
+        raise InputError(f"the digest {which!r} fits {len(found)} candidates: give more of its digits")
+    return found[0]

@@ -1,0 +1,65 @@
+"""The objectives a search may have: name, direction, unit, and where a record holds the value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.errors import InputError
+from nas.record import Evaluation
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective; `unit` is empty for a share or a count."""
+
+    name: str
+    direction: Direction
+    unit: str = ""
+
+    def loss(self, value: float) -> float:
+        """The value with its sign turned so that less is better."""
+        return value if self.direction == "minimize" else -value
+
+    def show(self, value: float) -> str:
+        """The value as people read it: percent, ms, or a count in thousands or millions."""
+        if self.name == "accuracy":
+            return f"{100 * value:.2f} %"
+        if self.unit == "ms":
+            return f"{value:.3f} ms"
+        return f"{value / 1e6:.3f} M" if value >= 1e6 else f"{value / 1e3:.1f} k"
+
+
+OBJECTIVES = {
+    "accuracy": Objective("accuracy", "maximize"),
+    "latency": Objective("latency", "minimize", "ms"),
+    "macs": Objective("macs", "minimize"),
+    "params": Objective("params", "minimize"),
+}
+
+
+def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as given; raises `InputError` unless they are two or more known ones, accuracy among them."""
+    for name in names:
+        if name not in OBJECTIVES:
+            raise InputError(f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}")
+    if len(set(names)) != len(names):
+        raise InputError(f"objectives {','.join(names)}: one is listed twice")
+    if "accuracy" not in names or len(names) < 2:
+        raise InputError(f"objectives {','.join(names)}: needs accuracy and at least one of latency, macs, params")
+    return tuple(names)
+
+
+def objective_values(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
+    """Values of the named objectives that the evaluation has; accuracy is the run's metric at the last epoch."""
+    values: dict[str, float] = {}
+    if evaluation.history:
+        values["accuracy"] = evaluation.history[-1].score
+    if evaluation.latency is not None:
+        values["latency"] = evaluation.latency.median_ms
+    if evaluation.cost is not None:
+        values |= {"macs": float(evaluation.cost.macs), "params": float(evaluation.cost.params)}
+    return {name: values[name] for name in names if name in values}

@@ -1,0 +1,112 @@
+"""What is known of a candidate: its cost, latency, learning curve, outcome, and the record kept of its trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nas.architecture import Architecture
+from nas.settings import LatencyProtocol
+from nas.space import Choice
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(StrEnum):
+    """How a trial ended (the table in docs/design.md says what each means for study and budget)."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    REJECTED = "rejected"
+    SKIPPED = "skipped"
+    REPEAT = "repeat"
+    FAILED = "failed"
+    LOST = "lost"
+
+    @property
+    def counts(self) -> bool:
+        """Whether the trial counts towards the budget of trials."""
+        return self in (Outcome.DONE, Outcome.STOPPED)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds for one image, and parameters."""
+
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A measured latency in ms for one batch, with what is needed to judge it."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    spread: float
+    blocks: int
+    runs_per_block: int
+    noisy: bool
+    contended: bool
+    waited_s: float
+    bn_folded: bool
+    device_name: str
+    input_shape: tuple[int, int, int, int]
+    protocol: LatencyProtocol
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch gave; `seconds` is wall time, waiting for the lease included."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    score: float
+    accuracy: float
+    images_per_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluating one candidate gave; fields are None or empty where it ended before them.
+
+    `violation` is by how much the worst hard budget is exceeded, as a share of it (0.1 is 10 % over).
+    """
+
+    outcome: Outcome
+    reason: str | None = None
+    cost: Cost | None = None
+    latency: Latency | None = None
+    history: tuple[EpochMetrics, ...] = ()
+    violation: float = 0.0
+    seconds: float = 0.0
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One line of trials.jsonl: a trial of the study, from question to outcome.
+
+    `objectives` holds the values by name where the candidate has them all; `started` and `finished` are UTC
+    seconds since the epoch; `repeat_of` is the number of the trial that answered a repeat.
+    """
+
+    number: int
+    digest: str
+    text: str
+    architecture: Architecture
+    parameters: dict[str, Choice]
+    evaluation: Evaluation
+    objectives: dict[str, float] = field(default_factory=dict)
+    repeat_of: int | None = None
+    started: float = 0.0
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the trial ended."""
+        return self.evaluation.outcome

@@ -1,0 +1,264 @@
+"""The run directory: the only reader and writer of what a search leaves on disk.
+
+    run.yaml         settings, versions, hardware: everything needed to run it again
+    trials.jsonl     one complete record a line, appended and fsynced: the source of truth
+    study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
+    weights/         DIGEST.safetensors of the front and the most recent few
+    report.html      the report
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from nas.errors import InputError
+from nas.record import SCHEMA_VERSION, TrialRecord
+from nas.settings import SearchSettings
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_VERSIONS_OF = ("torch", "torchvision", "optuna", "ray", "numpy", "pandas", "plotly", "thop", "scikit-learn")
+_RECENT_WEIGHTS = 4
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw."""
+
+    created: float
+    command: str
+    versions: dict[str, str]
+    host: str
+    hardware: str
+    cpu_cores: int
+    git_commit: str | None
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    train_images: int
+    validation_images: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The content of run.yaml."""
+
+    settings: SearchSettings
+    provenance: Provenance
+    schema: int = SCHEMA_VERSION
+
+
+_RUN_FILE = TypeAdapter(RunFile)
+_RECORD = TypeAdapter(TrialRecord)
+
+
+class RunDirectory:
+    """A run on disk. Make one with `create` or `open_run`."""
+
+    def __init__(self, path: Path, content: RunFile) -> None:
+        self.path = path
+        self.content = content
+
+    @property
+    def settings(self) -> SearchSettings:
+        """What the search was told."""
+        return self.content.settings
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where and with what it was started."""
+        return self.content.provenance
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report lies."""
+        return self.path / "report.html"
+
+    @property
+    def study_path(self) -> Path:
+        """The Optuna journal file."""
+        return self.path / "study.journal"
+
+    @classmethod
+    def create(cls, path: Path, settings: SearchSettings, provenance: Provenance) -> RunDirectory:
+        """Make the directory and its run.yaml; raises `InputError` when something is there already."""
+        content = RunFile(settings, provenance)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError as error:
+            raise InputError(f"{path}: exists already; give another --out, or --resume {path}") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be made: {error.strerror}") from error
+        (path / "weights").mkdir()
+        (path / "trials.jsonl").touch()
+        data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
+        _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+        return cls(path, content)
+
+    # ---------------------------------------------------------------- records
+
+    def append(self, record: TrialRecord) -> None:
+        """Add a record; on return it is on the disk."""
+        line = json.dumps(asdict(record), separators=(",", ":")) + "\n"
+        path = self.path / "trials.jsonl"
+        with path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and _last_byte(file, end) != b"\n":  # a line torn by a crash must not swallow this one
+                line = "\n" + line
+            file.seek(0, os.SEEK_END)
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def records(self) -> list[TrialRecord]:
+        """All records in the order written. A torn or foreign line is left out, with a warning."""
+        records = []
+        with (self.path / "trials.jsonl").open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    data = json.loads(line)
+                    if isinstance(data, dict) and data.get("schema", 0) > SCHEMA_VERSION:
+                        logger.warning("trials.jsonl:%d: written by a newer version; left out", number)
+                        continue
+                    records.append(_RECORD.validate_python(data))
+                except ValueError as error:  # JSON, UTF-8 and validation errors all are
+                    logger.warning("trials.jsonl:%d: not a record, left out (%s)", number, type(error).__name__)
+        return records
+
+    # ---------------------------------------------------------------- weights
+
+    def weights_path(self, digest: str) -> Path:
+        """Where the weights of a candidate lie, if they were kept."""
+        return self.path / "weights" / f"{digest}.safetensors"
+
+    def save_weights(self, digest: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Keep the weights of a candidate; readers see the whole file or none."""
+        from safetensors.torch import save
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        _write_atomically(self.weights_path(digest), save(tensors))
+
+    def load_weights(self, digest: str) -> dict[str, torch.Tensor]:
+        """The kept weights of a candidate; raises `InputError` when they were not kept or are damaged."""
+        from safetensors.torch import load
+
+        path = self.weights_path(digest)
+        if not path.is_file():
+            raise InputError(
+                f"{path}: the weights of {digest} were not kept (a run keeps those of its front and the last "
+                f"{_RECENT_WEIGHTS} trials)"
+            )
+        try:
+            return load(path.read_bytes())
+        except Exception as error:  # safetensors raises its own error type
+            raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+
+    def prune_weights(self, keep: Collection[str]) -> None:
+        """Delete weights of candidates not in `keep`, but for the most recent few."""
+        files = sorted((self.path / "weights").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+        for path in files[:-_RECENT_WEIGHTS]:
+            if path.stem not in keep:
+                path.unlink(missing_ok=True)
+
+
+def open_run(path: str | Path) -> RunDirectory:
+    """Open an existing run directory; raises `InputError` when it is not one."""
+    path = Path(path)
+    file = path / "run.yaml"
+    if not file.is_file() or not (path / "trials.jsonl").is_file():
+        raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
+    try:
+        content = _RUN_FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"{file}: {where}: {problem['msg']}") from error
+    return RunDirectory(path, content)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    versions = {"python": platform.python_version()}
+    for package in _VERSIONS_OF:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit() -> str | None:
+    """The commit of the project's checkout, `+` behind it when files differ from it; None when installed."""
+    folder = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() if tracked.returncode == 0 else None
+
+
+def command_line() -> str:
+    """The command that this process was started with, as one would type it."""
+    import shlex
+
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def default_run_path(space_name: str) -> Path:
+    """results/SPACE-DATE-TIME, in the working directory; a number is added when two start in one second."""
+    stem = Path("results") / f"{space_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, count = stem, 2
+    while path.exists():
+        path, count = stem.with_name(f"{stem.name}-{count}"), count + 1
+    return path
+
+
+def _last_byte(file: Any, end: int) -> bytes:
+    file.seek(end - 1)
+    return file.read(1)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def known_digests(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """The record that answers for each digest: the first with an outcome of its own."""
+    answers: dict[str, TrialRecord] = {}
+    for record in records:
+        if record.outcome not in ("repeat", "lost"):
+            answers.setdefault(record.digest, record)
+    return answers

@@ -1,0 +1,309 @@
+"""The broker: owner of the Optuna study and of the records, and the only state of a search. It knows no Ray.
+
+Ask → canonical digest (a repeat is answered from the records) → somebody evaluates → tell. A record is on the
+disk before the study hears of it, so that a crash at any instant loses no finished trial: on the next start the
+broker tells the study what was recorded but not told, and queues again what was running.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.architecture import Architecture
+from nas.front import pareto_front
+from nas.objectives import OBJECTIVES, objective_values
+from nas.record import Evaluation, Outcome, TrialRecord
+from nas.run import RunDirectory, known_digests
+from nas.search.samplers import make_sampler
+from nas.settings import derive_seed
+from nas.space import Choice
+
+STUDY_NAME = "nas"
+MAX_REPEATS = 30
+"""Repeats in a row after which a random new candidate is asked for instead."""
+MAX_LOSSES = 3
+"""Times that the parameters of a trial whose worker died are queued again."""
+MAX_LOSSES_IN_A_ROW = 12
+"""Trials lost one after another, none finished between, after which the search ends: nothing here can work."""
+_RETRIES = "retries"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A question to be answered: trial number of the study, parameters, and the network they describe."""
+
+    number: int
+    parameters: dict[str, Choice]
+    architecture: Architecture
+    started: float
+
+    @property
+    def digest(self) -> str:
+        """Digest of the canonical architecture."""
+        return self.architecture.digest
+
+
+class Broker:
+    """Asks the sampler, answers repeats, keeps the records, tells the study. Not thread-safe.
+
+    `on_record` is called with every record after it is on disk.
+    """
+
+    def __init__(self, run: RunDirectory, on_record: Callable[[TrialRecord], None] | None = None) -> None:
+        self.run = run
+        self.settings = run.settings
+        self._space = run.settings.space
+        self._on_record = on_record or (lambda record: None)
+        self._deadline = None if self.settings.time_budget_s is None else time.time() + self.settings.time_budget_s
+        self._stopped: str | None = None
+        self.records = run.records()
+        self.answers = known_digests(self.records)
+        self.running: dict[str, Candidate] = {}
+        self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
+        self._distributions = {
+            name: CategoricalDistribution(choices) for name, choices in self._space.parameters.items()
+        }
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run.study_path)))
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=STUDY_NAME,
+            directions=[OBJECTIVES[name].direction for name in self.settings.objectives],
+            load_if_exists=True,
+        )
+        self.study.set_metric_names(list(self.settings.objectives))
+        self._reconcile()
+
+    # ---------------------------------------------------------------- budget
+
+    @property
+    def trained(self) -> int:
+        """Distinct candidates trained so far."""
+        return sum(record.outcome.counts for record in self.records)
+
+    @property
+    def failures(self) -> int:
+        """Failed trials so far."""
+        return sum(record.outcome is Outcome.FAILED for record in self.records)
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more; what runs may finish."""
+        self._stopped = self._stopped or reason
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why nothing more is started, or None while the search goes on."""
+        if self._stopped is None:
+            if self.trained >= self.settings.trials:
+                self._stopped = f"{self.trained} candidates trained"
+            elif self.failures > self.settings.max_failures:
+                self._stopped = f"{self.failures} candidates failed, more than --max-failures"
+            elif self._lost_in_a_row() >= MAX_LOSSES_IN_A_ROW:
+                self._stopped = f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {self.records[-1].evaluation.reason}"
+            elif self._deadline is not None and time.time() >= self._deadline:
+                self._stopped = "the time budget is spent"
+        return self._stopped
+
+    def _lost_in_a_row(self) -> int:
+        lost = itertools.takewhile(lambda record: record.outcome is Outcome.LOST, reversed(self.records))
+        return sum(1 for _ in lost)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search is over: nothing more to start and nothing running."""
+        return self.stop_reason is not None and not self.running
+
+    # ---------------------------------------------------------------- ask
+
+    def ask(self) -> Candidate | None:
+        """The next candidate to evaluate, or None when nothing can be started now (see `finished`).
+
+        Repeats met on the way are answered from the records.
+        """
+        repeats = 0
+        while self.stop_reason is None and self.trained + len(self.running) < self.settings.trials:
+            if repeats >= MAX_REPEATS and not self._enqueue_unseen():
+                if not self.running:
+                    self.stop("the space has nothing new")
+                return None
+            candidate = self._ask_study()
+            if candidate.digest in self.answers:
+                self._answer_repeat(candidate)
+            elif candidate.digest in self.running:
+                self._waiting.setdefault(candidate.digest, []).append(candidate)
+            else:
+                self.running[candidate.digest] = candidate
+                return candidate
+            repeats += 1
+        return None
+
+    def _ask_study(self) -> Candidate:
+        # Seeded anew for each trial, so that the proposal depends on the study and the seed, not on the process.
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = make_sampler(self.settings.sampler, derive_seed(self.settings.seed, "sampler", number))
+        trial = self.study.ask(fixed_distributions=self._distributions)
+        architecture = self._space.architecture(trial.params)
+        trial.set_user_attr("architecture", str(architecture.canonical))
+        trial.set_user_attr("digest", architecture.digest)
+        return Candidate(trial.number, dict(trial.params), architecture, time.time())
+
+    def _enqueue_unseen(self) -> bool:
+        """Queue a random candidate that is neither answered nor running; False when there is none."""
+        rng = random.Random(derive_seed(self.settings.seed, "unseen", len(self.study.get_trials(deepcopy=False))))
+        values = self._space.unseen(self.answers.keys() | self.running.keys(), rng)
+        if values is None:
+            return False
+        self.study.enqueue_trial(dict(values))
+        return True
+
+    # ---------------------------------------------------------------- tell
+
+    def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
+        """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""
+        self.running.pop(candidate.digest, None)
+        values = objective_values(evaluation, self.settings.objectives)
+        if evaluation.outcome is Outcome.REJECTED:
+            values["accuracy"] = 0.0  # never trained: the worst there is, and samplers mask it by the constraint
+        record = self._record(candidate, evaluation, values)
+        for repeat in self._waiting.pop(candidate.digest, []):
+            self._answer_repeat(repeat)
+        self.run.prune_weights({r.digest for r in pareto_front(self.records, self.settings.objectives)})
+        return record
+
+    def lose(self, candidate: Candidate, reason: str) -> TrialRecord:
+        """The worker of a candidate died: record it, and queue its parameters again, `MAX_LOSSES` times at most."""
+        self.running.pop(candidate.digest, None)
+        record = self._record(candidate, Evaluation(Outcome.LOST, reason=reason), {})
+        for repeat in self._waiting.pop(candidate.digest, []):
+            self._record(repeat, Evaluation(Outcome.LOST, reason="repeat of a lost trial"), {})
+        self._queue_again(candidate.number, candidate.parameters)
+        return record
+
+    def _queue_again(self, number: int, parameters: dict[str, Choice]) -> None:
+        retries = self.study.get_trials(deepcopy=False)[number].user_attrs.get(_RETRIES, 0)
+        if retries < MAX_LOSSES:
+            self.study.enqueue_trial(dict(parameters), user_attrs={_RETRIES: retries + 1})
+        else:
+            logger.warning("trial %d: lost %d times, not tried again", number, retries + 1)
+
+    def _answer_repeat(self, candidate: Candidate) -> None:
+        original = self.answers[candidate.digest]
+        evaluation = replace(
+            original.evaluation,
+            outcome=Outcome.REPEAT,
+            reason=f"the same network as trial {original.number}",
+            history=(),
+            seconds=0.0,
+        )
+        self._record(candidate, evaluation, dict(original.objectives), repeat_of=original.number)
+
+    def _record(
+        self, candidate: Candidate, evaluation: Evaluation, values: dict[str, float], repeat_of: int | None = None
+    ) -> TrialRecord:
+        record = TrialRecord(
+            number=candidate.number,
+            digest=candidate.digest,
+            text=str(candidate.architecture.canonical),
+            architecture=candidate.architecture.canonical,
+            parameters=candidate.parameters,
+            evaluation=evaluation,
+            objectives=values,
+            repeat_of=repeat_of,
+            started=candidate.started,
+            finished=time.time(),
+        )
+        self.run.append(record)
+        self.records.append(record)
+        if record.outcome not in (Outcome.REPEAT, Outcome.LOST):
+            self.answers.setdefault(record.digest, record)
+        self._tell(record)
+        self._on_record(record)
+        return record
+
+    def _tell(self, record: TrialRecord) -> None:
+        """Tell the study what is recorded, by the table of outcomes."""
+        trial = optuna.trial.Trial(self.study, self._trial(record.number)._trial_id)
+        trial.set_user_attr("outcome", record.outcome.value)
+        if record.evaluation.reason:
+            trial.set_user_attr("reason", record.evaluation.reason)
+        if self._has_budgets and record.evaluation.latency is not None:
+            trial.set_constraint("budget", record.evaluation.violation or -1.0)
+        state, values = told_as(record, self.settings.objectives)
+        self.study.tell(record.number, values, state=state)
+
+    @property
+    def _has_budgets(self) -> bool:
+        budgets = self.settings.evaluation.budgets
+        return any(limit is not None for limit in (budgets.max_macs, budgets.max_params, budgets.max_latency_ms))
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    # ---------------------------------------------------------------- resume
+
+    def _reconcile(self) -> None:
+        """Bring the study to where the records are: the records are the truth.
+
+        Recorded but not told: told now. Running when the process died: failed, and queued again. Recorded but
+        unknown to the study (its file was lost): put back.
+        """
+        recorded = {record.number: record for record in self.records}
+        trials = self.study.get_trials(deepcopy=False)
+        for number in range(len(trials), max(recorded, default=-1) + 1):
+            self._put_back(recorded.get(number))
+        for trial in trials:
+            if trial.state is not TrialState.RUNNING:
+                continue
+            record = recorded.get(trial.number)
+            if record is not None:
+                self._tell(record)
+                continue
+            if set(trial.params) == set(self._distributions):
+                architecture = self._space.architecture(trial.params)
+                self.lose(
+                    Candidate(trial.number, dict(trial.params), architecture, time.time()),
+                    "the search ended while it ran",
+                )
+            else:  # died between two parameters
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _put_back(self, record: TrialRecord | None) -> None:
+        if record is None:  # a gap: a trial that was running
+            self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+            return
+        state, values = told_as(record, self.settings.objectives)
+        attributes: dict[str, object] = {"architecture": record.text, "digest": record.digest}
+        attributes |= {"outcome": record.outcome.value, "reason": record.evaluation.reason or ""}
+        trial = optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=record.parameters,
+            distributions=self._distributions,
+            user_attrs=attributes,
+        )
+        if self._has_budgets and record.evaluation.latency is not None:
+            trial.set_constraint("budget", record.evaluation.violation or -1.0)
+        self.study.add_trial(trial)
+
+
+def told_as(record: TrialRecord, objectives: tuple[str, ...]) -> tuple[TrialState, list[float] | None]:
+    """State and values that the study is told for a record (the table of outcomes in docs/design.md)."""
+    match record.outcome:
+        case Outcome.DONE | Outcome.REJECTED | Outcome.REPEAT:
+            if all(name in record.objectives for name in objectives):
+                return TrialState.COMPLETE, [record.objectives[name] for name in objectives]
+            return TrialState.FAIL, None
+        case Outcome.STOPPED | Outcome.SKIPPED:
+            return TrialState.PRUNED, None
+        case Outcome.FAILED | Outcome.LOST:
+            return TrialState.FAIL, None

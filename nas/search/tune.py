@@ -1,0 +1,234 @@
+"""The Ray Tune adapter: a thin layer that lets Ray run what the broker asks for.
+
+Tune's own state (its experiment folder, its searcher's checkpoint) is thrown away: the broker's study and
+records are the only state of a search. A candidate's own errors come back as data; what Ray sees as an error is
+an infrastructure error, and the candidate is queued again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+# Before Ray is imported: no per-trial loggers (0.03 s a trial), no tables of its own, no usage statistics sent.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from nas.architecture import Architecture
+from nas.data import ImageData
+from nas.device_lease import lease_for
+from nas.record import EpochMetrics, Evaluation
+from nas.run import RunDirectory
+from nas.search.broker import Broker, Candidate
+from nas.settings import SearchSettings
+
+logger = logging.getLogger(__name__)
+
+_EPOCH = TypeAdapter(EpochMetrics)
+_EVALUATION = TypeAdapter(Evaluation)
+_MAX_RESTARTS = 3
+
+
+class CandidateTrainable(tune.Trainable):
+    """Evaluates candidates one after another in one process; a step is an epoch of training.
+
+    What it is given and what it reports is JSON text, since Tune flattens nested dictionaries on the way.
+    """
+
+    def setup(self, config: dict[str, Any], run: RunDirectory, data: ImageData) -> None:
+        """Put the data on the device; `config` holds the first candidate."""
+        import torch
+
+        from nas.finetune import DeviceData
+
+        torch.set_num_threads(max(1, int(run.settings.resources.cpus_per_trial)))
+        self._run = run
+        self._data = DeviceData(data, run.settings.device)
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        from nas.evaluate import evaluate_steps
+
+        self._architecture = Architecture.from_json(json.loads(config["architecture"]))
+        self._steps = evaluate_steps(self._architecture, self._data, self._run.settings.evaluation)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up the next candidate in the same process."""
+        self._steps.close()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch, or the end of the evaluation."""
+        try:
+            return {"epoch": _EPOCH.dump_json(next(self._steps)).decode()}
+        except StopIteration as end:
+            evaluated = end.value
+        if evaluated.network is not None:
+            self._run.save_weights(self._architecture.digest, evaluated.network.state_dict())
+        return {"evaluation": _EVALUATION.dump_json(evaluated.evaluation).decode(), "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a candidate that is interrupted starts over."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing was saved."""
+
+
+class BrokerSearcher(Searcher):
+    """Hands Tune the broker's candidates and the broker Tune's results.
+
+    An exception in a searcher would end the whole Tune run without a word to the broker, so it is kept in
+    `error`, the search is stopped, and the caller raises it.
+    """
+
+    def __init__(self, broker: Broker, on_epoch: Callable[[Candidate, EpochMetrics], None]) -> None:
+        super().__init__()
+        self._broker = broker
+        self._on_epoch = on_epoch
+        self._candidates: dict[str, Candidate] = {}
+        self.error: BaseException | None = None
+        self.limit = broker.settings.resources.max_concurrent
+        self._lease = lease_for("cpu")
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None | str:
+        """The next candidate, None to be asked again later, FINISHED at the end."""
+        try:
+            if self._broker.finished:
+                return Searcher.FINISHED
+            if len(self._candidates) >= self.limit:
+                return None
+            with self._lease.shared():  # the sampler computes; a CPU measurement must not hear it
+                candidate = self._broker.ask()
+            if candidate is None:
+                return Searcher.FINISHED if self._broker.finished else None
+            self._candidates[trial_id] = candidate
+            return {"number": candidate.number, "architecture": json.dumps(candidate.architecture.canonical.to_json())}
+        except Exception as error:
+            self._fail(error)
+            return Searcher.FINISHED
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An epoch ended."""
+        try:
+            if "epoch" in result and trial_id in self._candidates:
+                self._on_epoch(self._candidates[trial_id], _EPOCH.validate_json(result["epoch"]))
+        except Exception as error:
+            self._fail(error)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial ended, or its worker died."""
+        candidate = self._candidates.pop(trial_id, None)
+        if candidate is None:
+            return
+        try:
+            if error or not result or "evaluation" not in result:
+                self._broker.lose(candidate, "its worker died")
+            else:
+                self._broker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
+        except Exception as failure:
+            self._fail(failure)
+
+    def _fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self._broker.stop(f"an error in the search: {error}")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the broker's study and records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing was saved."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles the searcher into its experiment folder, which nobody reads.
+        return {}
+
+
+def start_ray(address: str | None, device: str) -> None:
+    """Connect to a cluster, or start Ray on this machine, quietly; does nothing when Ray runs already."""
+    if ray.is_initialized():
+        return
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        return
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        num_gpus=0 if device == "cpu" else None,
+        _node_ip_address="127.0.0.1",  # Ray's servers stay on this machine
+    )
+
+
+def run_candidates(
+    broker: Broker, data: ImageData, on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None
+) -> None:
+    """Evaluate the broker's candidates on Ray until the broker has finished. Ray must be running.
+
+    A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
+    """
+    trainable = tune.with_resources(
+        tune.with_parameters(CandidateTrainable, run=broker.run, data=data), _resources(broker.settings)
+    )
+    for attempt in range(_MAX_RESTARTS + 1):
+        searcher = BrokerSearcher(broker, on_epoch or (lambda candidate, metrics: None))
+        try:
+            with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
+                _fit(trainable, searcher, Path(scratch))
+        except KeyboardInterrupt:
+            broker.stop("interrupted")
+            raise
+        except Exception as error:
+            if searcher.error is not None or attempt == _MAX_RESTARTS:
+                raise
+            logger.warning("Ray Tune ended with %s; starting it again", error)
+        if searcher.error is not None:
+            raise searcher.error
+        for candidate in list(broker.running.values()):
+            broker.lose(candidate, "Ray Tune ended while it ran")
+        if broker.finished:
+            return
+
+
+def _fit(trainable: Any, searcher: BrokerSearcher, scratch: Path) -> None:
+    # As many actors may start at once as trials may run. Tune's default of one lets the first actor, as soon as
+    # it is idle, take the trial whose own actor is still starting; with short trials the second never comes up.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(searcher.limit)
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
+            trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="nas",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()
+
+
+def _resources(settings: SearchSettings) -> dict[str, float]:
+    resources = {"CPU": settings.resources.cpus_per_trial}
+    if settings.resources.gpus_per_trial:
+        resources["GPU"] = settings.resources.gpus_per_trial
+    return resources

@@ -1,0 +1,112 @@
+"""The settings of a search, as values. Nothing here imports torch, so that reading a run stays quick."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nas.space import SearchSpace
+
+Mode = Literal["eager", "cudagraph"]
+SamplerName = Literal["tpe", "nsga2", "gp", "random"]
+
+
+@dataclass(frozen=True)
+class LatencyProtocol:
+    """How latency is measured.
+
+    `warmup_s` seconds of runs come first (clocks and caches settle); then blocks of at least `block_ms`, so
+    that the timer's own cost vanishes; at least `min_blocks` of them, and on until the spread (interquartile
+    range over median) is below `max_spread` or `max_s` seconds are spent, which marks the result noisy.
+    `threads` applies to the CPU.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 1
+    mode: Mode = "eager"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    channels_last: bool = True
+    threads: int = 1
+    warmup_s: float = 0.5
+    block_ms: float = 1.0
+    min_blocks: int = 30
+    max_s: float = 1.0
+    max_spread: float = 0.03
+
+
+def default_protocol(device: str) -> LatencyProtocol:
+    """Batch 1 in float32; eager on the CPU, a captured graph on CUDA (an eager loop would time the launches)."""
+    return LatencyProtocol(device=device, mode="eager" if device == "cpu" else "cudagraph")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a candidate is trained: AdamW under a one-cycle schedule (Smith & Topin, 2018) with label smoothing.
+
+    Weight decay spares batch norm and biases. `crop_share` is the share of the side that random crops may shift.
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
+    crop_share: float = 0.125
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Hard limits on a candidate, checked before any training; None is no limit."""
+
+    max_macs: int | None = None
+    max_params: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """All that decides how one candidate is evaluated."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    protocol: LatencyProtocol = field(default_factory=LatencyProtocol)
+    budgets: Budgets = field(default_factory=Budgets)
+    metric: str = "accuracy"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a trial takes and how many run at once."""
+
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    max_concurrent: int = 1
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that a search is told. `trials` counts distinct candidates trained; times are in seconds."""
+
+    space: SearchSpace
+    data: str
+    split_seed: int = 0
+    objectives: tuple[str, ...] = ("accuracy", "latency")
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    trials: int = 30
+    time_budget_s: float | None = None
+    seed: int = 0
+    sampler: SamplerName = "tpe"
+    max_failures: int = 20
+    resources: Resources = field(default_factory=Resources)
+
+    @property
+    def device(self) -> str:
+        """The device that trials train and measure on."""
+        return self.evaluation.protocol.device
+
+
+def derive_seed(seed: int, *parts: object) -> int:
+    """A 31-bit seed for one purpose, from the search's seed: all randomness flows from that one."""
+    text = ":".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

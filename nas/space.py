@@ -1,0 +1,401 @@
+"""The search space: which choices there are, and how a set of choices becomes an `Architecture`.
+
+A space is a fixed set of categorical parameters, inactive ones included (kernel sizes of layers beyond the
+chosen depth), so that every sampler sees one fixed space. What is inactive never reaches the architecture.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import model_validator
+
+from nas.architecture import (
+    Activation,
+    Architecture,
+    LayerShape,
+    LayerSpec,
+    StemSpec,
+    canonical_layer,
+    canonical_stem,
+    parse_architecture,
+)
+from nas.errors import InputError
+from nas.geometry import Padding, output_size
+
+if TYPE_CHECKING:
+    import optuna
+
+Choice = int | float | bool
+Values = Mapping[str, Choice]
+"""A value for every parameter of a space."""
+
+_ENUMERABLE = 20_000
+_STAGE_SLOT = re.compile(r"s(\d+)\.(?:l\d+\.)?(\w+)")
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("a choice is listed twice")
+    return tuple(sorted(values))
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("a kernel size must be odd")
+    return value
+
+
+Kernel = Annotated[StrictInt, Field(ge=1, le=15), AfterValidator(_odd)]
+Channels = Annotated[StrictInt, Field(ge=1, le=8192)]
+Stride = Annotated[StrictInt, Field(ge=1, le=4)]
+Expansion = Annotated[StrictInt | StrictFloat, Field(gt=0, le=16)]
+
+_one_or_many = (BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_distinct))
+Kernels = Annotated[tuple[Kernel, ...], *_one_or_many]
+Widths = Annotated[tuple[Channels, ...], *_one_or_many]
+HeadWidths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=8192)], ...], *_one_or_many]
+Strides = Annotated[tuple[Stride, ...], *_one_or_many]
+Sizes = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=2048)], ...], *_one_or_many]
+Dilations = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=8)], ...], *_one_or_many]
+Depths = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=16)], ...], *_one_or_many]
+Expansions = Annotated[tuple[Expansion, ...], *_one_or_many]
+Flags = Annotated[tuple[StrictBool, ...], *_one_or_many]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputSpace(_Section):
+    """Channels of the images and the side(s) they may be resized to, in pixels."""
+
+    channels: Annotated[StrictInt, Field(ge=1, le=64)] = 3
+    size: Sizes
+
+
+class StemSpace(_Section):
+    """Choices of the first convolution."""
+
+    kernel_size: Kernels = (3,)
+    stride: Strides = (1,)
+    out_channels: Widths
+
+
+class StageSpace(_Section):
+    """Choices of one stage: depth, channels and stride once, the rest for each layer on its own."""
+
+    depth: Depths = (1,)
+    out_channels: Widths
+    stride: Strides = (1,)
+    kernel_size: Kernels
+    dilation: Dilations = (1,)
+    expansion: Expansions
+    separable: Flags = (True,)
+    backbone: dict[str, Choice] = {}
+
+    @model_validator(mode="after")
+    def _backbone_is_a_choice(self) -> StageSpace:
+        for key, value in self.backbone.items():
+            choices = getattr(self, key, None) if key in STAGE_KEYS + LAYER_KEYS else None
+            if choices is None:
+                raise ValueError(f"backbone.{key} is not one of {', '.join(STAGE_KEYS + LAYER_KEYS)}")
+            if value not in choices:
+                raise ValueError(f"backbone.{key} is {value}, which is not among the choices {list(choices)}")
+        return self
+
+
+STAGE_KEYS = ("depth", "out_channels", "stride")
+LAYER_KEYS = ("kernel_size", "dilation", "expansion", "separable")
+
+
+class SearchSpace(_Section):
+    """A search space, as written in its YAML file.
+
+    Every field but the name, the padding, the activation and `norm_eps` takes one value or a list of choices.
+    `backbone`, at the top and in a stage, names the choices of the reference network (the middle one where it is
+    silent).
+    `data` is the data set used where none is given.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    summary: str = ""
+    data: str | None = None
+    input: InputSpace
+    stem: StemSpace
+    stages: Annotated[tuple[StageSpace, ...], Field(min_length=1, max_length=16)]
+    head_channels: HeadWidths = (0,)
+    padding: Padding = "symmetric"
+    activation: Activation = "relu6"
+    norm_eps: Annotated[float, Field(gt=0, le=0.1)] = 1e-5
+    backbone_input: dict[str, Choice] = Field(default={}, alias="backbone")
+
+    @model_validator(mode="after")
+    def _backbone_is_a_choice(self) -> SearchSpace:
+        known = [name for name in self._slots if not _STAGE_SLOT.match(name)]
+        for name, value in self.backbone_input.items():
+            if name not in known:
+                raise ValueError(f"backbone.{name} is not one of {', '.join(known)}")
+            if value not in self._slots[name]:
+                raise ValueError(f"backbone.{name} is {value}, which is not among the choices {list(self._slots[name])}")
+        return self
+
+    @model_validator(mode="after")
+    def _strides_fit(self) -> SearchSpace:
+        size = output_size(min(self.input.size), max(self.stem.stride))
+        for index, stage in enumerate(self.stages):
+            stride = max(stage.stride)
+            if stride > 1 and size == 1:
+                raise ValueError(
+                    f"stages.{index}.stride: a stride of {stride} on a 1x1 feature map "
+                    f"(the input of {min(self.input.size)} pixels is used up by the strides before it)"
+                )
+            size = output_size(size, stride)
+        return self
+
+    # ---------------------------------------------------------------- parameters
+
+    @cached_property
+    def _slots(self) -> dict[str, tuple[Choice, ...]]:
+        """Every slot of the template with its choices, those with a single choice included."""
+        slots: dict[str, tuple[Choice, ...]] = {
+            "input_size": self.input.size,
+            "stem.kernel_size": self.stem.kernel_size,
+            "stem.stride": self.stem.stride,
+            "stem.out_channels": self.stem.out_channels,
+            "head_channels": self.head_channels,
+        }
+        for i, stage in enumerate(self.stages):
+            slots |= {f"s{i}.{key}": getattr(stage, key) for key in STAGE_KEYS}
+            for j in range(max(stage.depth)):
+                slots |= {f"s{i}.l{j}.{key}": getattr(stage, key) for key in LAYER_KEYS}
+        return slots
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[Choice, ...]]:
+        """The parameters of the search: name to choices, in a fixed order."""
+        return {name: choices for name, choices in self._slots.items() if len(choices) > 1}
+
+    @property
+    def raw_size(self) -> int:
+        """Number of parameter settings, spellings of one network counted apart."""
+        return math.prod(len(choices) for choices in self.parameters.values())
+
+    @cached_property
+    def size(self) -> int:
+        """Number of different networks: canonical forms, each counted once.
+
+        Exact unless two neighbouring stages agree in channels and stride, where a layer may count to either.
+        """
+        paths: dict[tuple[int, int], int] = {}  # (side, channels) after the layers so far -> networks
+        for size, stride, channels in itertools.product(self.input.size, self.stem.stride, self.stem.out_channels):
+            stems = {
+                canonical_stem(StemSpec(kernel, stride, channels), size, self.padding) for kernel in self.stem.kernel_size
+            }
+            key = (output_size(size, stride), channels)
+            paths[key] = paths.get(key, 0) + len(stems)
+        for stage in self.stages:
+            after: dict[tuple[int, int], int] = {}
+            for (side, channels), count in paths.items():
+                for width, stride in itertools.product(stage.out_channels, stage.stride):
+                    first = len(self._distinct_layers(stage, channels, side, width, stride))
+                    end = output_size(side, stride)
+                    rest = len(self._distinct_layers(stage, width, end, width, 1))
+                    networks = count * sum(first * rest ** (depth - 1) for depth in stage.depth)
+                    after[end, width] = after.get((end, width), 0) + networks
+            paths = after
+        return sum(paths.values()) * len(self.head_channels)
+
+    def _distinct_layers(
+        self, stage: StageSpace, in_channels: int, in_size: int, out_channels: int, stride: int
+    ) -> dict[LayerSpec, tuple[Any, ...]]:
+        """Canonical layers that a stage offers on a map of the given shape, each with one spelling of it."""
+        shape = LayerShape(in_channels, in_size)
+        return {
+            canonical_layer(LayerSpec(*choice, out_channels, stride), shape, self.padding): choice
+            for choice in itertools.product(*(getattr(stage, key) for key in LAYER_KEYS))
+        }
+
+    # ---------------------------------------------------------------- values to architectures and back
+
+    def architecture(self, values: Values) -> Architecture:
+        """The network (not yet canonical) that a setting of the parameters describes.
+
+        Raises `InputError` when a parameter is missing or has a value outside its choices.
+        """
+        slot: dict[str, Any] = {}
+        for name, choices in self._slots.items():
+            slot[name] = values.get(name) if len(choices) > 1 else choices[0]
+            if slot[name] not in choices:
+                raise InputError(f"parameter {name} is {slot[name]}; space {self.name} allows {list(choices)}")
+        layers = []
+        for i in range(len(self.stages)):
+            for j in range(slot[f"s{i}.depth"]):
+                choice = [slot[f"s{i}.l{j}.{key}"] for key in LAYER_KEYS]
+                stride = slot[f"s{i}.stride"] if j == 0 else 1
+                layers.append(LayerSpec(*choice, slot[f"s{i}.out_channels"], stride))
+        stem = StemSpec(slot["stem.kernel_size"], slot["stem.stride"], slot["stem.out_channels"])
+        return Architecture(
+            input_channels=self.input.channels,
+            input_size=slot["input_size"],
+            stem=stem,
+            layers=tuple(layers),
+            head_channels=slot["head_channels"],
+            padding=self.padding,
+            activation=self.activation,
+            norm_eps=self.norm_eps,
+        )
+
+    def locate(self, architecture: Architecture) -> dict[str, Choice]:
+        """Parameter values that describe an architecture, inactive ones at their first choice.
+
+        Raises `InputError` when the space does not contain it, under any spelling.
+        """
+        target = architecture.canonical
+        values: dict[str, Choice] = {name: choices[0] for name, choices in self._slots.items()}
+        values |= {
+            "input_size": target.input_size,
+            "stem.kernel_size": target.stem.kernel_size,
+            "stem.stride": target.stem.stride,
+            "stem.out_channels": target.stem.out_channels,
+            "head_channels": target.head_channels,
+        }
+        for kernel_size in self.stem.kernel_size:
+            longer = replace(target.stem, kernel_size=kernel_size)
+            if canonical_stem(longer, target.input_size, self.padding) == target.stem:
+                values["stem.kernel_size"] = kernel_size
+        shapes = list(target.shapes())
+
+        def fill(i: int, position: int) -> bool:
+            if i == len(self.stages):
+                return position == len(shapes)
+            stage = self.stages[i]
+            for depth in stage.depth:
+                layers = shapes[position : position + depth]
+                if len(layers) < depth:
+                    continue
+                width, stride = layers[0][0].out_channels, layers[0][0].stride
+                if width not in stage.out_channels or stride not in stage.stride:
+                    continue
+                found: dict[str, Choice] = {"depth": depth, "out_channels": width, "stride": stride}
+                for j, (layer, shape) in enumerate(layers):
+                    choice = self._distinct_layers(
+                        stage, shape.in_channels, shape.in_size, width, stride if j == 0 else 1
+                    ).get(layer)
+                    if choice is None:
+                        break
+                    found |= {f"l{j}.{key}": value for key, value in zip(LAYER_KEYS, choice, strict=True)}
+                else:
+                    if fill(i + 1, position + depth):
+                        values.update({f"s{i}.{key}": value for key, value in found.items()})
+                        return True
+            return False
+
+        if fill(0, 0):
+            values = {name: values[name] for name in self.parameters}
+            try:
+                if self.architecture(values).digest == architecture.digest:
+                    return values
+            except InputError:
+                pass
+        raise InputError(f"architecture {architecture} is not in the space {self.name}")
+
+    def parse(self, text: str) -> Architecture:
+        """Read a compact string and check that the space contains it; raises `InputError`."""
+        architecture = parse_architecture(text, like=self.smallest)
+        self.locate(architecture)
+        return architecture
+
+    def encode(self, values: Values) -> tuple[int, ...]:
+        """Choice indices, one a parameter, in the order of `parameters`."""
+        return tuple(choices.index(values[name]) for name, choices in self.parameters.items())
+
+    def decode(self, indices: Sequence[int]) -> dict[str, Choice]:
+        """The inverse of `encode`."""
+        return {
+            name: choices[index] for (name, choices), index in zip(self.parameters.items(), indices, strict=True)
+        }
+
+    # ---------------------------------------------------------------- drawing
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> Architecture:
+        """Ask an Optuna trial for every parameter."""
+        values = {name: trial.suggest_categorical(name, choices) for name, choices in self.parameters.items()}
+        return self.architecture(values)
+
+    def sample(self, rng: random.Random) -> dict[str, Choice]:
+        """A uniformly drawn setting of the parameters."""
+        return {name: rng.choice(choices) for name, choices in self.parameters.items()}
+
+    def mutate(self, values: Values, rng: random.Random, changes: int = 1) -> dict[str, Choice]:
+        """A copy in which `changes` parameters take another of their values."""
+        mutant = dict(values)
+        for name in rng.sample(list(self.parameters), min(changes, len(self.parameters))):
+            mutant[name] = rng.choice([choice for choice in self.parameters[name] if choice != values[name]])
+        return mutant
+
+    def all_values(self) -> Iterator[dict[str, Choice]]:
+        """Every setting of the parameters, in a fixed order."""
+        for choice in itertools.product(*self.parameters.values()):
+            yield dict(zip(self.parameters, choice, strict=True))
+
+    def unseen(self, known: Container[str], rng: random.Random) -> dict[str, Choice] | None:
+        """A random setting whose digest is not in `known`, or None when none was found.
+
+        Spaces of up to 20,000 settings are searched in full; of larger ones 2,000 draws are made.
+        """
+        for _ in range(2_000):
+            values = self.sample(rng)
+            if self.architecture(values).digest not in known:
+                return values
+        if self.raw_size <= _ENUMERABLE:
+            for values in self.all_values():
+                if self.architecture(values).digest not in known:
+                    return values
+        return None
+
+    # ---------------------------------------------------------------- landmarks
+
+    def _pick(self, rule: Literal["smallest", "middle", "largest", "backbone"]) -> Architecture:
+        values: dict[str, Choice] = {}
+        for name, choices in self._slots.items():
+            # A stride or a depthwise kernel makes a network cheaper the larger (truer) it is.
+            ordered = choices[::-1] if name.endswith(("stride", "separable")) else choices
+            values[name] = ordered[{"smallest": 0, "largest": -1}.get(rule, (len(choices) - 1) // 2)]
+            if rule == "backbone":
+                stage = _STAGE_SLOT.match(name)
+                marked = self.stages[int(stage[1])].backbone if stage else self.backbone_input
+                values[name] = marked.get(stage[2] if stage else name, values[name])
+        return self.architecture(values)
+
+    @property
+    def smallest(self) -> Architecture:
+        """The cheapest choice everywhere."""
+        return self._pick("smallest")
+
+    @property
+    def middle(self) -> Architecture:
+        """The middle choice everywhere (the lower one of two)."""
+        return self._pick("middle")
+
+    @property
+    def largest(self) -> Architecture:
+        """The dearest choice everywhere."""
+        return self._pick("largest")
+
+    @property
+    def backbone(self) -> Architecture:
+        """The reference network that the space varies."""
+        return self._pick("backbone")
