@@ -1,0 +1,88 @@
+"""Hardware-aware neural architecture search: accuracy against measured latency.
+
+    import nas
+
+    settings = nas.SearchSettings(space=nas.load_space("digits"), data="digits")
+    run = nas.run_search(nas.plan_search(settings))
+    best = nas.pick(run.records(), settings.objectives, "knee")
+    nas.export_candidate(run, best, Path("model"))
+
+Names are imported on first use, so that `import nas` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "Architecture": "nas.architecture",
+    "Budgets": "nas.settings",
+    "CandidateError": "nas.errors",
+    "EvaluationSettings": "nas.settings",
+    "InputError": "nas.errors",
+    "LatencyProtocol": "nas.settings",
+    "Recipe": "nas.settings",
+    "Resources": "nas.settings",
+    "RunDirectory": "nas.run",
+    "SearchSettings": "nas.settings",
+    "SearchSpace": "nas.space",
+    "TrialRecord": "nas.record",
+    "architecture_cost": "nas.cost",
+    "build": "nas.model",
+    "default_protocol": "nas.settings",
+    "evaluate_candidate": "nas.evaluate",
+    "export_candidate": "nas.export",
+    "hypervolume": "nas.front",
+    "list_spaces": "nas.space_file",
+    "load_data": "nas.data",
+    "load_space": "nas.space_file",
+    "measure": "nas.latency",
+    "module_cost": "nas.cost",
+    "open_run": "nas.run",
+    "pareto_front": "nas.front",
+    "pick": "nas.front",
+    "plan_search": "nas.search",
+    "reference_point": "nas.front",
+    "resume_search": "nas.search",
+    "run_search": "nas.search",
+    "write_report": "nas.report",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from nas.architecture import Architecture
+    from nas.cost import architecture_cost, module_cost
+    from nas.data import load_data
+    from nas.errors import CandidateError, InputError
+    from nas.evaluate import evaluate_candidate
+    from nas.export import export_candidate
+    from nas.front import hypervolume, pareto_front, pick, reference_point
+    from nas.latency import measure
+    from nas.model import build
+    from nas.record import TrialRecord
+    from nas.report import write_report
+    from nas.run import RunDirectory, open_run
+    from nas.search import plan_search, resume_search, run_search
+    from nas.settings import (
+        Budgets,
+        EvaluationSettings,
+        LatencyProtocol,
+        Recipe,
+        Resources,
+        SearchSettings,
+        default_protocol,
+    )
+    from nas.space import SearchSpace
+    from nas.space_file import list_spaces, load_space
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'nas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -82,7 +82,7 @@ def evaluate_steps(
     return result(Outcome.DONE)
 
 
-def evaluate(architecture: Architecture, data: ImageData, settings: EvaluationSettings) -> Evaluated:
+def evaluate_candidate(architecture: Architecture, data: ImageData, settings: EvaluationSettings) -> Evaluated:
     """Evaluate one candidate in this process (see `evaluate_steps`)."""
     steps = evaluate_steps(architecture, DeviceData(data, settings.protocol.device), settings)
     while True:

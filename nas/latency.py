@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,49 +18,36 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from nas.device import device_name
 from nas.device_lease import DeviceLease, Grant, lease_for
 from nas.errors import CandidateError
 from nas.record import Latency
 from nas.settings import LatencyProtocol, default_protocol
 
-def device_name(device: str) -> str:
-    """The device as people know it: the GPU's name, or the CPU's model."""
-    if device != "cpu":
-        return torch.cuda.get_device_name(torch.device(device))
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def fold_batch_norm(module: nn.Module) -> bool:
+    """Fold each batch norm of a module in eval mode into the convolution before it, in place; whether that was done.
 
-
-def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, bool]:
-    """A module in eval mode with each batch norm folded into the convolution before it, and whether that was done.
-
-    Works on the traced graph, so that only a convolution whose sole reader is the batch norm is folded. A module
-    that `torch.fx` cannot trace comes back as it is.
+    The traced graph says which convolution is read by a batch norm alone, and that each of the two is called once;
+    the module's own forward stays, so that what it does beside tensors is measured too. A module that `torch.fx`
+    cannot trace is left as it is.
     """
     try:
-        traced = torch.fx.symbolic_trace(module.eval())
+        nodes = list(torch.fx.symbolic_trace(module).graph.nodes)
     except Exception:  # fx raises whatever the traced code raises on a symbolic value
-        return module, False
-    submodules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        if node.op != "call_module" or not isinstance(submodules[node.target], nn.BatchNorm2d):
+        return False
+    calls = Counter(node.target for node in nodes if node.op == "call_module")
+    parts = dict(module.named_modules())
+    for node in nodes:
+        if node.op != "call_module" or not isinstance(parts[node.target], nn.BatchNorm2d) or calls[node.target] > 1:
             continue
         source = node.args[0]
-        if source.op != "call_module" or len(source.users) != 1:
+        if source.op != "call_module" or calls[source.target] > 1 or len(source.users) > 1:
             continue
-        convolution = submodules[source.target]
-        if not isinstance(convolution, nn.Conv2d):
-            continue
-        fused = fuse_conv_bn_eval(convolution, submodules[node.target])
-        traced.set_submodule(source.target, fused)
-        node.replace_all_uses_with(source)
-        traced.graph.erase_node(node)
-    traced.recompile()
-    traced.delete_all_unused_submodules()
-    return traced, True
+        convolution = parts[source.target]
+        if isinstance(convolution, nn.Conv2d):
+            module.set_submodule(source.target, fuse_conv_bn_eval(convolution, parts[node.target]))
+            module.set_submodule(node.target, nn.Identity())
+    return True
 
 
 def measure(
@@ -77,7 +64,8 @@ def measure(
     device = torch.device(protocol.device)
     dtype = getattr(torch, protocol.dtype)
     layout = torch.channels_last if protocol.channels_last else torch.contiguous_format
-    folded, bn_folded = fold_batch_norm(copy.deepcopy(module).eval())
+    folded = copy.deepcopy(module).eval()
+    bn_folded = fold_batch_norm(folded)
     folded = folded.to(device=device, dtype=dtype, memory_format=layout)
     shape = (protocol.batch_size, *input_shape)
     generator = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,9 +109,16 @@ class RunDirectory:
             raise InputError(f"{path}: cannot be made: {error.strerror}") from error
         (path / "weights").mkdir()
         (path / "trials.jsonl").touch()
-        data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
-        _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+        _write_run_file(path, content)
         return cls(path, content)
+
+    def with_trials(self, trials: int) -> RunDirectory:
+        """The same run with a raised budget of trials, written to run.yaml; raises `InputError` when it is lower."""
+        if trials < self.settings.trials:
+            raise InputError(f"--trials {trials}: the run has a budget of {self.settings.trials}, which may only be raised")
+        content = replace(self.content, settings=replace(self.settings, trials=trials))
+        _write_run_file(self.path, content)
+        return RunDirectory(self.path, content)
 
     # ---------------------------------------------------------------- records
 
@@ -239,6 +246,11 @@ def default_run_path(space_name: str) -> Path:
     while path.exists():
         path, count = stem.with_name(f"{stem.name}-{count}"), count + 1
     return path
+
+
+def _write_run_file(path: Path, content: RunFile) -> None:
+    data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
+    _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
 def _last_byte(file: Any, end: int) -> bytes:

@@ -70,7 +70,7 @@ HeadWidths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=8192)], ...], *
 Strides = Annotated[tuple[Stride, ...], *_one_or_many]
 Sizes = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=2048)], ...], *_one_or_many]
 Dilations = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=8)], ...], *_one_or_many]
-Depths = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=16)], ...], *_one_or_many]
+Depths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=16)], ...], *_one_or_many]
 Expansions = Annotated[tuple[Expansion, ...], *_one_or_many]
 Flags = Annotated[tuple[StrictBool, ...], *_one_or_many]
 
@@ -95,7 +95,10 @@ class StemSpace(_Section):
 
 
 class StageSpace(_Section):
-    """Choices of one stage: depth, channels and stride once, the rest for each layer on its own."""
+    """Choices of one stage: depth, channels and stride once, the rest for each layer on its own.
+
+    A stage of depth 0 is left out, its stride too.
+    """
 
     depth: Depths = (1,)
     out_channels: Widths
@@ -150,6 +153,12 @@ class SearchSpace(_Section):
                 raise ValueError(f"backbone.{name} is not one of {', '.join(known)}")
             if value not in self._slots[name]:
                 raise ValueError(f"backbone.{name} is {value}, which is not among the choices {list(self._slots[name])}")
+        return self
+
+    @model_validator(mode="after")
+    def _some_layer(self) -> SearchSpace:
+        if all(min(stage.depth) == 0 for stage in self.stages):
+            raise ValueError("stages: every stage may have depth 0, which leaves a network without layers")
         return self
 
     @model_validator(mode="after")
@@ -209,11 +218,13 @@ class SearchSpace(_Section):
         for stage in self.stages:
             after: dict[tuple[int, int], int] = {}
             for (side, channels), count in paths.items():
+                if 0 in stage.depth:
+                    after[side, channels] = after.get((side, channels), 0) + count
                 for width, stride in itertools.product(stage.out_channels, stage.stride):
                     first = len(self._distinct_layers(stage, channels, side, width, stride))
                     end = output_size(side, stride)
                     rest = len(self._distinct_layers(stage, width, end, width, 1))
-                    networks = count * sum(first * rest ** (depth - 1) for depth in stage.depth)
+                    networks = count * sum(first * rest ** (depth - 1) for depth in stage.depth if depth)
                     after[end, width] = after.get((end, width), 0) + networks
             paths = after
         return sum(paths.values()) * len(self.head_channels)
@@ -283,6 +294,11 @@ class SearchSpace(_Section):
                 return position == len(shapes)
             stage = self.stages[i]
             for depth in stage.depth:
+                if depth == 0:
+                    values[f"s{i}.depth"] = 0
+                    if fill(i + 1, position):
+                        return True
+                    continue
                 layers = shapes[position : position + depth]
                 if len(layers) < depth:
                     continue

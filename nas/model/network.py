@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,45 +15,64 @@ from nas.model.blocks import ConvNormAct, InvertedResidual, Network
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Keyword arguments of each part of a network: what `build` instantiates and the export writes as source."""
+
+    stem: dict[str, Any]
+    blocks: tuple[dict[str, Any], ...]
+    head: dict[str, Any] | None
+    classifier: dict[str, int]
+
+
+def plan(architecture: Architecture, num_classes: int) -> Plan:
+    """The arguments of an architecture's parts, from its canonical form."""
+    arch = architecture.canonical
+    common = {"eps": arch.norm_eps, "activation": ACTIVATIONS[arch.activation]}
+    stem = {
+        "in_channels": arch.input_channels,
+        "out_channels": arch.stem.out_channels,
+        "kernel_size": arch.stem.kernel_size,
+        "stride": arch.stem.stride,
+        "pad": pad_amounts(arch.input_size, arch.stem.kernel_size, 1, arch.stem.stride, arch.padding),
+        **common,
+    }
+    blocks = tuple(
+        {
+            "in_channels": shape.in_channels,
+            "hidden": layer.hidden_channels(shape.in_channels),
+            "out_channels": layer.out_channels,
+            "kernel_size": layer.kernel_size,
+            "stride": layer.stride,
+            "dilation": layer.dilation,
+            "separable": layer.separable,
+            "pad": pad_amounts(shape.in_size, layer.kernel_size, layer.dilation, layer.stride, arch.padding),
+            **common,
+        }
+        for layer, shape in arch.shapes()
+    )
+    features = arch.output_shape.in_channels
+    head = None
+    if arch.head_channels:
+        head = {"in_channels": features, "out_channels": arch.head_channels, **common}
+        features = arch.head_channels
+    return Plan(stem, blocks, head, {"in_features": features, "out_features": num_classes})
+
+
 def build(architecture: Architecture, num_classes: int, seed: int = 0) -> Network:
     """The network of an architecture's canonical form, with fresh weights that `seed` decides.
 
     Takes images (N, C, H, W) of the architecture's input size and gives logits (N, num_classes).
     """
-    arch = architecture.canonical
-    activation = ACTIVATIONS[arch.activation]
+    parts = plan(architecture, num_classes)
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator; leave it as it was
         torch.manual_seed(seed)
-        stem = ConvNormAct(
-            arch.input_channels,
-            arch.stem.out_channels,
-            arch.stem.kernel_size,
-            stride=arch.stem.stride,
-            pad=pad_amounts(arch.input_size, arch.stem.kernel_size, 1, arch.stem.stride, arch.padding),
-            eps=arch.norm_eps,
-            activation=activation,
+        network = Network(
+            stem=ConvNormAct(**parts.stem),
+            blocks=[InvertedResidual(**arguments) for arguments in parts.blocks],
+            head=ConvNormAct(**parts.head) if parts.head else nn.Identity(),
+            classifier=nn.Linear(**parts.classifier),
         )
-        blocks = [
-            InvertedResidual(
-                shape.in_channels,
-                layer.hidden_channels(shape.in_channels),
-                layer.out_channels,
-                layer.kernel_size,
-                stride=layer.stride,
-                dilation=layer.dilation,
-                separable=layer.separable,
-                pad=pad_amounts(shape.in_size, layer.kernel_size, layer.dilation, layer.stride, arch.padding),
-                eps=arch.norm_eps,
-                activation=activation,
-            )
-            for layer, shape in arch.shapes()
-        ]
-        features = arch.output_shape.in_channels
-        head: nn.Module = nn.Identity()
-        if arch.head_channels:
-            head = ConvNormAct(features, arch.head_channels, eps=arch.norm_eps, activation=activation)
-            features = arch.head_channels
-        network = Network(stem, blocks, head, nn.Linear(features, num_classes))
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -11,6 +11,7 @@ import itertools
 import logging
 import random
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -81,8 +82,12 @@ class Broker:
             directions=[OBJECTIVES[name].direction for name in self.settings.objectives],
             load_if_exists=True,
         )
-        self.study.set_metric_names(list(self.settings.objectives))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(list(self.settings.objectives))
         self._reconcile()
+        if not self.study.get_trials(deepcopy=False):
+            self._enqueue_landmarks()
 
     # ---------------------------------------------------------------- budget
 
@@ -156,6 +161,12 @@ class Broker:
         trial.set_user_attr("architecture", str(architecture.canonical))
         trial.set_user_attr("digest", architecture.digest)
         return Candidate(trial.number, dict(trial.params), architecture, time.time())
+
+    def _enqueue_landmarks(self) -> None:
+        """Start with the space's ends and its backbone: the front's corners, and what people would otherwise pick."""
+        landmarks = (self._space.smallest, self._space.backbone, self._space.largest)
+        for architecture in {landmark.digest: landmark for landmark in landmarks}.values():
+            self.study.enqueue_trial(dict(self._space.locate(architecture)))
 
     def _enqueue_unseen(self) -> bool:
         """Queue a random candidate that is neither answered nor running; False when there is none."""

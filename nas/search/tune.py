@@ -25,6 +25,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from nas.architecture import Architecture
@@ -50,14 +51,15 @@ class CandidateTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], run: RunDirectory, data: ImageData) -> None:
         """Put the data on the device; `config` holds the first candidate."""
-        import torch
+        with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
+            import torch
 
-        from nas.finetune import DeviceData
+            from nas.finetune import DeviceData
 
-        torch.set_num_threads(max(1, int(run.settings.resources.cpus_per_trial)))
-        self._run = run
-        self._data = DeviceData(data, run.settings.device)
-        self._begin(config)
+            torch.set_num_threads(max(1, int(run.settings.resources.cpus_per_trial)))
+            self._run = run
+            self._data = DeviceData(data, run.settings.device)
+            self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
         from nas.evaluate import evaluate_steps
@@ -95,8 +97,11 @@ class BrokerSearcher(Searcher):
     `error`, the search is stopped, and the caller raises it.
     """
 
-    def __init__(self, broker: Broker, on_epoch: Callable[[Candidate, EpochMetrics], None]) -> None:
+    def __init__(
+        self, broker: Broker, on_epoch: Callable[[Candidate, EpochMetrics], None], reasons: dict[str, str]
+    ) -> None:
         super().__init__()
+        self._reasons = reasons
         self._broker = broker
         self._on_epoch = on_epoch
         self._candidates: dict[str, Candidate] = {}
@@ -136,7 +141,7 @@ class BrokerSearcher(Searcher):
             return
         try:
             if error or not result or "evaluation" not in result:
-                self._broker.lose(candidate, "its worker died")
+                self._broker.lose(candidate, f"its worker died: {self._reasons.pop(trial_id, 'no reason given')}")
             else:
                 self._broker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
         except Exception as failure:
@@ -157,8 +162,24 @@ class BrokerSearcher(Searcher):
         return {}
 
 
+class ReasonKeeper(FIFOScheduler):
+    """First in, first out; it keeps the error of a failing trial, which Tune does not tell a searcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: dict[str, str] = {}
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Called before the searcher hears of the failure."""
+        error = trial.get_pickled_error()
+        cause = getattr(error, "cause", None) or error
+        lines = [line for line in str(cause).splitlines() if line.strip()]
+        self.reasons[trial.trial_id] = f"{type(cause).__name__}: {lines[-1].strip()[:300]}" if lines else "unknown"
+
+
 def start_ray(address: str | None, device: str) -> None:
     """Connect to a cluster, or start Ray on this machine, quietly; does nothing when Ray runs already."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would print is in the records
     if ray.is_initialized():
         return
     if address:
@@ -169,8 +190,13 @@ def start_ray(address: str | None, device: str) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         num_gpus=0 if device == "cpu" else None,
-        _node_ip_address="127.0.0.1",  # Ray's servers stay on this machine
     )
+
+
+def cluster_capacity() -> tuple[float, float]:
+    """CPU cores and GPUs that Ray has."""
+    resources = ray.cluster_resources()
+    return float(resources.get("CPU", 0.0)), float(resources.get("GPU", 0.0))
 
 
 def run_candidates(
@@ -180,14 +206,17 @@ def run_candidates(
 
     A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
     """
+    # Workers have another working directory.
+    run = RunDirectory(broker.run.path.resolve(), broker.run.content)
     trainable = tune.with_resources(
-        tune.with_parameters(CandidateTrainable, run=broker.run, data=data), _resources(broker.settings)
+        tune.with_parameters(CandidateTrainable, run=run, data=data), _resources(broker.settings)
     )
     for attempt in range(_MAX_RESTARTS + 1):
-        searcher = BrokerSearcher(broker, on_epoch or (lambda candidate, metrics: None))
+        scheduler = ReasonKeeper()
+        searcher = BrokerSearcher(broker, on_epoch or (lambda candidate, metrics: None), scheduler.reasons)
         try:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
-                _fit(trainable, searcher, Path(scratch))
+                _fit(trainable, searcher, scheduler, Path(scratch))
         except KeyboardInterrupt:
             broker.stop("interrupted")
             raise
@@ -203,7 +232,7 @@ def run_candidates(
             return
 
 
-def _fit(trainable: Any, searcher: BrokerSearcher, scratch: Path) -> None:
+def _fit(trainable: Any, searcher: BrokerSearcher, scheduler: ReasonKeeper, scratch: Path) -> None:
     # As many actors may start at once as trials may run. Tune's default of one lets the first actor, as soon as
     # it is idle, take the trial whose own actor is still starting; with short trials the second never comes up.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(searcher.limit)
@@ -211,6 +240,7 @@ def _fit(trainable: Any, searcher: BrokerSearcher, scratch: Path) -> None:
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']}",

@@ -1,0 +1,435 @@
+"""The command line: one thin command for each verb of the Python API."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from nas.errors import InputError
+from nas.settings import Budgets, EvaluationSettings, Recipe, Resources, SamplerName, SearchSettings, default_protocol
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings={"max_content_width": 110}
+)
+space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
+app.add_typer(space_app, name="space")
+
+console = Console()
+errors = Console(stderr=True)
+
+_GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your hardware, measured there.
+
+  [bold]nas search[/bold]                     a complete search on the built-in digits, minutes on a laptop
+  nas search cifar --data DIR    the same on your images, one folder a class
+  nas space list                 search spaces that ship; [bold]nas space show NAME[/bold] explains one
+  nas front DIR                  the Pareto front of a run
+  nas report DIR                 its report, one HTML file
+  nas export DIR --to OUT        a candidate as a plain PyTorch module
+
+Every command has --help with an example."""
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `30m`, `2h` or plain seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is not a duration: write 90s, 30m or 2h")
+    return float(match[1]) * {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def parse_milliseconds(text: str) -> float:
+    """`2.5ms`, `800us` or plain milliseconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is not a latency: write 2.5ms or 800us")
+    return float(match[1]) * {None: 1, "us": 1e-3, "ms": 1, "s": 1e3}[match[2]]
+
+
+def parse_count(text: str) -> int:
+    """`300M`, `1.5G`, `20k` or a plain number."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG])?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is not a count: write 300M, 20k or a plain number")
+    return int(float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+
+
+Space = Annotated[str, typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of a search.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="NAME_OR_PATH", help="A data set by name, or a folder of images. [the space's own]")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of the split in training, validation and test part.")]
+Metric = Annotated[
+    str, typer.Option(help="accuracy, macro_f1, balanced_accuracy, or module:function(labels, predictions).")
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs of the brief fine-tune.")]
+BatchSize = Annotated[int, typer.Option(min=2, help="Images a training step.")]
+LearningRate = Annotated[float, typer.Option(min=1e-8, help="Peak of the one-cycle schedule.")]
+MaxLatency = Annotated[
+    float | None, typer.Option(parser=parse_milliseconds, metavar="MS", help="Hard latency budget, e.g. 2.5ms.")
+]
+MaxMacs = Annotated[int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of MACs, e.g. 300M.")]
+MaxParams = Annotated[int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of parameters, e.g. 5M.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Hardware-aware neural architecture search: accuracy against measured latency."""
+    logging.basicConfig(level=logging.WARNING, format="nas: %(message)s")
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    if version:
+        from importlib import metadata
+
+        console.print(metadata.version("pareto-nas"), highlight=False)
+    elif context.invoked_subcommand is None:
+        console.print(_GUIDE, highlight=False)
+
+
+@space_app.command("list")
+def space_list() -> None:
+    """Search spaces that ship.
+
+    Example: nas space list
+    """
+    from rich.table import Table
+
+    from nas.space_file import list_spaces, load_space
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "networks", "default data", "what for"):
+        table.add_column(column)
+    for name in list_spaces():
+        space = load_space(name)
+        table.add_row(name, f"{space.size:.2g}", space.data or "-", space.summary)
+    console.print(table)
+
+
+@space_app.command("check")
+def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAML file.")]) -> None:
+    """Check the file of a search space.
+
+    Example: nas space check my_space.yaml
+    """
+    from nas.space_file import load_space
+
+    space = load_space(path)
+    console.print(f"{path}: a valid search space, {len(space.parameters)} parameters, {space.size:.3g} networks")
+
+
+@space_app.command("show")
+def space_show(
+    name: Space,
+    classes: Annotated[int, typer.Option(min=2, help="Classes of the classifier that costs are counted with.")] = 10,
+    device: Device = "auto",
+    measure: Annotated[bool, typer.Option(help="Measure latency of the landmark networks.")] = True,
+    max_latency: MaxLatency = None,
+    max_macs: MaxMacs = None,
+    max_params: MaxParams = None,
+) -> None:
+    """Choices, size, landmark networks with cost and measured latency, and whether a budget can be met.
+
+    Example: nas space show lite0 --max-macs 100M
+    """
+    from nas import show
+    from nas.space_file import load_space
+
+    space = load_space(name)
+    console.print(f"[bold]{space.name}[/bold]  {space.summary}\n")
+    console.print(show.choices_table(space))
+    sides = " ".join(f"{side}x{side}" for side in space.input.size)
+    console.print(f"\ninput {sides}; {len(space.parameters)} parameters, {space.size:.3g} different networks", highlight=False)
+    latencies = {}
+    where = "latency not measured"
+    if measure:
+        from nas.device import device_name, resolve_device
+        from nas.latency import measure as measure_latency
+        from nas.model import build
+
+        protocol = default_protocol(resolve_device(device))
+        where = f"latency on {device_name(protocol.device)}, batch 1, {protocol.dtype}, {protocol.mode}"
+        where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
+        with console.status("measuring"):
+            for landmark, architecture in show.landmarks(space).items():
+                shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
+                latencies[landmark] = measure_latency(build(architecture, classes), shape, protocol)
+    console.print(f"with {classes} classes; {where}\n", highlight=False)
+    console.print(show.landmarks_table(space, classes, latencies))
+    ratio = show.median_macs(space, classes) / show.architecture_cost(space.backbone.canonical, classes).macs
+    console.print(f"\nThe median of 1,000 sampled networks has {ratio:.2f} times the backbone's MACs.", highlight=False)
+    budgets = Budgets(max_macs, max_params, max_latency)
+    for sentence in show.budget_sentences(space, classes, budgets, latencies.get("smallest")):
+        console.print(sentence, highlight=False)
+
+
+@app.command()
+def search(
+    space: Annotated[
+        str, typer.Argument(metavar="[SPACE]", help="A space by name (see nas space list) or the path of its YAML file.")
+    ] = "digits",
+    data: Data = None,
+    trials: Annotated[int | None, typer.Option(help="Distinct candidates to train. [30]")] = None,
+    objectives: Annotated[str, typer.Option(help="accuracy and one or more of latency, macs, params.")] = "accuracy,latency",
+    seed: Seed = 0,
+    time_budget: Annotated[
+        float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Start nothing after this time, e.g. 30m.")
+    ] = None,
+    metric: Metric = "accuracy",
+    out: Annotated[Path | None, typer.Option(help="The run directory to make. [results/SPACE-DATE-TIME]")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with this run instead; --trials may raise its budget.")] = None,
+    device: Device = "auto",
+    address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")] = None,
+    sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "tpe",
+    epochs: Epochs = Recipe.epochs,
+    batch_size: BatchSize = Recipe.batch_size,
+    learning_rate: LearningRate = Recipe.learning_rate,
+    split_seed: SplitSeed = 0,
+    max_latency: MaxLatency = None,
+    max_macs: MaxMacs = None,
+    max_params: MaxParams = None,
+    max_failures: Annotated[int, typer.Option(min=0, help="Failed candidates after which the search gives up.")] = 20,
+    max_concurrent: Annotated[int, typer.Option(min=0, help="Trials at once; 0 is as many as fit.")] = 0,
+    cpus_per_trial: Annotated[float, typer.Option(min=0.1, help="CPU cores of a trial.")] = 1.0,
+    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs of a trial on cuda, parts allowed; 0 is one.")] = 0.0,
+) -> None:
+    """Search a space for the networks that are accurate and fast.
+
+    Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
+    """
+    from nas.progress import LineProgress, LiveProgress
+    from nas.search import plan_search, resume_search, run_search
+    from nas.device import resolve_device
+    from nas.search.launch import estimate
+    from nas.show import duration
+    from nas.space_file import load_space
+
+    progress = LiveProgress(console) if console.is_terminal else LineProgress(console)
+    if resume is not None:
+        _end_of_search(resume_search(resume, trials, address, progress))
+        return
+    loaded = load_space(space)
+    if data is None and loaded.data is None:
+        raise InputError(f"space {loaded.name} has no data set of its own: give --data NAME_OR_PATH")
+    settings = SearchSettings(
+        space=loaded,
+        data=data or loaded.data or "",
+        split_seed=split_seed,
+        objectives=tuple(name.strip() for name in objectives.split(",")),
+        evaluation=EvaluationSettings(
+            recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+            protocol=default_protocol(resolve_device(device)),
+            budgets=Budgets(max_macs, max_params, max_latency),
+            metric=metric,
+            seed=seed,
+        ),
+        trials=30 if trials is None else trials,
+        time_budget_s=time_budget,
+        seed=seed,
+        sampler=sampler,
+        max_failures=max_failures,
+        resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
+    )
+    plan = plan_search(settings, out, address)
+    console.print(
+        f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
+        f"{len(plan.data.validation)} validation images, {settings.trials} candidates of {epochs} epochs",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if address is None:
+        import os
+
+        concurrent = max_concurrent or max(1, int(len(os.sched_getaffinity(0)) // cpus_per_trial))
+        forecast = estimate(plan, concurrent if settings.device == "cpu" else 1)
+        time_text = duration(min(forecast.seconds, time_budget or forecast.seconds))
+        console.print(
+            f"About {time_text} and {forecast.disk_bytes / 1e6:.0f} MB of disk, {concurrent} at a time; run directory {plan.out}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    _end_of_search(run_search(plan, progress))
+
+
+def _end_of_search(run: Any) -> None:
+    from nas.front import hypervolume, pareto_front, reference_point
+    from nas.show import duration, front_table, outcome_counts
+
+    records, objectives = run.records(), run.settings.objectives
+    seconds = max((r.finished for r in records), default=0.0) - min((r.started for r in records), default=0.0)
+    console.print(f"\n{len(records)} trials in {duration(seconds)}: {outcome_counts(records)}", highlight=False)
+    if not pareto_front(records, objectives):
+        console.print(f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+    reference = reference_point(records, objectives)
+    volume = hypervolume(records, objectives, reference)
+    if reference and volume is not None:
+        corner = ", ".join(f"{name} {value:.4g}" for name, value in zip(objectives, reference.worst, strict=True))
+        console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False)
+    console.print("\n[bold]Pareto front[/bold]")
+    console.print(front_table(run, records))
+    console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
+    console.print(f"Next:   nas export {run.path} --pick knee --to model", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest.")],
+    space: Annotated[str, typer.Option(metavar="NAME_OR_PATH", help="The space it belongs to.")] = "digits",
+    data: Data = None,
+    metric: Metric = "accuracy",
+    seed: Seed = 0,
+    device: Device = "auto",
+    epochs: Epochs = Recipe.epochs,
+    batch_size: BatchSize = Recipe.batch_size,
+    learning_rate: LearningRate = Recipe.learning_rate,
+    split_seed: SplitSeed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
+) -> None:
+    """Evaluate one candidate in this process, without Ray: cost, latency, brief fine-tune, score.
+
+    Example: nas evaluate r8-c16k3-k3e2s16-k5d2e4f32/2-h64 --space digits
+    """
+    import json
+
+    from nas.data import load_data
+    from nas.evaluate import evaluate_candidate
+    from nas.metrics import load_metric
+    from nas.record import Outcome
+    from nas.device import resolve_device
+    from nas.show import latency_text
+    from nas.space_file import load_space
+
+    loaded = load_space(space)
+    named = arch in ("smallest", "middle", "backbone", "largest")
+    architecture = getattr(loaded, arch) if named else loaded.parse(arch)
+    load_metric(metric)
+    if data is None and loaded.data is None:
+        raise InputError(f"space {loaded.name} has no data set of its own: give --data NAME_OR_PATH")
+    images = load_data(
+        data or loaded.data or "", channels=loaded.input.channels, size=max(loaded.input.size), split_seed=split_seed
+    )
+    settings = EvaluationSettings(
+        recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+        protocol=default_protocol(resolve_device(device)),
+        metric=metric,
+        seed=seed,
+    )
+    evaluation = evaluate_candidate(architecture, images.without_test(), settings).evaluation
+    if as_json:
+        print(json.dumps({"architecture": str(architecture.canonical), "digest": architecture.digest} | asdict(evaluation)))
+    else:
+        console.print(f"{architecture.canonical}  digest {architecture.digest}", highlight=False, soft_wrap=True)
+        if evaluation.cost:
+            console.print(f"MACs {evaluation.cost.macs:,}  parameters {evaluation.cost.params:,}", highlight=False)
+        if evaluation.latency:
+            measured = evaluation.latency
+            console.print(
+                f"latency {latency_text(measured)} ms on {measured.device_name}, batch {measured.protocol.batch_size}, "
+                f"{measured.protocol.dtype}, {measured.protocol.mode}, {measured.blocks} blocks, "
+                f"spread {100 * measured.spread:.1f} %",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+        for epoch in evaluation.history:
+            console.print(
+                f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  validation loss {epoch.validation_loss:.4f}  "
+                f"{metric} {100 * epoch.score:.2f} %  {epoch.images_per_s:,.0f} images/s",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+    if evaluation.outcome is not Outcome.DONE:
+        errors.print(f"nas: the candidate {evaluation.outcome.value}: {evaluation.reason}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def front(
+    directory: Directory,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
+) -> None:
+    """The Pareto front of a run, finished or running, cheapest first.
+
+    Example: nas front results/digits-20261124-070000 --csv > front.csv
+    """
+    from nas.run import open_run
+    from nas.show import front_csv, front_json, front_table, outcome_counts
+
+    if as_json and as_csv:
+        raise InputError("--json and --csv: give one of the two")
+    run = open_run(directory)
+    records = run.records()
+    if as_json or as_csv:
+        print((front_json if as_json else front_csv)(run, records))
+        return
+    console.print(f"{len(records)} trials: {outcome_counts(records)}", highlight=False)
+    console.print(front_table(run, records))
+
+
+@app.command()
+def report(directory: Directory) -> None:
+    """Write the report of a run: one HTML file that needs no network.
+
+    Example: nas report results/digits-20261124-070000
+    """
+    from nas.report import write_report
+    from nas.run import open_run
+
+    console.print(str(write_report(open_run(directory))), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    directory: Directory,
+    to: Annotated[Path, typer.Option(metavar="OUT", help="The folder to make.")],
+    pick: Annotated[str, typer.Option(help="knee, most-accurate, fastest, or a digest of nas front.")] = "knee",
+) -> None:
+    """Export a trained candidate as a plain PyTorch module, checked in a fresh process.
+
+    Example: nas export results/digits-20261124-070000 --pick knee --to model
+    """
+    from nas.export import export_candidate
+    from nas.front import pick as pick_candidate
+    from nas.run import open_run
+
+    run = open_run(directory)
+    record = pick_candidate(run.records(), run.settings.objectives, pick)
+    out = export_candidate(run, record, to)
+    values = ", ".join(f"{name} {value:.6g}" for name, value in record.objectives.items())
+    console.print(f"{record.text} ({values}) is in {out}; checked in a fresh process without nas", highlight=False, soft_wrap=True)
+    console.print(f'Next: cd {out} && python -c "import model; print(model.load())"', highlight=False, soft_wrap=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
+    sys.path.insert(0, "")  # so that module:function finds a file in the working directory
+    usage_error: Literal[2] = 2
+    try:
+        code = app(args=arguments, prog_name="nas", standalone_mode=False)
+    except InputError as error:
+        _print_error(str(error))
+        code = usage_error
+    except typer.BadParameter.__bases__ as error:  # usage errors of the parser: unknown flags, values that do not fit
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "nas"
+        sentence = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
+        _print_error(f"{sentence} (see `{command} --help`)")
+        code = usage_error
+    except (KeyboardInterrupt, typer.Abort):
+        _print_error("interrupted")
+        code = 130
+    sys.exit(code or 0)
+
+
+def _print_error(sentence: str) -> None:
+    errors.print(f"nas: {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Which device a name means here, and what people call it."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+
+import torch
+
+from nas.errors import InputError
+
+
+def resolve_device(name: str) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is here; raises `InputError` when it is not."""
+    kind, _, index = name.partition(":")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and (kind != "cuda" or not (index.isdigit() or name == "cuda")):
+        raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name}: torch sees no CUDA GPU here; use --device cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        raise InputError(f"device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    return name
+
+
+def device_name(device: str) -> str:
+    """The device as people know it: the GPU's name, or the CPU's model."""
+    if device != "cpu":
+        return torch.cuda.get_device_name(torch.device(device))
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,122 @@
+"""Progress of a search: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.front import hypervolume, pareto_front, reference_point
+from nas.record import EpochMetrics, Outcome, TrialRecord
+from nas.search.broker import Broker, Candidate
+from nas.show import duration, front_table
+
+
+class _Tracker:
+    """What both displays know of the search."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.broker: Broker | None = None
+        self.epochs: dict[int, EpochMetrics] = {}
+        self._start = time.monotonic()
+        self._trained_before = 0
+
+    def begin(self, broker: Broker) -> None:
+        """The search starts (or goes on)."""
+        self.broker = broker
+        self._start = time.monotonic()
+        self._trained_before = broker.trained
+
+    def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate ended."""
+        self.epochs[candidate.number] = metrics
+
+    def record(self, record: TrialRecord) -> None:
+        """A trial ended and is on disk."""
+        self.epochs.pop(record.number, None)
+
+    def end(self) -> None:
+        """The search is over."""
+
+    def _left(self) -> str:
+        """Time left, from the pace so far."""
+        assert self.broker is not None
+        trained = self.broker.trained - self._trained_before
+        if not trained:
+            return "time left not known yet"
+        elapsed = time.monotonic() - self._start
+        left = elapsed / trained * (self.broker.settings.trials - self.broker.trained)
+        if self.broker.settings.time_budget_s is not None:
+            left = min(left, max(self.broker.settings.time_budget_s - elapsed, 0.0))
+        return f"about {duration(left)} left"
+
+    def _volume(self) -> str:
+        assert self.broker is not None
+        objectives = self.broker.settings.objectives
+        records = self.broker.records
+        volume = hypervolume(records, objectives, reference_point(records, objectives))
+        return "hypervolume not fixed yet" if volume is None else f"hypervolume {volume:.3f}"
+
+
+class LineProgress(_Tracker):
+    """A line for every trial that ended; for logs and pipes."""
+
+    def record(self, record: TrialRecord) -> None:
+        """Print one line."""
+        super().record(record)
+        assert self.broker is not None
+        values = ", ".join(f"{name} {value:.6g}" for name, value in record.objectives.items())
+        what = record.evaluation.reason if record.outcome is not Outcome.DONE else values
+        self.console.print(
+            f"[{self.broker.trained}/{self.broker.settings.trials}] trial {record.number} {record.outcome}: {what} "
+            f"({record.text}); {self._volume()}, {self._left()}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+class LiveProgress(_Tracker):
+    """A display that is redrawn in place: counts, hypervolume, time left, what runs, the current front."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def begin(self, broker: Broker) -> None:
+        """Start drawing."""
+        super().begin(broker)
+        self._live.start()
+
+    def end(self) -> None:
+        """Stop drawing and leave the terminal clean."""
+        self._live.stop()
+
+    def _render(self) -> Group:
+        # Called from the display's own thread: it reads copies, and the lists it reads only grow.
+        broker = self.broker
+        if broker is None:
+            return Group()
+        records, running = list(broker.records), list(broker.running.values())
+        trained, total = broker.trained, broker.settings.trials
+        failed = sum(record.outcome is Outcome.FAILED for record in records)
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            ProgressBar(total=total, completed=trained, width=30),
+            f"{trained}/{total} trained, {len(running)} running, {failed} failed",
+            self._volume(),
+            self._left(),
+        )
+        now = Table.grid(padding=(0, 2))
+        epochs = broker.settings.evaluation.recipe.epochs
+        for candidate in running:
+            metrics = self.epochs.get(candidate.number)
+            state = "measuring" if metrics is None else f"epoch {metrics.epoch}/{epochs}, {100 * metrics.score:.1f} %"
+            now.add_row(f"trial {candidate.number}", state, Text(str(candidate.architecture.canonical), style="dim"))
+        parts: list[Table | Text | Group] = [head, now]
+        if pareto_front(records, broker.settings.objectives):
+            parts += [Text("\nPareto front so far", style="bold"), front_table(broker.run, records)]
+        return Group(*parts)

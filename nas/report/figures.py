@@ -1,0 +1,294 @@
+"""Figures of a run (plotly), as pure functions of its records. They carry no title: a page or an app gives one.
+
+Backgrounds are transparent and text is mid-grey, so that a figure reads on a light and on a dark page. Text that
+comes from a run's files is escaped, because plotly reads a few HTML tags in any text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, trained
+from nas.objectives import OBJECTIVES
+from nas.record import TrialRecord
+from nas.report.wording import (
+    CHEAPEST,
+    COST_TITLES,
+    LABELS,
+    capital,
+    cost_text,
+    latency_text,
+    protocol_text,
+    score_text,
+    score_title,
+    standard_error,
+)
+
+# Okabe and Ito's palette (2008), told apart with any kind of colour vision.
+BLUE, VERMILLION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
+GREY = "#8b8f94"
+
+_COLOURS = {"knee": VERMILLION, "most accurate": GREEN}
+
+_SVG_POINTS = 2_000
+"""Points up to which SVG is used: it is as quick, prints sharply, and needs no WebGL on the reader's machine."""
+_LOG_RANGE = 10
+"""Ratio of the largest to the smallest cost from which the cost axis is logarithmic."""
+_HOVER_WIDTH = 44
+_FONT = "system-ui, sans-serif"
+
+
+def pareto_figure(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[str],
+    cost: str,
+    metric: str = "accuracy",
+    images: int = 0,
+    limit: float | None = None,
+) -> go.Figure:
+    """Accuracy in percent against one cost objective, for the candidates trained to the full budget.
+
+    The line joins what no candidate beats in these two objectives; the filled points are the front in all of
+    them. Bars are p10 to p90 of a latency, and the binomial standard error of an accuracy on `images` images.
+    `limit` is the hard budget of the cost, in its unit.
+    """
+    front = pareto_front(records, objectives)
+    members = {record.number for record in front}
+    dominated = [record for record in trained(records) if record.number not in members]
+    line = pareto_front(records, ("accuracy", cost))
+
+    figure = go.Figure(layout=_layout())
+    scatter = go.Scatter if len(dominated) <= _SVG_POINTS else go.Scattergl
+    figure.add_trace(
+        scatter(
+            **_points(dominated, cost),
+            **_hover(dominated, metric, images),
+            mode="markers",
+            name="dominated",
+            marker={"color": GREY, "size": 6, "opacity": 0.6},
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            **_points(line, cost),
+            mode="lines",
+            line={"color": BLUE, "width": 2, "shape": "hv"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            **_points(front, cost),
+            **_hover(front, metric, images),
+            **_error_bars(front, cost, metric, images),
+            mode="markers",
+            name="Pareto front",
+            marker={"color": BLUE, "size": 9},
+        )
+    )
+    if front:
+        figure.add_trace(
+            go.Scatter(
+                **_points([knee(front, objectives)], cost),
+                mode="markers",
+                name="knee",
+                marker={"color": VERMILLION, "size": 13, "symbol": "diamond"},
+                hoverinfo="skip",
+            )
+        )
+    values = [record.objectives[cost] for record in [*front, *dominated]]
+    # A budget far beyond every candidate would squeeze them into a corner, and says nothing there.
+    if limit is not None and values and limit < 1.5 * max(values):
+        line_style = {"color": ORANGE, "dash": "dot", "width": 1.5}
+        figure.add_vline(limit, line=line_style, name="hard budget", showlegend=True)
+    figure.update_xaxes(title=COST_TITLES[cost], **_cost_axis(cost, values))
+    figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
+    return figure
+
+
+def hypervolume_figure(records: Sequence[TrialRecord], objectives: Sequence[str]) -> go.Figure:
+    """Hypervolume against the number of trained candidates; empty until the reference point is fixed.
+
+    Show it with `reference_text`: a hypervolume means nothing without its reference point.
+    """
+    history = hypervolume_history(records, objectives)
+    if history:
+        history.append((len(trained(records)), history[-1][1]))
+    figure = go.Figure(layout=_layout())
+    figure.add_trace(
+        go.Scatter(
+            x=[count for count, _ in history],
+            y=[volume for _, volume in history],
+            mode="lines",
+            line={"color": BLUE, "width": 2, "shape": "hv"},
+            hovertemplate="after %{x} trained: %{y:.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="Trained candidates", **_counting_axis([count for count, _ in history]))
+    figure.update_yaxes(title="Hypervolume")
+    return figure
+
+
+def learning_curves_figure(
+    records: Sequence[TrialRecord], objectives: Sequence[str], metric: str = "accuracy"
+) -> go.Figure:
+    """Validation score in percent after each epoch, for the members of the Pareto front.
+
+    The cheapest, the knee and the most accurate are named; the others are thin lines. The number of dominated
+    candidates does not matter, so that the figure stays small.
+    """
+    front = pareto_front(records, objectives)
+    figure = go.Figure(layout=_layout())
+    named = landmarks(front, objectives)
+    for record in sorted(front, key=lambda record: record.digest in named):  # the named ones are drawn on top
+        names = named.get(record.digest, ())
+        epochs = record.evaluation.history
+        figure.add_trace(
+            go.Scatter(
+                x=[epoch.epoch for epoch in epochs],
+                y=[round(100 * epoch.score, 3) for epoch in epochs],
+                mode="lines+markers" if len(epochs) <= 20 else "lines",
+                line={"color": _COLOURS.get(names[-1], ORANGE) if names else BLUE, "width": 2 if names else 1},
+                opacity=1 if names else 0.6,
+                name=" · ".join(names) or escape(record.digest, quote=False),
+                showlegend=bool(names),
+                hovertemplate=f"{escape(record.digest, quote=False)}<br>epoch %{{x}}: %{{y:.2f}} %<extra></extra>",
+            )
+        )
+    epochs_seen = [epoch.epoch for record in front for epoch in record.evaluation.history]
+    figure.update_xaxes(title="Epoch", **_counting_axis(epochs_seen))
+    figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
+    return figure
+
+
+def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What the members of a front are known for (cheapest, knee, most accurate), by digest, cheapest first."""
+    if not front:
+        return {}
+    cost = cost_objectives(objectives)[0]
+    best = max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
+    found: dict[str, tuple[str, ...]] = {}
+    for record, name in ((front[0], CHEAPEST[cost]), (knee(front, objectives), "knee"), (best, "most accurate")):
+        found[record.digest] = (*found.get(record.digest, ()), name)
+    return found
+
+
+def cost_objectives(objectives: Sequence[str]) -> list[str]:
+    """The objectives that are not accuracy, in their order."""
+    return [name for name in objectives if name != "accuracy"]
+
+
+def reference_text(reference: ReferencePoint, objectives: Sequence[str]) -> str:
+    """Where the hypervolume is measured from, and what its unit is, in plain text."""
+    worst, ideal = (
+        ", ".join(
+            f"{LABELS.get(name, name)} {OBJECTIVES[name].show(value)}"
+            for name, value in zip(objectives, point, strict=True)
+        )
+        for point in (reference.worst, reference.ideal)
+    )
+    return (
+        f"Reference point: {worst}. The unit is the box from there to {ideal}; both are fixed by the first trained "
+        "candidates, so 1 is passed as the search finds better."
+    )
+
+
+# ---------------------------------------------------------------- parts of a figure
+
+
+def _points(records: Sequence[TrialRecord], cost: str) -> dict[str, list[float]]:
+    return {
+        "x": [float(f"{record.objectives[cost]:.6g}") for record in records],
+        "y": [round(100 * record.objectives["accuracy"], 4) for record in records],
+    }
+
+
+def _error_bars(records: Sequence[TrialRecord], cost: str, metric: str, images: int) -> dict[str, Any]:
+    look = {"type": "data", "color": "rgba(0,114,178,0.7)", "thickness": 1.2, "width": 0}
+    bars: dict[str, Any] = {}
+    if cost == "latency":
+        measured = [record.evaluation.latency for record in records]
+        bars["error_x"] = {
+            **look,
+            "symmetric": False,
+            "array": [latency.p90_ms - latency.median_ms if latency else 0.0 for latency in measured],
+            "arrayminus": [latency.median_ms - latency.p10_ms if latency else 0.0 for latency in measured],
+        }
+    errors = [standard_error(record.objectives["accuracy"], metric, images) for record in records]
+    if any(errors):
+        bars["error_y"] = {**look, "array": [100 * (error or 0.0) for error in errors]}
+    return bars
+
+
+def _hover(records: Sequence[TrialRecord], metric: str, images: int) -> dict[str, Any]:
+    # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
+    return {"hoverinfo": "text", "hovertext": [hover_text(record, metric, images) for record in records]}
+
+
+def hover_text(record: TrialRecord, metric: str, images: int) -> str:
+    """What pointing at a candidate shows, in plotly's own HTML."""
+    latency = record.evaluation.latency
+    lines = [
+        f"{score_title(metric)} {score_text(record.objectives['accuracy'], metric, images)}",
+        "latency not measured" if latency is None else f"latency {latency_text(latency)}",
+        cost_text(record),
+    ]
+    if latency is not None:
+        lines.append(protocol_text(latency))
+    head = f"<b>{escape(record.digest, quote=False)}</b>  trial {record.number}"
+    return "<br>".join([head, *(escape(line, quote=False) for line in [*_wrapped(record.text), *lines])])
+
+
+def _wrapped(architecture: str) -> list[str]:
+    """The compact string in lines of a readable length, broken where a layer begins."""
+    lines = [""]
+    for part in re.split(r"(?<=-)", architecture):
+        if len(lines[-1]) + len(part) > _HOVER_WIDTH and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return lines
+
+
+def _cost_axis(cost: str, values: Sequence[float]) -> dict[str, Any]:
+    axis: dict[str, Any] = {} if cost == "latency" else {"tickformat": "~s"}
+    if values and min(values) > 0 and max(values) > _LOG_RANGE * min(values):
+        decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+        # Plotly's own ticks between two decades read "2" and "5", whatever the decade.
+        axis |= {"type": "log", "tickvals": [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]}
+    return axis
+
+
+def _counting_axis(counts: Sequence[int]) -> dict[str, Any]:
+    """Whole numbers only: on a short axis plotly would put ticks between them."""
+    short = not counts or max(counts) - min(counts) <= 8
+    return {"tickformat": ",d", **({"dtick": 1} if short else {})}
+
+
+def _layout() -> go.Layout:
+    grid = {"gridcolor": "rgba(128,128,128,0.2)", "linecolor": "rgba(128,128,128,0.5)", "zeroline": False}
+    axis = {**grid, "showline": True, "automargin": True, "title": {"standoff": 10}}
+    return go.Layout(
+        template={},
+        font={"family": _FONT, "size": 13, "color": GREY},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 56, "r": 16, "t": 36, "b": 48},
+        hovermode="closest",
+        hoverlabel={
+            "align": "left",
+            "bgcolor": "#22262b",
+            "bordercolor": "#22262b",
+            "font": {"color": "#f3f4f6", "size": 12, "family": _FONT},
+        },
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
+        xaxis=axis,
+        yaxis=axis,
+    )

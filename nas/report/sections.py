@@ -1,0 +1,360 @@
+"""The sections of the report, each a pure function from what a run found to HTML."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.front import ReferencePoint, pareto_front, reference_point
+from nas.objectives import OBJECTIVES
+from nas.record import Latency, Outcome, TrialRecord
+from nas.report.figures import cost_objectives, landmarks
+from nas.report.markup import Html, facts, join, table, tag
+from nas.report.wording import (
+    LABELS,
+    NOTHING,
+    capital,
+    duration_text,
+    plural,
+    score_text,
+    score_title,
+    time_text,
+)
+from nas.run import Provenance, RunDirectory
+from nas.settings import SearchSettings
+
+_FAILURES_SHOWN = 10
+_WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a run holds at one moment, worked out once for every section.
+
+    `records` are in the order written; `scored` are those trained to the full budget with a value for every
+    objective; `names` says by digest what a front member is known for.
+    """
+
+    path: Path
+    settings: SearchSettings
+    provenance: Provenance
+    records: tuple[TrialRecord, ...]
+    scored: tuple[TrialRecord, ...]
+    front: tuple[TrialRecord, ...]
+    reference: ReferencePoint | None
+    names: dict[str, tuple[str, ...]]
+
+    @property
+    def metric(self) -> str:
+        """The metric behind the accuracy objective."""
+        return self.settings.evaluation.metric
+
+    @property
+    def latencies(self) -> list[Latency]:
+        """Every latency measured; a repeat carries the one of its original and is left out."""
+        own = [record.evaluation for record in self.records if record.outcome is not Outcome.REPEAT]
+        return [evaluation.latency for evaluation in own if evaluation.latency is not None]
+
+    @property
+    def device(self) -> str:
+        """The device (or devices) measured on, or the one asked for while nothing is measured."""
+        names = dict.fromkeys(latency.device_name for latency in self.latencies)
+        return ", ".join(names) or self.settings.device
+
+    def score(self, record: TrialRecord) -> str:
+        """A record's accuracy with its standard error."""
+        return score_text(record.objectives["accuracy"], self.metric, self.provenance.validation_images)
+
+
+def find(run: RunDirectory) -> Findings:
+    """Read a run and work out its front."""
+    records, objectives = run.records(), run.settings.objectives
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    scored = [record for record in done if all(name in record.objectives for name in objectives)]
+    front = pareto_front(scored, objectives)
+    return Findings(
+        path=run.path,
+        settings=run.settings,
+        provenance=run.provenance,
+        records=tuple(records),
+        scored=tuple(scored),
+        front=tuple(front),
+        reference=reference_point(scored, objectives),
+        names=landmarks(front, objectives),
+    )
+
+
+def headline(found: Findings) -> Html:
+    """What was searched on what, what came out of it, and what it took."""
+    settings, provenance, records = found.settings, found.provenance, found.records
+    counts = Counter(record.outcome for record in records)
+    trained = tag("small", f" of {settings.trials:,}") if not counts[Outcome.STOPPED] else ""
+    tiles: list[tuple[str, object]] = [("Trained", join([f"{counts[Outcome.DONE]:,}", trained]))]
+    for name, outcome in (("Stopped early", Outcome.STOPPED), ("Skipped", Outcome.SKIPPED)):
+        if counts[outcome]:
+            tiles.append((name, f"{counts[outcome]:,}"))
+    for outcome in (Outcome.REJECTED, Outcome.REPEAT, Outcome.FAILED, Outcome.LOST):
+        tiles.append((outcome.value.capitalize(), f"{counts[outcome]:,}"))
+    if records:
+        wall = max(record.finished for record in records) - min(record.started for record in records)
+        tiles.append(("Wall time", duration_text(wall)))
+        tiles.append(("Evaluation, total", duration_text(sum(record.evaluation.seconds for record in records))))
+    data = (
+        f"Data {settings.data}: {provenance.train_images:,} training and {provenance.validation_images:,} validation "
+        f"images, {plural(len(provenance.classes), 'class', 'classes')}"
+    )
+    return tag(
+        "header",
+        tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
+        tag("h1", f"{settings.space.name} on {found.device}"),
+        tag("p", data, class_="soft"),
+        tag("p", _answer(found), class_="lead"),
+        facts(tiles, class_="tiles"),
+    )
+
+
+def _answer(found: Findings) -> str:
+    """The result of the search in one sentence."""
+    if not found.front:
+        return "No candidate is trained yet. Write the report again when one is."
+    cost = cost_objectives(found.settings.objectives)[0]
+
+    def at(record: TrialRecord) -> str:
+        value = OBJECTIVES[cost].show(record.objectives[cost])
+        value += "" if cost == "latency" else f" {LABELS[cost]}"
+        return f"{_unbroken(found.score(record))} at {_unbroken(value)}"
+
+    if len(found.front) == 1:
+        best = found.front[0]
+        lead = (
+            "One candidate is trained"
+            if len(found.scored) == 1
+            else f"One candidate of {len(found.scored):,} beats all"
+        )
+        return f"{lead}: {best.digest}, {at(best)}."
+    best = max(found.front, key=lambda record: record.objectives["accuracy"])
+    middle = next(record for record in found.front if "knee" in found.names.get(record.digest, ()))
+    return (
+        f"{len(found.front):,} of {len(found.scored):,} trained candidates are on the Pareto front, from "
+        f"{at(found.front[0])} to {at(best)}. The knee, {middle.digest}, has {at(middle)}."
+    )
+
+
+def front_table(found: Findings) -> Html:
+    """The members of the front, cheapest first."""
+    if not found.front:
+        return Html("")
+    title = capital(score_title(found.metric))
+    columns: dict[str, Callable[[TrialRecord], object]] = {
+        "Candidate": lambda record: _candidate(record, found.names.get(record.digest, ())),
+        "Architecture": lambda record: _architecture(record.text),
+        title: found.score,
+        "Latency": _latency_cell,
+        "MACs": lambda record: _cost_cell(record, "macs"),
+        "Parameters": lambda record: _cost_cell(record, "params"),
+    }
+    if all(record.evaluation.latency is None for record in found.front):
+        del columns["Latency"]
+    rows = [[cell(record) for cell in columns.values()] for record in found.front]
+    return table(list(columns), rows, numeric=(title, "Latency", "MACs", "Parameters"), stacks=True)
+
+
+def trials_table(found: Findings) -> Html:
+    """Every trial, by number."""
+    if not found.records:
+        return tag("p", "No trial has ended yet.", class_="note")
+    head = ["Trial", "Outcome", "Candidate", "Architecture", "Score", "Latency", "MACs", "Parameters", "Time", "Note"]
+    on_front = {record.number for record in found.front}
+    rows = []
+    for record in sorted(found.records, key=lambda record: record.number):
+        latency = record.evaluation.latency
+        rows.append(
+            (
+                record.number,
+                tag("b", "front") if record.number in on_front else record.outcome.value,
+                tag("span", record.digest, class_="code"),
+                _architecture(record.text),
+                _trained_score(record),
+                NOTHING if latency is None else OBJECTIVES["latency"].show(latency.median_ms),
+                _cost_cell(record, "macs"),
+                _cost_cell(record, "params"),
+                duration_text(record.evaluation.seconds),
+                tag("span", _note(record), class_="reason"),
+            )
+        )
+    numeric = ("Trial", "Score", "Latency", "MACs", "Parameters", "Time")
+    summary = tag("summary", f"Show {plural(len(rows), 'trial')}")
+    return tag("details", summary, table(head, rows, numeric=numeric, class_="dense"))
+
+
+def failures(found: Findings) -> Html:
+    """Failed and lost trials with their reasons."""
+    bad = [record for record in found.records if record.outcome in (Outcome.FAILED, Outcome.LOST)]
+    if not bad:
+        return tag("p", "No trial failed or was lost.", class_="soft")
+    rows = [
+        (
+            record.number,
+            record.outcome.value,
+            join([tag("span", record.digest, class_="code"), tag("small", _architecture(record.text))]),
+            tag("span", record.evaluation.reason or "no reason recorded", class_="reason"),
+        )
+        for record in sorted(bad, key=lambda record: record.number)
+    ]
+    listed = table(["Trial", "Outcome", "Candidate", "Reason"], rows, stacks=True)
+    if len(rows) <= _FAILURES_SHOWN:
+        return listed
+    return tag("details", tag("summary", f"Show {plural(len(rows), 'trial')}"), listed)
+
+
+def latency_protocol(found: Findings) -> Html:
+    """How latency was measured, and how well that went."""
+    protocol, measured = found.settings.evaluation.protocol, found.latencies
+    limit = _unbroken(f"{100 * protocol.max_spread:g} %")
+    noisy, contended = sum(latency.noisy for latency in measured), sum(latency.contended for latency in measured)
+    shapes = dict.fromkeys("×".join(str(n) for n in latency.input_shape) for latency in measured)
+    rows: list[tuple[str, object]] = [
+        ("Device", f"{found.device} ({protocol.device})" if measured else protocol.device),
+        ("Input", f"{', '.join(shapes) or f'batch {protocol.batch_size}'}, {protocol.dtype}"),
+        ("Mode", f"{protocol.mode}, {'channels last' if protocol.channels_last else 'contiguous'}"),
+        ("CPU threads", protocol.threads),
+        ("Batch norm", _folded(measured)),
+        ("Warm-up", f"{protocol.warmup_s:g} s, then back-to-back runs (caches hot)"),
+        ("Blocks", f"≥ {protocol.min_blocks}, of ≥ {protocol.block_ms:g} ms each"),
+        ("Stops at", f"spread < {limit}, or {protocol.max_s:g} s"),
+        ("Measured", plural(len(measured), "candidate")),
+        ("Noisy", f"{noisy:,}"),
+        ("Contended", f"{contended:,}"),
+    ]
+    if measured:
+        spreads = sorted(latency.spread for latency in measured)
+        rows.append(("Spread", f"median {100 * spreads[len(spreads) // 2]:.1f} %, largest {100 * spreads[-1]:.1f} %"))
+        rows.append(("Waiting for lease", f"{sum(latency.waited_s for latency in measured):.1f} s in all"))
+    text = (
+        f"Spread is the interquartile range over the median. Noisy: the spread did not get below {limit} in time. "
+        "Contended: something else computed on the device meanwhile."
+    )
+    return join([facts(rows), tag("p", text, class_="soft")])
+
+
+def settings_list(found: Findings) -> Html:
+    """Everything needed to run the search again."""
+    settings, provenance = found.settings, found.provenance
+    search = [
+        (
+            "Space",
+            _space_size(settings),
+        ),
+        ("Objectives", ", ".join(settings.objectives)),
+        ("Metric", found.metric),
+        ("Sampler", settings.sampler),
+        ("Seed", settings.seed),
+        ("Split seed", settings.split_seed),
+        ("Trials", f"{settings.trials:,}"),
+        ("Time budget", "none" if settings.time_budget_s is None else duration_text(settings.time_budget_s)),
+        ("Failures allowed", settings.max_failures),
+        *_fields(asdict(settings.evaluation.budgets), none="none"),
+        *_fields(asdict(settings.resources)),
+    ]
+    where = [
+        ("Started", time_text(provenance.created)),
+        ("Host", provenance.host),
+        ("Hardware", provenance.hardware),
+        ("CPU cores", provenance.cpu_cores),
+        ("Data fingerprint", tag("span", provenance.data_fingerprint, class_="code")),
+        ("Git commit", tag("span", provenance.git_commit or "not a checkout", class_="code")),
+        *sorted(provenance.versions.items()),
+    ]
+    return join(
+        [
+            *(tag("h3", "Search"), facts(search)),
+            *(tag("h3", "Fine-tune"), facts(_fields(asdict(settings.evaluation.recipe)))),
+            *(tag("h3", "Machine and versions"), facts(where)),
+        ]
+    )
+
+
+def commands(found: Findings) -> Html:
+    """How to run it again, go on with it, and take a network out of it."""
+    folder = shlex.quote(str(found.path))
+    parts = [tag("h3", "Run it again"), tag("pre", found.provenance.command)]
+    if sum(record.outcome.counts for record in found.records) < found.settings.trials:
+        parts += [tag("h3", "Go on with it"), tag("pre", f"nas search --resume {folder}")]
+    if found.front:
+        parts += [
+            tag("h3", "Export a network"),
+            tag("pre", f"nas export {folder} --pick knee --to OUT"),
+            tag("p", "--pick also takes most-accurate, fastest, or a digest from the tables above.", class_="soft"),
+        ]
+    return join(parts)
+
+
+# ---------------------------------------------------------------- cells
+
+
+def _candidate(record: TrialRecord, names: Sequence[str]) -> Html:
+    badges = [tag("span", name, class_=f"badge {name.replace(' ', '-')}") for name in names]
+    return join([tag("span", record.digest, class_="code digest"), tag("small", f"trial {record.number}"), *badges])
+
+
+def _architecture(text: str) -> Html:
+    """The compact string, which may break where a layer begins."""
+    return tag("span", join(re.split(r"(?<=-)", text), between=tag("wbr")), class_="code architecture")
+
+
+def _latency_cell(record: TrialRecord) -> object:
+    latency = record.evaluation.latency
+    if latency is None:
+        return NOTHING
+    flaws = [name for name, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
+    band = f"{latency.p10_ms:.3f}–{latency.p90_ms:.3f}"
+    return join([OBJECTIVES["latency"].show(latency.median_ms), tag("small", " · ".join([band, *flaws]))])
+
+
+def _cost_cell(record: TrialRecord, name: str) -> str:
+    cost = record.evaluation.cost
+    return NOTHING if cost is None else OBJECTIVES[name].show(getattr(cost, name))
+
+
+def _trained_score(record: TrialRecord) -> str:
+    """The score of a candidate that was trained; a rejected one carries a stand-in that is not a measurement."""
+    if not record.outcome.counts or "accuracy" not in record.objectives:
+        return NOTHING
+    return OBJECTIVES["accuracy"].show(record.objectives["accuracy"])
+
+
+def _note(record: TrialRecord) -> str:
+    if record.outcome is Outcome.STOPPED:
+        stopped = f"after {plural(len(record.evaluation.history), 'epoch')}"
+        return f"{stopped}: {record.evaluation.reason}" if record.evaluation.reason else stopped
+    return record.evaluation.reason or ""
+
+
+def _folded(measured: Sequence[Latency]) -> str:
+    states = {latency.bn_folded for latency in measured}
+    return {frozenset({True}): "folded", frozenset({False}): "not folded", frozenset(): NOTHING}.get(
+        frozenset(states), "folded in some"
+    )
+
+
+def _fields(values: Mapping[str, Any], none: str = NOTHING) -> list[tuple[str, object]]:
+    """The fields of a settings value, so that a new one never goes missing here."""
+    words = {name: " ".join(_WORDS.get(word, word) for word in name.split("_")) for name in values}
+    return [(capital(words[name]), none if value is None else f"{value:,}") for name, value in values.items()]
+
+
+def _space_size(settings: SearchSettings) -> Html:
+    size, parameters = settings.space.size, len(settings.space.parameters)
+    mantissa, exponent = f"{size:.1e}".split("e")
+    count = f"{size:,}" if size < 1e6 else join([f"{mantissa} × 10", tag("sup", int(exponent))])
+    return join([settings.space.name, ", ", count, f" networks, {parameters} parameters"])
+
+
+def _unbroken(text: str) -> str:
+    """The text with spaces at which no line breaks."""
+    return text.replace(" ", "\u00a0")

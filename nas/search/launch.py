@@ -1,0 +1,239 @@
+"""Starting a search: check what was given, find the hardware, make the run directory, run, report."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from nas.data import ImageData, load_data
+from nas.errors import InputError
+from nas.metrics import load_metric
+from nas.objectives import check_objectives
+from nas.record import EpochMetrics, TrialRecord
+from nas.run import (
+    Provenance,
+    RunDirectory,
+    command_line,
+    default_run_path,
+    git_commit,
+    open_run,
+    package_versions,
+)
+from nas.search.broker import Broker, Candidate
+from nas.search.samplers import make_sampler
+from nas.settings import Resources, SearchSettings
+
+
+class Progress(Protocol):
+    """What is told of a running search, on the thread that runs it."""
+
+    def begin(self, broker: Broker) -> None:
+        """The search starts (or goes on)."""
+
+    def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate ended."""
+
+    def record(self, record: TrialRecord) -> None:
+        """A trial ended and is on disk."""
+
+    def end(self) -> None:
+        """The search is over, by whatever cause."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, broker: Broker) -> None:
+        """Nothing."""
+
+    def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """Nothing."""
+
+    def record(self, record: TrialRecord) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search that was checked and can start."""
+
+    settings: SearchSettings
+    data: ImageData
+    out: Path
+    address: str | None = None
+
+
+def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
+    """Check everything that can be checked before anything is written or started; raises `InputError`."""
+    check_objectives(settings.objectives)
+    load_metric(settings.evaluation.metric)
+    make_sampler(settings.sampler, 0)
+    if settings.trials < 1:
+        raise InputError(f"--trials {settings.trials}: needs at least 1")
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"--address {address}: under a ray:// client Tune moves the driver and its files to the head node; "
+            "run `nas search --address auto` on a node of the cluster, or submit it with `ray job submit`"
+        )
+    out = out or default_run_path(settings.space.name)
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+    space = settings.space
+    data = load_data(
+        settings.data, channels=space.input.channels, size=max(space.input.size), split_seed=settings.split_seed
+    )
+    return SearchPlan(settings, data, out, address)
+
+
+def default_resources(device: str, cpus: float, gpus: float, given: Resources | None = None) -> Resources:
+    """Resources of a trial on hardware with so many CPU cores and GPUs: one core, or one whole GPU.
+
+    A `max_concurrent` of 0 in `given` means as many as fit.
+    """
+    given = given or Resources(max_concurrent=0)
+    per_trial = replace(given, gpus_per_trial=(given.gpus_per_trial or 1.0) if device != "cpu" else 0.0)
+    fit = int(cpus // per_trial.cpus_per_trial)
+    if per_trial.gpus_per_trial:
+        fit = min(fit, int(gpus / per_trial.gpus_per_trial + 1e-9))
+    if fit < 1:
+        need = f"{per_trial.cpus_per_trial:g} CPUs and {per_trial.gpus_per_trial:g} GPUs"
+        raise InputError(f"a trial takes {need}, but Ray has {cpus:g} CPUs and {gpus:g} GPUs")
+    return replace(per_trial, max_concurrent=min(given.max_concurrent or fit, fit))
+
+
+def run_search(plan: SearchPlan, progress: Progress | None = None) -> RunDirectory:
+    """Run a planned search to its end, write its report, and return its run directory.
+
+    A `max_concurrent` of 0 in the settings is replaced by what the hardware allows.
+    """
+    cpus, gpus = _start_ray(plan.address, plan.settings.device)
+    resources = default_resources(plan.settings.device, cpus, gpus, plan.settings.resources)
+    settings = replace(plan.settings, resources=resources)
+    run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data))
+    return _drive(run, plan.data, progress or Silent())
+
+
+def resume_search(
+    path: Path, trials: int | None = None, address: str | None = None, progress: Progress | None = None
+) -> RunDirectory:
+    """Go on with a search where its records end, with the same settings; `trials` may raise the budget."""
+    run = open_run(path)
+    if trials is not None:
+        run = run.with_trials(trials)
+    space, settings = run.settings.space, run.settings
+    data = load_data(
+        settings.data, channels=space.input.channels, size=max(space.input.size), split_seed=settings.split_seed
+    )
+    if data.fingerprint() != run.provenance.data_fingerprint:
+        raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
+    from nas.device import resolve_device
+    from nas.search.tune import start_ray
+
+    resolve_device(settings.device)
+
+    start_ray(address, settings.device)
+    return _drive(run, data, progress or Silent())
+
+
+def _start_ray(address: str | None, device: str) -> tuple[float, float]:
+    """Start Ray here, or connect to a cluster; the CPU cores and GPUs that it has."""
+    if address is None:
+        # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    from nas.search.tune import cluster_capacity, start_ray
+
+    start_ray(address, device)
+    return cluster_capacity()
+
+
+def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> RunDirectory:
+    from nas.report import write_report
+    from nas.search.tune import run_candidates
+
+    broker = Broker(run, on_record=progress.record)
+    progress.begin(broker)
+    try:
+        run_candidates(broker, data.without_test(), progress.epoch)
+    finally:
+        progress.end()
+        write_report(run)
+    return run
+
+
+def _provenance(settings: SearchSettings, data: ImageData) -> Provenance:
+    from nas.device import device_name
+
+    return Provenance(
+        created=time.time(),
+        command=command_line(),
+        versions=package_versions(),
+        host=socket.gethostname(),
+        hardware=device_name(settings.device),
+        cpu_cores=len(os.sched_getaffinity(0)),
+        git_commit=git_commit(),
+        data_fingerprint=data.fingerprint(),
+        classes=data.classes,
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a search will take: wall seconds, and bytes of disk."""
+
+    seconds: float
+    disk_bytes: int
+
+
+def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = time.perf_counter) -> Estimate:
+    """A forecast from timing a few training steps and the validation of the space's middle network here.
+
+    Latency is measured one candidate at a time, training runs `concurrent` at a time.
+    """
+    import torch
+
+    from nas.finetune import DeviceData, finetune, predict
+    from nas.model import build
+
+    settings = plan.settings
+    recipe, protocol = settings.evaluation.recipe, settings.evaluation.protocol
+    architecture = settings.space.middle
+    network = build(architecture, len(plan.data.classes))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(settings.resources.cpus_per_trial)))
+    try:
+        batch = min(recipe.batch_size, len(plan.data.train))
+        few = min(4 * batch, len(plan.data.train))
+        part = replace(plan.data.train, images=plan.data.train.images[:few], labels=plan.data.train.labels[:few])
+        held_out = plan.data.validation
+        some = min(512, len(held_out))
+        held_out = replace(held_out, images=held_out.images[:some], labels=held_out.labels[:some])
+        data = DeviceData(replace(plan.data, train=part, validation=held_out, test=None), settings.device)
+        list(finetune(network, data, architecture.input_size, replace(recipe, epochs=1), lambda a, b: 0.0, seed=0))
+        start = clock()
+        list(finetune(network, data, architecture.input_size, replace(recipe, epochs=1), lambda a, b: 0.0, seed=0))
+        middle = clock()
+        predict(network, data, architecture.input_size, data.validation_images, data.validation_labels)
+        validation_s = (clock() - middle) * len(plan.data.validation) / some
+    finally:
+        torch.set_num_threads(threads)
+    training_s = (middle - start) * (len(plan.data.train) / few) + validation_s
+    latency_s = protocol.warmup_s + protocol.max_s
+    trial_s = recipe.epochs * training_s + latency_s
+    parameters = sum(tensor.numel() for tensor in network.state_dict().values())
+    kept = min(settings.trials, 20)
+    return Estimate(
+        seconds=15 + settings.trials * max(trial_s / max(concurrent, 1), latency_s),
+        disk_bytes=5_000_000 + settings.trials * 15_000 + kept * 4 * parameters,
+    )

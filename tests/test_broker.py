@@ -1,0 +1,274 @@
+"""The broker without Ray: repeats, budgets, the order of truth, resume after a crash at any instant."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import optuna
+import pytest
+from conftest import RunFactory
+from optuna.trial import TrialState
+
+from nas.cost import architecture_cost
+from nas.front import pareto_front
+from nas.record import EpochMetrics, Evaluation, Latency, Outcome
+from nas.run import RunDirectory, open_run
+from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, Broker, Candidate
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.space import SearchSpace
+from nas.space_file import load_space
+
+DIGITS = load_space("digits")
+TINY = SearchSpace.model_validate(
+    {
+        "name": "tiny",
+        "input": {"channels": 1, "size": 8},
+        "stem": {"out_channels": 8},
+        # dilation of a 1x1 kernel is a second spelling: 2 x 3 networks behind 2 x 2 x 2 settings
+        "stages": [{"out_channels": [8, 16], "kernel_size": [1, 3], "dilation": [1, 2], "expansion": 2}],
+    }
+)
+
+
+def settings(space: SearchSpace = DIGITS, **changes: object) -> SearchSettings:
+    return replace(SearchSettings(space=space, data="digits", sampler="random"), **changes)
+
+
+def answer(candidate: Candidate, outcome: Outcome = Outcome.DONE, violation: float = 0.0) -> Evaluation:
+    """What a worker would send back: larger networks are more accurate and slower."""
+    cost = architecture_cost(candidate.architecture.canonical, 10)
+    ms = cost.macs / 1e6
+    latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, "test", (1, 1, 8, 8), LatencyProtocol())
+    score = 1 - 1 / (1 + cost.params)
+    history = (EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0),) if outcome is Outcome.DONE else ()
+    reason = None if outcome is Outcome.DONE else "told so"
+    return Evaluation(outcome, reason, cost, latency, history, violation, 1.0)
+
+
+def finish_all(broker: Broker) -> None:
+    while not broker.finished:
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.finish(candidate, answer(candidate))
+
+
+def study_of(run: RunDirectory) -> optuna.Study:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run.study_path)))
+    return optuna.load_study(storage=storage, study_name="nas")
+
+
+def test_budget_counts_distinct_trained_candidates(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=12))
+    broker = Broker(run)
+    finish_all(broker)
+    done = [record for record in run.records() if record.outcome is Outcome.DONE]
+    assert len(done) == len({record.digest for record in done}) == 12
+    assert broker.stop_reason == "12 candidates trained"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "gp"])
+def test_small_space_is_exhausted_and_repeats_are_answered_from_the_records(make_run: RunFactory, sampler: str) -> None:
+    run = make_run(settings(TINY, trials=100, sampler=sampler))
+    broker = Broker(run)
+    assert TINY.size == 6
+    evaluated = []
+    while not broker.finished:
+        candidate = broker.ask()
+        if candidate is not None:
+            evaluated.append(candidate.digest)
+            broker.finish(candidate, answer(candidate))
+    assert len(evaluated) == len(set(evaluated)) == TINY.size
+    assert broker.stop_reason == "the space has nothing new"
+    by_number = {record.number: record for record in run.records()}
+    repeats = [record for record in by_number.values() if record.outcome is Outcome.REPEAT]
+    assert repeats
+    for repeat in repeats:
+        assert repeat.repeat_of is not None
+        original = by_number[repeat.repeat_of]
+        assert original.digest == repeat.digest
+        assert original.objectives == repeat.objectives
+        told = study_of(run).trials[repeat.number]
+        assert told.state is TrialState.COMPLETE
+        assert told.values == [repeat.objectives["accuracy"], repeat.objectives["latency"]]
+
+
+def test_a_repeat_of_a_running_candidate_waits_for_its_outcome(make_run: RunFactory) -> None:
+    run = make_run(settings(TINY, trials=100))
+    broker = Broker(run)
+    running = [candidate for candidate in iter(broker.ask, None)]
+    assert len({candidate.digest for candidate in running}) == TINY.size  # none is handed out twice
+    assert not any(record.outcome is Outcome.REPEAT for record in run.records())
+    for candidate in running:
+        broker.finish(candidate, answer(candidate))
+    assert sum(record.outcome is Outcome.REPEAT for record in run.records()) > 0
+    assert broker.ask() is None
+    assert broker.finished
+    assert not [trial for trial in study_of(run).trials if trial.state is TrialState.RUNNING]
+
+
+def test_failed_candidates_are_recorded_bounded_and_not_tried_again(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=50, max_failures=3))
+    broker = Broker(run)
+    while not broker.finished:
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.finish(candidate, answer(candidate, Outcome.FAILED))
+    records = run.records()
+    assert [record.outcome for record in records] == [Outcome.FAILED] * 4
+    assert all(record.evaluation.reason == "told so" for record in records)
+    assert all(trial.state is TrialState.FAIL for trial in study_of(run).trials)
+    assert "--max-failures" in (broker.stop_reason or "")
+
+
+def test_rejected_candidates_reach_the_sampler_as_a_constraint_and_cost_no_budget(make_run: RunFactory) -> None:
+    evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=0.2))
+    run = make_run(settings(trials=5, evaluation=evaluation, sampler="tpe"))
+    broker = Broker(run)
+    while not broker.finished:
+        candidate = broker.ask()
+        assert candidate is not None
+        over = answer(candidate).latency.median_ms / 0.2 - 1  # type: ignore[union-attr]
+        broker.finish(candidate, answer(candidate, Outcome.REJECTED, over) if over > 0 else answer(candidate))
+    records = run.records()
+    rejected = [record for record in records if record.outcome is Outcome.REJECTED]
+    assert rejected
+    assert sum(record.outcome is Outcome.DONE for record in records) == 5
+    trials = study_of(run).trials
+    for record in rejected:
+        assert trials[record.number].values == [0.0, record.objectives["latency"]]
+        assert record.evaluation.violation > 0
+    feasible = {trial.number for trial in study_of(run).best_trials}
+    assert feasible <= {record.number for record in records if record.objectives["latency"] <= 0.2}
+
+
+def test_lost_candidates_are_queued_again_a_bounded_number_of_times(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=40))
+    broker = Broker(run)
+    tries: Counter[str] = Counter()
+    while max(tries.values(), default=0) < MAX_LOSSES + 1 or tries.total() < 20:
+        candidate = broker.ask()
+        assert candidate is not None
+        tries[candidate.digest] += 1
+        if candidate.digest == DIGITS.smallest.digest:
+            broker.lose(candidate, "its worker died")
+        else:
+            broker.finish(candidate, answer(candidate))
+    assert tries[DIGITS.smallest.digest] == MAX_LOSSES + 1
+    assert {count for digest, count in tries.items() if digest != DIGITS.smallest.digest} == {1}
+    lost = [record for record in run.records() if record.outcome is Outcome.LOST]
+    assert [record.evaluation.reason for record in lost] == ["its worker died"] * (MAX_LOSSES + 1)
+
+
+def test_the_ends_of_the_space_and_its_backbone_come_first(make_run: RunFactory) -> None:
+    broker = Broker(make_run(settings(trials=10)))
+    first = [candidate.digest for _ in range(3) if (candidate := broker.ask()) is not None]
+    assert first == [DIGITS.smallest.digest, DIGITS.backbone.digest, DIGITS.largest.digest]
+
+
+def test_a_search_whose_every_worker_dies_ends(make_run: RunFactory) -> None:
+    broker = Broker(make_run(settings(trials=100)))
+    for count in range(1, 100):
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.lose(candidate, "no memory")
+        if broker.finished:
+            break
+    assert count == MAX_LOSSES_IN_A_ROW
+    assert "no memory" in (broker.stop_reason or "")
+
+
+def test_time_budget_starts_nothing_more(make_run: RunFactory) -> None:
+    broker = Broker(make_run(settings(trials=100, time_budget_s=0.0)))
+    assert broker.ask() is None
+    assert broker.finished
+    assert broker.stop_reason == "the time budget is spent"
+
+
+def test_same_seed_and_outcomes_give_the_same_proposals_also_after_a_restart(make_run: RunFactory) -> None:
+    sequences = []
+    for name, restart in (("whole", False), ("restarted", True)):
+        run = make_run(settings(trials=16, seed=5, sampler="tpe"), name)
+        broker = Broker(run)
+        digests = []
+        while not broker.finished:
+            if restart and len(digests) == 7:
+                broker = Broker(open_run(run.path))
+            candidate = broker.ask()
+            assert candidate is not None
+            digests.append(candidate.digest)
+            broker.finish(candidate, answer(candidate))
+        sequences.append(digests)
+    assert sequences[0] == sequences[1]
+    other = Broker(make_run(settings(trials=16, seed=6, sampler="tpe"), "other"))
+    assert [candidate.digest for _ in range(4) if (candidate := other.ask())][3] != sequences[0][3]
+
+
+def test_resume_tells_what_was_recorded_but_not_told_and_queues_what_ran(
+    make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(settings(trials=6))
+    broker = Broker(run)
+    first, second, third = broker.ask(), broker.ask(), broker.ask()
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    broker.finish(first, answer(first))
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt  # the driver dies between the record and the telling
+
+    monkeypatch.setattr(broker, "_tell", die)
+    with pytest.raises(KeyboardInterrupt):
+        broker.finish(second, answer(second))
+
+    resumed = Broker(open_run(run.path))
+    states = [trial.state for trial in resumed.study.trials]
+    assert states[:3] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
+    assert resumed.trained == 2
+    again = resumed.ask()
+    assert again is not None
+    assert again.digest == third.digest  # what ran is tried again, first
+    resumed.finish(again, answer(again))
+    finish_all(resumed)
+    done = [record for record in run.records() if record.outcome is Outcome.DONE]
+    assert len(done) == len({record.digest for record in done}) == 6
+
+
+def test_a_lost_study_file_is_rebuilt_from_the_records(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=8, sampler="tpe"))
+    finish_all(Broker(run))
+    before = study_of(run).trials
+    copy = run.path.with_name("copy")
+    shutil.copytree(run.path, copy)
+    (copy / "study.journal").unlink()
+    rebuilt = Broker(open_run(copy))
+    assert [(t.state, t.values, t.params) for t in rebuilt.study.trials] == [
+        (t.state, t.values, t.params) for t in before
+    ]
+    assert rebuilt.finished
+
+
+def test_a_torn_last_record_costs_that_record_alone(make_run: RunFactory, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(settings(trials=4))
+    finish_all(Broker(run))
+    path = run.path / "trials.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-40])
+    resumed = Broker(open_run(run.path))
+    assert "not a record" in caplog.text
+    assert resumed.trained == 3
+    finish_all(resumed)
+    records = open_run(run.path).records()
+    assert sum(record.outcome is Outcome.DONE for record in records) == 4
+    assert len({record.digest for record in records if record.outcome is Outcome.DONE}) == 4
+
+
+def test_front_of_the_study_is_the_front_of_the_records(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=15, sampler="tpe"))
+    finish_all(Broker(run))
+    records = run.records()
+    ours = {record.digest for record in pareto_front(records, run.settings.objectives)}
+    theirs = {trial.user_attrs["digest"] for trial in study_of(run).best_trials}
+    assert ours == theirs

@@ -1,0 +1,160 @@
+"""One candidate, start to end: real fine-tuning, order of the steps, failures as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import nas.evaluate
+from nas.data import ImageData, load_data
+from nas.device_lease import DeviceLease
+from nas.errors import CandidateError, InputError
+from nas.evaluate import evaluate_candidate
+from nas.finetune import DeviceData, finetune, predict
+from nas.metrics import load_metric, score
+from nas.model import build
+from nas.record import Outcome
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, Recipe
+from nas.space_file import load_space
+
+SPACE = load_space("digits")
+QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
+SETTINGS = EvaluationSettings(recipe=Recipe(epochs=3), protocol=QUICK)
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return load_data("digits", channels=1).without_test()
+
+
+def test_a_brief_finetune_learns_real_digits(digits: ImageData) -> None:
+    result = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, recipe=Recipe(epochs=6)))
+    evaluation = result.evaluation
+    assert evaluation.outcome is Outcome.DONE
+    assert evaluation.reason is None
+    assert [epoch.epoch for epoch in evaluation.history] == [1, 2, 3, 4, 5, 6]
+    assert evaluation.history[-1].score > 0.9  # chance is 0.1
+    assert evaluation.history[-1].train_loss < evaluation.history[0].train_loss
+    assert evaluation.cost is not None
+    assert evaluation.latency is not None
+    # The score is that of the network handed back, on the validation part.
+    assert result.network is not None
+    data = DeviceData(digits, "cpu")
+    predictions, _ = predict(result.network, data, 8, data.validation_images, data.validation_labels)
+    assert (predictions == digits.validation.labels).mean() == evaluation.history[-1].score
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(digits: ImageData) -> None:
+    scores = [
+        [epoch.train_loss for epoch in evaluate_candidate(SPACE.smallest, digits, s).evaluation.history]
+        for s in (SETTINGS, SETTINGS, replace(SETTINGS, seed=1))
+    ]
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_other_input_sizes_are_resized_to(digits: ImageData) -> None:
+    larger = replace(SPACE.smallest, input_size=12)
+    evaluation = evaluate_candidate(larger, digits, replace(SETTINGS, recipe=Recipe(epochs=1))).evaluation
+    assert evaluation.outcome is Outcome.DONE
+    assert evaluation.latency is not None
+    assert evaluation.latency.input_shape == (1, 1, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "reason"),
+    [
+        (Budgets(max_macs=1000), "MACs, over the budget of 1,000"),
+        (Budgets(max_params=10), "parameters, over the budget of 10"),
+        (Budgets(max_latency_ms=1e-6), "ms, over the budget of 0.000 ms"),
+    ],
+)
+def test_a_candidate_over_a_hard_budget_is_rejected_before_training(
+    digits: ImageData, budgets: Budgets, reason: str
+) -> None:
+    evaluation = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, budgets=budgets)).evaluation
+    assert evaluation.outcome is Outcome.REJECTED
+    assert evaluation.history == ()
+    assert reason in (evaluation.reason or "")
+    assert evaluation.violation > 0
+    assert evaluation.latency is not None  # the sampler is told true costs
+
+
+def test_a_loss_that_is_not_a_number_fails_the_candidate(digits: ImageData) -> None:
+    diverging = replace(SETTINGS, recipe=Recipe(epochs=2, learning_rate=1e30))
+    result = evaluate_candidate(SPACE.smallest, digits, diverging)
+    assert result.evaluation.outcome is Outcome.FAILED
+    assert result.network is None
+    assert "the training loss became" in (result.evaluation.reason or "") or "not finite" in (
+        result.evaluation.reason or ""
+    )
+
+
+def test_whatever_a_candidate_raises_becomes_its_reason(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+
+    monkeypatch.setattr(nas.evaluate, "build", lambda *_: Broken())
+    evaluation = evaluate_candidate(SPACE.smallest, digits, SETTINGS).evaluation
+    assert evaluation.outcome is Outcome.FAILED
+    assert evaluation.reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB"
+
+
+def nan_metric(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return math.nan
+
+
+def half_metric(labels: np.ndarray, predictions: np.ndarray) -> float:
+    assert labels.shape == predictions.shape
+    return 0.5
+
+
+def test_a_metric_of_the_users_own_scores_the_candidate(digits: ImageData) -> None:
+    one_epoch = replace(SETTINGS, recipe=Recipe(epochs=1))
+    half = evaluate_candidate(SPACE.smallest, digits, replace(one_epoch, metric="test_evaluate:half_metric"))
+    assert half.evaluation.history[-1].score == 0.5
+    assert half.evaluation.history[-1].accuracy != 0.5
+    nan = evaluate_candidate(SPACE.smallest, digits, replace(one_epoch, metric="test_evaluate:nan_metric"))
+    assert nan.evaluation.outcome is Outcome.FAILED
+    assert nan.evaluation.reason == "the metric gave nan"
+
+
+def test_metrics_by_hand() -> None:
+    labels, predictions = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    assert score(load_metric("accuracy"), labels, predictions) == 0.75
+    assert score(load_metric("balanced_accuracy"), labels, predictions) == pytest.approx((2 / 3 + 1) / 2)
+    assert score(load_metric("macro_f1"), labels, predictions) == pytest.approx((0.8 + 2 / 3) / 2)
+    for name in ("nope", "no_module_of_that_name:f", "math:nope", "math:pi"):
+        with pytest.raises(InputError):
+            load_metric(name)
+
+
+def test_training_holds_the_lease_in_bursts_and_leaves_it_free(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[str] = []
+    original = DeviceLease.shared
+
+    def watched(self: DeviceLease) -> object:
+        held.append(self.key)
+        return original(self)
+
+    monkeypatch.setattr(DeviceLease, "shared", watched)
+    model = build(SPACE.smallest, 10)
+    data = DeviceData(digits, "cpu")
+    lease = DeviceLease("burst-test")
+    for _ in finetune(model, data, 8, Recipe(epochs=1), load_metric("accuracy"), seed=0, lease=lease):
+        with DeviceLease("burst-test", patience_s=0).exclusive() as grant:
+            assert not grant.contended  # nothing is held between epochs
+    assert held
+    assert set(held) == {"burst-test"}
+    with pytest.raises(CandidateError), torch.no_grad():
+        model.classifier.bias.fill_(math.inf)
+        predict(model, data, 8, data.validation_images, data.validation_labels, lease=lease)
+    with DeviceLease("burst-test", patience_s=0).exclusive() as grant:
+        assert not grant.contended  # nor after an error

@@ -1,0 +1,344 @@
+"""The report: one file, complete, safe against what a run's files hold, and alive in a real browser."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from plotly.offline import get_plotlyjs
+
+from nas.errors import InputError
+from nas.front import knee, pareto_front
+from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
+from nas.report import figures, write_report
+from nas.report.figures import hypervolume_figure, learning_curves_figure, pareto_figure
+from nas.run import Provenance, RunDirectory
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.space_file import load_space
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SPACE = load_space("digits")
+HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=\"window.pwned=1\"><b>bold</b> %{x} it's & 'q'"
+SETTINGS = SearchSettings(SPACE, "digits")
+PROVENANCE = Provenance(
+    created=1.79e9,
+    command="nas search digits --trials 30",
+    versions={"python": "3.12.1", "torch": "2.14.1"},
+    host="bench",
+    hardware="16 cores",
+    cpu_cores=16,
+    git_commit="f5e6715c0ffee",
+    data_fingerprint="7ef01bb22952715e",
+    classes=tuple("0123456789"),
+    train_images=1149,
+    validation_images=400,
+    mean=(0.3,),
+    std=(0.4,),
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of them, which a search spreads over hours, would take most of the time of these tests."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def make_record(
+    number: int,
+    accuracy: float = 0.9,
+    latency_ms: float | None = 0.5,
+    outcome: Outcome = Outcome.DONE,
+    reason: str | None = None,
+    macs: int = 400_000,
+    epochs: int = 3,
+) -> TrialRecord:
+    """A record as a search would leave it, of a network drawn from the shipped space."""
+    values = SPACE.sample(random.Random(number))
+    architecture = SPACE.architecture(values).canonical
+    protocol = LatencyProtocol()
+    latency = latency_ms and Latency(
+        latency_ms, 0.9 * latency_ms, 1.2 * latency_ms, 0.02, 40, 3, False, False, 0.0, True, "Bench CPU", (1, 1, 8, 8), protocol
+    )  # fmt: skip
+    trained = outcome in (Outcome.DONE, Outcome.STOPPED)
+    scores = [accuracy * (epoch + 1) / epochs for epoch in range(epochs)] if trained else []
+    history = tuple(EpochMetrics(e, 1.0, 1.0, score, score, 3000.0, 0.3) for e, score in enumerate(scores, 1))
+    evaluation = Evaluation(outcome, reason, Cost(macs, macs // 10), latency or None, history, seconds=4.0)
+    objectives = {"accuracy": accuracy, "macs": float(macs), "params": macs / 10}
+    objectives |= {"latency": latency_ms} if latency_ms else {}
+    return TrialRecord(
+        number, architecture.digest, str(architecture), architecture, values, evaluation, objectives,
+        started=1.79e9 + 5 * number, finished=1.79e9 + 5 * number + 5,
+    )  # fmt: skip
+
+
+def scattered(count: int) -> list[TrialRecord]:
+    """Trained candidates that trade accuracy against latency, with luck."""
+    rng = random.Random(0)
+    costs = [rng.uniform(0.1, 2.0) for _ in range(count)]
+    return [
+        make_record(number, min(0.99, 0.7 + 0.13 * cost) - rng.uniform(0.0, 0.05), cost, macs=int(1e6 * cost))
+        for number, cost in enumerate(costs)
+    ]
+
+
+def report(path: Path, records: list[TrialRecord], settings: SearchSettings = SETTINGS, **provenance: Any) -> Path:
+    """The report of a run directory that holds these records."""
+    run = RunDirectory.create(path, settings, replace(PROVENANCE, **provenance))
+    for record in records:
+        run.append(record)
+    return write_report(run)
+
+
+def page_text(path: Path) -> str:
+    """The document without the plotly bundle, which holds addresses that it does not fetch."""
+    return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_a_thousand_trials_stay_small_in_one_file(tmp_path: Path) -> None:
+    records = scattered(1000)
+    path = report(tmp_path / "run", records)
+    assert path == tmp_path / "run" / "report.html"
+    assert path.stat().st_size < 8_000_000
+    text = page_text(path)
+    for reference in ('src="http', 'href="http', "//cdn", "@import", "url("):
+        assert reference not in text
+    assert path.read_text(encoding="utf-8").count("plotly.js v") == get_plotlyjs().count("plotly.js v")
+    assert all(record.digest in text for record in records)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "run.yaml", "trials.jsonl", "weights"]
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", SETTINGS, PROVENANCE)
+    run.report_path.mkdir()
+    with pytest.raises(InputError, match=r"report\.html: cannot be written"):
+        write_report(run)
+    assert not list(run.path.glob(".report*"))
+
+
+def test_text_from_files_is_escaped(tmp_path: Path) -> None:
+    records = [
+        make_record(0, outcome=Outcome.FAILED, reason=HOSTILE),
+        replace(make_record(1), text=HOSTILE),
+    ]
+    text = page_text(report(tmp_path / "run", records, command=HOSTILE, host=HOSTILE, git_commit=HOSTILE))
+    assert "<script>window" not in text
+    assert "<img" not in text
+    assert text.count("&lt;script&gt;window.pwned=1") >= 5
+
+
+@pytest.mark.parametrize(
+    ("records", "objectives", "expected", "missing"),
+    [
+        ([], ("accuracy", "latency"), ["No candidate is trained yet", "No trial has ended yet"], ["js-plotly", "nas export"]),
+        ([make_record(0)], ("accuracy", "latency"), ["One candidate is trained", "fastest", "knee"], ['id="hypervolume"']),
+        (scattered(7), ("accuracy", "latency"), ["fixed once 8 candidates"], ['id="hypervolume"', "Reference point:"]),
+        (scattered(8), ("accuracy", "latency"), ['id="hypervolume"', "Reference point: accuracy"], []),
+        (scattered(9), ("accuracy", "params"), ['id="pareto-params"', "fewest parameters"], ['id="pareto-latency"']),
+        (scattered(9), ("accuracy", "latency", "macs"), ['id="pareto-latency"', 'id="pareto-macs"'], []),
+        (
+            [make_record(i, 0.8 + i / 100, None, macs=1000 * (i + 1)) for i in range(9)],
+            ("accuracy", "macs"),
+            ['id="pareto-macs"', "0 candidates"],
+            ["ms ("],
+        ),
+        ([make_record(0), make_record(1, latency_ms=None)], ("accuracy", "latency"), ["One candidate is trained"], []),
+        ([make_record(0, outcome=Outcome.LOST, reason="worker died")], ("accuracy", "latency"), ["worker died"], []),
+    ],
+    ids=["empty", "one", "seven", "eight", "params", "three objectives", "no latency", "one without latency", "lost"],
+)  # fmt: skip
+def test_every_state_of_a_run_has_a_report(
+    tmp_path: Path, records: list[TrialRecord], objectives: tuple[str, ...], expected: list[str], missing: list[str]
+) -> None:
+    kept = [replace(r, objectives={k: v for k, v in r.objectives.items() if k in objectives}) for r in records]
+    text = page_text(report(tmp_path / "run", kept, replace(SETTINGS, objectives=objectives)))
+    for words in expected:
+        assert words in text
+    for words in missing:
+        assert words not in text
+
+
+def test_the_page_says_what_happened_and_how_to_go_on(tmp_path: Path) -> None:
+    records = [
+        *scattered(10),
+        make_record(10, 0.0, outcome=Outcome.REJECTED, reason="0.912 ms, over the budget of 0.800 ms"),
+        make_record(11, outcome=Outcome.REPEAT, reason="the same network as trial 3"),
+        make_record(12, 0.4, outcome=Outcome.STOPPED, epochs=2),
+        make_record(13, outcome=Outcome.FAILED, reason="the loss is not a finite number"),
+    ]
+    noisy = records[3].evaluation.latency
+    assert noisy is not None
+    records[3] = replace(
+        records[3], evaluation=replace(records[3].evaluation, latency=replace(noisy, noisy=True, contended=True))
+    )
+    text = page_text(report(tmp_path / "a run", records))
+    for name, value in [("Rejected", 1), ("Repeat", 1), ("Stopped early", 1), ("Failed", 1), ("Lost", 0)]:
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert "<dt>Noisy</dt><dd>1</dd>" in text
+    assert "<dt>Contended</dt><dd>1</dd>" in text
+    assert "<dt>Wall time</dt><dd>1 min 10 s</dd>" in text
+    assert "<dt>Evaluation, total</dt><dd>56.0 s</dd>" in text
+    assert "the loss is not a finite number" in text
+    assert "digits on Bench CPU" in text
+    assert PROVENANCE.command in text
+    assert f"nas export &#x27;{tmp_path / 'a run'}&#x27; --pick knee --to OUT" in text
+    assert f"nas search --resume &#x27;{tmp_path / 'a run'}&#x27;" in text
+
+
+# ---------------------------------------------------------------- the figures
+
+
+def traces(figure: go.Figure) -> dict[str | None, Any]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_the_front_is_a_step_line_with_its_errors() -> None:
+    cheap, dear, dominated = make_record(0, 0.8, 0.2), make_record(1, 0.9, 0.4), make_record(2, 0.7, 0.3)
+    rejected = make_record(3, 0.0, 0.1, outcome=Outcome.REJECTED)
+    drawn = traces(pareto_figure([cheap, dear, dominated, rejected], ("accuracy", "latency"), "latency", images=400))
+    front = drawn["Pareto front"]
+    assert list(front.x) == [0.2, 0.4]
+    assert list(front.y) == [80.0, 90.0]
+    assert list(front.error_x.array) == pytest.approx([0.04, 0.08])
+    assert list(front.error_x.arrayminus) == pytest.approx([0.02, 0.04])
+    assert list(front.error_y.array) == pytest.approx([2.0, 1.5])
+    assert list(drawn["dominated"].x) == [0.3]
+    assert drawn[None].line.shape == "hv"
+    assert (drawn["knee"].x[0], drawn["knee"].y[0]) in {(0.2, 80.0), (0.4, 90.0)}
+    for words in (cheap.digest, "80.00 ± 2.00 %", "0.200 ms (0.180–0.240)", "400.0 k MACs", "batch 1 · eager"):
+        assert words in front.hovertext[0]
+
+
+def test_a_metric_other_than_accuracy_has_no_binomial_error() -> None:
+    records = [make_record(0, 0.8, 0.2), make_record(1, 0.9, 0.4)]
+    figure = pareto_figure(records, ("accuracy", "latency"), "latency", metric="macro_f1", images=400)
+    assert traces(figure)["Pareto front"].error_y.array is None
+    assert "±" not in traces(figure)["Pareto front"].hovertext[0]
+    assert figure.layout.yaxis.title.text == "Validation macro f1 (%)"
+
+
+def test_with_three_objectives_the_line_is_the_front_of_the_two_drawn() -> None:
+    objectives = ("accuracy", "latency", "macs")
+    records = [
+        make_record(0, 0.9, 0.4, macs=500),
+        make_record(1, 0.8, 0.2, macs=900),
+        make_record(2, 0.7, 0.5, macs=100),
+    ]
+    drawn = traces(pareto_figure(records, objectives, "latency"))
+    assert list(drawn["Pareto front"].x) == [0.2, 0.4, 0.5]
+    assert list(drawn[None].x) == [0.2, 0.4]
+
+
+def test_a_budget_is_drawn_only_where_it_cuts() -> None:
+    records = scattered(8)
+    assert len(pareto_figure(records, ("accuracy", "latency"), "latency", limit=1.9).layout.shapes) == 1
+    assert not pareto_figure(records, ("accuracy", "latency"), "latency", limit=100.0).layout.shapes
+
+
+def test_hypervolume_reaches_to_the_last_trained_candidate() -> None:
+    (line,) = hypervolume_figure(scattered(40), ("accuracy", "latency")).data
+    assert (line.x[0], line.x[-1]) == (8, 40)
+    assert list(line.y) == sorted(line.y)
+    assert not hypervolume_figure(scattered(7), ("accuracy", "latency")).data[0].x
+
+
+def test_learning_curves_are_those_of_the_front() -> None:
+    records = scattered(60)
+    front = pareto_front(records, ("accuracy", "latency"))
+    figure = learning_curves_figure(records, ("accuracy", "latency"))
+    assert len(figure.data) == len(front) < 60
+    named = {trace.name for trace in figure.data if trace.showlegend}
+    assert named == {"fastest", "knee", "most accurate"}
+    assert traces(figure)["most accurate"].y[-1] == pytest.approx(100 * front[-1].objectives["accuracy"], abs=1e-3)
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed, so the report is not opened in a browser")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def open_offline(browser: Browser, path: Path, width: int = 1280, scheme: Any = "light") -> tuple[Page, list[str]]:
+    """The report in a page without network, and everything that goes wrong there."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith("file:") else troubles.append(request.url))
+    page.goto(path.as_uri())
+    return page, troubles
+
+
+def test_the_report_works_offline_and_is_not_taken_over(browser: Browser, tmp_path: Path) -> None:
+    records = scattered(30)
+    chosen = knee(pareto_front(records, SETTINGS.objectives), SETTINGS.objectives)
+    records[chosen.number] = replace(chosen, text=HOSTILE)
+    records.append(make_record(30, outcome=Outcome.FAILED, reason=HOSTILE))
+    settings = replace(SETTINGS, data=HOSTILE, evaluation=EvaluationSettings(budgets=Budgets(max_latency_ms=1.9)))
+    page, troubles = open_offline(browser, report(tmp_path / "run", records, settings, command=HOSTILE))
+    assert page.locator(".js-plotly-plot").count() == 3
+    buttons = page.locator("#pareto-latency .modebar-btn").evaluate_all("all => all.map(b => b.dataset.title)")
+    assert buttons == ["Download plot", "Zoom", "Pan", "Reset axes"]  # none that sends the chart anywhere
+
+    front = pareto_front(records, SETTINGS.objectives)
+    points = page.locator("#pareto-latency .scatterlayer .trace").nth(2).locator(".point")
+    assert points.count() == len(front)
+    position = [record.digest for record in front].index(chosen.digest)
+    box = points.nth(position).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    hover = page.locator("#pareto-latency .hovertext")
+    hover.wait_for()
+    shown = "".join(hover.all_text_contents())
+    assert chosen.digest in shown
+    assert "<b>bold</b> %{x} it's & 'q'" in shown
+
+    page.locator("summary").first.click()
+    assert page.get_by_role("cell", name=HOSTILE).first.is_visible()
+    assert page.locator("pre").first.text_content() == HOSTILE
+    assert page.evaluate("window.pwned") is None
+    assert troubles == []
+    page.close()
+
+
+@pytest.mark.parametrize("count", [0, 30])
+def test_a_narrow_dark_window_shows_all_of_it(browser: Browser, tmp_path: Path, count: int) -> None:
+    page, troubles = open_offline(browser, report(tmp_path / "run", scattered(count)), width=480, scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    plots = page.locator(".js-plotly-plot svg.main-svg")
+    assert all((box := plot.bounding_box()) and box["x"] + box["width"] <= 480 for plot in plots.all())
+    assert troubles == []
+    page.close()
+
+
+def test_many_points_are_drawn_with_webgl(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_SVG_POINTS", 5)
+    page, troubles = open_offline(browser, report(tmp_path / "run", scattered(30)))
+    assert page.locator("#pareto-latency .gl-canvas").count() > 0
+    assert troubles == []
+    page.close()

@@ -1,0 +1,251 @@
+"""The file of a search space: found by name or path, and every mistake in it answered by one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nas.errors import InputError
+from nas.space_file import list_spaces, load_space, spaces_folder
+
+GOOD = """\
+name: mine
+input: {channels: 1, size: 8}
+stem: {kernel_size: 3, out_channels: 8}
+stages:
+  - out_channels: 8
+    kernel_size: [3, 5]
+    expansion: [1, 2]
+  - out_channels: 16
+    stride: 2
+    kernel_size: 3
+    expansion: 2
+head_channels: [0, 16]
+"""
+
+
+def sentence(path: Path | str) -> str:
+    """What the user reads when this space is asked for: one line, whatever the file held."""
+    with pytest.raises(InputError) as caught:
+        load_space(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) < 1000
+    return text
+
+
+def edited(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1, f"{old!r} must mark one place"
+    return GOOD.replace(old, new)
+
+
+def test_the_file_that_the_mistakes_are_made_in_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    space = load_space(path)
+    assert space == load_space(str(path))
+    assert (space.name, space.raw_size, space.padding) == ("mine", 2 * 2 * 2, "symmetric")
+    assert str(space.largest) == "r8-c8k3-k5e2s8-k3e2s16/2-h16"
+
+
+def test_shipped_spaces_are_found_by_name() -> None:
+    assert list_spaces() == ["cifar", "digits", "lite0"]
+    for name in list_spaces():
+        assert load_space(name).name == name
+        assert load_space(name) == load_space(spaces_folder() / f"{name}.yaml")
+
+
+# Where the mistake is (line, 0 where the message can name none; key path) and what else the sentence must name.
+MISTAKES = {
+    "unknown key at the top": (GOOD + "kernels: 3\n", 13, "", ["unknown key 'kernels'", "stem", "stages", "padding"]),
+    "unknown key in a stage": (
+        edited("    stride: 2\n", "    strides: 2\n"),
+        9,
+        "stages.1",
+        ["unknown key 'strides'", "stride", "dilation", "backbone"],
+    ),
+    "unknown key in the stem": (
+        edited("{kernel_size: 3, ", "{width: 3, "),
+        3,
+        "stem",
+        ["unknown key 'width'", "kernel_size, stride, out_channels"],
+    ),
+    "unknown key in the input": (edited("channels: 1,", "chanels: 1,"), 2, "input", ["'chanels'", "channels, size"]),
+    "string for an integer": (edited("[3, 5]", '["3", 5]'), 6, "stages.0.kernel_size.0", ["'3'", "integer"]),
+    "word for an integer": (edited("[3, 5]", "three"), 6, "stages.0.kernel_size", ["'three'", "integer"]),
+    "bool for an integer": (edited("stride: 2", "stride: true"), 9, "stages.1.stride", ["True", "integer"]),
+    "float for a kernel": (edited("[3, 5]", "3.0"), 6, "stages.0.kernel_size", ["3.0", "integer"]),
+    "integer for a flag": (edited("stride: 2", "separable: 1"), 9, "stages.1.separable", ["1", "boolean"]),
+    "nothing for a list": (edited(" [3, 5]", ""), 6, "stages.0.kernel_size", ["None", "integer"]),
+    "list in a list": (edited("[3, 5]", "[[3, 5]]"), 6, "stages.0.kernel_size.0", ["[3, 5]", "integer"]),
+    "number for a section": (
+        edited("{kernel_size: 3, out_channels: 8}", "3"),
+        3,
+        "stem",
+        ["3 is not allowed", "dictionary"],
+    ),
+    "number for the name": (edited("name: mine", "name: 5"), 1, "name", ["5 is not allowed", "string"]),
+    "name with a space": (edited("name: mine", "name: my space"), 1, "name", ["'my space'", "a-z0-9"]),
+    "empty choice": (edited("[3, 5]", "[]"), 6, "stages.0.kernel_size", ["empty choice", "at least one"]),
+    "no stages": (GOOD.split("stages:")[0] + "stages: []\n", 4, "stages", ["at least one"]),
+    "mapping for the stages": (GOOD.split("stages:")[0] + "stages: {first: 1}\n", 4, "stages", []),
+    "even kernel": (edited("[3, 5]", "[3, 4]"), 6, "stages.0.kernel_size.1", ["4 is not allowed", "odd"]),
+    "kernel too large": (edited("[3, 5]", "[3, 17]"), 6, "stages.0.kernel_size.1", ["17 is not allowed", "15"]),
+    "duplicate choice": (edited("[3, 5]", "[3, 3]"), 6, "stages.0.kernel_size", ["[3, 3]", "twice"]),
+    "duplicate choice in two spellings": (edited("[1, 2]", "[1, 1.0]"), 7, "stages.0.expansion", ["[1, 1.0]", "twice"]),
+    "duplicate key at the top": (GOOD + "name: other\n", 13, "", ["the key 'name' is given twice"]),
+    "duplicate key in a stage": (
+        edited("    stride: 2\n", "    stride: 2\n    stride: 2\n"),
+        10,
+        "",
+        ["the key 'stride' is given twice"],
+    ),
+    "negative channels": (
+        edited("- out_channels: 16", "- out_channels: -16"),
+        8,
+        "stages.1.out_channels",
+        ["-16", "1"],
+    ),
+    "no channels": (edited("- out_channels: 16", "- out_channels: 0"), 8, "stages.1.out_channels", ["0", "1"]),
+    "expansion of nothing": (edited("[1, 2]", "[0, 2]"), 7, "stages.0.expansion.0", ["0 is not allowed", "greater"]),
+    "expansion not a number": (edited("[1, 2]", ".nan"), 7, "stages.0.expansion", ["nan is not allowed"]),
+    "stage too deep": (edited("stride: 2", "depth: 17"), 9, "stages.1.depth", ["17 is not allowed", "16"]),
+    "unknown padding": (GOOD + "padding: same\n", 13, "padding", ["'same'", "'symmetric' or 'tf_same'"]),
+    "missing key at the top": (edited("stem: {kernel_size: 3, out_channels: 8}\n", ""), 1, "", ["'stem' is missing"]),
+    "missing key in a stage": (edited("    expansion: 2\n", ""), 8, "stages.1", ["'expansion' is missing"]),
+    "missing key in the stem": (edited(", out_channels: 8}", "}"), 3, "stem", ["'out_channels' is missing"]),
+    "stride on a 1x1 map": (edited("size: 8", "size: 1"), 0, "stages.1.stride", ["stride of 2", "1x1"]),
+    "backbone value that is no choice": (
+        edited("stride: 2\n", "stride: 2\n    backbone: {kernel_size: 7}\n"),
+        0,
+        "stages.1",
+        ["backbone.kernel_size is 7", "[3]"],
+    ),
+    "backbone key that is none": (
+        edited("stride: 2\n", "stride: 2\n    backbone: {kernel: 3}\n"),
+        0,
+        "stages.1",
+        ["backbone.kernel", "kernel_size"],
+    ),
+    "backbone value at the top": (GOOD + "backbone: {input_size: 9}\n", 0, "", ["backbone.input_size is 9", "[8]"]),
+    "backbone key at the top": (GOOD + "backbone: {size: 8}\n", 0, "", ["backbone.size", "input_size"]),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "key", "named"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_named_with_its_place(text: str, line: int, key: str, named: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    told = sentence(path)
+    place = re.match(rf"{re.escape(str(path))}:(\d+): {re.escape(key)}", told)
+    assert place, told
+    assert line in (0, int(place[1])), told
+    for word in named:
+        assert word in told
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (edited("size: 8", "size: 1"), 9),
+        (edited("stride: 2\n", "stride: 2\n    backbone: {kernel_size: 7}\n"), 10),
+        (edited("stride: 2\n", "stride: 2\n    backbone: {kernel: 3}\n"), 10),
+        (GOOD + "backbone: {input_size: 9}\n", 13),
+    ],
+    ids=["stride on a 1x1 map", "backbone value in a stage", "backbone key in a stage", "backbone value at the top"],
+)
+def test_a_mistake_between_two_keys_is_named_with_its_line(text: str, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert sentence(path).startswith(f"{path}:{line}: ")
+
+
+def test_the_keys_offered_at_the_top_are_those_that_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + "kernels: 3\n")
+    told = sentence(path)
+    assert re.search(r"\bbackbone\b", told), told
+    assert "backbone_input" not in told
+
+
+NOT_SPACES: dict[str, tuple[str | bytes, str]] = {
+    "not YAML": ("name: [mine\nstem: }\n", "not valid YAML"),
+    "tab for indentation": ("stem:\n\tkernel_size: 3\n", "not valid YAML"),
+    "two documents": (GOOD + "---\n" + GOOD, "not valid YAML"),
+    "list": ("- name\n- stem\n", "a search space is a mapping"),
+    "scalar": ("mine\n", "a search space is a mapping"),
+    "empty": ("", "a search space is a mapping"),
+    "only a comment": ("# later\n", "a search space is a mapping"),
+    "key that is a list": (GOOD + "? [a]\n: 2\n", "not valid YAML"),
+    "binary": (bytes(range(256)), "not a UTF-8 text file"),
+    "zero bytes": (bytes(64), "not valid YAML"),
+    "huge": ("#" * 1_000_001, "larger than 1,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize(("content", "named"), NOT_SPACES.values(), ids=NOT_SPACES.keys())
+def test_what_is_no_space_is_refused(content: str | bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    told = sentence(path)
+    assert told.startswith(f"{path}: ")
+    assert named in told
+
+
+HOSTILE = {
+    "impossible date": GOOD + "summary: 2024-13-45\n",
+    "number without digits": GOOD + "summary: 0b_\n",
+    "number of 5,000 digits": GOOD + "summary: " + "9" * 5_000 + "\n",
+    "mapping that holds itself": GOOD + "backbone: &a {b: *a}\n",
+    "nesting of 3,000 lists": GOOD + "summary: " + "[" * 3_000 + "]" * 3_000 + "\n",
+    "long value": GOOD.replace("name: mine", "name: " + "M" * 100_000),
+    "integer key": GOOD + "1: 2\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_files_are_refused_in_a_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert sentence(path).startswith(str(path))
+
+
+@pytest.mark.timeout(3)
+def test_a_file_of_nested_aliases_is_refused_at_once(tmp_path: Path) -> None:
+    """Nine aliases of nine of nine …: some hundred bytes that stand for 400 million nodes."""
+    levels = ["l0: &l0 [x]"] + [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 10)]
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join([*levels, GOOD]))
+    assert sentence(path).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:pathlib.Path.touch", "!!python/object/new:os.system", "!!python/name:os.system"]
+)
+def test_python_tags_are_refused_and_not_executed(tag: str, tmp_path: Path) -> None:
+    witness, path = tmp_path / "executed", tmp_path / "mine.yaml"
+    argument = f"!!python/object/apply:pathlib.Path ['{witness}']" if "touch" in tag else f"touch {witness}"
+    path.write_text(GOOD + f"summary: {tag} [{argument}]\n")
+    assert "python/" in sentence(path)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cifar11", "unknown search space 'cifar11': use one of cifar, digits, lite0, or the path of a YAML file"),
+        ("", "unknown search space ''"),
+        ("nowhere.yaml", "nowhere.yaml: no such file"),
+        ("nowhere/digits", "nowhere/digits: no such file"),
+        ("/", "/: no such file"),
+    ],
+)
+def test_unknown_names_and_missing_files(name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence(name).startswith(told)
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    assert "unknown search space" in sentence("x" * 300)
