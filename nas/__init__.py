@@ -7,13 +7,13 @@
     best = nas.pick(run.records(), settings.objectives, "knee")
     nas.export_candidate(run, best, Path("model"))
 
-Names are imported on first use, so that `import nas` stays quick.
+Names are imported on first use, so that `import nas` stays quick; `__init__.pyi` tells type checkers what they are.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 _HOME = {
     "Architecture": "nas.architecture",
@@ -49,33 +49,7 @@ _HOME = {
     "write_report": "nas.report",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
-
-if TYPE_CHECKING:
-    from nas.architecture import Architecture
-    from nas.cost import architecture_cost, module_cost
-    from nas.data import load_data
-    from nas.errors import CandidateError, InputError
-    from nas.evaluate import evaluate_candidate
-    from nas.export import export_candidate
-    from nas.front import hypervolume, pareto_front, pick, reference_point
-    from nas.latency import measure
-    from nas.model import build
-    from nas.record import TrialRecord
-    from nas.report import write_report
-    from nas.run import RunDirectory, open_run
-    from nas.search import plan_search, resume_search, run_search
-    from nas.settings import (
-        Budgets,
-        EvaluationSettings,
-        LatencyProtocol,
-        Recipe,
-        Resources,
-        SearchSettings,
-        default_protocol,
-    )
-    from nas.space import SearchSpace
-    from nas.space_file import list_spaces, load_space
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,26 +8,28 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from nas.errors import InputError
 from nas.geometry import Padding, effective_kernel, output_size, receptive_field
 
+Positive = Annotated[int, Field(ge=1)]
 Activation = Literal["relu", "relu6"]
 
-_LAYER = re.compile(r"k(\d+)(?:d(\d+))?e(\d+(?:\.\d+)?)([sf])(\d+)(?:/(\d+))?")
-_STEM = re.compile(r"c(\d+)k(\d+)(?:/(\d+))?")
+_LAYER = re.compile(r"k(\d*[13579])(?:d([1-9]\d*))?e(\d+(?:\.\d+)?)([sf])([1-9]\d*)(?:/([1-9]\d*))?")
+_STEM = re.compile(r"c([1-9]\d*)k(\d*[13579])(?:/([1-9]\d*))?")
 
 
 @dataclass(frozen=True)
 class StemSpec:
     """The first convolution: dense, padded, followed by BN and the activation."""
 
-    kernel_size: int
-    stride: int
-    out_channels: int
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    kernel_size: Positive
+    stride: Positive
+    out_channels: Positive
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class LayerSpec:
     (fused, Tan & Le, EfficientNetV2, 2021).
     """
 
-    kernel_size: int
-    dilation: int
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    kernel_size: Positive
+    dilation: Positive
     expansion: float
     separable: bool
-    out_channels: int
-    stride: int
+    out_channels: Positive
+    stride: Positive
 
     def hidden_channels(self, in_channels: int) -> int:
         """Channels between expansion and projection."""
@@ -72,8 +75,9 @@ class Architecture:
     `head_channels` is the width of the 1x1 convolution before pooling; 0 leaves it out.
     """
 
-    input_channels: int
-    input_size: int
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    input_channels: Positive
+    input_size: Positive
     stem: StemSpec
     layers: tuple[LayerSpec, ...]
     head_channels: int
@@ -174,7 +178,7 @@ def parse_architecture(text: str, like: Architecture) -> Architecture:
     layers = []
     for part in parts[2:-1]:
         match = _LAYER.fullmatch(part)
-        if match is None:
+        if match is None or not float(match[3]):
             raise InputError(f"architecture {text!r}: the layer {part!r} is not of the form k5d2e4s24/2")
         kernel_size, dilation, expansion, kind, channels, stride = match.groups()
         layers.append(

@@ -16,7 +16,10 @@ from nas.errors import InputError
 from nas.settings import Budgets, EvaluationSettings, Recipe, Resources, SamplerName, SearchSettings, default_protocol
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings={"max_content_width": 110}
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 110},
 )
 space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
 app.add_typer(space_app, name="space")
@@ -60,10 +63,13 @@ def parse_count(text: str) -> int:
     return int(float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
 
 
-Space = Annotated[str, typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file.")]
+Space = Annotated[
+    str, typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file.")
+]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of a search.")]
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="NAME_OR_PATH", help="A data set by name, or a folder of images. [the space's own]")
+    str | None,
+    typer.Option("--data", metavar="NAME_OR_PATH", help="A data set by name, or a folder of images. [the space's own]"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]
@@ -77,8 +83,12 @@ LearningRate = Annotated[float, typer.Option(min=1e-8, help="Peak of the one-cyc
 MaxLatency = Annotated[
     float | None, typer.Option(parser=parse_milliseconds, metavar="MS", help="Hard latency budget, e.g. 2.5ms.")
 ]
-MaxMacs = Annotated[int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of MACs, e.g. 300M.")]
-MaxParams = Annotated[int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of parameters, e.g. 5M.")]
+MaxMacs = Annotated[
+    int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of MACs, e.g. 300M.")
+]
+MaxParams = Annotated[
+    int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of parameters, e.g. 5M.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -87,7 +97,6 @@ def _root(
 ) -> None:
     """Hardware-aware neural architecture search: accuracy against measured latency."""
     logging.basicConfig(level=logging.WARNING, format="nas: %(message)s")
-    logging.getLogger("optuna").setLevel(logging.WARNING)
     if version:
         from importlib import metadata
 
@@ -148,7 +157,9 @@ def space_show(
     console.print(f"[bold]{space.name}[/bold]  {space.summary}\n")
     console.print(show.choices_table(space))
     sides = " ".join(f"{side}x{side}" for side in space.input.size)
-    console.print(f"\ninput {sides}; {len(space.parameters)} parameters, {space.size:.3g} different networks", highlight=False)
+    console.print(
+        f"\ninput {sides}; {len(space.parameters)} parameters, {space.size:.3g} different networks", highlight=False
+    )
     latencies = {}
     where = "latency not measured"
     if measure:
@@ -175,20 +186,28 @@ def space_show(
 @app.command()
 def search(
     space: Annotated[
-        str, typer.Argument(metavar="[SPACE]", help="A space by name (see nas space list) or the path of its YAML file.")
+        str,
+        typer.Argument(metavar="[SPACE]", help="A space by name (see nas space list) or the path of its YAML file."),
     ] = "digits",
     data: Data = None,
     trials: Annotated[int | None, typer.Option(help="Distinct candidates to train. [30]")] = None,
-    objectives: Annotated[str, typer.Option(help="accuracy and one or more of latency, macs, params.")] = "accuracy,latency",
+    objectives: Annotated[
+        str, typer.Option(help="accuracy and one or more of latency, macs, params.")
+    ] = "accuracy,latency",
     seed: Seed = 0,
     time_budget: Annotated[
-        float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Start nothing after this time, e.g. 30m.")
+        float | None,
+        typer.Option(parser=parse_duration, metavar="TIME", help="Start nothing after this time, e.g. 30m."),
     ] = None,
     metric: Metric = "accuracy",
     out: Annotated[Path | None, typer.Option(help="The run directory to make. [results/SPACE-DATE-TIME]")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with this run instead; --trials may raise its budget.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with this run instead; --trials may raise its budget.")
+    ] = None,
     device: Device = "auto",
-    address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
+    ] = None,
     sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "tpe",
     epochs: Epochs = Recipe.epochs,
     batch_size: BatchSize = Recipe.batch_size,
@@ -200,15 +219,17 @@ def search(
     max_failures: Annotated[int, typer.Option(min=0, help="Failed candidates after which the search gives up.")] = 20,
     max_concurrent: Annotated[int, typer.Option(min=0, help="Trials at once; 0 is as many as fit.")] = 0,
     cpus_per_trial: Annotated[float, typer.Option(min=0.1, help="CPU cores of a trial.")] = 1.0,
-    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs of a trial on cuda, parts allowed; 0 is one.")] = 0.0,
+    gpus_per_trial: Annotated[
+        float, typer.Option(min=0.0, help="GPUs of a trial on cuda, parts allowed; 0 is one.")
+    ] = 0.0,
 ) -> None:
     """Search a space for the networks that are accurate and fast.
 
     Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
     """
+    from nas.device import resolve_device
     from nas.progress import LineProgress, LiveProgress
     from nas.search import plan_search, resume_search, run_search
-    from nas.device import resolve_device
     from nas.search.launch import estimate
     from nas.show import duration
     from nas.space_file import load_space
@@ -266,7 +287,9 @@ def _end_of_search(run: Any) -> None:
     seconds = max((r.finished for r in records), default=0.0) - min((r.started for r in records), default=0.0)
     console.print(f"\n{len(records)} trials in {duration(seconds)}: {outcome_counts(records)}", highlight=False)
     if not pareto_front(records, objectives):
-        console.print(f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True)
+        console.print(
+            f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1)
     reference = reference_point(records, objectives)
     volume = hypervolume(records, objectives, reference)
@@ -281,7 +304,10 @@ def _end_of_search(run: Any) -> None:
 
 @app.command()
 def evaluate(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest.")],
+    arch: Annotated[
+        str,
+        typer.Argument(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest."),
+    ],
     space: Annotated[str, typer.Option(metavar="NAME_OR_PATH", help="The space it belongs to.")] = "digits",
     data: Data = None,
     metric: Metric = "accuracy",
@@ -300,10 +326,10 @@ def evaluate(
     import json
 
     from nas.data import load_data
+    from nas.device import resolve_device
     from nas.evaluate import evaluate_candidate
     from nas.metrics import load_metric
     from nas.record import Outcome
-    from nas.device import resolve_device
     from nas.show import latency_text
     from nas.space_file import load_space
 
@@ -324,7 +350,11 @@ def evaluate(
     )
     evaluation = evaluate_candidate(architecture, images.without_test(), settings).evaluation
     if as_json:
-        print(json.dumps({"architecture": str(architecture.canonical), "digest": architecture.digest} | asdict(evaluation)))
+        print(
+            json.dumps(
+                {"architecture": str(architecture.canonical), "digest": architecture.digest} | asdict(evaluation)
+            )
+        )
     else:
         console.print(f"{architecture.canonical}  digest {architecture.digest}", highlight=False, soft_wrap=True)
         if evaluation.cost:
@@ -344,7 +374,9 @@ def evaluate(
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
     if evaluation.outcome is not Outcome.DONE:
-        errors.print(f"nas: the candidate {evaluation.outcome.value}: {evaluation.reason}", highlight=False, soft_wrap=True)
+        errors.print(
+            f"nas: the candidate {evaluation.outcome.value}: {evaluation.reason}", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1)
 
 
@@ -402,7 +434,9 @@ def export(
     record = pick_candidate(run.records(), run.settings.objectives, pick)
     out = export_candidate(run, record, to)
     values = ", ".join(f"{name} {value:.6g}" for name, value in record.objectives.items())
-    console.print(f"{record.text} ({values}) is in {out}; checked in a fresh process without nas", highlight=False, soft_wrap=True)
+    console.print(
+        f"{record.text} ({values}) is in {out}; checked in a fresh process without nas", highlight=False, soft_wrap=True
+    )
     console.print(f'Next: cd {out} && python -c "import model; print(model.load())"', highlight=False, soft_wrap=True)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
     """Cost in closed form, without building the network (microseconds, for samplers and space statistics)."""
     macs = params = 0
+    architecture = architecture.canonical
 
     def convolution(in_channels: int, out_channels: int, kernel_size: int, side: int) -> None:
         nonlocal macs, params

@@ -1,9 +1,9 @@
 """Export: a candidate as a folder that needs torch alone, checked in a fresh process without `nas`.
 
-    model.py            readable source of exactly this network, with `load()`
-    model.pt            its weights, a state dict (`weights_only=True`)
-    model.safetensors   the same weights
-    model.json          architecture, classes, preprocessing, measured figures
+model.py            readable source of exactly this network, with `load()`
+model.pt            its weights, a state dict (`weights_only=True`)
+model.safetensors   the same weights
+model.json          architecture, classes, preprocessing, measured figures
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def export_candidate(run: RunDirectory, record: TrialRecord, out: Path) -> Path:
     try:
         (draft / "model.py").write_text(model_source(run, record), encoding="utf-8")
         torch.save(network.state_dict(), draft / "model.pt")
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, draft / "model.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, draft / "model.safetensors"
+        )
         (draft / "model.json").write_text(json.dumps(model_card(run, record), indent=2) + "\n", encoding="utf-8")
         _check(network, record, draft)
         draft.chmod(0o755)

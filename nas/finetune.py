@@ -85,9 +85,7 @@ def finetune(
             with bursts:
                 batch = order[step * batch_size : (step + 1) * batch_size]
                 images = data.prepare(_augment(data, data.train_images[batch], recipe.crop_share, generator), side)
-                loss = F.cross_entropy(
-                    model(images), data.train_labels[batch], label_smoothing=recipe.label_smoothing
-                )
+                loss = F.cross_entropy(model(images), data.train_labels[batch], label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

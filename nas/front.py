@@ -47,7 +47,7 @@ def losses(records: Sequence[TrialRecord], objectives: Sequence[str]) -> NDArray
 
 def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
     """The non-dominated trained candidates, cheapest first."""
-    candidates = trained(records)
+    candidates = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
     if not candidates:
         return []
     on_front = _is_pareto_front(losses(candidates, objectives), assume_unique_lexsorted=False)

@@ -36,15 +36,23 @@ def effective_kernel(size: int, kernel_size: int, dilation: int, stride: int, pa
     A pair of outermost taps goes when no output position reads either inside the map, provided the smaller
     kernel's own padding leaves the remaining taps where they were. A 1x1 kernel has dilation 1.
     """
-    while kernel_size > 1:
-        before, _ = pad_amounts(size, kernel_size, dilation, stride, padding)
-        last_read_by_first_tap = (output_size(size, stride) - 1) * stride - before
-        first_read_by_last_tap = dilation * (kernel_size - 1) - before
-        if last_read_by_first_tap >= 0 or first_read_by_last_tap < size:
-            break
-        if pad_amounts(size, kernel_size - 2, dilation, stride, padding)[0] != before - dilation:
+
+    def first_position(kernel_size: int, dilation: int) -> int:
+        return -pad_amounts(size, kernel_size, dilation, stride, padding)[0]
+
+    def outermost_unread(kernel_size: int, dilation: int) -> bool:
+        first = first_position(kernel_size, dilation)
+        return first + (output_size(size, stride) - 1) * stride < 0 and first + dilation * (kernel_size - 1) >= size
+
+    while kernel_size > 1 and outermost_unread(kernel_size, dilation):
+        if first_position(kernel_size - 2, dilation) != first_position(kernel_size, dilation) + dilation:
             break
         kernel_size -= 2
+    # Only the centre tap is read, but where no 1x1 kernel would read: every such dilation is the same function.
+    while kernel_size == 3 and outermost_unread(3, dilation) and outermost_unread(3, dilation - 1):
+        if first_position(3, dilation) + dilation != first_position(3, dilation - 1) + dilation - 1:
+            break
+        dilation -= 1
     return kernel_size, dilation if kernel_size > 1 else 1
 
 

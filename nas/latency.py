@@ -24,6 +24,7 @@ from nas.errors import CandidateError
 from nas.record import Latency
 from nas.settings import LatencyProtocol, default_protocol
 
+
 def fold_batch_norm(module: nn.Module) -> bool:
     """Fold each batch norm of a module in eval mode into the convolution before it, in place; whether that was done.
 

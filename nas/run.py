@@ -1,10 +1,10 @@
 """The run directory: the only reader and writer of what a search leaves on disk.
 
-    run.yaml         settings, versions, hardware: everything needed to run it again
-    trials.jsonl     one complete record a line, appended and fsynced: the source of truth
-    study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
-    weights/         DIGEST.safetensors of the front and the most recent few
-    report.html      the report
+run.yaml         settings, versions, hardware: everything needed to run it again
+trials.jsonl     one complete record a line, appended and fsynced: the source of truth
+study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
+weights/         DIGEST.safetensors of the front and the most recent few
+report.html      the report
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class RunDirectory:
     def with_trials(self, trials: int) -> RunDirectory:
         """The same run with a raised budget of trials, written to run.yaml; raises `InputError` when it is lower."""
         if trials < self.settings.trials:
-            raise InputError(f"--trials {trials}: the run has a budget of {self.settings.trials}, which may only be raised")
+            raise InputError(
+                f"--trials {trials}: the run has a budget of {self.settings.trials}, which may only be raised"
+            )
         content = replace(self.content, settings=replace(self.settings, trials=trials))
         _write_run_file(self.path, content)
         return RunDirectory(self.path, content)
@@ -151,6 +153,14 @@ class RunDirectory:
                 except ValueError as error:  # JSON, UTF-8 and validation errors all are
                     logger.warning("trials.jsonl:%d: not a record, left out (%s)", number, type(error).__name__)
         return records
+
+    def save_report(self, page: str) -> Path:
+        """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
+        try:
+            _write_atomically(self.report_path, page.encode())
+        except OSError as error:
+            raise InputError(f"{self.report_path}: cannot be written: {error.strerror}") from error
+        return self.report_path
 
     # ---------------------------------------------------------------- weights
 
@@ -260,11 +270,15 @@ def _last_byte(file: Any, end: int) -> bytes:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def known_digests(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:

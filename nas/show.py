@@ -186,6 +186,10 @@ def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, L
     return table
 
 
+def _plain(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
 def budget_sentences(space: SearchSpace, num_classes: int, budgets: Budgets, smallest: Latency | None) -> list[str]:
     """For each budget given, whether the space's smallest network meets it."""
     cost = architecture_cost(space.smallest.canonical, num_classes)
@@ -198,9 +202,9 @@ def budget_sentences(space: SearchSpace, num_classes: int, budgets: Budgets, sma
         if limit is None:
             continue
         if value is None:
-            sentences.append(f"A budget of {limit:g} {what} was not checked: latency was not measured.")
+            sentences.append(f"A budget of {limit:,} {what} was not checked: latency was not measured.")
         elif value <= limit:
-            sentences.append(f"A budget of {limit:,g} {what} can be met: the smallest network has {value:,.4g}.")
+            sentences.append(f"A budget of {limit:,} {what} can be met: the smallest network has {_plain(value)}.")
         else:
-            sentences.append(f"A budget of {limit:,g} {what} cannot be met: the smallest network has {value:,.4g}.")
+            sentences.append(f"A budget of {limit:,} {what} cannot be met: the smallest network has {_plain(value)}.")
     return sentences

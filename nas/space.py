@@ -15,8 +15,17 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
-from pydantic import model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
 
 from nas.architecture import (
     Activation,
@@ -54,8 +63,19 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
-        raise ValueError("a kernel size must be odd")
+        raise ValueError("a kernel size must be odd, from 1 to 15")
     return value
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError("use lower-case letters, digits, - and _")
+    return name
+
+
+def _is_among(value: Any, choices: Sequence[Choice]) -> bool:
+    # Python holds 1 == 1.0 == True; as choices they would be three spellings with three digests.
+    return any(value == choice and type(value) is type(choice) for choice in choices)
 
 
 Kernel = Annotated[StrictInt, Field(ge=1, le=15), AfterValidator(_odd)]
@@ -115,7 +135,7 @@ class StageSpace(_Section):
             choices = getattr(self, key, None) if key in STAGE_KEYS + LAYER_KEYS else None
             if choices is None:
                 raise ValueError(f"backbone.{key} is not one of {', '.join(STAGE_KEYS + LAYER_KEYS)}")
-            if value not in choices:
+            if not _is_among(value, choices):
                 raise ValueError(f"backbone.{key} is {value}, which is not among the choices {list(choices)}")
         return self
 
@@ -133,7 +153,7 @@ class SearchSpace(_Section):
     `data` is the data set used where none is given.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(max_length=60), AfterValidator(_plain_name)]
     summary: str = ""
     data: str | None = None
     input: InputSpace
@@ -151,8 +171,10 @@ class SearchSpace(_Section):
         for name, value in self.backbone_input.items():
             if name not in known:
                 raise ValueError(f"backbone.{name} is not one of {', '.join(known)}")
-            if value not in self._slots[name]:
-                raise ValueError(f"backbone.{name} is {value}, which is not among the choices {list(self._slots[name])}")
+            if not _is_among(value, self._slots[name]):
+                raise ValueError(
+                    f"backbone.{name} is {value}, which is not among the choices {list(self._slots[name])}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -211,7 +233,8 @@ class SearchSpace(_Section):
         paths: dict[tuple[int, int], int] = {}  # (side, channels) after the layers so far -> networks
         for size, stride, channels in itertools.product(self.input.size, self.stem.stride, self.stem.out_channels):
             stems = {
-                canonical_stem(StemSpec(kernel, stride, channels), size, self.padding) for kernel in self.stem.kernel_size
+                canonical_stem(StemSpec(kernel, stride, channels), size, self.padding)
+                for kernel in self.stem.kernel_size
             }
             key = (output_size(size, stride), channels)
             paths[key] = paths.get(key, 0) + len(stems)
@@ -249,7 +272,7 @@ class SearchSpace(_Section):
         slot: dict[str, Any] = {}
         for name, choices in self._slots.items():
             slot[name] = values.get(name) if len(choices) > 1 else choices[0]
-            if slot[name] not in choices:
+            if not _is_among(slot[name], choices):
                 raise InputError(f"parameter {name} is {slot[name]}; space {self.name} allows {list(choices)}")
         layers = []
         for i in range(len(self.stages)):
@@ -340,9 +363,7 @@ class SearchSpace(_Section):
 
     def decode(self, indices: Sequence[int]) -> dict[str, Choice]:
         """The inverse of `encode`."""
-        return {
-            name: choices[index] for (name, choices), index in zip(self.parameters.items(), indices, strict=True)
-        }
+        return {name: choices[index] for (name, choices), index in zip(self.parameters.items(), indices, strict=True)}
 
     # ---------------------------------------------------------------- drawing
 
@@ -384,12 +405,14 @@ class SearchSpace(_Section):
 
     # ---------------------------------------------------------------- landmarks
 
-    def _pick(self, rule: Literal["smallest", "middle", "largest", "backbone"]) -> Architecture:
+    def _pick(self, rule: Literal["smallest", "middle", "largest", "backbone"], dilation: int = 0) -> Architecture:
         values: dict[str, Choice] = {}
         for name, choices in self._slots.items():
             # A stride or a depthwise kernel makes a network cheaper the larger (truer) it is.
             ordered = choices[::-1] if name.endswith(("stride", "separable")) else choices
             values[name] = ordered[{"smallest": 0, "largest": -1}.get(rule, (len(choices) - 1) // 2)]
+            if name.endswith("dilation") and rule in ("smallest", "largest"):
+                values[name] = choices[dilation]
             if rule == "backbone":
                 stage = _STAGE_SLOT.match(name)
                 marked = self.stages[int(stage[1])].backbone if stage else self.backbone_input
@@ -398,8 +421,10 @@ class SearchSpace(_Section):
 
     @property
     def smallest(self) -> Architecture:
-        """The cheapest choice everywhere."""
-        return self._pick("smallest")
+        """The cheapest choice everywhere, in MACs."""
+        # A dilated kernel reaches beyond a small map, where its taps are dropped; where it does not, it is no cheaper.
+        options = (self._pick("smallest", dilation) for dilation in (0, -1))
+        return min(options, key=lambda option: sum(layer.kernel_size for layer in option.canonical.layers))
 
     @property
     def middle(self) -> Architecture:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,17 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
     if isinstance(name_or_path, str) and text in list_spaces():
         return read_space(spaces_folder() / f"{text}.yaml")
     path = Path(name_or_path)
-    if path.is_file():
+    try:
+        exists = path.is_file()
+    except (OSError, ValueError):
+        exists = False
+    if exists:
         return read_space(path)
     if "/" in text or path.suffix in (".yaml", ".yml"):
         raise InputError(f"{text}: no such file")
-    raise InputError(f"unknown search space {text!r}: use one of {', '.join(list_spaces())}, or the path of a YAML file")
+    raise InputError(
+        f"unknown search space {text!r}: use one of {', '.join(list_spaces())}, or the path of a YAML file"
+    )
 
 
 def read_space(path: Path) -> SearchSpace:
@@ -52,12 +60,15 @@ def read_space(path: Path) -> SearchSpace:
         data = yaml.safe_load(source)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a UTF-8 text file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: a search space is a mapping with the keys name, input, stem, stages")
     lines: dict[tuple[str | int, ...], int] = {}
-    _collect_lines(path, root, (), lines)
+    _collect_lines(path, root, (), lines, set())
     return validate_space(data, str(path), lines)
 
 
@@ -70,10 +81,15 @@ def validate_space(data: Any, source: str, lines: dict[tuple[str | int, ...], in
 
 
 def _collect_lines(
-    path: Path, node: yaml.Node | None, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
+    path: Path,
+    node: yaml.Node | None,
+    at: tuple[str | int, ...],
+    lines: dict[tuple[str | int, ...], int],
+    seen: set[int],
 ) -> None:
-    if node is None:
+    if node is None or id(node) in seen:
         return
+    seen.add(id(node))
     lines.setdefault(at, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -81,16 +97,20 @@ def _collect_lines(
             if here in lines:
                 raise InputError(f"{path}:{key.start_mark.line + 1}: the key {key.value!r} is given twice")
             lines[here] = key.start_mark.line + 1
-            _collect_lines(path, value, here, lines)
+            _collect_lines(path, value, here, lines, seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _collect_lines(path, value, (*at, index), lines)
+            _collect_lines(path, value, (*at, index), lines, seen)
 
 
 def _sentence(error: ValidationError, source: str, lines: dict[tuple[str | int, ...], int]) -> str:
     """One sentence for the first problem: file, line, key path, what is wrong, the value, what is allowed."""
     problem = error.errors()[0]
     location = tuple(problem["loc"])
+    named = re.match(r"(backbone\.\w+|stages\.\d+\.stride)", problem["msg"].removeprefix("Value error, "))
+    if named:
+        parts = [int(p) if p.isdigit() else p for p in named[1].split(".")]
+        location = (*location, *parts)
     # Pydantic counts a lone value as the first of a list and appends the branch of a union; the file has neither.
     while location and location not in lines and len(location) > 1 and lines:
         location = location[:-1]
@@ -108,9 +128,24 @@ def _sentence(error: ValidationError, source: str, lines: dict[tuple[str | int, 
             key = ".".join(str(part) for part in problem["loc"][:-1])
         case "too_short":
             message = "an empty choice; give one value or a list of at least one"
+        case "tuple_type":
+            message = "a list is expected"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            message = f"{_shown(problem['input'])} is not allowed: a mapping with keys of its own is expected"
+        case "int_type" | "float_type" | "int_from_float" | "int_parsing" if "expansion" in key or "backbone" in key:
+            message = f"{_shown(problem['input'])} is not allowed: a number is expected"
+        case "invalid_key":
+            message = f"{_shown(problem['input'])} is not allowed: keys are words"
         case _ if not isinstance(problem.get("input"), dict | SearchSpace):
-            message = f"{problem['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+            message = f"{_shown(problem['input'])} is not allowed: {message[0].lower()}{message[1:]}"
     return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML spells it, shortened."""
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
 
 
 def _allowed_keys(location: tuple[str | int, ...]) -> list[str]:
@@ -122,4 +157,4 @@ def _allowed_keys(location: tuple[str | int, ...]) -> list[str]:
         annotation = section.model_fields[part].annotation
         arguments = getattr(annotation, "__args__", ())
         section = arguments[0] if arguments else annotation
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -101,9 +101,7 @@ def test_picks() -> None:
 
 def test_three_objectives() -> None:
     records = [record(i, 0.5 + i / 100, 1.0 + i) for i in range(10)]
-    records = [
-        TrialRecord(**{**vars(r), "objectives": {**r.objectives, "params": 100.0 - r.number}}) for r in records
-    ]
+    records = [TrialRecord(**{**vars(r), "objectives": {**r.objectives, "params": 100.0 - r.number}}) for r in records]
     objectives = ("accuracy", "latency", "params")
     assert len(pareto_front(records, objectives)) == 10
     volume = hypervolume(records, objectives, reference_point(records, objectives))

@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, LayerSpec, StemSpec
 from nas.cost import architecture_cost, module_cost
 from nas.geometry import Padding
 from nas.model import build
-from nas.model.blocks import InvertedResidual, Network
+from nas.model.blocks import ConvNormAct, InvertedResidual, Network
 from nas.record import Cost
 from nas.space_file import list_spaces, load_space
 
@@ -129,7 +130,37 @@ def test_cost_does_not_depend_on_the_spelling(architecture: Architecture) -> Non
     assert architecture_cost(architecture, CLASSES) == module_cost(build(architecture, CLASSES), shape)
 
 
-# -------------------------------------------------------------------- residual, expansion, head
+# -------------------------------------------------------------------- padding, residual, expansion, head
+
+
+@pytest.mark.parametrize(
+    ("padding", "size", "kernel_size", "dilation", "stride", "pad"),
+    [
+        ("symmetric", 8, 3, 1, 2, (1, 1)),
+        ("tf_same", 8, 3, 1, 2, (0, 1)),
+        ("tf_same", 8, 5, 1, 2, (1, 2)),
+        ("tf_same", 7, 3, 1, 2, (1, 1)),
+        ("tf_same", 8, 3, 2, 2, (1, 2)),
+        ("tf_same", 8, 5, 1, 1, (2, 2)),
+    ],
+)
+def test_stem_and_layers_pad_where_the_architecture_says(
+    padding: Padding, size: int, kernel_size: int, dilation: int, stride: int, pad: tuple[int, int]
+) -> None:
+    """TensorFlow puts the odd zero behind; before, every map would be shifted by a pixel against its weights."""
+    layer = replace(LAYER, kernel_size=kernel_size, dilation=dilation, stride=stride)
+    parts: list[nn.Module] = [first_block(build(with_layers(layer, size=size, padding=padding), CLASSES)).filter]
+    if dilation == 1:
+        stem = StemSpec(kernel_size, stride, CHANNELS)
+        parts.append(build(replace(with_layers(LAYER, size=size, padding=padding), stem=stem), CLASSES).stem)
+    for part in parts:
+        assert isinstance(part, ConvNormAct)
+        part.eval().norm.eps = 0.0  # fresh batch norm is then the identity
+        conv, (before, after) = part.conv, pad
+        x = torch.rand(1, conv.in_channels, size, size)
+        padded = F.pad(x, (before, after, before, after))
+        expected = F.conv2d(padded, conv.weight, None, conv.stride, 0, conv.dilation, conv.groups).clamp(0, 6)
+        torch.testing.assert_close(part(x), expected)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ SMALL_SPACES = {
     "one network": tiny_space({}),
     "nothing collapses": tiny_space({"kernel_size": [3, 5], "expansion": [1, 2], "separable": [True, False]}),
     "1x1 with dilation": tiny_space({"kernel_size": [1, 3], "dilation": [1, 2, 3], "depth": [1, 2]}),
+    "a stage that may be left out": tiny_space(
+        {"depth": [0, 1, 2], "stride": [1, 2], "out_channels": [8, 12]}, {"kernel_size": [1, 3], "out_channels": 16}
+    ),
     "depth hides layers": tiny_space({"depth": [1, 2, 3], "expansion": [1, 2, 4]}),
     "strides": tiny_space(
         {"stride": [1, 2], "kernel_size": [1, 3], "depth": [1, 2]}, {"stride": [2, 3], "out_channels": [8, 12]}
@@ -54,6 +57,9 @@ SMALL_SPACES = {
         {"kernel_size": [1, 3, 5], "dilation": [1, 2]},
         input={"channels": 1, "size": [2, 4]},
         stem={"kernel_size": [1, 3, 5, 7], "stride": [1, 2], "out_channels": [4, 8]},
+    ),
+    "stem kernels beyond the map": tiny_space(
+        {}, input={"channels": 1, "size": [2, 5]}, stem={"kernel_size": [5, 7], "out_channels": 8}
     ),
     "heads": tiny_space({"expansion": [0.5, 1]}, head_channels=[0, 16, 32]),
     "expansions to the same channels": tiny_space(

@@ -66,7 +66,7 @@ def build(architecture: Architecture, num_classes: int, seed: int = 0) -> Networ
     """
     parts = plan(architecture, num_classes)
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator; leave it as it was
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = Network(
             stem=ConvNormAct(**parts.stem),
             blocks=[InvertedResidual(**arguments) for arguments in parts.blocks],

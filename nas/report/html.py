@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from importlib.resources import files
 from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from nas.errors import InputError
 from nas.front import REFERENCE_TRIALS
 from nas.record import Outcome
 from nas.report import sections
@@ -33,16 +31,7 @@ def write_report(run: RunDirectory) -> Path:
 
     Raises `InputError` when it cannot be written.
     """
-    content = report_page(sections.find(run)).encode()
-    path = run.report_path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    return path
+    return run.save_report(report_page(sections.find(run)))
 
 
 def report_page(found: Findings) -> Html:

@@ -61,11 +61,11 @@ class Broker:
     `on_record` is called with every record after it is on disk.
     """
 
-    def __init__(self, run: RunDirectory, on_record: Callable[[TrialRecord], None] | None = None) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.settings = run.settings
         self._space = run.settings.space
-        self._on_record = on_record or (lambda record: None)
+        self.on_record: Callable[[TrialRecord], None] = lambda record: None
         self._deadline = None if self.settings.time_budget_s is None else time.time() + self.settings.time_budget_s
         self._stopped: str | None = None
         self.records = run.records()
@@ -238,7 +238,7 @@ class Broker:
         if record.outcome not in (Outcome.REPEAT, Outcome.LOST):
             self.answers.setdefault(record.digest, record)
         self._tell(record)
-        self._on_record(record)
+        self.on_record(record)
         return record
 
     def _tell(self, record: TrialRecord) -> None:

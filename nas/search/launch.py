@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import optuna
+
 from nas.data import ImageData, load_data
 from nas.errors import InputError
 from nas.metrics import load_metric
@@ -158,8 +160,10 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> RunDirecto
     from nas.report import write_report
     from nas.search.tune import run_candidates
 
-    broker = Broker(run, on_record=progress.record)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    broker = Broker(run)
     progress.begin(broker)
+    broker.on_record = progress.record
     try:
         run_candidates(broker, data.without_test(), progress.epoch)
     finally:

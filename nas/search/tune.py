@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +110,7 @@ class BrokerSearcher(Searcher):
         self.limit = broker.settings.resources.max_concurrent
         self._lease = lease_for("cpu")
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate, None to be asked again later, FINISHED at the end."""
         try:
             if self._broker.finished:
@@ -185,6 +186,8 @@ def start_ray(address: str | None, device: str) -> None:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         return
+    # Workers inherit the environment, so that they find what the driver can import (a metric of the user's own).
+    os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     ray.init(
         include_dashboard=False,
         log_to_driver=False,

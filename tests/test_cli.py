@@ -1,0 +1,249 @@
+"""The command line: every verb works, and every bad input is one sentence with exit code 2."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RunFactory
+
+from nas.cli import main, parse_count, parse_duration, parse_milliseconds
+from nas.model import build
+from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
+from nas.run import RunDirectory
+from nas.settings import LatencyProtocol
+from nas.space_file import list_spaces
+
+COMMANDS = ["space list", "space show", "space check", "search", "evaluate", "front", "report", "export"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `nas ARGUMENTS`."""
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+@pytest.fixture
+def run(make_run: RunFactory) -> RunDirectory:
+    """A finished run of eight candidates, without a search."""
+    run = make_run()
+    for number in range(8):
+        values = run.settings.space.sample(random.Random(number))
+        architecture = run.settings.space.architecture(values).canonical
+        ms, score = 1.0 + number, 0.5 + number / 20
+        latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, "test", (1, 1, 8, 8), LatencyProtocol())
+        epoch = EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0)
+        evaluation = Evaluation(Outcome.DONE, None, Cost(1000, 100), latency, (epoch,))
+        run.save_weights(architecture.digest, build(architecture, 10).state_dict())
+        run.append(
+            TrialRecord(
+                number,
+                architecture.digest,
+                str(architecture),
+                architecture,
+                values,
+                evaluation,
+                {"accuracy": score, "latency": ms},
+            )
+        )
+    return run
+
+
+def test_nas_alone_shows_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys)
+    assert code == 0
+    for command in ("nas search", "nas front", "nas export", "--help"):
+        assert command in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, _ = call(capsys, *command.split(), "--help")
+    assert code == 0
+    assert f"Example: nas {command}" in re.sub(r"\s+", " ", out)
+
+
+BAD = {
+    "unknown command": (["serach"], "serach"),
+    "unknown flag": (["search", "--trails", "3"], "--trails"),
+    "not a number": (["search", "--trials", "many"], "--trials"),
+    "zero trials": (["search", "--trials", "0"], "needs at least 1"),
+    "negative trials": (["search", "--trials", "-3"], "needs at least 1"),
+    "unknown space": (["search", "atlantis"], "cifar, digits, lite0"),
+    "missing space file": (["search", "no/such.yaml"], "no such file"),
+    "unknown data": (["search", "--data", "nope"], "digits, cifar10"),
+    "space without data": (["search", "lite0"], "--data"),
+    "unknown objective": (["search", "--objectives", "accuracy,speed"], "accuracy, latency, macs, params"),
+    "one objective": (["search", "--objectives", "accuracy"], "at least one of latency, macs, params"),
+    "objective twice": (["search", "--objectives", "accuracy,latency,latency"], "twice"),
+    "unknown metric": (["search", "--metric", "f2"], "accuracy, macro_f1, balanced_accuracy"),
+    "metric without module": (["search", "--metric", "nowhere:f"], "nowhere"),
+    "unknown device": (["search", "--device", "tpu"], "auto, cpu, cuda"),
+    "unknown sampler": (["search", "--sampler", "magic"], "'tpe', 'nsga2'"),
+    "bad duration": (["search", "--time-budget", "soon"], "30m"),
+    "bad latency": (["search", "--max-latency", "fast"], "2.5ms"),
+    "bad count": (["search", "--max-macs", "0"], "300M"),
+    "zero epochs": (["search", "--epochs", "0"], "--epochs"),
+    "ray client": (["search", "--address", "ray://head:10001"], "ray job submit"),
+    "resume nothing": (["search", "--resume", "nowhere"], "not a run directory"),
+    "unknown architecture": (["evaluate", "r8-c16"], "not of the form"),
+    "architecture not in the space": (["evaluate", "r8-c16k3-k3e3s16-h64"], "not in the space digits"),
+    "front of nothing": (["front", "nowhere"], "not a run directory"),
+    "report of nothing": (["report", "nowhere"], "not a run directory"),
+    "export of nothing": (["export", "nowhere", "--to", "x"], "not a run directory"),
+    "export without --to": (["export", "nowhere"], "--to"),
+    "check of nothing": (["space", "check", "nowhere.yaml"], "no such file"),
+    "show without name": (["space", "show"], "SPACE"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    arguments, expected = BAD[name]
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert expected in err
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("nas: ")
+    assert list(tmp_path.iterdir()) == []  # nothing was made
+
+
+def test_an_existing_run_directory_is_not_touched(capsys: pytest.CaptureFixture[str], run: RunDirectory) -> None:
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    code, _, err = call(capsys, "search", "--out", str(run.path))
+    assert code == 2
+    assert "exists already" in err
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_broken_space_file_names_file_line_and_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine\ninput: {size: 8}\nstem: {out_channels: 8}\n"
+        "stages:\n  - out_channels: 8\n    kernel_size: [3, 4]\n    expansion: 2\n"
+    )
+    code, _, err = call(capsys, "search", str(path), "--data", "digits")
+    assert code == 2
+    assert "mine.yaml:6: stages.0.kernel_size" in err
+    assert "4" in err
+
+
+def test_space_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "space", "list")
+    assert code == 0
+    assert all(name in out for name in list_spaces())
+    code, out, _ = call(
+        capsys, "space", "show", "digits", "--max-macs", "1", "--max-params", "1M", "--max-latency", "9s"
+    )
+    assert code == 0
+    out = " ".join(out.split())
+    assert "A budget of 1 MACs cannot be met" in out
+    assert "A budget of 1,000,000 parameters can be met" in out
+    assert "A budget of 9,000.0 ms can be met" in out
+    assert "times the backbone's MACs" in out
+
+
+def test_front_as_table_json_and_csv(capsys: pytest.CaptureFixture[str], run: RunDirectory) -> None:
+    digests = [record.digest for record in run.records()]
+    code, out, _ = call(capsys, "front", str(run.path))
+    assert code == 0
+    assert all(digest[:8] in out for digest in digests)
+    assert "50.00 ± 2.50" in out  # 400 validation images
+    code, out, _ = call(capsys, "front", str(run.path), "--json")
+    data = json.loads(out)
+    assert [member["digest"] for member in data["front"]] == digests
+    assert data["hypervolume"] > 0
+    assert set(data["reference_point"]) == {"accuracy", "latency"}
+    code, out, _ = call(capsys, "front", str(run.path), "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["digest"] for row in rows] == digests
+    assert [float(row["latency_ms"]) for row in rows] == [1.0 + i for i in range(8)]
+    assert call(capsys, "front", str(run.path), "--csv", "--json")[0] == 2
+
+
+def test_report_and_export(capsys: pytest.CaptureFixture[str], run: RunDirectory, tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "report", str(run.path))
+    assert code == 0
+    assert Path(out.strip()) == run.report_path
+    assert run.report_path.is_file()
+    digest = run.records()[2].digest
+    code, out, _ = call(capsys, "export", str(run.path), "--pick", digest[:6], "--to", str(tmp_path / "m"))
+    assert code == 0
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["digest"] == digest
+    code, _, err = call(capsys, "export", str(run.path), "--pick", "best", "--to", str(tmp_path / "n"))
+    assert code == 2
+    assert "knee, most-accurate, fastest" in err
+
+
+def test_export_of_a_candidate_whose_weights_are_gone(
+    capsys: pytest.CaptureFixture[str], run: RunDirectory, tmp_path: Path
+) -> None:
+    record = run.records()[0]
+    run.weights_path(record.digest).unlink()
+    code, _, err = call(capsys, "export", str(run.path), "--pick", record.digest, "--to", str(tmp_path / "m"))
+    assert code == 2
+    assert "were not kept" in err
+
+
+def test_evaluate_one_candidate(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "1", "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert data["outcome"] == "done"
+    assert data["latency"]["median_ms"] > 0
+    code, out, _ = call(capsys, "evaluate", data["architecture"], "--epochs", "2", "--metric", "macro_f1")
+    assert code == 0
+    assert data["digest"] in out
+    assert out.count("macro_f1") == 2
+
+
+def test_a_failed_candidate_is_exit_code_1_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "evaluate", "smallest", "--epochs", "1", "--learning-rate", "1e30")
+    assert code == 1
+    assert "the candidate failed: " in err
+
+
+def test_reading_a_run_does_not_import_torch_or_ray(run: RunDirectory) -> None:
+    script = "import sys; from nas.cli import main\ntry: main(['front', sys.argv[1]])\nexcept SystemExit: pass\n"
+    script += "print('imported:', [name for name in ('torch', 'ray', 'plotly', 'sklearn') if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, check=True)
+    assert "imported: []" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (parse_duration, "90", 90.0),
+        (parse_duration, "30m", 1800.0),
+        (parse_duration, "1.5h", 5400.0),
+        (parse_milliseconds, "2.5ms", 2.5),
+        (parse_milliseconds, "800us", 0.8),
+        (parse_count, "300M", 300_000_000),
+        (parse_count, "1.5k", 1500),
+    ],
+)
+def test_units(parse: object, text: str, value: float) -> None:
+    assert callable(parse)
+    assert parse(text) == pytest.approx(value)
+
+
+def test_python_api_is_what_it_says() -> None:
+    import nas
+
+    assert nas.__all__
+    for name in nas.__all__:
+        assert getattr(nas, name) is not None
+    assert nas.build(nas.load_space("digits").smallest, 10)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)

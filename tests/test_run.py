@@ -1,0 +1,148 @@
+"""The run directory: what is written can be read again, and what cannot be read is said, never fatal."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import RunFactory
+
+from nas.errors import InputError
+from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
+from nas.run import RunDirectory, open_run
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.space_file import list_spaces, load_space
+
+
+def record(number: int, space_name: str = "digits") -> TrialRecord:
+    space = load_space(space_name)
+    values = space.sample(random.Random(number))
+    architecture = space.architecture(values).canonical
+    latency = Latency(1.5, 1.25, 2.0, 0.02, 30, 4, False, True, 0.5, True, "a GPU", (1, 3, 8, 8), LatencyProtocol())
+    epochs = (EpochMetrics(1, 2.0, 1.75, 0.5, 0.5, 1000.0, 0.25), EpochMetrics(2, 1.0, 1.5, 0.75, 0.75, 900.0, 0.25))
+    return TrialRecord(
+        number=number,
+        digest=architecture.digest,
+        text=str(architecture),
+        architecture=architecture,
+        parameters=values,
+        evaluation=Evaluation(Outcome.DONE, None, Cost(10, 20), latency, epochs, 0.0, 3.5, "host"),
+        objectives={"accuracy": 0.75, "latency": 1.5},
+        started=1.0,
+        finished=2.0,
+    )
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_settings_and_records_come_back_as_they_were(make_run: RunFactory, name: str) -> None:
+    budgets = Budgets(max_macs=10**9, max_latency_ms=2.5)
+    settings = SearchSettings(
+        load_space(name),
+        "some/folder",
+        3,
+        ("accuracy", "params"),
+        EvaluationSettings(budgets=budgets),
+        7,
+        60.0,
+        5,
+        "gp",
+    )
+    run = make_run(settings)
+    records = [record(number, name) for number in range(5)]
+    for each in records:
+        run.append(each)
+    again = open_run(run.path)
+    assert again.settings == settings
+    assert again.provenance == run.provenance
+    assert again.records() == records
+    assert [r.architecture.digest for r in again.records()] == [r.digest for r in records]
+    assert isinstance(yaml.safe_load((run.path / "run.yaml").read_text()), dict)
+
+
+def test_an_existing_folder_is_refused_and_left_alone(make_run: RunFactory, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "precious").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        make_run(name="taken")
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["precious"]
+
+
+def test_a_record_after_a_torn_line_is_not_swallowed(make_run: RunFactory) -> None:
+    run = make_run()
+    run.append(record(0))
+    with (run.path / "trials.jsonl").open("ab") as file:
+        file.write(b'{"number": 1, "dig')
+    run.append(record(2))
+    assert [r.number for r in run.records()] == [0, 2]
+
+
+def test_foreign_newer_and_damaged_lines_are_left_out_with_a_warning(
+    make_run: RunFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    run.append(record(0))
+    newer = json.loads((run.path / "trials.jsonl").read_text()) | {"schema": 99}
+    with (run.path / "trials.jsonl").open("ab") as file:
+        file.write(json.dumps(newer).encode() + b"\n[1, 2]\nnull\n\xff\xfe\n{}\n\n")
+    run.append(record(1))
+    assert [r.number for r in run.records()] == [0, 1]
+    assert "trials.jsonl:2: written by a newer version" in caplog.text
+    assert caplog.text.count("not a record") == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("[]", "run.yaml"),
+        ("settings: {}\nprovenance: {}\n", "settings"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_a_damaged_run_file_is_one_sentence(make_run: RunFactory, content: str, message: str) -> None:
+    run = make_run()
+    (run.path / "run.yaml").write_text(content)
+    with pytest.raises(InputError, match=message):
+        open_run(run.path)
+
+
+def test_weights_of_the_front_and_the_recent_few_are_kept(make_run: RunFactory) -> None:
+    run = make_run()
+    for index in range(10):
+        run.save_weights(f"{index:016}", {"w": torch.full((2,), float(index))})
+        path = run.weights_path(f"{index:016}")
+        os.utime(path, (index, index))
+    run.prune_weights({f"{0:016}", f"{3:016}"})
+    kept = sorted(int(path.stem) for path in (run.path / "weights").iterdir())
+    assert kept == [0, 3, 6, 7, 8, 9]
+    assert torch.equal(run.load_weights(f"{3:016}")["w"], torch.tensor([3.0, 3.0]))
+    with pytest.raises(InputError, match="were not kept"):
+        run.load_weights(f"{1:016}")
+
+
+def test_weights_are_never_unpickled(make_run: RunFactory) -> None:
+    run = make_run()
+    torch.save({"w": torch.zeros(1)}, run.weights_path("0" * 16))
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        run.load_weights("0" * 16)
+
+
+def test_the_budget_of_trials_may_be_raised_alone(make_run: RunFactory) -> None:
+    run = make_run(replace(SearchSettings(load_space("digits"), "digits"), trials=10))
+    assert run.with_trials(12).settings.trials == 12
+    assert open_run(run.path).settings.trials == 12
+    with pytest.raises(InputError, match="may only be raised"):
+        open_run(run.path).with_trials(11)
+
+
+def test_not_a_run_directory(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(InputError, match="not a run directory"):
+            open_run(path)
+    assert isinstance(RunDirectory, type)

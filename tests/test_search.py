@@ -1,0 +1,160 @@
+"""Whole searches on real Ray: finished, failing, with workers killed, and with the driver killed and resumed."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from nas.evaluate import evaluate_candidate
+from nas.export import export_candidate
+from nas.front import pareto_front, pick
+from nas.record import Outcome, TrialRecord
+from nas.run import RunDirectory, open_run
+from nas.search import plan_search, run_search
+from nas.settings import EvaluationSettings, LatencyProtocol, Recipe, SearchSettings
+from nas.space_file import load_space
+
+QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
+NAS = [sys.executable, "-m", "nas.cli"]
+
+
+def nan_for_some(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Not a number when the digit 8 is predicted less than the digit 1: for about half of the candidates."""
+    return math.nan if (predictions == 8).sum() < (predictions == 1).sum() else float((labels == predictions).mean())
+
+
+def kill_twice(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Kills the worker process that calls it, the first two times."""
+    for attempt in (1, 2):
+        marker = Path(os.environ["NAS_LEASE_DIR"]) / f"killed-{attempt}"
+        try:
+            marker.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float((labels == predictions).mean())
+
+
+def settings(metric: str = "accuracy", trials: int = 6) -> SearchSettings:
+    return SearchSettings(
+        space=load_space("digits"),
+        data="digits",
+        evaluation=EvaluationSettings(Recipe(epochs=1), QUICK, metric=metric),
+        trials=trials,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray_stops_at_the_end() -> Iterator[None]:
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    out = tmp_path_factory.mktemp("search") / "run"
+    return run_search(plan_search(replace(settings(), max_failures=0), out))
+
+
+def check_consistent(run: RunDirectory) -> list[TrialRecord]:
+    """No trial stuck, every record told as the table of outcomes says, no candidate trained twice."""
+    records = run.records()
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run.study_path)))
+    trials = optuna.load_study(storage=storage, study_name="nas").trials
+    assert not [trial.number for trial in trials if trial.state is optuna.trial.TrialState.RUNNING]
+    for record in records:
+        assert trials[record.number].user_attrs["outcome"] == record.outcome
+        assert trials[record.number].params == record.parameters
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    assert len({record.digest for record in done}) == len(done)
+    front = {record.digest for record in pareto_front(records, run.settings.objectives)}
+    complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
+    best = optuna.create_study(directions=["maximize", "minimize"])
+    best.add_trials(complete)
+    assert front == {trial.user_attrs["digest"] for trial in best.best_trials}
+    return records
+
+
+def test_a_search_leaves_front_weights_and_report(finished: RunDirectory) -> None:
+    records = check_consistent(finished)
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    assert len(done) == 6
+    for record in done:
+        assert record.evaluation.latency is not None
+        assert record.evaluation.cost is not None
+        assert len(record.evaluation.history) == 1
+        assert record.finished >= record.started > 0
+    for record in pareto_front(records, finished.settings.objectives):
+        assert finished.weights_path(record.digest).is_file()
+    assert finished.report_path.stat().st_size > 1_000_000
+    assert finished.settings.resources.max_concurrent >= 1
+
+
+def test_a_searched_candidate_scores_the_same_outside_the_search_and_is_exported(
+    finished: RunDirectory, tmp_path: Path
+) -> None:
+    from nas.data import load_data
+
+    record = pick(finished.records(), finished.settings.objectives, "most-accurate")
+    digits = load_data("digits", channels=1).without_test()
+    alone = evaluate_candidate(record.architecture, digits, finished.settings.evaluation).evaluation
+    assert alone.history[-1].score == pytest.approx(record.objectives["accuracy"], abs=0.02)
+    assert export_candidate(finished, record, tmp_path / "model").is_dir()
+
+
+def test_candidates_whose_metric_is_not_a_number_fail_alone(tmp_path: Path) -> None:
+    run = run_search(plan_search(settings("test_search:nan_for_some", trials=4), tmp_path / "run"))
+    records = check_consistent(run)
+    failed = [record for record in records if record.outcome is Outcome.FAILED]
+    assert failed
+    assert {record.evaluation.reason for record in failed} == {"the metric gave nan"}
+    assert sum(record.outcome is Outcome.DONE for record in records) == 4
+
+
+def test_killed_workers_cost_no_candidate(tmp_path: Path) -> None:
+    run = run_search(plan_search(settings("test_search:kill_twice", trials=5), tmp_path / "run"))
+    records = check_consistent(run)
+    lost = [record for record in records if record.outcome is Outcome.LOST]
+    assert 1 <= len(lost) <= 4  # two kills; a trial that shares the fate of its neighbour is allowed
+    done = {record.digest for record in records if record.outcome is Outcome.DONE}
+    assert len(done) == 5
+    assert {record.digest for record in lost} <= done  # each was tried again
+    assert "its worker died: " in (lost[0].evaluation.reason or "")
+
+
+def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [*NAS, "search", "--trials", "8", "--epochs", "1", "--out", str(out)]
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
+        records = out / "trials.jsonl"
+        deadline = time.monotonic() + 120
+        while not (records.is_file() and records.read_bytes().count(b"\n") >= 3):
+            assert driver.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    before = open_run(out).records()
+    assert len(before) < 8
+    resumed = subprocess.run(
+        [*NAS, "search", "--resume", str(out)], capture_output=True, text=True, timeout=200, cwd=tmp_path, check=False
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    after = check_consistent(open_run(out))
+    assert after[: len(before)] == before
+    assert sum(record.outcome is Outcome.DONE for record in after) == 8
+    assert "Pareto front" in resumed.stdout
