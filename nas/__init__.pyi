@@ -29,3 +29,5 @@ from nas.settings import default_protocol as default_protocol
 from nas.space import SearchSpace as SearchSpace
 from nas.space_file import list_spaces as list_spaces
 from nas.space_file import load_space as load_space
+
+__all__: list[str]

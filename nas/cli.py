@@ -24,6 +24,9 @@ app = typer.Typer(
 space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
 app.add_typer(space_app, name="space")
 
+# Typer has no public name for the error that unknown flags and missing arguments raise.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -151,6 +154,7 @@ def space_show(
     Example: nas space show lite0 --max-macs 100M
     """
     from nas import show
+    from nas.cost import architecture_cost
     from nas.space_file import load_space
 
     space = load_space(name)
@@ -176,7 +180,7 @@ def space_show(
                 latencies[landmark] = measure_latency(build(architecture, classes), shape, protocol)
     console.print(f"with {classes} classes; {where}\n", highlight=False)
     console.print(show.landmarks_table(space, classes, latencies))
-    ratio = show.median_macs(space, classes) / show.architecture_cost(space.backbone.canonical, classes).macs
+    ratio = show.median_macs(space, classes) / architecture_cost(space.backbone, classes).macs
     console.print(f"\nThe median of 1,000 sampled networks has {ratio:.2f} times the backbone's MACs.", highlight=False)
     budgets = Budgets(max_macs, max_params, max_latency)
     for sentence in show.budget_sentences(space, classes, budgets, latencies.get("smallest")):
@@ -449,7 +453,7 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         _print_error(str(error))
         code = usage_error
-    except typer.BadParameter.__bases__ as error:  # usage errors of the parser: unknown flags, values that do not fit
+    except _USAGE_ERROR as error:  # usage errors of the parser: unknown flags, values that do not fit
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "nas"
         sentence = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]

@@ -69,8 +69,8 @@ class ImageData:
         digest = hashlib.sha256()
         for part in (self.train, self.validation):
             digest.update(repr(part.images.shape).encode())
-            digest.update(np.ascontiguousarray(part.images))
-            digest.update(np.ascontiguousarray(part.labels))
+            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(np.ascontiguousarray(part.labels).data)
         return digest.hexdigest()[:16]
 
 

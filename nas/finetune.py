@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def finetune(
     """
     device = data.device
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device draws the same
-    model.to(device=device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     count = len(data.train_labels)
     batch_size = min(recipe.batch_size, count)
     steps = max(1, count // batch_size)  # the odd rest of an epoch is left out, another one each time
@@ -148,7 +148,7 @@ class Bursts:
     def __init__(self, lease: DeviceLease | None, device: torch.device) -> None:
         self._lease = lease
         self._cuda = device.type == "cuda"
-        self._held = nullcontext() if lease is None else None
+        self._held: AbstractContextManager[None] | None = None
         self._until = 0.0
 
     def __enter__(self) -> None:

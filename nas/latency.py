@@ -67,7 +67,7 @@ def measure(
     layout = torch.channels_last if protocol.channels_last else torch.contiguous_format
     folded = copy.deepcopy(module).eval()
     bn_folded = fold_batch_norm(folded)
-    folded = folded.to(device=device, dtype=dtype, memory_format=layout)
+    folded = folded.to(device, dtype).to(memory_format=layout)
     shape = (protocol.batch_size, *input_shape)
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(shape, generator=generator).to(device=device, dtype=dtype, memory_format=layout)

@@ -162,7 +162,7 @@ def median_macs(space: SearchSpace, num_classes: int, samples: int = 1_000) -> f
     """Median multiply-adds of uniformly sampled candidates."""
     rng = random.Random(0)
     drawn = (space.architecture(space.sample(rng)) for _ in range(samples))
-    return statistics.median(architecture_cost(architecture.canonical, num_classes).macs for architecture in drawn)
+    return statistics.median(architecture_cost(architecture, num_classes).macs for architecture in drawn)
 
 
 def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, Latency]) -> Table:
@@ -173,7 +173,7 @@ def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, L
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("architecture", overflow="fold")
     for name, architecture in landmarks(space).items():
-        cost = architecture_cost(architecture.canonical, num_classes)
+        cost = architecture_cost(architecture, num_classes)
         table.add_row(
             name,
             f"{architecture.input_size}",
@@ -192,7 +192,7 @@ def _plain(value: float) -> str:
 
 def budget_sentences(space: SearchSpace, num_classes: int, budgets: Budgets, smallest: Latency | None) -> list[str]:
     """For each budget given, whether the space's smallest network meets it."""
-    cost = architecture_cost(space.smallest.canonical, num_classes)
+    cost = architecture_cost(space.smallest, num_classes)
     sentences = []
     for what, value, limit in (
         ("MACs", cost.macs, budgets.max_macs),

@@ -257,10 +257,12 @@ class SearchSpace(_Section):
     ) -> dict[LayerSpec, tuple[Any, ...]]:
         """Canonical layers that a stage offers on a map of the given shape, each with one spelling of it."""
         shape = LayerShape(in_channels, in_size)
-        return {
-            canonical_layer(LayerSpec(*choice, out_channels, stride), shape, self.padding): choice
-            for choice in itertools.product(*(getattr(stage, key) for key in LAYER_KEYS))
-        }
+        layers = {}
+        for choice in itertools.product(*(getattr(stage, key) for key in LAYER_KEYS)):
+            chosen: dict[str, Any] = dict(zip(LAYER_KEYS, choice, strict=True))
+            layer = LayerSpec(**chosen, out_channels=out_channels, stride=stride)
+            layers[canonical_layer(layer, shape, self.padding)] = choice
+        return layers
 
     # ---------------------------------------------------------------- values to architectures and back
 
@@ -277,9 +279,9 @@ class SearchSpace(_Section):
         layers = []
         for i in range(len(self.stages)):
             for j in range(slot[f"s{i}.depth"]):
-                choice = [slot[f"s{i}.l{j}.{key}"] for key in LAYER_KEYS]
+                choice = {key: slot[f"s{i}.l{j}.{key}"] for key in LAYER_KEYS}
                 stride = slot[f"s{i}.stride"] if j == 0 else 1
-                layers.append(LayerSpec(*choice, slot[f"s{i}.out_channels"], stride))
+                layers.append(LayerSpec(**choice, out_channels=slot[f"s{i}.out_channels"], stride=stride))
         stem = StemSpec(slot["stem.kernel_size"], slot["stem.stride"], slot["stem.out_channels"])
         return Architecture(
             input_channels=self.input.channels,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
 from conftest import RunFactory
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from nas.cost import architecture_cost
@@ -32,7 +34,7 @@ TINY = SearchSpace.model_validate(
 )
 
 
-def settings(space: SearchSpace = DIGITS, **changes: object) -> SearchSettings:
+def settings(space: SearchSpace = DIGITS, **changes: Any) -> SearchSettings:
     return replace(SearchSettings(space=space, data="digits", sampler="random"), **changes)
 
 
@@ -55,7 +57,7 @@ def finish_all(broker: Broker) -> None:
 
 
 def study_of(run: RunDirectory) -> optuna.Study:
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run.study_path)))
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(run.study_path)))
     return optuna.load_study(storage=storage, study_name="nas")
 
 
@@ -191,7 +193,7 @@ def test_same_seed_and_outcomes_give_the_same_proposals_also_after_a_restart(mak
     for name, restart in (("whole", False), ("restarted", True)):
         run = make_run(settings(trials=16, seed=5, sampler="tpe"), name)
         broker = Broker(run)
-        digests = []
+        digests: list[str] = []
         while not broker.finished:
             if restart and len(digests) == 7:
                 broker = Broker(open_run(run.path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,29 +97,39 @@ def test_real_photographs(tmp_path: Path) -> None:
     assert 30 < data.train.images.mean() < 220
 
 
+def _one_class(root: Path) -> None:
+    write_images(root / "only", 4)
+
+
+def _empty_class(root: Path) -> None:
+    write_images(root / "a", 4)
+    (root / "b").mkdir()
+
+
+def _one_image(root: Path) -> None:
+    write_images(root / "a", 4)
+    write_images(root / "b", 1)
+
+
+def _not_an_image(root: Path) -> None:
+    _empty_class(root)
+    (root / "b" / "x.png").write_bytes(b"\x89PNG not an image")
+
+
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("make", "message"),
     [
-        (lambda root: root.mkdir(), "at least two; found none"),
-        (lambda root: write_images(root / "only", 4), "found only 'only'"),
-        (lambda root: [write_images(root / "a", 4), (root / "b").mkdir()], "b: no images"),
-        (lambda root: [write_images(root / "a", 4), write_images(root / "b", 1)], "too few images"),
-        (
-            lambda root: [
-                write_images(root / "a", 4),
-                (root / "b").mkdir(),
-                (root / "b" / "x.png").write_bytes(b"\x89PNG not an image"),
-            ],
-            "x.png: not a readable image",
-        ),
+        (Path.mkdir, "at least two; found none"),
+        (_one_class, "found only 'only'"),
+        (_empty_class, "b: no images"),
+        (_one_image, "too few images"),
+        (_not_an_image, "x.png: not a readable image"),
     ],
 )
-def test_bad_folders(tmp_path: Path, build: object, message: str) -> None:
-    root = tmp_path / "data"
-    assert callable(build)
-    build(root)
+def test_bad_folders(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    make(tmp_path / "data")
     with pytest.raises(InputError, match=message):
-        load_data(root)
+        load_data(tmp_path / "data")
 
 
 def test_unknown_names_and_channels() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 from nas.evaluate import evaluate_candidate
 from nas.export import export_candidate
@@ -72,7 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 def check_consistent(run: RunDirectory) -> list[TrialRecord]:
     """No trial stuck, every record told as the table of outcomes says, no candidate trained twice."""
     records = run.records()
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run.study_path)))
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(run.study_path)))
     trials = optuna.load_study(storage=storage, study_name="nas").trials
     assert not [trial.number for trial in trials if trial.state is optuna.trial.TrialState.RUNNING]
     for record in records:

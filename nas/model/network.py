@@ -22,7 +22,7 @@ class Plan:
     stem: dict[str, Any]
     blocks: tuple[dict[str, Any], ...]
     head: dict[str, Any] | None
-    classifier: dict[str, int]
+    classifier: dict[str, Any]
 
 
 def plan(architecture: Architecture, num_classes: int) -> Plan:

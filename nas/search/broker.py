@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
@@ -72,10 +73,10 @@ class Broker:
         self.answers = known_digests(self.records)
         self.running: dict[str, Candidate] = {}
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
-        self._distributions = {
+        self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(choices) for name, choices in self._space.parameters.items()
         }
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(run.study_path)))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(run.study_path)))
         self.study = optuna.create_study(
             storage=storage,
             study_name=STUDY_NAME,
