@@ -295,6 +295,13 @@ def _end_of_search(run: Any) -> None:
             f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
         )
         raise typer.Exit(1)
+    trained = sum(record.outcome.counts for record in records)
+    if trained < run.settings.trials:
+        console.print(
+            f"{trained} of {run.settings.trials} candidates trained; to go on: nas search --resume {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
     reference = reference_point(records, objectives)
     volume = hypervolume(records, objectives, reference)
     if reference and volume is not None:
@@ -460,7 +467,7 @@ def main(arguments: list[str] | None = None) -> None:
         _print_error(f"{sentence} (see `{command} --help`)")
         code = usage_error
     except (KeyboardInterrupt, typer.Abort):
-        _print_error("interrupted")
+        _print_error("interrupted; a search goes on with `nas search --resume DIR`")
         code = 130
     sys.exit(code or 0)
 

@@ -136,17 +136,37 @@ def test_killed_workers_cost_no_candidate(tmp_path: Path) -> None:
     assert "its worker died: " in (lost[0].evaluation.reason or "")
 
 
+def test_an_interrupted_search_finishes_what_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with (tmp_path / "log").open("w") as log:
+        command = [*NAS, "search", "--trials", "50", "--epochs", "1", "--out", str(out)]
+        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
+        wait_for_records(driver, out, 2, tmp_path / "log")
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(timeout=120) == 0
+    said = (tmp_path / "log").read_text()
+    assert f"to go on: nas search --resume {out}" in said.replace("\n", "")
+    records = check_consistent(open_run(out))
+    assert {record.outcome for record in records} == {Outcome.DONE}
+    assert 2 <= len(records) < 50
+    assert (out / "report.html").is_file()
+
+
+def wait_for_records(driver: subprocess.Popen[bytes], out: Path, count: int, log: Path) -> None:
+    records = out / "trials.jsonl"
+    deadline = time.monotonic() + 120
+    while not (records.is_file() and records.read_bytes().count(b"\n") >= count):
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [*NAS, "search", "--trials", "8", "--epochs", "1", "--out", str(out)]
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
-        records = out / "trials.jsonl"
-        deadline = time.monotonic() + 120
-        while not (records.is_file() and records.read_bytes().count(b"\n") >= 3):
-            assert driver.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_records(driver, out, 3, tmp_path / "log")
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     before = open_run(out).records()

@@ -183,7 +183,9 @@ class Broker:
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
         """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""
         self.running.pop(candidate.digest, None)
-        values = objective_values(evaluation, self.settings.objectives)
+        values: dict[str, float] = {}
+        if evaluation.outcome in (Outcome.DONE, Outcome.REJECTED):
+            values = objective_values(evaluation, self.settings.objectives)
         if evaluation.outcome is Outcome.REJECTED:
             values["accuracy"] = 0.0  # never trained: the worst there is, and samplers mask it by the constraint
         record = self._record(candidate, evaluation, values)

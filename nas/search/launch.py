@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +33,8 @@ from nas.run import (
 from nas.search.broker import Broker, Candidate
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
+
+logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -165,11 +171,35 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> RunDirecto
     progress.begin(broker)
     broker.on_record = progress.record
     try:
-        run_candidates(broker, data.without_test(), progress.epoch)
+        with _gentle_signals(broker):
+            run_candidates(broker, data.without_test(), progress.epoch)
     finally:
         progress.end()
         write_report(run)
     return run
+
+
+@contextmanager
+def _gentle_signals(broker: Broker) -> Iterator[None]:
+    """The first SIGINT or SIGTERM lets what runs finish and starts nothing more; the next one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: object) -> None:
+        broker.stop(f"stopped by {signal.Signals(number).name}")
+        logger.warning("stopping when what runs has finished; once more to stop at once")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _provenance(settings: SearchSettings, data: ImageData) -> Provenance:
