@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from dataclasses import asdict
@@ -99,7 +98,6 @@ def _root(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
     """Hardware-aware neural architecture search: accuracy against measured latency."""
-    logging.basicConfig(level=logging.WARNING, format="nas: %(message)s")
     if version:
         from importlib import metadata
 
@@ -332,7 +330,7 @@ def evaluate(
 ) -> None:
     """Evaluate one candidate in this process, without Ray: cost, latency, brief fine-tune, score.
 
-    Example: nas evaluate r8-c16k3-k3e2s16-k5d2e4f32/2-h64 --space digits
+    Example: nas evaluate r8-c8k3-k3e2s16-k5d2e4f32/2-h32 --space digits
     """
     import json
 

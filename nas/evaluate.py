@@ -64,8 +64,9 @@ def evaluate_steps(
         side = architecture.input_size
         shape = (architecture.input_channels, side, side)
         lease = lease_for(settings.protocol.device)
-        network = build(architecture, len(data.data.classes), seed)
-        cost = module_cost(network, shape)
+        with lease_for("cpu").shared():
+            network = build(architecture, len(data.data.classes), seed)
+            cost = module_cost(network, shape)
         latency = measure(network, shape, settings.protocol, lease)
         violation, reason = budget_violation(settings.budgets, cost, latency)
         if violation > 0:

@@ -105,7 +105,7 @@ class LiveProgress(_Tracker):
         failed = sum(record.outcome is Outcome.FAILED for record in records)
         head = Table.grid(padding=(0, 2))
         head.add_row(
-            ProgressBar(total=total, completed=trained, width=30),
+            ProgressBar(total=total, completed=trained, width=16),
             f"{trained}/{total} trained, {len(running)} running, {failed} failed",
             self._volume(),
             self._left(),

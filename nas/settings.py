@@ -77,11 +77,11 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a trial takes and how many run at once."""
+    """What a trial takes and how many run at once; on a GPU 0 is a whole one, and 0 at once is as many as fit."""
 
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
-    max_concurrent: int = 1
+    max_concurrent: int = 0
 
 
 @dataclass(frozen=True)

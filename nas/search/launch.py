@@ -101,12 +101,8 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     return SearchPlan(settings, data, out, address)
 
 
-def default_resources(device: str, cpus: float, gpus: float, given: Resources | None = None) -> Resources:
-    """Resources of a trial on hardware with so many CPU cores and GPUs: one core, or one whole GPU.
-
-    A `max_concurrent` of 0 in `given` means as many as fit.
-    """
-    given = given or Resources(max_concurrent=0)
+def fitted_resources(given: Resources, device: str, cpus: float, gpus: float) -> Resources:
+    """`given` with its zeros replaced, on hardware with so many CPU cores and GPUs; raises `InputError` if none fits."""
     per_trial = replace(given, gpus_per_trial=(given.gpus_per_trial or 1.0) if device != "cpu" else 0.0)
     fit = int(cpus // per_trial.cpus_per_trial)
     if per_trial.gpus_per_trial:
@@ -120,10 +116,11 @@ def default_resources(device: str, cpus: float, gpus: float, given: Resources | 
 def run_search(plan: SearchPlan, progress: Progress | None = None) -> RunDirectory:
     """Run a planned search to its end, write its report, and return its run directory.
 
-    A `max_concurrent` of 0 in the settings is replaced by what the hardware allows.
+    Zeros in the settings' resources are replaced by what the hardware allows. Ray is started when it does not run
+    yet, and keeps running until this process ends, for the next search.
     """
     cpus, gpus = _start_ray(plan.address, plan.settings.device)
-    resources = default_resources(plan.settings.device, cpus, gpus, plan.settings.resources)
+    resources = fitted_resources(plan.settings.resources, plan.settings.device, cpus, gpus)
     settings = replace(plan.settings, resources=resources)
     run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data))
     return _drive(run, plan.data, progress or Silent())
@@ -231,7 +228,7 @@ class Estimate:
 
 
 def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = time.perf_counter) -> Estimate:
-    """A forecast from timing a few training steps and the validation of the space's middle network here.
+    """A forecast from timing a few training steps and the validation of the space's backbone here.
 
     Latency is measured one candidate at a time, training runs `concurrent` at a time.
     """
@@ -242,7 +239,7 @@ def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = tim
 
     settings = plan.settings
     recipe, protocol = settings.evaluation.recipe, settings.evaluation.protocol
-    architecture = settings.space.middle
+    architecture = settings.space.backbone
     network = build(architecture, len(plan.data.classes))
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(settings.resources.cpus_per_trial)))
@@ -268,6 +265,6 @@ def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = tim
     parameters = sum(tensor.numel() for tensor in network.state_dict().values())
     kept = min(settings.trials, 20)
     return Estimate(
-        seconds=15 + settings.trials * max(trial_s / max(concurrent, 1), latency_s),
+        seconds=20 + settings.trials * max(trial_s / max(concurrent, 1), latency_s),
         disk_bytes=5_000_000 + settings.trials * 15_000 + kept * 4 * parameters,
     )
