@@ -15,8 +15,9 @@ import pytest
 import torch
 from conftest import RunFactory
 
-from nas.cli import main, parse_count, parse_duration, parse_milliseconds
+from nas.cli import main
 from nas.model import build
+from nas.options import parse_count, parse_duration, parse_milliseconds
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.run import RunDirectory
 from nas.settings import LatencyProtocol
@@ -95,6 +96,13 @@ BAD = {
     "bad count": (["search", "--max-macs", "0"], "300M"),
     "zero epochs": (["search", "--epochs", "0"], "--epochs"),
     "ray client": (["search", "--address", "ray://head:10001"], "ray job submit"),
+    "no cluster": (["search", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+    "no port": (["search", "--address", "head"], "no Ray cluster answers at head"),
+    "flag beside resume": (
+        ["search", "--resume", "nowhere", "--epochs", "3"],
+        "--epochs cannot be given with --resume",
+    ),
+    "space beside resume": (["search", "digits", "--resume", "nowhere"], "SPACE cannot be given with --resume"),
     "resume nothing": (["search", "--resume", "nowhere"], "not a run directory"),
     "unknown architecture": (["evaluate", "r8-c16"], "not of the form"),
     "architecture not in the space": (["evaluate", "r8-c16k3-k3e3s16-h64"], "not in the space digits"),

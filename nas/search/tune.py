@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -28,12 +29,14 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray import tune
+from ray._private.utils import read_ray_address
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from nas.architecture import Architecture
 from nas.data import ImageData
 from nas.device_lease import lease_for
+from nas.errors import InputError
 from nas.record import EpochMetrics, Evaluation
 from nas.run import RunDirectory
 from nas.search.broker import Broker, Candidate
@@ -186,7 +189,12 @@ def start_ray(address: str | None, device: str) -> None:
     if ray.is_initialized():
         return
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        _check_reachable(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"--address {address}: no Ray cluster answers there ({reason})") from error
         return
     # Workers inherit the environment, so that they find what the driver can import (a metric of the user's own).
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
@@ -196,6 +204,18 @@ def start_ray(address: str | None, device: str) -> None:
         logging_level=logging.ERROR,
         num_gpus=0 if device == "cpu" else None,
     )
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `InputError` when nothing listens at the address; Ray itself would try for two minutes."""
+    found = os.environ.get("RAY_ADDRESS") or read_ray_address() if address == "auto" else address
+    if not found:
+        raise InputError("--address auto: no Ray cluster runs on this machine; start one with `ray start --head`")
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--address {address}: no Ray cluster answers at {found} ({error})") from error
 
 
 def cluster_capacity() -> tuple[float, float]:
@@ -235,6 +255,7 @@ def run_candidates(
             broker.lose(candidate, "Ray Tune ended while it ran")
         if broker.finished:
             return
+    raise RuntimeError(f"Ray Tune ended {_MAX_RESTARTS + 1} times before the search was over")
 
 
 def _fit(trainable: Any, searcher: BrokerSearcher, scheduler: ReasonKeeper, scratch: Path) -> None:

@@ -1,0 +1,61 @@
+"""Arguments and options that several commands share, and the units that their values may carry."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `30m`, `2h` or plain seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is not a duration: write 90s, 30m or 2h")
+    return float(match[1]) * {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def parse_milliseconds(text: str) -> float:
+    """`2.5ms`, `800us` or plain milliseconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is not a latency: write 2.5ms or 800us")
+    return float(match[1]) * {None: 1, "us": 1e-3, "ms": 1, "s": 1e3}[match[2]]
+
+
+def parse_count(text: str) -> int:
+    """`300M`, `1.5G`, `20k` or a plain number."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG])?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is not a count: write 300M, 20k or a plain number")
+    return int(float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+
+
+Space = Annotated[
+    str, typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file.")
+]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of a search.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="NAME_OR_PATH", help="A data set by name, or a folder of images. [the space's own]"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of the split in training, validation and test part.")]
+Metric = Annotated[
+    str, typer.Option(help="accuracy, macro_f1, balanced_accuracy, or module:function(labels, predictions).")
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs of the brief fine-tune.")]
+BatchSize = Annotated[int, typer.Option(min=2, help="Images a training step.")]
+LearningRate = Annotated[float, typer.Option(min=1e-8, help="Peak of the one-cycle schedule.")]
+MaxLatency = Annotated[
+    float | None, typer.Option(parser=parse_milliseconds, metavar="MS", help="Hard latency budget, e.g. 2.5ms.")
+]
+MaxMacs = Annotated[
+    int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of MACs, e.g. 300M.")
+]
+MaxParams = Annotated[
+    int | None, typer.Option(parser=parse_count, metavar="COUNT", help="Hard budget of parameters, e.g. 5M.")
+]
