@@ -110,6 +110,23 @@ def test_a_repeat_of_a_running_candidate_waits_for_its_outcome(make_run: RunFact
     assert not [trial for trial in study_of(run).trials if trial.state is TrialState.RUNNING]
 
 
+def test_waiting_for_the_last_candidates_of_a_space_asks_no_repeats(make_run: RunFactory) -> None:
+    run = make_run(settings(TINY, trials=100))
+    broker = Broker(run)
+    running = list(iter(broker.ask, None))
+    asked = len(study_of(run).trials)
+    assert [broker.ask() for _ in range(50)] == [None] * 50
+    assert len(study_of(run).trials) == asked
+    broker.lose(running[0], "its worker died")
+    again = broker.ask()
+    assert again is not None
+    assert again.digest == running[0].digest
+    for candidate in [again, *running[1:]]:
+        broker.finish(candidate, answer(candidate))
+    assert broker.ask() is None
+    assert broker.stop_reason == "the space has nothing new"
+
+
 def test_failed_candidates_are_recorded_bounded_and_not_tried_again(make_run: RunFactory) -> None:
     run = make_run(settings(trials=50, max_failures=3))
     broker = Broker(run)

@@ -72,6 +72,7 @@ class Broker:
         self.records = run.records()
         self.answers = known_digests(self.records)
         self.running: dict[str, Candidate] = {}
+        self._exhausted = False  # every network is answered or running; a lost one may be asked for again
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(choices) for name, choices in self._space.parameters.items()
@@ -136,15 +137,16 @@ class Broker:
 
         Repeats met on the way are answered from the records.
         """
+        if self._exhausted and not self.running:
+            self.stop("the space has nothing new")
         repeats = 0
-        while self.stop_reason is None and self.trained + len(self.running) < self.settings.trials:
+        while not self._exhausted and self.stop_reason is None and self.trained + len(self.running) < self.settings.trials:
             if repeats >= MAX_REPEATS and not self._enqueue_unseen():
-                if not self.running:
-                    self.stop("the space has nothing new")
-                return None
+                self._exhausted = True
+                return self.ask()
             candidate = self._ask_study()
             if candidate.digest in self.answers:
-                self._answer_repeat(candidate)
+                self._answer_repeat(candidate, self.answers[candidate.digest])
             elif candidate.digest in self.running:
                 self._waiting.setdefault(candidate.digest, []).append(candidate)
             else:
@@ -190,7 +192,7 @@ class Broker:
             values["accuracy"] = 0.0  # never trained: the worst there is, and samplers mask it by the constraint
         record = self._record(candidate, evaluation, values)
         for repeat in self._waiting.pop(candidate.digest, []):
-            self._answer_repeat(repeat)
+            self._answer_repeat(repeat, record)
         self.run.prune_weights({r.digest for r in pareto_front(self.records, self.settings.objectives)})
         return record
 
@@ -199,23 +201,23 @@ class Broker:
         self.running.pop(candidate.digest, None)
         record = self._record(candidate, Evaluation(Outcome.LOST, reason=reason), {})
         for repeat in self._waiting.pop(candidate.digest, []):
-            self._record(repeat, Evaluation(Outcome.LOST, reason="repeat of a lost trial"), {})
+            self._answer_repeat(repeat, record)
         self._queue_again(candidate.number, candidate.parameters)
         return record
 
     def _queue_again(self, number: int, parameters: dict[str, Choice]) -> None:
         retries = self.study.get_trials(deepcopy=False)[number].user_attrs.get(_RETRIES, 0)
         if retries < MAX_LOSSES:
+            self._exhausted = False
             self.study.enqueue_trial(dict(parameters), user_attrs={_RETRIES: retries + 1})
         else:
             logger.warning("trial %d: lost %d times, not tried again", number, retries + 1)
 
-    def _answer_repeat(self, candidate: Candidate) -> None:
-        original = self.answers[candidate.digest]
+    def _answer_repeat(self, candidate: Candidate, original: TrialRecord) -> None:
         evaluation = replace(
             original.evaluation,
             outcome=Outcome.REPEAT,
-            reason=f"the same network as trial {original.number}",
+            reason=f"the same network as trial {original.number} ({original.outcome})",
             history=(),
             seconds=0.0,
         )
