@@ -153,10 +153,10 @@ def search(
     context: typer.Context,
     space: Annotated[
         str,
-        typer.Argument(metavar="[SPACE]", help="A space by name (see nas space list) or the path of its YAML file."),
+        typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file."),
     ] = "digits",
     data: Data = None,
-    trials: Annotated[int | None, typer.Option(help="Distinct candidates to train. [30]")] = None,
+    trials: Annotated[int | None, typer.Option(help="Distinct candidates to train; by default 30.")] = None,
     objectives: Annotated[
         str, typer.Option(help="accuracy and one or more of latency, macs, params.")
     ] = "accuracy,latency",
@@ -166,7 +166,9 @@ def search(
         typer.Option(parser=parse_duration, metavar="TIME", help="Start nothing after this time, e.g. 30m."),
     ] = None,
     metric: Metric = "accuracy",
-    out: Annotated[Path | None, typer.Option(help="The run directory to make. [results/SPACE-DATE-TIME]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run directory to make; by default results/SPACE-DATE-TIME.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with this run instead; --trials may raise its budget.")
     ] = None,

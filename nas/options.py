@@ -39,7 +39,9 @@ Space = Annotated[
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of a search.")]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="NAME_OR_PATH", help="A data set by name, or a folder of images. [the space's own]"),
+    typer.Option(
+        "--data", metavar="NAME_OR_PATH", help="A data set by name, or a folder of images; by default the space's own."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]

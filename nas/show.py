@@ -165,13 +165,15 @@ def median_macs(space: SearchSpace, num_classes: int, samples: int = 1_000) -> f
     return statistics.median(architecture_cost(architecture, num_classes).macs for architecture in drawn)
 
 
-def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, Latency]) -> Table:
-    """Cost of the landmarks; latency where it was measured."""
+def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, Latency]) -> Group:
+    """Cost of the landmarks, latency where it was measured; then their architectures, which fit no column."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("network", no_wrap=True)
     for column in ("input", "MACs", "params", "latency ms (p10-p90)", "receptive field"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("architecture", overflow="fold")
+    networks = Table(box=None, pad_edge=False, show_header=False)
+    networks.add_column(no_wrap=True)
+    networks.add_column(overflow="fold", style="dim")
     for name, architecture in landmarks(space).items():
         cost = architecture_cost(architecture, num_classes)
         table.add_row(
@@ -181,9 +183,9 @@ def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, L
             OBJECTIVES["params"].show(cost.params),
             latency_text(latencies[name]) if name in latencies else "-",
             f"{architecture.canonical.receptive_field}",
-            str(architecture.canonical),
         )
-    return table
+        networks.add_row(name, str(architecture.canonical))
+    return Group(table, "", networks)
 
 
 def _plain(value: float) -> str:

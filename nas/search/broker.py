@@ -140,7 +140,9 @@ class Broker:
         if self._exhausted and not self.running:
             self.stop("the space has nothing new")
         repeats = 0
-        while not self._exhausted and self.stop_reason is None and self.trained + len(self.running) < self.settings.trials:
+        while (
+            not self._exhausted and self.stop_reason is None and self.trained + len(self.running) < self.settings.trials
+        ):
             if repeats >= MAX_REPEATS and not self._enqueue_unseen():
                 self._exhausted = True
                 return self.ask()
