@@ -17,6 +17,7 @@ from nas.options import (
     Device,
     Directory,
     Epochs,
+    Init,
     LearningRate,
     MaxLatency,
     MaxMacs,
@@ -25,9 +26,19 @@ from nas.options import (
     Seed,
     Space,
     SplitSeed,
+    absolute_init,
     parse_duration,
 )
-from nas.settings import Budgets, EvaluationSettings, Recipe, Resources, SamplerName, SearchSettings, default_protocol
+from nas.settings import (
+    SCRATCH,
+    Budgets,
+    EvaluationSettings,
+    Recipe,
+    Resources,
+    SamplerName,
+    SearchSettings,
+    default_protocol,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -172,6 +183,7 @@ def search(
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with this run instead; --trials may raise its budget.")
     ] = None,
+    init: Init = SCRATCH,
     device: Device = "auto",
     address: Annotated[
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
@@ -221,6 +233,7 @@ def search(
             budgets=Budgets(max_macs, max_params, max_latency),
             metric=metric,
             seed=seed,
+            init=absolute_init(init),
         ),
         trials=30 if trials is None else trials,
         time_budget_s=time_budget,
@@ -296,6 +309,7 @@ def evaluate(
     data: Data = None,
     metric: Metric = "accuracy",
     seed: Seed = 0,
+    init: Init = SCRATCH,
     device: Device = "auto",
     epochs: Epochs = Recipe.epochs,
     batch_size: BatchSize = Recipe.batch_size,
@@ -309,11 +323,11 @@ def evaluate(
     """
     import json
 
-    from nas.data import load_data
     from nas.device import resolve_device
     from nas.evaluate import evaluate_candidate
     from nas.metrics import load_metric
     from nas.record import Outcome
+    from nas.search.launch import load_images
     from nas.show import latency_text
     from nas.space_file import load_space
 
@@ -323,14 +337,14 @@ def evaluate(
     load_metric(metric)
     if data is None and loaded.data is None:
         raise InputError(f"space {loaded.name} has no data set of its own: give --data NAME_OR_PATH")
-    images = load_data(
-        data or loaded.data or "", channels=loaded.input.channels, size=max(loaded.input.size), split_seed=split_seed
-    )
+    init = absolute_init(init)
+    images = load_images(loaded, data or loaded.data or "", split_seed, init)
     settings = EvaluationSettings(
         recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
         protocol=default_protocol(resolve_device(device)),
         metric=metric,
         seed=seed,
+        init=init,
     )
     evaluation = evaluate_candidate(architecture, images.without_test(), settings).evaluation
     if as_json:
@@ -351,6 +365,8 @@ def evaluate(
                 f"spread {100 * measured.spread:.1f} %",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
+        if evaluation.fresh:
+            console.print(f"not inherited: {', '.join(evaluation.fresh)}", highlight=False, soft_wrap=True)
         for epoch in evaluation.history:
             console.print(
                 f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  validation loss {epoch.validation_loss:.4f}  "

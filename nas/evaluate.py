@@ -7,9 +7,11 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.backbones import load_backbone
 from nas.cost import module_cost
 from nas.data import ImageData
 from nas.device_lease import lease_for
@@ -19,7 +21,8 @@ from nas.latency import measure
 from nas.metrics import load_metric
 from nas.model import build
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
-from nas.settings import Budgets, EvaluationSettings, derive_seed
+from nas.settings import SCRATCH, Budgets, EvaluationSettings, derive_seed
+from nas.weights import inherit, recalibrate
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def evaluate_steps(
 ) -> Generator[EpochMetrics, None, Evaluated]:
     """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
 
-    Cheap first: static cost, then latency, and a candidate over a hard budget is rejected before any training.
+    Cheap first: static cost, then latency, and a candidate over a hard budget is rejected before it inherits weights
+    and trains.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised.
     """
@@ -44,6 +48,7 @@ def evaluate_steps(
     latency: Latency | None = None
     history: list[EpochMetrics] = []
     network: nn.Module | None = None
+    fresh: tuple[str, ...] = ()
 
     def result(outcome: Outcome, reason: str | None = None, violation: float = 0.0) -> Evaluated:
         evaluation = Evaluation(
@@ -52,6 +57,7 @@ def evaluate_steps(
             cost=cost,
             latency=latency,
             history=tuple(history),
+            fresh=fresh,
             violation=violation,
             seconds=time.perf_counter() - start,
             worker=socket.gethostname(),
@@ -71,6 +77,8 @@ def evaluate_steps(
         violation, reason = budget_violation(settings.budgets, cost, latency)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
+        if settings.init != SCRATCH:
+            fresh = _inherit(network, architecture, data, settings, seed)
         for epoch in finetune(network, data, side, settings.recipe, metric, seed=seed, lease=lease):
             history.append(epoch)
             yield epoch
@@ -81,6 +89,22 @@ def evaluate_steps(
     except Exception as error:
         return result(Outcome.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
     return result(Outcome.DONE)
+
+
+def _inherit(
+    network: nn.Module, architecture: Architecture, data: DeviceData, settings: EvaluationSettings, seed: int
+) -> tuple[str, ...]:
+    """Load inherited weights into the network, recalibrate batch norm where they differ; the parts left fresh."""
+    with lease_for("cpu").shared():
+        inheritance = inherit(load_backbone(settings.init), architecture, len(data.data.classes), seed)
+        network.load_state_dict(inheritance.state)
+    network.to(data.device).to(memory_format=torch.channels_last)
+    if inheritance.changed:
+        with lease_for(settings.protocol.device).shared():
+            recalibrate(network, data.calibration_batches(architecture.input_size))
+            if data.device.type == "cuda":
+                torch.cuda.synchronize()
+    return inheritance.fresh
 
 
 def evaluate_candidate(architecture: Architecture, data: ImageData, settings: EvaluationSettings) -> Evaluated:

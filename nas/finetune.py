@@ -22,6 +22,7 @@ from nas.settings import Recipe
 
 BURST_S = 0.05
 """Seconds of work under one shared lease: the longest that a measurement waits for a trainer."""
+CALIBRATION_IMAGES = 512
 
 
 class DeviceData:
@@ -41,6 +42,12 @@ class DeviceData:
             torch.from_numpy(part.images.copy()).to(self.device),
             torch.from_numpy(part.labels.copy()).to(self.device),
         )
+
+    def calibration_batches(self, side: int) -> Iterator[torch.Tensor]:
+        """A fixed, mixed subset of the training part for batch norm statistics: `CALIBRATION_IMAGES` at most."""
+        order = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(0))
+        for batch in order[:CALIBRATION_IMAGES].split(128):
+            yield self.prepare(self.train_images[batch.to(self.device)], side)
 
     def prepare(self, images: torch.Tensor, side: int) -> torch.Tensor:
         """uint8 (N, C, H, W) to normalised float32 (N, C, side, side) in channels_last."""

@@ -33,6 +33,11 @@ def parse_count(text: str) -> int:
     return int(float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
 
 
+def absolute_init(init: str) -> str:
+    """A folder of weights by its absolute path, since workers have another working directory; a name as it is."""
+    return str(Path(init).resolve()) if Path(init).is_dir() else init
+
+
 Space = Annotated[
     str, typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file.")
 ]
@@ -48,6 +53,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but th
 SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of the split in training, validation and test part.")]
 Metric = Annotated[
     str, typer.Option(help="accuracy, macro_f1, balanced_accuracy, or module:function(labels, predictions).")
+]
+Init = Annotated[
+    str,
+    typer.Option(help="Initial weights: scratch, efficientnet_lite0, mobilenet_v2, or a folder that nas export made."),
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Epochs of the brief fine-tune.")]
 BatchSize = Annotated[int, typer.Option(min=2, help="Images a training step.")]

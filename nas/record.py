@@ -73,6 +73,7 @@ class EpochMetrics:
 class Evaluation:
     """What evaluating one candidate gave; fields are None or empty where it ended before them.
 
+    `fresh` names the parts of the network that could not inherit weights, where weights were inherited at all.
     `violation` is by how much the worst hard budget is exceeded, as a share of it (0.1 is 10 % over).
     """
 
@@ -84,6 +85,7 @@ class Evaluation:
     violation: float = 0.0
     seconds: float = 0.0
     worker: str = ""
+    fresh: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ Mode = Literal["eager", "cudagraph"]
 SamplerName = Literal["tpe", "nsga2", "gp", "random"]
 
 
+SCRATCH = "scratch"
+"""Initial weights: random ones, for each candidate its own."""
+
+
 @dataclass(frozen=True)
 class LatencyProtocol:
     """How latency is measured.
@@ -66,13 +70,14 @@ class Budgets:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """All that decides how one candidate is evaluated."""
+    """All that decides how one candidate is evaluated; `init` is `scratch` or the weights to inherit from."""
 
     recipe: Recipe = field(default_factory=Recipe)
     protocol: LatencyProtocol = field(default_factory=LatencyProtocol)
     budgets: Budgets = field(default_factory=Budgets)
     metric: str = "accuracy"
     seed: int = 0
+    init: str = SCRATCH
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ BAD = {
     "objective twice": (["search", "--objectives", "accuracy,latency,latency"], "twice"),
     "unknown metric": (["search", "--metric", "f2"], "accuracy, macro_f1, balanced_accuracy"),
     "metric without module": (["search", "--metric", "nowhere:f"], "nowhere"),
+    "unknown weights": (["search", "--init", "resnet50"], "scratch, efficientnet_lite0, mobilenet_v2"),
+    "weights that do not fit": (["search", "--init", "efficientnet_lite0"], "fit no layer of the space digits"),
     "unknown device": (["search", "--device", "tpu"], "auto, cpu, cuda"),
     "unknown sampler": (["search", "--sampler", "magic"], "'tpe', 'nsga2'"),
     "bad duration": (["search", "--time-budget", "soon"], "30m"),

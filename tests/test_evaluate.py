@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import RunFactory
 from torch import nn
 
 import nas.evaluate
+from nas.backbones import normalised_for
 from nas.data import ImageData, load_data
 from nas.device_lease import DeviceLease
 from nas.errors import CandidateError, InputError
 from nas.evaluate import evaluate_candidate
+from nas.export import export_candidate
 from nas.finetune import DeviceData, finetune, predict
 from nas.metrics import load_metric, score
 from nas.model import build
-from nas.record import Outcome
+from nas.record import Outcome, TrialRecord
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, Recipe
 from nas.space_file import load_space
 
@@ -132,6 +136,34 @@ def test_metrics_by_hand() -> None:
     for name in ("nope", "no_module_of_that_name:f", "math:nope", "math:pi"):
         with pytest.raises(InputError):
             load_metric(name)
+
+
+def test_inherited_weights_start_well_and_what_is_fresh_is_recorded(
+    digits: ImageData, make_run: RunFactory, tmp_path: Path
+) -> None:
+    deep = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, recipe=Recipe(epochs=8)))
+    assert deep.network is not None
+    run = make_run()
+    run.save_weights(SPACE.backbone.digest, deep.network.state_dict())
+    record = TrialRecord(
+        0,
+        SPACE.backbone.digest,
+        str(SPACE.backbone),
+        SPACE.backbone,
+        {},
+        deep.evaluation,
+        {"accuracy": 1.0, "latency": 1.0},
+    )
+    folder = export_candidate(run, record, tmp_path / "model")
+    inheriting = replace(SETTINGS, recipe=Recipe(epochs=1, learning_rate=1e-3), init=str(folder))
+    data = normalised_for(digits, str(folder))
+    narrow = replace(SPACE.backbone, layers=tuple(replace(layer, expansion=2) for layer in SPACE.backbone.layers))
+    inherited = evaluate_candidate(narrow, data, inheriting).evaluation
+    scratch = evaluate_candidate(narrow, digits, replace(inheriting, init="scratch")).evaluation
+    assert inherited.fresh == ()
+    assert inherited.history[-1].score > scratch.history[-1].score + 0.2
+    wider = replace(SPACE.backbone, head_channels=0)
+    assert evaluate_candidate(wider, data, inheriting).evaluation.fresh == ("classifier",)
 
 
 def test_training_holds_the_lease_in_bursts_and_leaves_it_free(

@@ -16,6 +16,7 @@ import torch
 from conftest import RunFactory
 
 import nas.export
+from nas.backbones import load_backbone
 from nas.errors import InputError
 from nas.export import export_candidate
 from nas.model import build
@@ -24,6 +25,7 @@ from nas.run import RunDirectory
 from nas.settings import SearchSettings
 from nas.space import SearchSpace
 from nas.space_file import load_space
+from nas.weights import inherit
 
 _FRESH = """
 import builtins, json, sys
@@ -113,6 +115,22 @@ def test_exported_folder_works_elsewhere_without_nas(make_run: RunFactory, tmp_p
     assert card["digest"] == record.digest
     assert card["preprocessing"]["input_shape"] == [channels, side, side]
     assert card["measured"]["objectives"] == record.objectives
+
+
+def test_an_exported_folder_is_a_backbone_for_the_next_search(make_run: RunFactory, tmp_path: Path) -> None:
+    run = make_run()
+    record, network = trained_record(run, 8)
+    out = export_candidate(run, record, tmp_path / "out")
+    backbone = load_backbone(str(out))
+    assert (backbone.mean, backbone.std) == ((0.5,), (0.25,))
+    inheritance = inherit(backbone, record.architecture, 10)
+    assert inheritance.fresh == ()
+    counted = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("batches_tracked")}
+    assert all(torch.equal(inheritance.state[name], tensor) for name, tensor in counted.items())
+    (out / "model.json").write_text("{}")
+    load_backbone.cache_clear()
+    with pytest.raises(InputError, match="not a folder that nas export made"):
+        load_backbone(str(out))
 
 
 def test_source_is_of_exactly_this_network_and_imports_torch_alone(make_run: RunFactory, tmp_path: Path) -> None:

