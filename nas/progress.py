@@ -13,10 +13,11 @@ from rich.text import Text
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.record import EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker, Candidate
+from nas.search.launch import Progress
 from nas.show import duration, front_table
 
 
-class _Tracker:
+class _Tracker(Progress):
     """What both displays know of the search."""
 
     def __init__(self, console: Console) -> None:
@@ -39,9 +40,6 @@ class _Tracker:
     def record(self, record: TrialRecord) -> None:
         """A trial ended and is on disk."""
         self.epochs.pop(record.number, None)
-
-    def end(self) -> None:
-        """The search is over."""
 
     def _left(self) -> str:
         """Time left, from the pace so far."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import optuna
 
@@ -38,8 +37,8 @@ from nas.space import SearchSpace
 logger = logging.getLogger(__name__)
 
 
-class Progress(Protocol):
-    """What is told of a running search, on the thread that runs it."""
+class Progress:
+    """Is told of a running search, on the thread that runs it; this one keeps silent."""
 
     def begin(self, broker: Broker) -> None:
         """The search starts (or goes on)."""
@@ -52,22 +51,6 @@ class Progress(Protocol):
 
     def end(self) -> None:
         """The search is over, by whatever cause."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def begin(self, broker: Broker) -> None:
-        """Nothing."""
-
-    def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
-        """Nothing."""
-
-    def record(self, record: TrialRecord) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +117,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> RunDirecto
     resources = fitted_resources(plan.settings.resources, plan.settings.device, cpus, gpus)
     settings = replace(plan.settings, resources=resources)
     run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data))
-    return _drive(run, plan.data, progress or Silent())
+    return _drive(run, plan.data, progress or Progress())
 
 
 def resume_search(
@@ -154,7 +137,7 @@ def resume_search(
     resolve_device(settings.device)
 
     start_ray(address, settings.device)
-    return _drive(run, data, progress or Silent())
+    return _drive(run, data, progress or Progress())
 
 
 def _start_ray(address: str | None, device: str) -> tuple[float, float]:
