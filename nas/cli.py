@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -40,6 +40,9 @@ from nas.settings import (
     default_protocol,
 )
 
+if TYPE_CHECKING:
+    from nas.search import Finished
+
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
@@ -51,6 +54,9 @@ app.add_typer(space_app, name="space")
 
 # Typer has no public name for the error that unknown flags and missing arguments raise.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+_INTERRUPTED = 130
+"""What Typer gives after a KeyboardInterrupt."""
 
 console = Console()
 errors = Console(stderr=True)
@@ -269,25 +275,25 @@ def _refuse_beside_resume(context: typer.Context) -> None:
             raise InputError(f"{flag} cannot be given with --resume, which keeps the run's settings; --trials can")
 
 
-def _end_of_search(run: Any) -> None:
+def _end_of_search(finished: Finished) -> None:
     from nas.front import hypervolume, pareto_front, reference_point
     from nas.show import duration, front_table, outcome_counts
 
+    run = finished.run
     records, objectives = run.records(), run.settings.objectives
-    seconds = max((r.finished for r in records), default=0.0) - min((r.started for r in records), default=0.0)
-    console.print(f"\n{len(records)} trials in {duration(seconds)}: {outcome_counts(records)}", highlight=False)
+    console.print(
+        f"\nEnded after {duration(finished.seconds)}: {finished.reason} ({outcome_counts(records)})",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if finished.resumable:
+        console.print(f"To go on: nas search --resume {run.path}", highlight=False, soft_wrap=True)
     if not pareto_front(records, objectives):
         console.print(
             f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
         )
         raise typer.Exit(1)
-    trained = sum(record.outcome.counts for record in records)
-    if trained < run.settings.trials:
-        console.print(
-            f"{trained} of {run.settings.trials} candidates trained; to go on: nas search --resume {run.path}",
-            highlight=False,
-            soft_wrap=True,
-        )
     reference = reference_point(records, objectives)
     volume = hypervolume(records, objectives, reference)
     if reference and volume is not None:
@@ -455,9 +461,8 @@ def main(arguments: list[str] | None = None) -> None:
         sentence = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
         _print_error(f"{sentence} (see `{command} --help`)")
         code = usage_error
-    except (KeyboardInterrupt, typer.Abort):
-        _print_error("interrupted; a search goes on with `nas search --resume DIR`")
-        code = 130
+    if code == _INTERRUPTED:
+        _print_error("interrupted")
     sys.exit(code or 0)
 
 

@@ -6,6 +6,7 @@ A search is handed training and validation only (`ImageData.without_test`); the 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,10 @@ from sklearn.model_selection import train_test_split
 
 from nas.errors import InputError
 
+logger = logging.getLogger(__name__)
+
+_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Names that the folder of a part may have."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_SHARE = 0.2
 VALIDATION_IMAGES = 2_500
@@ -85,8 +90,8 @@ def load_data(name_or_path: str | Path, *, channels: int = 3, size: int = 32, sp
 
     Images get `channels` channels (1: luminance, 3: RGB). Those of a folder are resized so that the shorter side
     has `size` pixels and cropped at the centre; named sets keep their own size. A folder has either train/, val/
-    and test/ with one folder a class in each (val and test may be missing), or the classes at once; what is
-    missing is split off, stratified, by `split_seed`. Raises `InputError`.
+    (also valid/, validation/) and test/ with one folder a class in each, of which the last two may be missing, or
+    the classes at once; what is missing is split off, stratified, by `split_seed`. Raises `InputError`.
     """
     if channels not in (1, 3):
         raise InputError(f"a search space with {channels} input channels: image data has 1 or 3")
@@ -149,15 +154,22 @@ def data_names() -> list[str]:
 
 
 def _folder(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
-    has_parts = (path / "train").is_dir()
-    roots = {part: path / part for part in ("train", "val", "test") if (path / part).is_dir()}
-    roots = roots if has_parts else {"train": path}
-    classes = sorted(entry.name for entry in roots["train"].iterdir() if entry.is_dir())
+    roots = {"train": path}
+    if (path / "train").is_dir():
+        roots = {part: path / name for name, part in _PARTS.items() if (path / name).is_dir()}
+    classes = _class_folders(roots["train"])
     if len(classes) < 2:
         found = "none" if not classes else f"only {classes[0]!r}"
         raise InputError(f"{roots['train']}: needs one folder a class, at least two; found {found}")
     parts = {}
     for part, root in roots.items():
+        found_here = _class_folders(root)
+        if part == "test" and not found_here:
+            logger.warning("%s: holds no folders by class; a test part is split off the training images", root)
+            continue
+        unknown = sorted(set(found_here) - set(classes))
+        if unknown:
+            raise InputError(f"{root / unknown[0]}: a class that {roots['train']} does not have")
         images, labels = [], []
         for label, name in enumerate(classes):
             files = sorted(p for p in (root / name).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -169,13 +181,17 @@ def _folder(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
     return _assemble(str(path), classes, parts, split_seed, mirror=True)
 
 
+def _class_folders(root: Path) -> list[str]:
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
 def _read_image(file: Path, channels: int, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
         with Image.open(file) as opened:
             image = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{file}: not a readable image: {error}") from error
     scale = size / min(image.size)
     if scale != 1:

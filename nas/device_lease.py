@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_DIRECTORY = Path("/tmp/nas-leases")
@@ -64,7 +66,10 @@ class DeviceLease:
     def __post_init__(self) -> None:
         directory = lease_directory()
         if not directory.is_dir():
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"NAS_LEASE_DIR {directory}: cannot be made: {error.strerror}") from error
             with suppress(OSError):
                 directory.chmod(0o1777)  # users who share a device share its lease
 

@@ -111,7 +111,10 @@ def export_candidate(run: RunDirectory, record: TrialRecord, out: Path) -> Path:
     network = build(record.architecture, len(run.provenance.classes))
     network.load_state_dict(state, strict=True)
     network.eval()
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made: {error.strerror}") from error
     try:
         (draft / "model.py").write_text(model_source(run, record), encoding="utf-8")
         torch.save(network.state_dict(), draft / "model.pt")

@@ -21,7 +21,7 @@ from nas.record import EpochMetrics
 from nas.settings import Recipe
 
 BURST_S = 0.05
-"""Seconds of work under one shared lease: the longest that a measurement waits for a trainer."""
+"""Seconds of work under one shared lease; with one step, where that is longer, what a measurement may wait."""
 CALIBRATION_IMAGES = 512
 
 
@@ -79,8 +79,12 @@ def finetune(
     batch_size = min(recipe.batch_size, count)
     steps = max(1, count // batch_size)  # the odd rest of an epoch is left out, another one each time
     optimizer = torch.optim.AdamW(_parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate)
+    total = recipe.epochs * steps + 1
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps + 1, pct_start=0.25
+        optimizer,
+        recipe.learning_rate,
+        total_steps=total,
+        pct_start=min(1.0, max(0.25, 2 / total)),  # torch divides by zero in a warm-up of a single step
     )
     for epoch in range(1, recipe.epochs + 1):
         start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> l
         return []
     on_front = _is_pareto_front(losses(candidates, objectives), assume_unique_lexsorted=False)
     front = [record for record, member in zip(candidates, on_front, strict=True) if member]
-    cost = next(name for name in objectives if name != "accuracy")
+    cost = primary_cost(objectives)
     return sorted(front, key=lambda record: (record.objectives[cost], record.number))
 
 
@@ -100,6 +101,11 @@ def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str
     return history
 
 
+def primary_cost(objectives: Sequence[str]) -> str:
+    """The objective that a front is sorted by: latency, or where that is none the first one beside accuracy."""
+    return "latency" if "latency" in objectives else next(name for name in objectives if name != "accuracy")
+
+
 def knee(front: Sequence[TrialRecord], objectives: Sequence[str]) -> TrialRecord:
     """The member nearest to the ideal point, each objective scaled to its range on the front."""
     values = losses(front, objectives)
@@ -108,22 +114,27 @@ def knee(front: Sequence[TrialRecord], objectives: Sequence[str]) -> TrialRecord
     return front[int(np.linalg.norm(scaled, axis=1).argmin())]
 
 
+def _measured_latency(record: TrialRecord) -> float:
+    latency = record.evaluation.latency
+    return latency.median_ms if latency else record.objectives.get("latency", math.inf)
+
+
 def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) -> TrialRecord:
     """A candidate by `knee`, `most-accurate`, `fastest`, or a digest (or its first four or more digits).
 
-    `fastest` goes by the first objective that is not accuracy. Raises `InputError` when there is none.
+    `fastest` goes by measured latency, also where latency is no objective. Raises `InputError` when there is none.
     """
     front = pareto_front(records, objectives)
     if not front:
         raise InputError("the run has no trained candidate yet, so there is nothing to pick from")
-    cost = next(name for name in objectives if name != "accuracy")
+    cost = primary_cost(objectives)
     match which:
         case "knee":
             return knee(front, objectives)
         case "most-accurate":
             return max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
         case "fastest":
-            return front[0]
+            return min(front, key=_measured_latency)
     found = [record for record in trained(records) if len(which) >= 4 and record.digest.startswith(which)]
     if not found:
         raise InputError(f"no trained candidate {which!r}: use {', '.join(PICKS)}, or a digest of `nas front`")

@@ -41,8 +41,8 @@ def load_metric(name: str) -> Metric:
         raise InputError(f"unknown metric {name!r}: use one of {', '.join(METRICS)}, or module:function")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"metric {name!r} could not be loaded: {error}") from error
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise InputError(f"metric {name!r} could not be loaded: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise InputError(f"metric {name!r} is not a function")
     return function

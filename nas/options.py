@@ -28,9 +28,10 @@ def parse_milliseconds(text: str) -> float:
 def parse_count(text: str) -> int:
     """`300M`, `1.5G`, `20k` or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG])?", text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise typer.BadParameter(f"{text!r} is not a count: write 300M, 20k or a plain number")
-    return int(float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+    count = int(float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]) if match else 0
+    if count < 1:
+        raise typer.BadParameter(f"{text!r} is not a count: write 300M, 20k or a plain number, at least 1")
+    return count
 
 
 def absolute_init(init: str) -> str:
@@ -50,7 +51,9 @@ Data = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]
-SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of the split in training, validation and test part.")]
+SplitSeed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split in training, validation and test part.")
+]
 Metric = Annotated[
     str, typer.Option(help="accuracy, macro_f1, balanced_accuracy, or module:function(labels, predictions).")
 ]

@@ -9,6 +9,7 @@ report.html      the report
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -16,7 +17,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -112,6 +114,16 @@ class RunDirectory:
         _write_run_file(path, content)
         return cls(path, content)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only search on this directory; raises `InputError` when another process is."""
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"{self.path}: another search is running on this directory") from error
+            yield
+
     def with_trials(self, trials: int) -> RunDirectory:
         """The same run with a raised budget of trials, written to run.yaml; raises `InputError` when it is lower."""
         if trials < self.settings.trials:
@@ -146,7 +158,11 @@ class RunDirectory:
                     continue
                 try:
                     data = json.loads(line)
-                    if isinstance(data, dict) and data.get("schema", 0) > SCHEMA_VERSION:
+                    if (
+                        isinstance(data, dict)
+                        and isinstance(data.get("schema"), int)
+                        and data["schema"] > SCHEMA_VERSION
+                    ):
                         logger.warning("trials.jsonl:%d: written by a newer version; left out", number)
                         continue
                     records.append(_RECORD.validate_python(data))

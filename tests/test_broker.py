@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from conftest import RunFactory
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -17,7 +18,7 @@ from nas.cost import architecture_cost
 from nas.front import pareto_front
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome
 from nas.run import RunDirectory, open_run
-from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, Broker, Candidate
+from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker, Candidate
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space import SearchSpace
 from nas.space_file import load_space
@@ -162,6 +163,20 @@ def test_rejected_candidates_reach_the_sampler_as_a_constraint_and_cost_no_budge
     assert feasible <= {record.number for record in records if record.objectives["latency"] <= 0.2}
 
 
+def test_a_budget_that_nothing_meets_ends_and_names_the_closest(make_run: RunFactory) -> None:
+    evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=1e-6))
+    run = make_run(settings(trials=5, evaluation=evaluation))
+    broker = Broker(run)
+    over = iter(range(1000, 0, -1))
+    while not broker.finished:
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.finish(candidate, answer(candidate, Outcome.REJECTED, float(next(over))))
+    assert len(run.records()) == MAX_REJECTIONS
+    assert "the closest, " + run.records()[-1].text in (broker.stop_reason or "")
+    assert not broker.resumable
+
+
 def test_lost_candidates_are_queued_again_a_bounded_number_of_times(make_run: RunFactory) -> None:
     run = make_run(settings(trials=40))
     broker = Broker(run)
@@ -255,6 +270,58 @@ def test_resume_tells_what_was_recorded_but_not_told_and_queues_what_ran(
     finish_all(resumed)
     done = [record for record in run.records() if record.outcome is Outcome.DONE]
     assert len(done) == len({record.digest for record in done}) == 6
+
+
+def test_a_search_that_lost_many_trials_can_be_resumed(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=30))
+    broker = Broker(run)
+    running = [candidate for _ in range(MAX_LOSSES_IN_A_ROW + 3) if (candidate := broker.ask()) is not None]
+    resumed = Broker(open_run(run.path))  # the driver died with all of them in flight
+    assert sum(record.outcome is Outcome.LOST for record in run.records()) == len(running)
+    assert resumed.stop_reason is None
+    again = [candidate.digest for _ in running if (candidate := resumed.ask()) is not None]
+    assert set(again) == {candidate.digest for candidate in running}
+
+
+def test_weights_on_their_way_to_the_broker_are_kept(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=20))
+    broker = Broker(run)
+    running = [candidate for _ in range(10) if (candidate := broker.ask()) is not None]
+    for candidate in running:
+        run.save_weights(candidate.digest, {"w": torch.zeros(1)})
+    for candidate in running:
+        broker.finish(candidate, answer(candidate))
+    for member in pareto_front(run.records(), run.settings.objectives):
+        assert run.weights_path(member.digest).is_file()
+
+
+@pytest.mark.parametrize("damage", ["torn", "foreign", "overwritten"])
+def test_a_damaged_study_file_is_set_aside_and_rebuilt(
+    make_run: RunFactory, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(settings(trials=6))
+    broker = Broker(run)
+    for _ in range(3):
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.finish(candidate, answer(candidate))
+    lost = broker.ask()
+    assert lost is not None
+    broker.lose(lost, "its worker died")
+    content = run.study_path.read_bytes()
+    run.study_path.write_bytes(
+        {"torn": content[:-30] + b"\n", "foreign": content + b"what\n", "overwritten": b"\0" * 200}[damage]
+    )
+    resumed = Broker(open_run(run.path))
+    assert "made anew from the records" in caplog.text
+    assert list(run.path.glob("study.journal.damaged-*"))
+    assert resumed.trained == 3
+    again = resumed.ask()
+    assert again is not None
+    assert again.digest == lost.digest
+    resumed.finish(again, answer(again))
+    finish_all(resumed)
+    assert sum(record.outcome is Outcome.DONE for record in run.records()) == 6
 
 
 def test_a_lost_study_file_is_rebuilt_from_the_records(make_run: RunFactory) -> None:

@@ -66,6 +66,20 @@ def test_folder_with_parts(tmp_path: Path) -> None:
     assert data.train.images.shape == (12, 3, 16, 16)
 
 
+def test_usual_variants_of_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part, count in (("train", 20), ("valid", 3)):
+        for name in ("cat", "dog"):
+            write_images(tmp_path / part / name, count)
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "unlabelled.png").write_bytes(b"")
+    data = load_data(tmp_path, size=8)
+    assert data.classes == ("cat", "dog")
+    assert data.test is not None
+    assert (len(data.train), len(data.validation), len(data.test)) == (32, 6, 8)
+    assert "no folders by class" in caplog.text
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_folder_without_parts_is_split(tmp_path: Path, mode: str, channels: int) -> None:
@@ -111,6 +125,11 @@ def _one_image(root: Path) -> None:
     write_images(root / "b", 1)
 
 
+def _extra_class(root: Path) -> None:
+    for part, name in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b"), ("val", "c")):
+        write_images(root / part / name, 4)
+
+
 def _not_an_image(root: Path) -> None:
     _empty_class(root)
     (root / "b" / "x.png").write_bytes(b"\x89PNG not an image")
@@ -123,6 +142,7 @@ def _not_an_image(root: Path) -> None:
         (_one_class, "found only 'only'"),
         (_empty_class, "b: no images"),
         (_one_image, "too few images"),
+        (_extra_class, "val/c: a class that .*train does not have"),
         (_not_an_image, "x.png: not a readable image"),
     ],
 )

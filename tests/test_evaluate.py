@@ -61,6 +61,12 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(digits: I
     assert scores[0] == scores[1] != scores[2]
 
 
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, 1000), (2, 1000), (3, 1000), (1, 300), (1, 500)])
+def test_trainings_of_a_few_steps(digits: ImageData, epochs: int, batch_size: int) -> None:
+    recipe = Recipe(epochs=epochs, batch_size=batch_size)
+    assert evaluate_candidate(SPACE.smallest, digits, replace(SETTINGS, recipe=recipe)).evaluation.reason is None
+
+
 def test_other_input_sizes_are_resized_to(digits: ImageData) -> None:
     larger = replace(SPACE.smallest, input_size=12)
     evaluation = evaluate_candidate(larger, digits, replace(SETTINGS, recipe=Recipe(epochs=1))).evaluation
@@ -133,7 +139,7 @@ def test_metrics_by_hand() -> None:
     assert score(load_metric("accuracy"), labels, predictions) == 0.75
     assert score(load_metric("balanced_accuracy"), labels, predictions) == pytest.approx((2 / 3 + 1) / 2)
     assert score(load_metric("macro_f1"), labels, predictions) == pytest.approx((0.8 + 2 / 3) / 2)
-    for name in ("nope", "no_module_of_that_name:f", "math:nope", "math:pi"):
+    for name in ("nope", "no_module_of_that_name:f", "math:nope", "math:pi", ":f", ".a:f", "antigravity_\0:f"):
         with pytest.raises(InputError):
             load_metric(name)
 

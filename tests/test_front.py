@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,16 @@ def test_picks() -> None:
     for nonsense in ("slowest", digest[:3], "zzzz"):
         with pytest.raises(InputError, match="most-accurate"):
             pick(records, OBJECTIVES, nonsense)
+
+
+def test_fastest_goes_by_latency_whatever_the_order_of_objectives() -> None:
+    records = []
+    for number, (latency, params) in enumerate([(9.0, 1.0), (1.0, 9.0), (5.0, 5.0)]):
+        made = record(number, 0.9, latency)
+        records.append(replace(made, objectives={**made.objectives, "params": params}))
+    objectives = ("accuracy", "params", "latency")
+    assert pick(records, objectives, "fastest").number == 1
+    assert [r.number for r in pareto_front(records, objectives)] == [1, 2, 0]
 
 
 def test_three_objectives() -> None:

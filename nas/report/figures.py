@@ -14,7 +14,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, trained
+from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
 from nas.objectives import OBJECTIVES
 from nas.record import TrialRecord
 from nas.report.wording import (
@@ -172,7 +172,7 @@ def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[s
     """What the members of a front are known for (cheapest, knee, most accurate), by digest, cheapest first."""
     if not front:
         return {}
-    cost = cost_objectives(objectives)[0]
+    cost = primary_cost(objectives)
     best = max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
     found: dict[str, tuple[str, ...]] = {}
     for record, name in ((front[0], CHEAPEST[cost]), (knee(front, objectives), "knee"), (best, "most accurate")):

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.front import ReferencePoint, pareto_front, reference_point
+from nas.front import ReferencePoint, pareto_front, primary_cost, reference_point
 from nas.objectives import OBJECTIVES
 from nas.record import Latency, Outcome, TrialRecord
-from nas.report.figures import cost_objectives, landmarks
+from nas.report.figures import landmarks
 from nas.report.markup import Html, facts, join, table, tag
 from nas.report.wording import (
     LABELS,
@@ -122,7 +122,7 @@ def _answer(found: Findings) -> str:
     """The result of the search in one sentence."""
     if not found.front:
         return "No candidate is trained yet. Write the report again when one is."
-    cost = cost_objectives(found.settings.objectives)[0]
+    cost = primary_cost(found.settings.objectives)
 
     def at(record: TrialRecord) -> str:
         value = OBJECTIVES[cost].show(record.objectives[cost])

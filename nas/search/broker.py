@@ -7,7 +7,6 @@ broker tells the study what was recorded but not told, and queues again what was
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import time
@@ -34,6 +33,8 @@ MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
 MAX_LOSSES = 3
 """Times that the parameters of a trial whose worker died are queued again."""
+MAX_REJECTIONS = 60
+"""Candidates over a hard budget, none trained yet, after which the search ends: it cannot be met, or hardly."""
 MAX_LOSSES_IN_A_ROW = 12
 """Trials lost one after another, none finished between, after which the search ends: nothing here can work."""
 _RETRIES = "retries"
@@ -69,6 +70,8 @@ class Broker:
         self.on_record: Callable[[TrialRecord], None] = lambda record: None
         self._deadline = None if self.settings.time_budget_s is None else time.time() + self.settings.time_budget_s
         self._stopped: str | None = None
+        self._losses_in_a_row = 0
+        self.resumable = True
         self.records = run.records()
         self.answers = known_digests(self.records)
         self.running: dict[str, Candidate] = {}
@@ -77,19 +80,30 @@ class Broker:
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(choices) for name, choices in self._space.parameters.items()
         }
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(run.study_path)))
-        self.study = optuna.create_study(
-            storage=storage,
+        try:
+            self.study = self._open_study()
+        except Exception as error:  # a torn or overwritten journal raises whatever its reader meets first
+            aside = run.study_path.with_name(f"{run.study_path.name}.damaged-{time.time_ns()}")
+            run.study_path.rename(aside)
+            logger.warning(
+                "%s cannot be read (%s): moved to %s, made anew from the records", run.study_path, error, aside
+            )
+            self.study = self._open_study()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(list(self.settings.objectives))
+        begun = bool(self.study.get_trials(deepcopy=False))
+        self._reconcile()
+        if not begun:
+            self._enqueue_landmarks()
+
+    def _open_study(self) -> optuna.Study:
+        return optuna.create_study(
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(self.run.study_path))),
             study_name=STUDY_NAME,
             directions=[OBJECTIVES[name].direction for name in self.settings.objectives],
             load_if_exists=True,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.set_metric_names(list(self.settings.objectives))
-        self._reconcile()
-        if not self.study.get_trials(deepcopy=False):
-            self._enqueue_landmarks()
 
     # ---------------------------------------------------------------- budget
 
@@ -103,27 +117,35 @@ class Broker:
         """Failed trials so far."""
         return sum(record.outcome is Outcome.FAILED for record in self.records)
 
-    def stop(self, reason: str) -> None:
-        """Start nothing more; what runs may finish."""
-        self._stopped = self._stopped or reason
+    def stop(self, reason: str, resumable: bool = True) -> None:
+        """Start nothing more; what runs may finish. `resumable` says whether going on later could bring more."""
+        if self._stopped is None:
+            self._stopped, self.resumable = reason, resumable
 
     @property
     def stop_reason(self) -> str | None:
         """Why nothing more is started, or None while the search goes on."""
         if self._stopped is None:
             if self.trained >= self.settings.trials:
-                self._stopped = f"{self.trained} candidates trained"
+                self.stop(f"{self.trained} candidates trained", resumable=False)
             elif self.failures > self.settings.max_failures:
-                self._stopped = f"{self.failures} candidates failed, more than --max-failures"
-            elif self._lost_in_a_row() >= MAX_LOSSES_IN_A_ROW:
-                self._stopped = f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {self.records[-1].evaluation.reason}"
+                self.stop(f"{self.failures} candidates failed, more than --max-failures", resumable=False)
+            elif self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW:
+                last = next(r for r in reversed(self.records) if r.outcome is Outcome.LOST)
+                self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {last.evaluation.reason}")
             elif self._deadline is not None and time.time() >= self._deadline:
-                self._stopped = "the time budget is spent"
+                self.stop("the time budget is spent")
+            elif not self.trained and len(self._rejected()) >= MAX_REJECTIONS:
+                closest = min(self._rejected(), key=lambda record: record.evaluation.violation)
+                self.stop(
+                    f"all of {len(self._rejected())} candidates are over a hard budget; the closest, "
+                    f"{closest.text}, has {closest.evaluation.reason}",
+                    resumable=False,
+                )
         return self._stopped
 
-    def _lost_in_a_row(self) -> int:
-        lost = itertools.takewhile(lambda record: record.outcome is Outcome.LOST, reversed(self.records))
-        return sum(1 for _ in lost)
+    def _rejected(self) -> list[TrialRecord]:
+        return [record for record in self.records if record.outcome is Outcome.REJECTED]
 
     @property
     def finished(self) -> bool:
@@ -138,7 +160,7 @@ class Broker:
         Repeats met on the way are answered from the records.
         """
         if self._exhausted and not self.running:
-            self.stop("the space has nothing new")
+            self.stop("the space has nothing new", resumable=False)
         repeats = 0
         while (
             not self._exhausted and self.stop_reason is None and self.trained + len(self.running) < self.settings.trials
@@ -169,9 +191,9 @@ class Broker:
 
     def _enqueue_landmarks(self) -> None:
         """Start with the space's ends and its backbone: the front's corners, and what people would otherwise pick."""
-        landmarks = (self._space.smallest, self._space.backbone, self._space.largest)
-        for architecture in {landmark.digest: landmark for landmark in landmarks}.values():
-            self.study.enqueue_trial(dict(self._space.locate(architecture)))
+        for architecture in (self._space.smallest, self._space.backbone, self._space.largest):
+            if architecture.digest not in self.answers:
+                self.study.enqueue_trial(dict(self._space.locate(architecture)), skip_if_exists=True)
 
     def _enqueue_unseen(self) -> bool:
         """Queue a random candidate that is neither answered nor running; False when there is none."""
@@ -187,6 +209,7 @@ class Broker:
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
         """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""
         self.running.pop(candidate.digest, None)
+        self._losses_in_a_row = 0
         values: dict[str, float] = {}
         if evaluation.outcome in (Outcome.DONE, Outcome.REJECTED):
             values = objective_values(evaluation, self.settings.objectives)
@@ -195,12 +218,18 @@ class Broker:
         record = self._record(candidate, evaluation, values)
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
-        self.run.prune_weights({r.digest for r in pareto_front(self.records, self.settings.objectives)})
+        # Those still running may have saved their weights, on their way here.
+        front = {member.digest for member in pareto_front(self.records, self.settings.objectives)}
+        self.run.prune_weights(front | self.running.keys())
         return record
 
     def lose(self, candidate: Candidate, reason: str) -> TrialRecord:
         """The worker of a candidate died: record it, and queue its parameters again, `MAX_LOSSES` times at most."""
         self.running.pop(candidate.digest, None)
+        self._losses_in_a_row += 1
+        return self._lose(candidate, reason)
+
+    def _lose(self, candidate: Candidate, reason: str) -> TrialRecord:
         record = self._record(candidate, Evaluation(Outcome.LOST, reason=reason), {})
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
@@ -277,8 +306,13 @@ class Broker:
         """
         recorded = {record.number: record for record in self.records}
         trials = self.study.get_trials(deepcopy=False)
-        for number in range(len(trials), max(recorded, default=-1) + 1):
+        missing = range(len(trials), max(recorded, default=-1) + 1)
+        for number in missing:
             self._put_back(recorded.get(number))
+        if missing:
+            lost = {r.digest: r for r in self.records if r.outcome is Outcome.LOST and r.digest not in self.answers}
+            for loss in lost.values():
+                self.study.enqueue_trial(dict(loss.parameters))
         for trial in trials:
             if trial.state is not TrialState.RUNNING:
                 continue
@@ -288,7 +322,7 @@ class Broker:
                 continue
             if set(trial.params) == set(self._distributions):
                 architecture = self._space.architecture(trial.params)
-                self.lose(
+                self._lose(
                     Candidate(trial.number, dict(trial.params), architecture, time.time()),
                     "the search ended while it ran",
                 )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import optuna
 
+from nas.cost import architecture_cost
 from nas.data import ImageData, load_data
 from nas.errors import InputError
 from nas.metrics import load_metric
@@ -70,20 +71,51 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     make_sampler(settings.sampler, 0)
     if settings.trials < 1:
         raise InputError(f"--trials {settings.trials}: needs at least 1")
+    if settings.device.startswith("cuda:"):
+        raise InputError(
+            f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
+        )
+    _check_budgets(settings)
     if address and address.startswith("ray://"):
         raise InputError(
             f"--address {address}: under a ray:// client Tune moves the driver and its files to the head node; "
             "run `nas search --address auto` on a node of the cluster, or submit it with `ray job submit`"
         )
     out = out or default_run_path(settings.space.name)
-    if out.exists():
-        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+    _check_new_folder(out)
     return SearchPlan(
         settings,
         load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init),
         out,
         address,
     )
+
+
+def _check_budgets(settings: SearchSettings) -> None:
+    """Raise `InputError` when the space's smallest network is over a budget that needs no measuring."""
+    cost = architecture_cost(settings.space.smallest, 2)  # of classes there are at least two
+    budgets = settings.evaluation.budgets
+    for flag, value, limit in (
+        ("--max-macs", cost.macs, budgets.max_macs),
+        ("--max-params", cost.params, budgets.max_params),
+    ):
+        if limit is not None and value > limit:
+            raise InputError(
+                f"{flag} {limit:,} cannot be met: the smallest network of the space {settings.space.name} has {value:,}"
+            )
+
+
+def _check_new_folder(out: Path) -> None:
+    """Raise `InputError` unless the folder does not exist and can be made."""
+    try:
+        exists = out.exists()
+        parent = next(folder for folder in out.absolute().parents if folder.exists())
+    except OSError as error:
+        raise InputError(f"--out {str(out)[:200]}: {error.strerror}") from error
+    if exists:
+        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"--out {out}: {parent} is not a folder that can be written to")
 
 
 def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
@@ -107,8 +139,18 @@ def fitted_resources(given: Resources, device: str, cpus: float, gpus: float) ->
     return replace(per_trial, max_concurrent=min(given.max_concurrent or fit, fit))
 
 
-def run_search(plan: SearchPlan, progress: Progress | None = None) -> RunDirectory:
-    """Run a planned search to its end, write its report, and return its run directory.
+@dataclass(frozen=True)
+class Finished:
+    """A search that ended: its directory, why, whether `resume_search` could bring more, and its wall seconds."""
+
+    run: RunDirectory
+    reason: str
+    resumable: bool
+    seconds: float
+
+
+def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
+    """Run a planned search to its end and write its report.
 
     Zeros in the settings' resources are replaced by what the hardware allows. Ray is started when it does not run
     yet, and keeps running until this process ends, for the next search.
@@ -122,21 +164,24 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> RunDirecto
 
 def resume_search(
     path: Path, trials: int | None = None, address: str | None = None, progress: Progress | None = None
-) -> RunDirectory:
-    """Go on with a search where its records end, with the same settings; `trials` may raise the budget."""
+) -> Finished:
+    """Go on with a search where its records end, with the same settings; `trials` may raise the budget.
+
+    A budget of time starts anew. Raises `InputError` when the run cannot go on here.
+    """
     run = open_run(path)
-    if trials is not None:
-        run = run.with_trials(trials)
     settings = run.settings
+    load_metric(settings.evaluation.metric)
     data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
     from nas.device import resolve_device
-    from nas.search.tune import start_ray
 
     resolve_device(settings.device)
-
-    start_ray(address, settings.device)
+    cpus, gpus = _start_ray(address, settings.device)
+    fitted_resources(settings.resources, settings.device, cpus, gpus)
+    if trials is not None:
+        run = run.with_trials(trials)
     return _drive(run, data, progress or Progress())
 
 
@@ -151,10 +196,16 @@ def _start_ray(address: str | None, device: str) -> tuple[float, float]:
     return cluster_capacity()
 
 
-def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> RunDirectory:
+def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> Finished:
+    with run.locked():
+        return _drive_locked(run, data, progress)
+
+
+def _drive_locked(run: RunDirectory, data: ImageData, progress: Progress) -> Finished:
     from nas.report import write_report
     from nas.search.tune import run_candidates
 
+    start = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     broker = Broker(run)
     progress.begin(broker)
@@ -165,7 +216,8 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> RunDirecto
     finally:
         progress.end()
         write_report(run)
-    return run
+    reason = broker.stop_reason or "the search is over"
+    return Finished(run, reason, broker.resumable, time.perf_counter() - start)
 
 
 @contextmanager
@@ -226,6 +278,7 @@ def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = tim
     """
     import torch
 
+    from nas.device_lease import lease_for
     from nas.finetune import DeviceData, finetune, predict
     from nas.model import build
 
@@ -243,11 +296,13 @@ def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = tim
         some = min(512, len(held_out))
         held_out = replace(held_out, images=held_out.images[:some], labels=held_out.labels[:some])
         data = DeviceData(replace(plan.data, train=part, validation=held_out, test=None), settings.device)
-        list(finetune(network, data, architecture.input_size, replace(recipe, epochs=1), lambda a, b: 0.0, seed=0))
+        lease, side = lease_for(settings.device), architecture.input_size
+        once = replace(recipe, epochs=1)
+        list(finetune(network, data, side, once, lambda a, b: 0.0, seed=0, lease=lease))
         start = clock()
-        list(finetune(network, data, architecture.input_size, replace(recipe, epochs=1), lambda a, b: 0.0, seed=0))
+        list(finetune(network, data, side, once, lambda a, b: 0.0, seed=0, lease=lease))
         middle = clock()
-        predict(network, data, architecture.input_size, data.validation_images, data.validation_labels)
+        predict(network, data, side, data.validation_images, data.validation_labels, lease=lease)
         validation_s = (clock() - middle) * len(plan.data.validation) / some
     finally:
         torch.set_num_threads(threads)

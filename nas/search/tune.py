@@ -177,10 +177,13 @@ class ReasonKeeper(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Called before the searcher hears of the failure."""
-        error = trial.get_pickled_error()
-        cause = getattr(error, "cause", None) or error
-        lines = [line for line in str(cause).splitlines() if line.strip()]
-        self.reasons[trial.trial_id] = f"{type(cause).__name__}: {lines[-1].strip()[:300]}" if lines else "unknown"
+        try:
+            lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
+        except (OSError, TypeError):
+            return
+        told = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
+        if told:
+            self.reasons[trial.trial_id] = told[-1][:300]
 
 
 def start_ray(address: str | None, device: str) -> None:
@@ -199,6 +202,7 @@ def start_ray(address: str | None, device: str) -> None:
     # Workers inherit the environment, so that they find what the driver can import (a metric of the user's own).
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     ray.init(
+        address="local",  # also where RAY_ADDRESS names a cluster: --address says when to use one
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
