@@ -1,16 +1,18 @@
 """Do the ends of the front differ by more than chance? The default search over three seeds, a line each.
 
-    python benchmarks/front_spread.py [--seeds 3] [--out FOLDER]
+    python benchmarks/front_spread.py [--seeds 3] [--rounds 20] [--out FOLDER]
 
 For each seed: wall time, size of the front, its fastest and most accurate member, and by how many standard errors
-the two differ in accuracy (binomial, both members) and in latency (of the medians: 1.2533 * IQR / 1.349 / sqrt(n),
-the asymptotic standard error of a median of a normal sample whose spread is the interquartile range).
+the two differ. In accuracy the error is binomial, of both members. In latency both members are measured again
+after the search, in turn, each time on a network built anew: the error is that of the mean over these measurements,
+since blocks of one measurement are not independent on a shared machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,31 +21,37 @@ from pathlib import Path
 
 from nas.device import device_name
 from nas.front import pareto_front, pick
-from nas.record import Latency, TrialRecord
+from nas.latency import measure
+from nas.model import build
+from nas.record import TrialRecord
 from nas.run import RunDirectory, open_run
+from nas.settings import default_protocol
 from nas.show import standard_error
 
 
-def median_error_ms(latency: Latency) -> float:
-    """Standard error of a median latency in ms, from its spread and the number of blocks."""
-    return 1.2533 * latency.spread * latency.median_ms / 1.349 / math.sqrt(latency.blocks)
+def measured_again(record: TrialRecord, classes: int) -> float:
+    """The candidate's latency in ms, measured once more."""
+    architecture = record.architecture
+    shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
+    return measure(build(architecture, classes), shape, default_protocol("cpu")).median_ms
 
 
-def differences(run: RunDirectory, fast: TrialRecord, accurate: TrialRecord) -> tuple[float, float]:
+def differences(run: RunDirectory, fast: TrialRecord, accurate: TrialRecord, rounds: int) -> tuple[float, float]:
     """Differences of the two members in accuracy and latency, in standard errors."""
-    count = run.provenance.validation_images
+    count, classes = run.provenance.validation_images, len(run.provenance.classes)
     a, b = accurate.objectives["accuracy"], fast.objectives["accuracy"]
     accuracy = (a - b) / math.hypot(standard_error(a, count), standard_error(b, count))
-    slow, quick = accurate.evaluation.latency, fast.evaluation.latency
-    assert slow is not None
-    assert quick is not None
-    return accuracy, (slow.median_ms - quick.median_ms) / math.hypot(median_error_ms(slow), median_error_ms(quick))
+    pairs = [(measured_again(accurate, classes), measured_again(fast, classes)) for _ in range(rounds)]
+    slow, quick = zip(*pairs, strict=True)
+    error = math.hypot(statistics.stdev(slow), statistics.stdev(quick)) / math.sqrt(rounds)
+    return accuracy, (statistics.mean(slow) - statistics.mean(quick)) / error
 
 
 def main() -> None:
     """Run the searches and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=20, help="measurements of each member after the search")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     out = arguments.out or Path(tempfile.mkdtemp(prefix="front-spread-"))
@@ -57,11 +65,11 @@ def main() -> None:
         run = open_run(out / f"seed-{seed}")
         records, objectives = run.records(), run.settings.objectives
         fast, accurate = pick(records, objectives, "fastest"), pick(records, objectives, "most-accurate")
-        accuracy, latency = differences(run, fast, accurate)
+        accuracy, latency = differences(run, fast, accurate, arguments.rounds)
         ends = [f"{100 * r.objectives['accuracy']:.2f} %, {r.objectives['latency']:.3f} ms" for r in (fast, accurate)]
         members = len(pareto_front(records, objectives))
         print(
-            f"{seed:4}  {wall:6.0f}  {members:5}  {ends[0]:25}  {ends[1]:27}  accuracy {accuracy:.1f}, latency {latency:.0f}"
+            f"{seed:4}  {wall:6.0f}  {members:5}  {ends[0]:25}  {ends[1]:27}  accuracy {accuracy:.1f}, latency {latency:.1f}"
         )
 
 

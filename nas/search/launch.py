@@ -159,7 +159,8 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     resources = fitted_resources(plan.settings.resources, plan.settings.device, cpus, gpus)
     settings = replace(plan.settings, resources=resources)
     run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data))
-    return _drive(run, plan.data, progress or Progress())
+    with run.locked():
+        return _drive(run, plan.data, progress or Progress())
 
 
 def resume_search(
@@ -170,19 +171,20 @@ def resume_search(
     A budget of time starts anew. Raises `InputError` when the run cannot go on here.
     """
     run = open_run(path)
-    settings = run.settings
-    load_metric(settings.evaluation.metric)
-    data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
-    if data.fingerprint() != run.provenance.data_fingerprint:
-        raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
-    from nas.device import resolve_device
+    with run.locked():
+        settings = run.settings
+        load_metric(settings.evaluation.metric)
+        data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
+        if data.fingerprint() != run.provenance.data_fingerprint:
+            raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
+        from nas.device import resolve_device
 
-    resolve_device(settings.device)
-    cpus, gpus = _start_ray(address, settings.device)
-    fitted_resources(settings.resources, settings.device, cpus, gpus)
-    if trials is not None:
-        run = run.with_trials(trials)
-    return _drive(run, data, progress or Progress())
+        resolve_device(settings.device)
+        cpus, gpus = _start_ray(address, settings.device)
+        fitted_resources(settings.resources, settings.device, cpus, gpus)
+        if trials is not None:
+            run = run.with_trials(trials)
+        return _drive(run, data, progress or Progress())
 
 
 def _start_ray(address: str | None, device: str) -> tuple[float, float]:
@@ -197,11 +199,6 @@ def _start_ray(address: str | None, device: str) -> tuple[float, float]:
 
 
 def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> Finished:
-    with run.locked():
-        return _drive_locked(run, data, progress)
-
-
-def _drive_locked(run: RunDirectory, data: ImageData, progress: Progress) -> Finished:
     from nas.report import write_report
     from nas.search.tune import run_candidates
 
