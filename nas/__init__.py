@@ -3,7 +3,7 @@
     import nas
 
     settings = nas.SearchSettings(space=nas.load_space("digits"), data="digits")
-    run = nas.run_search(nas.plan_search(settings))
+    run = nas.run_search(nas.plan_search(settings)).run
     best = nas.pick(run.records(), settings.objectives, "knee")
     nas.export_candidate(run, best, Path("model"))
 
