@@ -261,6 +261,7 @@ def settings_list(found: Findings) -> Html:
         *_fields(asdict(settings.evaluation.budgets), none="none"),
         *_fields(asdict(settings.resources)),
     ]
+    recipe = [("Initial weights", settings.evaluation.init), *_fields(asdict(settings.evaluation.recipe))]
     where = [
         ("Started", time_text(provenance.created)),
         ("Host", provenance.host),
@@ -273,7 +274,7 @@ def settings_list(found: Findings) -> Html:
     return join(
         [
             *(tag("h3", "Search"), facts(search)),
-            *(tag("h3", "Fine-tune"), facts(_fields(asdict(settings.evaluation.recipe)))),
+            *(tag("h3", "Fine-tune"), facts(recipe)),
             *(tag("h3", "Machine and versions"), facts(where)),
         ]
     )
