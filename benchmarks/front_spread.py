@@ -26,7 +26,7 @@ from nas.model import build
 from nas.record import TrialRecord
 from nas.run import RunDirectory, open_run
 from nas.settings import default_protocol
-from nas.show import standard_error
+from nas.wording import standard_error
 
 
 def measured_again(record: TrialRecord, classes: int) -> float:
@@ -40,7 +40,8 @@ def differences(run: RunDirectory, fast: TrialRecord, accurate: TrialRecord, rou
     """Differences of the two members in accuracy and latency, in standard errors."""
     count, classes = run.provenance.validation_images, len(run.provenance.classes)
     a, b = accurate.objectives["accuracy"], fast.objectives["accuracy"]
-    accuracy = (a - b) / math.hypot(standard_error(a, count), standard_error(b, count))
+    errors = [standard_error(share, "accuracy", count) or 0.0 for share in (a, b)]
+    accuracy = (a - b) / math.hypot(*errors)
     pairs = [(measured_again(accurate, classes), measured_again(fast, classes)) for _ in range(rounds)]
     slow, quick = zip(*pairs, strict=True)
     error = math.hypot(statistics.stdev(slow), statistics.stdev(quick)) / math.sqrt(rounds)

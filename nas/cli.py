@@ -217,8 +217,8 @@ def search(
     from nas.progress import LineProgress, LiveProgress
     from nas.search import plan_search, resume_search, run_search
     from nas.search.launch import estimate
-    from nas.show import duration
     from nas.space_file import load_space
+    from nas.wording import duration_text
 
     progress = LiveProgress(console) if console.is_terminal else LineProgress(console)
     if resume is not None:
@@ -259,7 +259,7 @@ def search(
 
         concurrent = max_concurrent or max(1, int(len(os.sched_getaffinity(0)) // cpus_per_trial))
         forecast = estimate(plan, concurrent if settings.device == "cpu" else 1)
-        time_text = duration(min(forecast.seconds, time_budget or forecast.seconds))
+        time_text = duration_text(min(forecast.seconds, time_budget or forecast.seconds))
         console.print(
             f"About {time_text} and {forecast.disk_bytes / 1e6:.0f} MB of disk, {concurrent} at a time; run directory {plan.out}",
             highlight=False, soft_wrap=True,
@@ -277,12 +277,13 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 def _end_of_search(finished: Finished) -> None:
     from nas.front import hypervolume, pareto_front, reference_point
-    from nas.show import duration, front_table, outcome_counts
+    from nas.show import front_table, outcome_counts
+    from nas.wording import duration_text
 
     run = finished.run
     records, objectives = run.records(), run.settings.objectives
     console.print(
-        f"\nEnded after {duration(finished.seconds)}: {finished.reason} ({outcome_counts(records)})",
+        f"\nEnded after {duration_text(finished.seconds)}: {finished.reason} ({outcome_counts(records)})",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -14,7 +14,8 @@ from nas.front import hypervolume, pareto_front, reference_point
 from nas.record import EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker, Candidate
 from nas.search.launch import Progress
-from nas.show import duration, front_table
+from nas.show import front_table
+from nas.wording import duration_text
 
 
 class _Tracker(Progress):
@@ -51,7 +52,7 @@ class _Tracker(Progress):
         left = elapsed / trained * (self.broker.settings.trials - self.broker.trained)
         if self.broker.settings.time_budget_s is not None:
             left = min(left, max(self.broker.settings.time_budget_s - elapsed, 0.0))
-        return f"about {duration(left)} left"
+        return f"about {duration_text(left)} left"
 
     def _volume(self) -> str:
         assert self.broker is not None

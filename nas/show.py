@@ -1,11 +1,10 @@
-"""What the command line prints: tables of a front and of a space, durations and sizes in words."""
+"""What the command line prints: tables of a front and of a space, and the front as JSON and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -22,29 +21,13 @@ from nas.record import Latency, Outcome, TrialRecord
 from nas.run import RunDirectory
 from nas.settings import Budgets
 from nas.space import SearchSpace
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, to two units at most."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def standard_error(share: float, count: int) -> float:
-    """Binomial standard error of a share counted on so many images."""
-    return math.sqrt(max(share * (1 - share), 0.0) / count)
+from nas.wording import score_text
 
 
 def accuracy_text(record: TrialRecord, run: RunDirectory) -> str:
     """The run's metric, with the binomial standard error where it is the accuracy."""
-    value = record.objectives["accuracy"]
-    if run.settings.evaluation.metric != "accuracy":
-        return f"{100 * value:.2f}"
-    return f"{100 * value:.2f} ± {100 * standard_error(value, run.provenance.validation_images):.2f}"
+    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
+    return score_text(record.objectives["accuracy"], metric, images).removesuffix(" %")
 
 
 def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
 from nas.objectives import OBJECTIVES
 from nas.record import TrialRecord
-from nas.report.wording import (
+from nas.wording import (
     CHEAPEST,
     COST_TITLES,
     LABELS,

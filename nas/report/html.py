@@ -22,8 +22,8 @@ from nas.report.figures import (
 )
 from nas.report.markup import Html, join, tag
 from nas.report.sections import Findings
-from nas.report.wording import plural
 from nas.run import RunDirectory
+from nas.wording import plural
 
 
 def write_report(run: RunDirectory) -> Path:

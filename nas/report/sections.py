@@ -15,7 +15,9 @@ from nas.objectives import OBJECTIVES
 from nas.record import Latency, Outcome, TrialRecord
 from nas.report.figures import landmarks
 from nas.report.markup import Html, facts, join, table, tag
-from nas.report.wording import (
+from nas.run import Provenance, RunDirectory
+from nas.settings import SearchSettings
+from nas.wording import (
     LABELS,
     NOTHING,
     capital,
@@ -25,8 +27,6 @@ from nas.report.wording import (
     score_title,
     time_text,
 )
-from nas.run import Provenance, RunDirectory
-from nas.settings import SearchSettings
 
 _FAILURES_SHOWN = 10
 _WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)"}
