@@ -31,9 +31,8 @@ from nas.wording import standard_error
 
 def measured_again(record: TrialRecord, classes: int) -> float:
     """The candidate's latency in ms, measured once more."""
-    architecture = record.architecture
-    shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
-    return measure(build(architecture, classes), shape, default_protocol("cpu")).median_ms
+    network = build(record.architecture, classes)
+    return measure(network, record.architecture.input_shape, default_protocol("cpu")).median_ms
 
 
 def differences(run: RunDirectory, fast: TrialRecord, accurate: TrialRecord, rounds: int) -> tuple[float, float]:

@@ -93,6 +93,11 @@ class Architecture:
             channels, size = layer.out_channels, output_size(size, layer.stride)
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of an image that the network takes."""
+        return self.input_channels, self.input_size, self.input_size
+
+    @property
     def output_shape(self) -> LayerShape:
         """Channels and side of the map that the last layer writes."""
         size = output_size(self.input_size, self.stem.stride)

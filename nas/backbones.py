@@ -96,6 +96,7 @@ _NAMED: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": _efficientnet
 
 
 def _exported(folder: Path) -> Backbone:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -104,7 +105,7 @@ def _exported(folder: Path) -> Backbone:
         classes, preprocessing = card["classes"], card["preprocessing"]
         mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
         tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder that nas export made ({error})") from error
     # safetensors sorts by name; the network's own order is needed.
     from nas.model import build

@@ -42,6 +42,7 @@ from nas.settings import (
 
 if TYPE_CHECKING:
     from nas.search import Finished
+    from nas.space import SearchSpace
 
 app = typer.Typer(
     add_completion=False,
@@ -154,8 +155,8 @@ def space_show(
         where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
         with console.status("measuring"):
             for landmark, architecture in show.landmarks(space).items():
-                shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
-                latencies[landmark] = measure_latency(build(architecture, classes), shape, protocol)
+                network = build(architecture, classes)
+                latencies[landmark] = measure_latency(network, architecture.input_shape, protocol)
     console.print(f"with {classes} classes; {where}\n", highlight=False)
     console.print(show.landmarks_table(space, classes, latencies))
     ratio = show.median_macs(space, classes) / architecture_cost(space.backbone, classes).macs
@@ -226,11 +227,9 @@ def search(
         _end_of_search(resume_search(resume, trials, address, progress))
         return
     loaded = load_space(space)
-    if data is None and loaded.data is None:
-        raise InputError(f"space {loaded.name} has no data set of its own: give --data NAME_OR_PATH")
     settings = SearchSettings(
         space=loaded,
-        data=data or loaded.data or "",
+        data=_data_name(data, loaded),
         split_seed=split_seed,
         objectives=tuple(name.strip() for name in objectives.split(",")),
         evaluation=EvaluationSettings(
@@ -265,6 +264,13 @@ def search(
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     _end_of_search(run_search(plan, progress))
+
+
+def _data_name(given: str | None, space: SearchSpace) -> str:
+    name = given or space.data
+    if name is None:
+        raise InputError(f"space {space.name} has no data set of its own: give --data NAME_OR_PATH")
+    return name
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
@@ -342,10 +348,8 @@ def evaluate(
     named = arch in ("smallest", "middle", "backbone", "largest")
     architecture = getattr(loaded, arch) if named else loaded.parse(arch)
     load_metric(metric)
-    if data is None and loaded.data is None:
-        raise InputError(f"space {loaded.name} has no data set of its own: give --data NAME_OR_PATH")
     init = absolute_init(init)
-    images = load_images(loaded, data or loaded.data or "", split_seed, init)
+    images = load_images(loaded, _data_name(data, loaded), split_seed, init)
     settings = EvaluationSettings(
         recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
         protocol=default_protocol(resolve_device(device)),

@@ -148,11 +148,6 @@ _NAMED: dict[str, Callable[[int, int], ImageData]] = {
 }
 
 
-def data_names() -> list[str]:
-    """Names that `load_data` knows."""
-    return list(_NAMED)
-
-
 def _folder(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
     roots = {"train": path}
     if (path / "train").is_dir():

@@ -68,12 +68,11 @@ def evaluate_steps(
         metric = load_metric(settings.metric)
         seed = derive_seed(settings.seed, architecture.digest)
         side = architecture.input_size
-        shape = (architecture.input_channels, side, side)
         lease = lease_for(settings.protocol.device)
         with lease_for("cpu").shared():
             network = build(architecture, len(data.data.classes), seed)
-            cost = module_cost(network, shape)
-        latency = measure(network, shape, settings.protocol, lease)
+            cost = module_cost(network, architecture.input_shape)
+        latency = measure(network, architecture.input_shape, settings.protocol, lease)
         violation, reason = budget_violation(settings.budgets, cost, latency)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)

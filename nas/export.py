@@ -134,7 +134,7 @@ def export_candidate(run: RunDirectory, record: TrialRecord, out: Path) -> Path:
 def model_source(run: RunDirectory, record: TrialRecord) -> str:
     """Source of a module that builds exactly this network from the project's own blocks."""
     parts = plan(record.architecture, len(run.provenance.classes))
-    shape = _input_shape(record)
+    shape = record.architecture.input_shape
     layers = "\n".join(f"            {_call(blocks.InvertedResidual, arguments)}," for arguments in parts.blocks)
     details = [f"architecture {record.text}", f"digest       {record.digest}"]
     details += [f"{name:12} {value:g}" for name, value in record.objectives.items()]
@@ -165,7 +165,7 @@ def model_card(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
         "digest": record.digest,
         "classes": list(run.provenance.classes),
         "preprocessing": {
-            "input_shape": list(_input_shape(record)),
+            "input_shape": list(record.architecture.input_shape),
             "resize": "bilinear, antialiased",
             "scale": "uint8 / 255",
             "mean": list(run.provenance.mean),
@@ -189,11 +189,6 @@ def model_card(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _input_shape(record: TrialRecord) -> tuple[int, int, int]:
-    side = record.architecture.input_size
-    return record.architecture.input_channels, side, side
-
-
 def _call(block: type[nn.Module], arguments: dict[str, Any]) -> str:
     """A constructor call as source; leading sizes by position, defaults left out."""
     parameters = inspect.signature(block).parameters
@@ -209,7 +204,7 @@ def _call(block: type[nn.Module], arguments: dict[str, Any]) -> str:
 
 def _check(network: nn.Module, record: TrialRecord, folder: Path) -> None:
     """Compare logits with those of the folder loaded in a fresh process; raises `RuntimeError`."""
-    images = torch.randn(4, *_input_shape(record), generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, *record.architecture.input_shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         given, got = Path(scratch, "images.pt"), Path(scratch, "logits.pt")
         torch.save(images, given)
