@@ -22,7 +22,7 @@ _HOME = {
     "EvaluationSettings": "nas.settings",
     "InputError": "nas.errors",
     "LatencyProtocol": "nas.settings",
-    "Recipe": "nas.settings",
+    "Recipe": "nas.recipe",
     "Resources": "nas.settings",
     "RunDirectory": "nas.run",
     "SearchSettings": "nas.settings",

@@ -12,6 +12,7 @@ from nas.front import pick as pick
 from nas.front import reference_point as reference_point
 from nas.latency import measure as measure
 from nas.model import build as build
+from nas.recipe import Recipe as Recipe
 from nas.record import TrialRecord as TrialRecord
 from nas.report import write_report as write_report
 from nas.run import RunDirectory as RunDirectory
@@ -22,7 +23,6 @@ from nas.search import run_search as run_search
 from nas.settings import Budgets as Budgets
 from nas.settings import EvaluationSettings as EvaluationSettings
 from nas.settings import LatencyProtocol as LatencyProtocol
-from nas.settings import Recipe as Recipe
 from nas.settings import Resources as Resources
 from nas.settings import SearchSettings as SearchSettings
 from nas.settings import default_protocol as default_protocol

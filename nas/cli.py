@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from nas.cli_evaluate import evaluate, recipe
 from nas.errors import InputError
 from nas.options import (
+    Assignments,
     BatchSize,
     Data,
     Device,
@@ -19,21 +20,24 @@ from nas.options import (
     Epochs,
     Init,
     LearningRate,
+    Logs,
     MaxLatency,
     MaxMacs,
     MaxParams,
     Metric,
+    RecipeFile,
     Seed,
     Space,
     SplitSeed,
     absolute_init,
+    chosen_recipe,
+    data_name,
     parse_duration,
 )
 from nas.settings import (
     SCRATCH,
     Budgets,
     EvaluationSettings,
-    Recipe,
     Resources,
     SamplerName,
     SearchSettings,
@@ -42,7 +46,6 @@ from nas.settings import (
 
 if TYPE_CHECKING:
     from nas.search import Finished
-    from nas.space import SearchSpace
 
 app = typer.Typer(
     add_completion=False,
@@ -67,6 +70,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   [bold]nas search[/bold]                     a complete search on the built-in digits, minutes on a laptop
   nas search cifar --data DIR    the same on your images, one folder a class
   nas space list                 search spaces that ship; [bold]nas space show NAME[/bold] explains one
+  nas recipe                     how candidates are trained; every value can be changed
   nas front DIR                  the Pareto front of a run
   nas report DIR                 its report, one HTML file
   nas export DIR --to OUT        a candidate as a plain PyTorch module
@@ -196,9 +200,12 @@ def search(
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
     ] = None,
     sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "tpe",
-    epochs: Epochs = Recipe.epochs,
-    batch_size: BatchSize = Recipe.batch_size,
-    learning_rate: LearningRate = Recipe.learning_rate,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    recipe_file: RecipeFile = None,
+    assignments: Assignments = None,
+    log: Logs = "",
     split_seed: SplitSeed = 0,
     max_latency: MaxLatency = None,
     max_macs: MaxMacs = None,
@@ -219,21 +226,25 @@ def search(
     from nas.search import plan_search, resume_search, run_search
     from nas.search.launch import estimate
     from nas.space_file import load_space
-    from nas.wording import duration_text
+    from nas.tracking import Progresses, check_trackers, make_trackers
+    from nas.wording import duration_text, plural
 
-    progress = LiveProgress(console) if console.is_terminal else LineProgress(console)
+    display = LiveProgress(console) if console.is_terminal else LineProgress(console)
+    logs = [name.strip() for name in log.split(",") if name.strip()]
+    check_trackers(logs)
     if resume is not None:
         _refuse_beside_resume(context)
+        progress = Progresses([display, *make_trackers(logs, resume)])
         _end_of_search(resume_search(resume, trials, address, progress))
         return
     loaded = load_space(space)
     settings = SearchSettings(
         space=loaded,
-        data=_data_name(data, loaded),
+        data=data_name(data, loaded),
         split_seed=split_seed,
         objectives=tuple(name.strip() for name in objectives.split(",")),
         evaluation=EvaluationSettings(
-            recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+            recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
             protocol=default_protocol(resolve_device(device)),
             budgets=Budgets(max_macs, max_params, max_latency),
             metric=metric,
@@ -250,7 +261,8 @@ def search(
     plan = plan_search(settings, out, address)
     console.print(
         f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
-        f"{len(plan.data.validation)} validation images, {settings.trials} candidates of {epochs} epochs",
+        f"{len(plan.data.validation)} validation images, {settings.trials} candidates of "
+        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if address is None:
@@ -263,21 +275,15 @@ def search(
             f"About {time_text} and {forecast.disk_bytes / 1e6:.0f} MB of disk, {concurrent} at a time; run directory {plan.out}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    _end_of_search(run_search(plan, progress))
-
-
-def _data_name(given: str | None, space: SearchSpace) -> str:
-    name = given or space.data
-    if name is None:
-        raise InputError(f"space {space.name} has no data set of its own: give --data NAME_OR_PATH")
-    return name
+    _end_of_search(run_search(plan, Progresses([display, *make_trackers(logs, plan.out)])))
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
     for name in context.params:
         source = context.get_parameter_source(name)
-        if name not in ("resume", "trials", "address") and source is not None and source.name == "COMMANDLINE":
-            flag = "SPACE" if name == "space" else f"--{name.replace('_', '-')}"
+        if name not in ("resume", "trials", "address", "log") and source is not None and source.name == "COMMANDLINE":
+            flag = {"space": "SPACE", "recipe_file": "--recipe", "assignments": "--set"}.get(name)
+            flag = flag or f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} cannot be given with --resume, which keeps the run's settings; --trials can")
 
 
@@ -312,83 +318,8 @@ def _end_of_search(finished: Finished) -> None:
     console.print(f"Next:   nas export {run.path} --pick knee --to model", highlight=False, soft_wrap=True)
 
 
-@app.command()
-def evaluate(
-    arch: Annotated[
-        str,
-        typer.Argument(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest."),
-    ],
-    space: Annotated[str, typer.Option(metavar="NAME_OR_PATH", help="The space it belongs to.")] = "digits",
-    data: Data = None,
-    metric: Metric = "accuracy",
-    seed: Seed = 0,
-    init: Init = SCRATCH,
-    device: Device = "auto",
-    epochs: Epochs = Recipe.epochs,
-    batch_size: BatchSize = Recipe.batch_size,
-    learning_rate: LearningRate = Recipe.learning_rate,
-    split_seed: SplitSeed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
-) -> None:
-    """Evaluate one candidate in this process, without Ray: cost, latency, brief fine-tune, score.
-
-    Example: nas evaluate r8-c8k3-k3e2s16-k5d2e4f32/2-h32 --space digits
-    """
-    import json
-
-    from nas.device import resolve_device
-    from nas.evaluate import evaluate_candidate
-    from nas.metrics import load_metric
-    from nas.record import Outcome
-    from nas.search.launch import load_images
-    from nas.show import latency_text
-    from nas.space_file import load_space
-
-    loaded = load_space(space)
-    named = arch in ("smallest", "middle", "backbone", "largest")
-    architecture = getattr(loaded, arch) if named else loaded.parse(arch)
-    load_metric(metric)
-    init = absolute_init(init)
-    images = load_images(loaded, _data_name(data, loaded), split_seed, init)
-    settings = EvaluationSettings(
-        recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
-        protocol=default_protocol(resolve_device(device)),
-        metric=metric,
-        seed=seed,
-        init=init,
-    )
-    evaluation = evaluate_candidate(architecture, images.without_test(), settings).evaluation
-    if as_json:
-        print(
-            json.dumps(
-                {"architecture": str(architecture.canonical), "digest": architecture.digest} | asdict(evaluation)
-            )
-        )
-    else:
-        console.print(f"{architecture.canonical}  digest {architecture.digest}", highlight=False, soft_wrap=True)
-        if evaluation.cost:
-            console.print(f"MACs {evaluation.cost.macs:,}  parameters {evaluation.cost.params:,}", highlight=False)
-        if evaluation.latency:
-            measured = evaluation.latency
-            console.print(
-                f"latency {latency_text(measured)} ms on {measured.device_name}, batch {measured.protocol.batch_size}, "
-                f"{measured.protocol.dtype}, {measured.protocol.mode}, {measured.blocks} blocks, "
-                f"spread {100 * measured.spread:.1f} %",
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
-        if evaluation.fresh:
-            console.print(f"not inherited: {', '.join(evaluation.fresh)}", highlight=False, soft_wrap=True)
-        for epoch in evaluation.history:
-            console.print(
-                f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  validation loss {epoch.validation_loss:.4f}  "
-                f"{metric} {100 * epoch.score:.2f} %  {epoch.images_per_s:,.0f} images/s",
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
-    if evaluation.outcome is not Outcome.DONE:
-        errors.print(
-            f"nas: the candidate {evaluation.outcome.value}: {evaluation.reason}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(1)
+app.command()(evaluate)
+app.command()(recipe)
 
 
 @app.command()

@@ -1,15 +1,16 @@
-"""Static cost: multiply-adds and parameters, counted from the architecture or, with thop, from a module.
+"""Static cost: multiply-adds, parameters and bytes, counted from the architecture or from a module.
 
 Counted: convolutions and linear layers, a multiply-add as one, as published figures do. Not counted: batch
-norm (folded away in deployment), activations, pooling. Parameters include those of batch norm.
+norm (folded away in deployment), activations, pooling. Parameters and bytes of weights include those of batch norm.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.architecture import Architecture
+from nas.errors import CandidateError
 from nas.geometry import output_size
 from nas.record import Cost
 
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
 
 
 def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
-    """Cost in closed form, without building the network (microseconds, for samplers and space statistics)."""
-    macs = params = 0
+    """Cost in closed form, without building the network (microseconds, for samplers and space statistics).
+
+    Peak activations, which have no such form, are left out.
+    """
+    macs = params = statistics = 0
     architecture = architecture.canonical
 
     def convolution(in_channels: int, out_channels: int, kernel_size: int, side: int) -> None:
-        nonlocal macs, params
+        nonlocal macs, params, statistics
         weights = in_channels * out_channels * kernel_size**2
         macs += weights * side**2
         params += weights + 2 * out_channels
+        statistics += 4 * 2 * out_channels + 8  # mean and variance in float32, the number of batches in int64
 
     stem = architecture.stem
     side = output_size(architecture.input_size, stem.stride)
@@ -45,11 +50,15 @@ def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
     if architecture.head_channels:
         convolution(features, architecture.head_channels, 1, side)
         features = architecture.head_channels
-    return Cost(macs + features * num_classes, params + features * num_classes + num_classes)
+    params += features * num_classes + num_classes
+    return Cost(macs + features * num_classes, params, 4 * params + statistics)
 
 
 def module_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """Cost of any module on one image of `input_shape` (C, H, W), by thop on a copy of the module."""
+    """Cost of any module on one image of `input_shape` (C, H, W); multiply-adds by thop on a copy of the module.
+
+    Peak activations are left out where `peak_activation_bytes` cannot tell them.
+    """
     import thop
     import torch
     from torch import nn
@@ -64,4 +73,68 @@ def module_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
 
     uncounted: list[type[nn.Module]] = [nn.BatchNorm2d, nn.AdaptiveAvgPool2d, nn.AvgPool2d]
     macs, _ = thop.profile(copied, inputs=(image,), custom_ops=dict.fromkeys(uncounted, nothing), verbose=False)
-    return Cost(int(macs), sum(p.numel() for p in module.parameters()))
+    try:
+        peak = peak_activation_bytes(module, input_shape)
+    except CandidateError:
+        peak = None
+    return Cost(int(macs), sum(p.numel() for p in module.parameters()), model_bytes(module), peak)
+
+
+def model_bytes(module: nn.Module) -> int:
+    """Bytes of the module's state dict: parameters and buffers as they are stored, shared ones once."""
+    from torch import Tensor
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    tensors = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
+    return sum({StorageWeakRef(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def peak_activation_bytes(module: nn.Module, input_shape: tuple[int, int, int], batch_size: int = 1) -> int:
+    """The most bytes of activations alive at one time in an eager inference pass, the images among them.
+
+    Exact, by the life of each storage: a pass of a copy, batch norm folded, on torch's meta device, which has
+    shapes and no values. A view counts with its base, an operation in place adds nothing; weights, and what a
+    kernel needs inside, are not counted. Images (`batch_size`, *`input_shape`) are in the weights' own precision.
+    Raises `CandidateError` when the module cannot run without values.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    from torch.utils.weak import WeakIdKeyDictionary
+
+    from nas.latency import fold_batch_norm
+
+    sizes = WeakIdKeyDictionary()  # of the storages that are alive: an entry goes with its storage
+    peak = 0
+
+    def note(values: object) -> None:
+        nonlocal peak
+        for value in tree_leaves(values):
+            if isinstance(value, torch.Tensor):
+                storage = value.untyped_storage()
+                sizes.setdefault(storage, storage.nbytes())
+        peak = max(peak, sum(sizes.values()))
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            note(result)
+            return result
+
+    try:
+        copied = copy.deepcopy(module).eval().to("meta")
+        fold_batch_norm(copied)
+        dtype = next((weight.dtype for weight in copied.parameters() if weight.is_floating_point()), torch.float32)
+        image = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
+        for weight in (*copied.parameters(), *copied.buffers()):
+            sizes[weight.untyped_storage()] = 0
+        note(image)
+        # Not inference mode: composite operators would arrive whole there, and what they hold inside be missed.
+        with torch.no_grad(), Watch():
+            copied(image)
+    except Exception as error:  # a forward may raise anything when its tensors have no values
+        message = " ".join(str(error).split())[:200]
+        raise CandidateError(f"peak activations are not known: {type(error).__name__}: {message}") from error
+    return peak

@@ -1,4 +1,4 @@
-"""Data sets by name or folder, as uint8 arrays in three parts: training, validation, test.
+"""Data sets by name, folder, archive or function, as uint8 arrays in three parts: training, validation, test.
 
 A search is handed training and validation only (`ImageData.without_test`); the test part is for the end.
 """
@@ -6,48 +6,99 @@ A search is handed training and validation only (`ImageData.without_test`); the 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
+import mmap
+import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from nas.data_cache import load_decoded, open_map
 from nas.errors import InputError
+from nas.image_files import ARCHIVE_SUFFIXES, PART_NAMES, to_pixels
 
 logger = logging.getLogger(__name__)
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names that the folder of a part may have."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_SHARE = 0.2
 VALIDATION_IMAGES = 2_500
 """Aimed at where the data set brings no validation part: the standard error of 90 % is then 0.6 points.
 
 Kept between a tenth and a quarter of what is left after the test part.
 """
+STATISTICS_IMAGES = 20_000
+"""Training images, evenly spaced, of which mean and standard deviation are taken at most."""
+_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images (N, C, H, W) uint8 and labels (N,) int64."""
+    """Images (N, C, H, W) uint8 and labels (N,) int64.
+
+    With `rows` (N,), the part is these rows of `images`, which then may hold others too: so a part of a memory map
+    is split without reading it. `take` reads images of any part. A part of a whole memory map is pickled as the
+    map's path, for other processes of this machine.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    rows: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.images if self.rows is None else self.rows):
+            raise ValueError(f"{len(self.labels)} labels do not fit the part's images")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the images with these numbers, each below `len(part)`."""
+        return np.asarray(self.images[numbers if self.rows is None else self.rows[numbers]])
+
+    def subset(self, numbers: NDArray[np.int64]) -> Part:
+        """The part of the images with these numbers: a copy in memory, or other rows of the same memory map."""
+        if isinstance(self.images, np.memmap):
+            rows = numbers if self.rows is None else self.rows[numbers]
+            return Part(self.images, self.labels[numbers], rows)
+        return Part(self.take(numbers), self.labels[numbers])
+
+    def chunks(self, numbers: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.uint8]]:
+        """The images, or those with these numbers, in order and a few megabytes at a time."""
+        numbers = np.arange(len(self)) if numbers is None else numbers
+        step = max(1, _CHUNK_BYTES // self.images[0].nbytes)
+        for start in range(0, len(numbers), step):
+            yield self.take(numbers[start : start + step])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A slice of a map is a memmap too, but its base is that map.
+        if isinstance(self.images, np.memmap) and isinstance(self.images.base, mmap.mmap):
+            return {**self.__dict__, "images": Path(str(self.images.filename))}
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["images"], Path):
+            try:
+                state = {**state, "images": open_map(state["images"])}
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{state['images']}: the decoded images cannot be read on this machine: let NAS_DATA name a "
+                    f"directory that all workers see: {error}"
+                ) from error
+        self.__dict__.update(state)
 
 
 @dataclass(frozen=True)
 class ImageData:
     """A data set split in three; `mean` and `std` per channel of the training part, on a scale of 0 to 1.
 
-    `mirror` says whether a mirrored image is still of its class (not so for digits).
+    `mirror` says whether a mirrored image is still of its class (not so for digits). `corrupt` names the files that
+    could not be read and are left out.
     """
 
     name: str
@@ -59,6 +110,7 @@ class ImageData:
     std: tuple[float, ...]
     mirror: bool
     split_seed: int
+    corrupt: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -73,34 +125,45 @@ class ImageData:
         """Sixteen hexadecimal digits of the content of training and validation parts."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation):
-            digest.update(repr(part.images.shape).encode())
-            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(repr((len(part), *part.images.shape[1:])).encode())
+            for images in part.chunks():
+                digest.update(np.ascontiguousarray(images).data)
             digest.update(np.ascontiguousarray(part.labels).data)
         return digest.hexdigest()[:16]
 
 
 def data_root() -> Path:
-    """Where downloads go: `NAS_DATA`, or nas/data in the user's cache."""
+    """Where downloads and decoded images go: `NAS_DATA`, or nas/data in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return Path(os.environ.get("NAS_DATA", cache / "nas" / "data"))
 
 
 def load_data(name_or_path: str | Path, *, channels: int = 3, size: int = 32, split_seed: int = 0) -> ImageData:
-    """A data set by name (`digits`, `cifar10`, …) or a folder of images sorted by class.
+    """A data set by name (`digits`, `cifar10`, …), a folder or archive of images sorted by class, or `module:function`.
 
     Images get `channels` channels (1: luminance, 3: RGB). Those of a folder are resized so that the shorter side
-    has `size` pixels and cropped at the centre; named sets keep their own size. A folder has either train/, val/
-    (also valid/, validation/) and test/ with one folder a class in each, of which the last two may be missing, or
-    the classes at once; what is missing is split off, stratified, by `split_seed`. Raises `InputError`.
+    has `size` pixels and cropped at the centre; named sets keep their own size. A folder, or a tar or zip archive of
+    one, has either train/, val/ (also valid/, validation/) and test/ with one folder a class in each, of which the
+    last two may be missing, or the classes at once; what is missing is split off, stratified, by `split_seed`. A few
+    unreadable files are left out. What is decoded is kept below `data_root()` for the next time.
+
+    A function is called without arguments and returns an `ImageData`, or a dataset to be split, or datasets by part.
+    A dataset has `__len__` and `__getitem__`, which gives an image (PIL, uint8 array (H, W) or (H, W, C), uint8 tensor
+    (C, H, W)) and a label from 0 on; it may have `classes`, their names. Raises `InputError`.
     """
     if channels not in (1, 3):
         raise InputError(f"a search space with {channels} input channels: image data has 1 or 3")
     text = str(name_or_path)
     if text in _NAMED:
         return _NAMED[text](channels, split_seed)
-    if Path(text).is_dir():
-        return _folder(Path(text), channels, size, split_seed)
-    raise InputError(f"unknown data set {text!r}: use one of {', '.join(_NAMED)}, or the path of a folder of images")
+    if Path(text).exists():
+        return _files(Path(text), channels, size, split_seed)
+    if ":" in text and not PureWindowsPath(text).drive and "/" not in text:
+        return _from_function(text, channels, size, split_seed)
+    raise InputError(
+        f"unknown data set {text!r}: use one of {', '.join(_NAMED)}, the path of a folder or archive of images "
+        f"({', '.join(ARCHIVE_SUFFIXES)}), or module:function"
+    )
 
 
 def _digits(channels: int, split_seed: int) -> ImageData:
@@ -148,52 +211,113 @@ _NAMED: dict[str, Callable[[int, int], ImageData]] = {
 }
 
 
-def _folder(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
-    roots = {"train": path}
-    if (path / "train").is_dir():
-        roots = {part: path / name for name, part in _PARTS.items() if (path / name).is_dir()}
-    classes = _class_folders(roots["train"])
-    if len(classes) < 2:
-        found = "none" if not classes else f"only {classes[0]!r}"
-        raise InputError(f"{roots['train']}: needs one folder a class, at least two; found {found}")
+def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
+    decoded = load_decoded(path, channels, size, data_root() / "decoded")
+    if decoded.corrupt:
+        total = sum(map(len, decoded.labels.values()))
+        first = ", ".join(decoded.corrupt[:3]) + (", …" if len(decoded.corrupt) > 3 else "")
+        unreadable = len(decoded.corrupt)
+        logger.warning("%s: %d of %d images are not readable and left out: %s", path, unreadable, total, first)
     parts = {}
-    for part, root in roots.items():
-        found_here = _class_folders(root)
-        if part == "test" and not found_here:
-            logger.warning("%s: holds no folders by class; a test part is split off the training images", root)
-            continue
-        unknown = sorted(set(found_here) - set(classes))
-        if unknown:
-            raise InputError(f"{root / unknown[0]}: a class that {roots['train']} does not have")
-        images, labels = [], []
-        for label, name in enumerate(classes):
-            files = sorted(p for p in (root / name).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not files:
-                raise InputError(f"{root / name}: no images ({', '.join(IMAGE_SUFFIXES)})")
-            images += [_read_image(file, channels, size) for file in files]
-            labels += [label] * len(files)
-        parts[part] = Part(np.stack(images), np.asarray(labels, dtype=np.int64))
-    return _assemble(str(path), classes, parts, split_seed, mirror=True)
+    for part, images in decoded.images.items():
+        labels = decoded.labels[part]
+        readable = np.flatnonzero(labels >= 0)
+        parts[part] = Part(images, labels)
+        if len(readable) < len(labels):
+            parts[part] = parts[part].subset(readable)
+    data = _assemble(str(path), decoded.classes, parts, split_seed, mirror=True)
+    return replace(data, corrupt=decoded.corrupt)
 
 
-def _class_folders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _from_function(name: str, channels: int, size: int, split_seed: int) -> ImageData:
+    made = _call(name)
+    if isinstance(made, ImageData):
+        if made.channels != channels:
+            raise InputError(f"data {name!r} has images of {made.channels} channels, and the space takes {channels}")
+        return made
+    datasets = dict(made) if isinstance(made, Mapping) else {"train": made}
+    unknown = [part for part in datasets if part not in PART_NAMES]
+    if unknown:
+        raise InputError(f"data {name!r} returned a part {unknown[0]!r}: use {', '.join(PART_NAMES)}")
+    if "train" not in datasets:
+        raise InputError(f"data {name!r} returned no part 'train', only {', '.join(datasets) or 'an empty mapping'}")
+    if len({PART_NAMES[part] for part in datasets}) < len(datasets):
+        raise InputError(f"data {name!r} returned the validation part twice: {', '.join(datasets)}")
+    parts = {
+        PART_NAMES[part]: _part(f"data {name!r}, {part}", items, channels, size) for part, items in datasets.items()
+    }
+    present = np.unique(parts["train"].labels)
+    classes = [str(c) for c in getattr(datasets["train"], "classes", present)]
+    for part, loaded in parts.items():
+        wrong = np.setdiff1d(loaded.labels, np.arange(len(classes)))
+        if len(wrong):
+            allowed = f"0 to {len(classes) - 1}, for {len(classes)} classes"
+            raise InputError(f"data {name!r}, {part}: has the label {wrong[0]}: labels must be {allowed}")
+    if len(classes) < 2 or len(present) < len(classes):
+        raise InputError(
+            f"data {name!r}, train: has images of {len(present)} of {len(classes)} classes, and needs all of at least two"
+        )
+    return _assemble(name, classes, parts, split_seed, mirror=True)
 
 
-def _read_image(file: Path, channels: int, size: int) -> NDArray[np.uint8]:
+def _call(name: str) -> Any:
+    """What the function `module:function` returns."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise InputError(f"data {name!r} could not be loaded: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise InputError(f"data {name!r} is not a function")
+    try:
+        return function()
+    except Exception as error:
+        raise InputError(f"data {name!r} raised {type(error).__name__}: {error}") from error
+
+
+def _part(where: str, dataset: Any, channels: int, size: int) -> Part:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, str | bytes):
+        raise InputError(f"{where}: is {type(dataset).__name__}, not a dataset with __len__ and __getitem__")
+    if not len(dataset):
+        raise InputError(f"{where}: holds no images")
+    images = np.zeros((len(dataset), channels, size, size), dtype=np.uint8)
+    labels = np.zeros(len(dataset), dtype=np.int64)
+    for number in range(len(dataset)):
+        here = f"{where}: item {number}"
+        try:
+            item = dataset[number]
+        except Exception as error:  # the user's code
+            raise InputError(f"{here} raised {type(error).__name__}: {error}") from error
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise InputError(f"{here} is {type(item).__name__}, not an image and a label")
+        try:
+            labels[number] = operator.index(item[1])
+        except (TypeError, OverflowError) as error:
+            raise InputError(f"{here} has the label {item[1]!r}, not an int") from error
+        try:
+            images[number] = to_pixels(_as_pil(item[0]), channels, size)
+        except Exception as error:  # PIL reads a file only now, and raises nearly anything
+            raise InputError(f"{here}: {error}") from error
+    return Part(images, labels)
+
+
+def _as_pil(image: Any) -> Any:
+    """A dataset's image as a PIL image; raises `ValueError` when it is none of those allowed."""
     from PIL import Image
 
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file}: not a readable image: {error}") from error
-    scale = size / min(image.size)
-    if scale != 1:
-        image = image.resize((max(size, round(image.width * scale)), max(size, round(image.height * scale))))
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    if isinstance(image, Image.Image):
+        return image
+    if not isinstance(image, np.ndarray):
+        import torch
+
+        if not isinstance(image, torch.Tensor):
+            raise ValueError(f"the image is {type(image).__name__}: return a PIL image, or a uint8 array or tensor")
+        image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
+    if image.dtype != np.uint8:
+        raise ValueError(f"the image is of {image.dtype}: return PIL images or uint8, before any normalisation")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
+        raise ValueError("the image's shape is none of (H, W) and (H, W, C), or of a tensor (C, H, W)")
+    return Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
 
 
 def _with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -207,34 +331,51 @@ def _with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
     return np.round(grey).astype(np.uint8)[:, None]
 
 
-def _assemble(name: str, classes: list[str], parts: dict[str, Part], split_seed: int, mirror: bool) -> ImageData:
-    train = parts["train"]
-    try:
-        if "test" not in parts:
-            train, parts["test"] = _split(train, TEST_SHARE, split_seed)
-        if "val" not in parts:
-            share = min(0.25, max(0.1, VALIDATION_IMAGES / len(train)))
-            train, parts["val"] = _split(train, share, split_seed)
-    except ValueError as error:
-        raise InputError(f"data set {name}: too few images of a class to split off a part: {error}") from error
-    scaled = train.images.astype(np.float32) / 255 if len(train) < 20_000 else train.images[:20_000] / np.float32(255)
-    mean = scaled.mean(axis=(0, 2, 3))
-    std = np.maximum(scaled.std(axis=(0, 2, 3)), 1e-3)
+def _assemble(name: str, classes: Sequence[str], parts: dict[str, Part], split_seed: int, mirror: bool) -> ImageData:
+    train, validation, test = parts["train"], parts.get("val"), parts.get("test")
+    if test is None:
+        train, test = _split(name, classes, train, "test", TEST_SHARE, split_seed)
+    if validation is None:
+        share = min(0.25, max(0.1, VALIDATION_IMAGES / len(train)))
+        train, validation = _split(name, classes, train, "validation", share, split_seed)
+    mean, std = _statistics(train)
     return ImageData(
         name=name,
         classes=tuple(classes),
         train=train,
-        validation=parts["val"],
-        test=parts["test"],
-        mean=tuple(round(float(m), 6) for m in mean),
-        std=tuple(round(float(s), 6) for s in std),
+        validation=validation,
+        test=test,
+        mean=mean,
+        std=std,
         mirror=mirror,
         split_seed=split_seed,
     )
 
 
-def _split(part: Part, share: float, seed: int) -> tuple[Part, Part]:
+def _split(name: str, classes: Sequence[str], part: Part, wanted: str, share: float, seed: int) -> tuple[Part, Part]:
     """Split off a stratified share: (rest, share)."""
-    rest, split = train_test_split(np.arange(len(part)), test_size=share, random_state=seed, stratify=part.labels)
-    rest, split = np.sort(rest), np.sort(split)
-    return Part(part.images[rest], part.labels[rest]), Part(part.images[split], part.labels[split])
+    try:
+        rest, split = train_test_split(np.arange(len(part)), test_size=share, random_state=seed, stratify=part.labels)
+    except ValueError as error:
+        counts = np.bincount(part.labels, minlength=len(classes))
+        fewest = int(counts.argmin())
+        raise InputError(
+            f"data set {name}: too few images to split off a {wanted} part: {len(part)} of {len(classes)} classes, "
+            f"{counts[fewest]} of class {classes[fewest]!r}; give more, or a {wanted} part of its own"
+        ) from error
+    return part.subset(np.sort(rest)), part.subset(np.sort(split))
+
+
+def _statistics(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by channel on a scale of 0 to 1, of evenly spaced images."""
+    count = min(len(part), STATISTICS_IMAGES)
+    channels = part.images.shape[1]
+    frequency = np.zeros((channels, 256), dtype=np.float64)
+    for images in part.chunks(np.arange(count) * len(part) // count):
+        for channel in range(channels):
+            frequency[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    weights = frequency / frequency.sum(axis=1, keepdims=True)
+    mean = weights @ values
+    std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1)).clip(min=1e-3)
+    return tuple(round(float(m), 6) for m in mean), tuple(round(float(s), 6) for s in std)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,15 +14,21 @@ from nas.architecture import Architecture
 from nas.backbones import load_backbone
 from nas.cost import module_cost
 from nas.data import ImageData
+from nas.device_data import DeviceData
 from nas.device_lease import lease_for
 from nas.errors import CandidateError, InputError
-from nas.finetune import DeviceData, finetune
+from nas.finetune import finetune, predict
 from nas.latency import measure
 from nas.metrics import load_metric
 from nas.model import build
+from nas.model.blocks import Network
+from nas.optimise import check_recipe, faster_precision
+from nas.recipe import Recipe
+from nas.reconstruct import reconstruct
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
 from nas.settings import SCRATCH, Budgets, EvaluationSettings, derive_seed
-from nas.weights import inherit, recalibrate
+from nas.test_report import PartReport, part_report
+from nas.weights import inherit
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def evaluate_steps(
     cost: Cost | None = None
     latency: Latency | None = None
     history: list[EpochMetrics] = []
-    network: nn.Module | None = None
+    network: Network | None = None
     fresh: tuple[str, ...] = ()
 
     def result(outcome: Outcome, reason: str | None = None, violation: float = 0.0) -> Evaluated:
@@ -77,8 +83,9 @@ def evaluate_steps(
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
         if settings.init != SCRATCH:
-            fresh = _inherit(network, architecture, data, settings, seed)
-        for epoch in finetune(network, data, side, settings.recipe, metric, seed=seed, lease=lease):
+            fresh = _inherit(network, architecture, data, settings)
+        recipe = settled_recipe(settings.recipe, architecture, data.data, settings.protocol.device)
+        for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease):
             history.append(epoch)
             yield epoch
     except InputError:
@@ -91,29 +98,71 @@ def evaluate_steps(
 
 
 def _inherit(
-    network: nn.Module, architecture: Architecture, data: DeviceData, settings: EvaluationSettings, seed: int
+    network: Network, architecture: Architecture, data: DeviceData, settings: EvaluationSettings
 ) -> tuple[str, ...]:
-    """Load inherited weights into the network, recalibrate batch norm where they differ; the parts left fresh."""
+    """Load inherited weights into the network and fit what differs to the backbone; the parts left fresh."""
+    seed = derive_seed(settings.seed, architecture.digest)
     with lease_for("cpu").shared():
-        inheritance = inherit(load_backbone(settings.init), architecture, len(data.data.classes), seed)
+        backbone = load_backbone(settings.init)
+        inheritance = inherit(backbone, architecture, len(data.data.classes), seed)
         network.load_state_dict(inheritance.state)
     network.to(data.device).to(memory_format=torch.channels_last)
     if inheritance.changed:
         with lease_for(settings.protocol.device).shared():
-            recalibrate(network, data.calibration_batches(architecture.input_size))
+            reconstruct(network, architecture, backbone, data.calibration_batches(architecture.input_size))
             if data.device.type == "cuda":
                 torch.cuda.synchronize()
     return inheritance.fresh
 
 
-def evaluate_candidate(architecture: Architecture, data: ImageData, settings: EvaluationSettings) -> Evaluated:
-    """Evaluate one candidate in this process (see `evaluate_steps`)."""
-    steps = evaluate_steps(architecture, DeviceData(data, settings.protocol.device), settings)
+def before_and_after(
+    architecture: Architecture, data: ImageData, settings: EvaluationSettings, trained: nn.Module
+) -> tuple[PartReport, PartReport]:
+    """Reports on the test part: of the candidate before its fine-tune, and of the trained network."""
+    assert data.test is not None
+    on_device = DeviceData(data, settings.protocol.device)
+    assert on_device.test is not None
+    network = build(architecture, len(data.classes), derive_seed(settings.seed, architecture.digest))
+    if settings.init != SCRATCH:
+        _inherit(network, architecture, on_device, settings)
+    network.to(on_device.device).to(memory_format=torch.channels_last)
+    before, after = (
+        part_report(
+            data.test.labels,
+            predict(model, on_device, on_device.test, architecture.input_size).classes,
+            data.classes,
+        )
+        for model in (network, trained)
+    )
+    return before, after
+
+
+def evaluate_candidate(
+    architecture: Architecture,
+    data: ImageData,
+    settings: EvaluationSettings,
+    on_epoch: Callable[[EpochMetrics], None] = lambda epoch: None,
+) -> Evaluated:
+    """Evaluate one candidate in this process (see `evaluate_steps`); `on_epoch` is told of each epoch."""
+    steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.protocol.device), settings)
     while True:
         try:
-            next(steps)
+            on_epoch(next(steps))
         except StopIteration as end:
             return end.value
+
+
+def settled_recipe(recipe: Recipe, architecture: Architecture, data: ImageData, device: str) -> Recipe:
+    """The recipe with a precision of `auto` settled for this network on this device; raises `InputError` if unfit.
+
+    A search settles it once, on its backbone, so that all of its candidates are trained alike.
+    """
+    check_recipe(recipe, device)
+    if recipe.precision != "auto":
+        return recipe
+    network = build(architecture, len(data.classes)).to(device)
+    images = torch.zeros(min(recipe.batch_size, len(data.train)), *architecture.input_shape, device=device)
+    return replace(recipe, precision=faster_precision(network, images, recipe))
 
 
 def budget_violation(budgets: Budgets, cost: Cost, latency: Latency) -> tuple[float, str | None]:

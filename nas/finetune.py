@@ -2,59 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from nas.data import ImageData, Part
+from nas.augment import change_colour, cutout, mix, resized_crop, shift_and_mirror
+from nas.device_data import DeviceData, DevicePart, resize
 from nas.device_lease import DeviceLease
 from nas.errors import CandidateError
-from nas.metrics import Metric, score
+from nas.freezing import Freezing
+from nas.metrics import METRICS, Metric, score
+from nas.optimise import Stepper, learning_rate_at
+from nas.recipe import Recipe
 from nas.record import EpochMetrics
-from nas.settings import Recipe
 
 BURST_S = 0.05
 """Seconds of work under one shared lease; with one step, where that is longer, what a measurement may wait."""
-CALIBRATION_IMAGES = 512
-
-
-class DeviceData:
-    """Training and validation parts on the device as uint8, normalised and augmented in batches there."""
-
-    def __init__(self, data: ImageData, device: str) -> None:
-        self.data = data
-        self.device = torch.device(device)
-        self.train_images, self.train_labels = self._put(data.train)
-        self.validation_images, self.validation_labels = self._put(data.validation)
-        self.mean = torch.tensor(data.mean, device=self.device).view(1, -1, 1, 1)
-        self.std = torch.tensor(data.std, device=self.device).view(1, -1, 1, 1)
-
-    def _put(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
-        # copy(): arrays from Ray's object store are read-only, which torch does not know.
-        return (
-            torch.from_numpy(part.images.copy()).to(self.device),
-            torch.from_numpy(part.labels.copy()).to(self.device),
-        )
-
-    def calibration_batches(self, side: int) -> Iterator[torch.Tensor]:
-        """A fixed, mixed subset of the training part for batch norm statistics: `CALIBRATION_IMAGES` at most."""
-        order = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(0))
-        for batch in order[:CALIBRATION_IMAGES].split(128):
-            yield self.prepare(self.train_images[batch.to(self.device)], side)
-
-    def prepare(self, images: torch.Tensor, side: int) -> torch.Tensor:
-        """uint8 (N, C, H, W) to normalised float32 (N, C, side, side) in channels_last."""
-        x = images.float().div_(255)
-        if x.shape[-2:] != (side, side):
-            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
-        return x.sub_(self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
 
 
 def finetune(
@@ -67,87 +40,159 @@ def finetune(
     seed: int,
     lease: DeviceLease | None = None,
 ) -> Iterator[EpochMetrics]:
-    """Train a model in place on images of `side` pixels, one epoch a step of the iterator; the last epoch's metrics are the result.
+    """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
 
-    The last and not the best epoch, since picking the best of noisy scores flatters. Raises `CandidateError`
-    when the loss is not finite.
+    Raises `CandidateError` when the loss is not finite.
     """
-    device = data.device
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device draws the same
-    model.to(device).to(memory_format=torch.channels_last)
-    count = len(data.train_labels)
-    batch_size = min(recipe.batch_size, count)
-    steps = max(1, count // batch_size)  # the odd rest of an epoch is left out, another one each time
-    optimizer = torch.optim.AdamW(_parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate)
-    total = recipe.epochs * steps + 1
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.learning_rate,
-        total_steps=total,
-        pct_start=min(1.0, max(0.25, 2 / total)),  # torch divides by zero in a warm-up of a single step
-    )
-    for epoch in range(1, recipe.epochs + 1):
-        start = time.perf_counter()
-        model.train()
-        order = torch.randperm(count, generator=generator).to(device)
-        losses = torch.zeros((), device=device)
-        bursts = Bursts(lease, device)
-        for step in range(steps):
+    model.to(data.device).to(memory_format=torch.channels_last)
+    training = _Training(model, data, side, recipe, seed, lease)
+    labels = data.data.validation.labels
+    best, best_epoch = -math.inf, 0
+    try:
+        for epoch in range(1, recipe.epochs + 1):
+            start = time.perf_counter()
+            train_loss = training.epoch()
+            if not math.isfinite(train_loss):
+                raise CandidateError(f"the training loss became {train_loss} in epoch {epoch}")
+            predicted = predict(training.scored, data, data.validation, side, lease=lease)
+            figures = {name: score(function, labels, predicted.classes) for name, function in METRICS.items()}
+            value = score(metric, labels, predicted.classes)
+            if value > best:
+                best, best_epoch = value, epoch
+            over = training.progress >= 1 or bool(recipe.patience and epoch - best_epoch >= recipe.patience)
+            if over:
+                training.finish()
+            yield EpochMetrics(
+                epoch=epoch,
+                train_loss=train_loss,
+                validation_loss=predicted.loss,
+                score=value,
+                accuracy=figures["accuracy"],
+                images_per_s=training.images_per_s,
+                seconds=time.perf_counter() - start,
+                top5=predicted.top5,
+                macro_f1=figures["macro_f1"],
+                balanced_accuracy=figures["balanced_accuracy"],
+                learning_rate=training.stepper.rate,
+            )
+            if over:
+                return
+    finally:
+        training.release()
+
+
+class _Training:
+    """A model in training: optimiser, frozen parts, averaged weights, and how much of the budget is spent."""
+
+    def __init__(
+        self, model: nn.Module, data: DeviceData, side: int, recipe: Recipe, seed: int, lease: DeviceLease | None
+    ) -> None:
+        self._model, self._data, self._side, self._recipe, self._lease = model, data, side, recipe, lease
+        self._generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device draws the same
+        self._batch_size = min(recipe.batch_size, len(data.train))
+        # The odd rest of an epoch is left out, another one each time.
+        self._steps_an_epoch = max(1, len(data.train) // self._batch_size)
+        steps = recipe.epochs * self._steps_an_epoch
+        self._total = min(steps, recipe.steps) if recipe.steps else steps
+        self._done, self._seconds = 0, 0.0
+        self._weights = _class_weights(data.train.labels, len(data.data.classes))
+        self._average = copy.deepcopy(model).requires_grad_(False) if recipe.ema else None
+        self._freezing = Freezing(model, recipe.trainable)
+        self._dropout = _dropout_before_classifier(model, recipe.dropout, self._generator)
+        self.stepper = Stepper(model, recipe, data.device)
+        self.images_per_s = 0.0
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is spent, 0 to 1."""
+        of_time = self._seconds / self._recipe.seconds if self._recipe.seconds else 0.0
+        return min(1.0, max(self._done / self._total, of_time))
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network whose score counts: the averaged one where there is one."""
+        return self._average or self._model
+
+    def epoch(self) -> float:
+        """Train for an epoch, or until the budget is spent; the mean loss."""
+        recipe, before = self._recipe, self._seconds
+        sampled = self._weights if recipe.balance == "sampling" else None
+        order = _order(self._data.train, sampled, self._generator)[: self._steps_an_epoch * self._batch_size]
+        losses, steps = torch.zeros((), device=self._data.device), 0
+        bursts = Bursts(self._lease, self._data.device)
+        for images, labels in self._data.train.batches(order, self._batch_size):
             with bursts:
-                batch = order[step * batch_size : (step + 1) * batch_size]
-                images = data.prepare(_augment(data, data.train_images[batch], recipe.crop_share, generator), side)
-                loss = F.cross_entropy(model(images), data.train_labels[batch], label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                losses += loss.detach()
+                losses += self._step(images, labels)
+            steps += 1
+            self._seconds = before + bursts.held_s
+            if self.progress >= 1:
+                break
         bursts.close()
-        train_seconds = time.perf_counter() - start
-        train_loss = losses.item() / steps
-        if not math.isfinite(train_loss):
-            raise CandidateError(f"the training loss became {train_loss} in epoch {epoch}")
-        predictions, validation_loss = predict(
-            model, data, side, data.validation_images, data.validation_labels, lease=lease
-        )
-        labels = data.data.validation.labels
-        yield EpochMetrics(
-            epoch=epoch,
-            train_loss=train_loss,
-            validation_loss=validation_loss,
-            score=score(metric, labels, predictions),
-            accuracy=float((predictions == labels).mean()),
-            images_per_s=steps * batch_size / train_seconds,
-            seconds=time.perf_counter() - start,
-        )
+        self._seconds = before + bursts.held_s
+        self.images_per_s = steps * self._batch_size / bursts.held_s
+        return losses.item() / steps
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self._freezing.train(self.progress)
+        self.stepper.set_rate(learning_rate_at(self.progress, self._recipe))
+        x = _augmented(self._data, images, self._side, self._recipe, self._generator)
+        mixed = mix(x, labels, self._recipe, self._generator)
+        weights = self._weights if self._recipe.balance == "loss" else None
+        loss = self.stepper.step(x if mixed is None else mixed.images, labels, mixed, weights)
+        self._done += 1
+        if self._average is not None:
+            _follow(self._average, self._model, min(self._recipe.ema, self._done / (self._done + 10)))
+        return loss
+
+    def finish(self) -> None:
+        """Leave in the model what was scored, in evaluation mode."""
+        if self._average is not None:
+            self._model.load_state_dict(self._average.state_dict())
+        self._model.eval()
+
+    def release(self) -> None:
+        """Take back what was done to the model beside its weights."""
+        self._model.requires_grad_(True)
+        if self._dropout is not None:
+            self._dropout.remove()
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predicted classes (N,), mean cross-entropy, and the share of images whose class is among the five likeliest."""
+
+    classes: NDArray[np.int64]
+    loss: float
+    top5: float
 
 
 @torch.inference_mode()
 def predict(
     model: nn.Module,
     data: DeviceData,
+    part: DevicePart,
     side: int,
-    images: torch.Tensor,
-    labels: torch.Tensor,
     *,
     batch_size: int = 256,
     lease: DeviceLease | None = None,
-) -> tuple[NDArray[np.int64], float]:
-    """Predicted classes (N,) and mean cross-entropy of uint8 images (N, C, H, W) on the data's device.
+) -> Predicted:
+    """What a model says of a part of the data, in float32; it is left in evaluation mode.
 
     Raises `CandidateError` when the logits are not finite.
     """
     model.eval()
     bursts = Bursts(lease, data.device)
     logits = []
-    for start in range(0, len(images), batch_size):
+    for images, _ in part.in_order(batch_size):
         with bursts:
-            logits.append(model(data.prepare(images[start : start + batch_size], side)).float())
+            logits.append(model(data.prepare(images, side)).float())
     bursts.close()
     scores = torch.cat(logits)
     if not torch.isfinite(scores).all():
         raise CandidateError("the network's outputs are not finite numbers")
-    return scores.argmax(1).cpu().numpy(), F.cross_entropy(scores, labels).item()
+    likeliest = scores.topk(min(5, scores.shape[1]), dim=1).indices
+    top5 = (likeliest == part.labels[:, None]).any(1).float().mean().item()
+    return Predicted(scores.argmax(1).cpu().numpy(), F.cross_entropy(scores, part.labels).item(), top5)
 
 
 class Bursts:
@@ -160,45 +205,89 @@ class Bursts:
         self._lease = lease
         self._cuda = device.type == "cuda"
         self._held: AbstractContextManager[None] | None = None
-        self._until = 0.0
+        self._since: float | None = None
+        self._closed_s = 0.0
+
+    @property
+    def held_s(self) -> float:
+        """Seconds inside bursts, without waiting for the lease."""
+        return self._closed_s + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def __enter__(self) -> None:
-        if self._lease is not None and self._held is None:
+        if self._since is not None:
+            return
+        if self._lease is not None:
             self._held = self._lease.shared()
             self._held.__enter__()
-            self._until = time.perf_counter() + BURST_S
+        self._since = time.perf_counter()
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None or time.perf_counter() > self._until:
+        if kind is not None or (self._since is not None and time.perf_counter() > self._since + BURST_S):
             self.close()
 
     def close(self) -> None:
         """Give the lease back, once the device has done what was queued."""
-        if self._lease is not None and self._held is not None:
-            if self._cuda:
-                torch.cuda.synchronize()
+        if self._since is None:
+            return
+        if self._cuda:
+            torch.cuda.synchronize()
+        self._closed_s += time.perf_counter() - self._since
+        self._since = None
+        if self._held is not None:
             self._held.__exit__(None, None, None)
             self._held = None
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    spared = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+def _augmented(
+    data: DeviceData, images: torch.Tensor, side: int, recipe: Recipe, generator: torch.Generator
+) -> torch.Tensor:
+    """uint8 (N, C, H, W) to what the network reads in training, (N, C, side, side)."""
+    mirror = data.data.mirror if recipe.mirror is None else recipe.mirror
+    x = shift_and_mirror(images, recipe.crop_share, mirror, generator).float().div_(255)
+    if recipe.resized_crop:
+        x = resized_crop(x, recipe.resized_crop, generator)
+    x = resize(x, side)
+    if recipe.colour:
+        x = change_colour(x, recipe.colour, generator)
+    x = data.normalise(x)
+    return cutout(x, recipe.cutout, generator) if recipe.cutout else x
 
 
-def _augment(data: DeviceData, images: torch.Tensor, pad_share: float, generator: torch.Generator) -> torch.Tensor:
-    """A random crop of each padded image, and a mirror image of every other where the data allows it."""
-    count, _, height, width = images.shape
-    pad = round(pad_share * height)
-    if pad:
-        padded = F.pad(images, (pad, pad, pad, pad))
-        shift = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator).to(images.device)
-        rows = shift[0] + torch.arange(height, device=images.device)
-        columns = shift[1] + torch.arange(width, device=images.device)
-        index = torch.arange(count, device=images.device)[:, None, None]
-        images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    if data.data.mirror:
-        mirrored = (torch.rand(count, generator=generator) < 0.5).to(images.device).view(-1, 1, 1, 1)
-        images = torch.where(mirrored, images.flip(3), images)
-    return images
+def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Inverse frequency of each class (classes,), with a mean of 1 over the images."""
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1)
+    return len(labels) / (classes * counts.float())
+
+
+def _order(part: DevicePart, weights: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
+    """Rows of an epoch: each once, or drawn with replacement so that classes come equally often."""
+    if weights is None:
+        return torch.randperm(len(part), generator=generator)
+    chances = weights.cpu()[part.labels.cpu()].double()
+    places = torch.rand(len(part), generator=generator, dtype=torch.double) * chances.sum()
+    return torch.searchsorted(chances.cumsum(0), places).clamp_max(len(part) - 1)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the average towards the model, batch norm statistics too."""
+    for mean, current in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(current.to(mean.dtype), 1 - decay)
+        else:
+            mean.copy_(current)
+
+
+def _dropout_before_classifier(model: nn.Module, share: float, generator: torch.Generator) -> RemovableHandle | None:
+    """Dropout on what the last linear layer reads, while training; None where the share is 0."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not share or not linear:
+        return None
+
+    def drop(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if not module.training:
+            return None
+        keep = (torch.rand(inputs[0].shape, generator=generator) >= share).to(inputs[0].device)
+        return (inputs[0] * keep / (1 - share),)
+
+    return linear[-1].register_forward_pre_hook(drop)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from nas.errors import InputError
+from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
+from nas.settings import SCRATCH
+
+if TYPE_CHECKING:
+    from nas.space import SearchSpace
 
 
 def parse_duration(text: str) -> float:
@@ -34,6 +42,29 @@ def parse_count(text: str) -> int:
     return count
 
 
+def chosen_recipe(
+    init: str,
+    file: Path | None,
+    assignments: list[str] | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+) -> Recipe:
+    """The recipe that the flags ask for; a flag of its own overrides the file, and --set overrides both."""
+    recipe = read_recipe(default_recipe(inherits=init != SCRATCH), file)
+    flags = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    recipe = replace(recipe, **{key: value for key, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    return read_recipe(recipe, None, assignments or ())
+
+
+def data_name(given: str | None, space: SearchSpace) -> str:
+    """The data set asked for, or the space's own; raises `InputError` when there is none."""
+    name = given or space.data
+    if name is None:
+        raise InputError(f"space {space.name} has no data set of its own: give --data NAME_OR_PATH")
+    return name
+
+
 def absolute_init(init: str) -> str:
     """A folder of weights by its absolute path, since workers have another working directory; a name as it is."""
     return str(Path(init).resolve()) if Path(init).is_dir() else init
@@ -46,7 +77,9 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The run director
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="NAME_OR_PATH", help="A data set by name, or a folder of images; by default the space's own."
+        "--data",
+        metavar="NAME_OR_PATH",
+        help="A data set by name, a folder or archive of images, or module:function; by default the space's own.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -61,9 +94,28 @@ Init = Annotated[
     str,
     typer.Option(help="Initial weights: scratch, efficientnet_lite0, mobilenet_v2, or a folder that nas export made."),
 ]
-Epochs = Annotated[int, typer.Option(min=1, help="Epochs of the brief fine-tune.")]
-BatchSize = Annotated[int, typer.Option(min=2, help="Images a training step.")]
-LearningRate = Annotated[float, typer.Option(min=1e-8, help="Peak of the one-cycle schedule.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of the brief fine-tune; by default 10.", show_default=False)
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=2, help="Images a training step; by default 64.", show_default=False)
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        min=1e-8,
+        help=f"Peak of the schedule; by default {SCRATCH_RATE}, and {INHERITED_RATE} with --init.",
+        show_default=False,
+    ),
+]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe in YAML; nas recipe prints one to start from.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One value of the recipe, e.g. optimizer=sgd; may be repeated."),
+]
+Logs = Annotated[str, typer.Option("--log", help="tensorboard, mlflow, or both with a comma between.")]
 MaxLatency = Annotated[
     float | None, typer.Option(parser=parse_milliseconds, metavar="MS", help="Hard latency budget, e.g. 2.5ms.")
 ]

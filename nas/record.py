@@ -31,10 +31,16 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds for one image, and parameters."""
+    """Multiply-adds for one image, parameters, and bytes of memory in float32; None where they are not known.
+
+    `size_bytes` is the weights as stored, batch norm and its statistics among them; `peak_activation_bytes` the most
+    that is alive of one image and its activations at one time, batch norm folded.
+    """
 
     macs: int
     params: int
+    size_bytes: int | None = None
+    peak_activation_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch gave; `seconds` is wall time, waiting for the lease included."""
+    """What one epoch gave; `seconds` is wall time, waiting for the lease included, `images_per_s` is of training alone.
+
+    `learning_rate` is that of its last step; fields that older records lack are None.
+    """
 
     epoch: int
     train_loss: float
@@ -67,6 +76,10 @@ class EpochMetrics:
     accuracy: float
     images_per_s: float
     seconds: float
+    top5: float | None = None
+    macro_f1: float | None = None
+    balanced_accuracy: float | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nas.recipe import Recipe
 from nas.space import SearchSpace
 
 Mode = Literal["eager", "cudagraph"]
@@ -42,21 +43,6 @@ class LatencyProtocol:
 def default_protocol(device: str) -> LatencyProtocol:
     """Batch 1 in float32; eager on the CPU, a captured graph on CUDA (an eager loop would time the launches)."""
     return LatencyProtocol(device=device, mode="eager" if device == "cpu" else "cudagraph")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a candidate is trained: AdamW under a one-cycle schedule (Smith & Topin, 2018) with label smoothing.
-
-    Weight decay spares batch norm and biases. `crop_share` is the share of the side that random crops may shift.
-    """
-
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 0.01
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.1
-    crop_share: float = 0.125
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the command line prints: tables of a front and of a space, and the front as JSON and CSV."""
+"""What the command line prints: tables of a front, of a space and of a report, and the front as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
@@ -21,7 +22,11 @@ from nas.record import Latency, Outcome, TrialRecord
 from nas.run import RunDirectory
 from nas.settings import Budgets
 from nas.space import SearchSpace
+from nas.test_report import PartReport
 from nas.wording import score_text
+
+MATRIX_CLASSES = 20
+"""Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
 
 
 def accuracy_text(record: TrialRecord, run: RunDirectory) -> str:
@@ -193,3 +198,66 @@ def budget_sentences(space: SearchSpace, num_classes: int, budgets: Budgets, sma
         else:
             sentences.append(f"A budget of {limit:,} {what} cannot be met: the smallest network has {_plain(value)}.")
     return sentences
+
+
+def report_table(before: PartReport | None, after: PartReport) -> Table:
+    """Scores in percent, a row a class, then their averages and the accuracy; F1 also as it was `before`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class", overflow="fold")
+    for column in ("precision %", "recall %", "F1 %" if before is None else "F1 % before → after", "images"):
+        table.add_column(column, justify="right", no_wrap=True)
+
+    def change(old: float | None, new: float) -> str:
+        return f"{100 * new:.2f}" if old is None else f"{100 * old:.2f} → {100 * new:.2f}"
+
+    earlier = [None] * len(after.classes) if before is None else [score.f1 for score in before.classes]
+    for score, old in zip(after.classes, earlier, strict=True):
+        figures = (f"{100 * score.precision:.2f}", f"{100 * score.recall:.2f}", change(old, score.f1))
+        table.add_row(Text(score.name), *figures, f"{score.support:,}")
+    table.add_row(
+        "macro average",
+        f"{100 * after.macro_precision:.2f}",
+        f"{100 * after.balanced_accuracy:.2f}",
+        change(before.macro_f1 if before else None, after.macro_f1),
+        f"{after.images:,}",
+        style="bold",
+    )
+    accuracy = change(before.accuracy if before else None, after.accuracy)
+    table.add_row("accuracy", "", "", accuracy, f"{after.images:,}", style="bold")
+    return table
+
+
+def confusion_table(report: PartReport) -> Table:
+    """The confusion matrix, a row a true class; of more than `MATRIX_CLASSES` classes the pairs most confused."""
+    if len(report.classes) > MATRIX_CLASSES:
+        return _confused_pairs(report)
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title="true class ↓   predicted as →", title_style="dim"
+    )
+    table.add_column("", justify="right", style="bold")
+    table.add_column("", overflow="fold")
+    for index in range(len(report.classes)):
+        table.add_column(f"{index}", justify="right", no_wrap=True)
+    for index, (score, row) in enumerate(zip(report.classes, report.confusion, strict=True)):
+        cells = [
+            Text(f"{count}" if count else "·", style="green" if column == index else "" if count else "dim")
+            for column, count in enumerate(row)
+        ]
+        table.add_row(f"{index}", Text(score.name), *cells)
+    return table
+
+
+def _confused_pairs(report: PartReport) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("true → predicted", overflow="fold")
+    table.add_column("images", justify="right", no_wrap=True)
+    table.add_column("of the class %", justify="right", no_wrap=True)
+    pairs = [
+        (count, count / truth.support, f"{truth.name} → {taken.name}")
+        for truth, row in zip(report.classes, report.confusion, strict=True)
+        for taken, count in zip(report.classes, row, strict=True)
+        if count and taken is not truth
+    ]
+    for count, share, names in sorted(pairs, key=lambda pair: pair[:2], reverse=True)[:MATRIX_CLASSES]:
+        table.add_row(Text(names), f"{count:,}", f"{100 * share:.2f}")
+    return table

@@ -15,7 +15,8 @@ it can from the layer at its place in the backbone's stage:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +78,7 @@ def inherit(backbone: Backbone, architecture: Architecture, num_classes: int, se
     fresh: list[str] = []
     source = backbone.architecture.canonical
     _stem(backbone, arch, state, fresh)
-    for index, origin in enumerate(_origins(arch, source)):
+    for index, origin in enumerate(origins_of(arch, source)):
         if origin is None:
             fresh.append(f"blocks.{index}")
             continue
@@ -94,9 +95,9 @@ def inherit(backbone: Backbone, architecture: Architecture, num_classes: int, se
     return Inheritance(state, tuple(fresh), changed=bool(set(fresh) - {"classifier"}) or arch != source)
 
 
-@torch.no_grad()
-def recalibrate(network: nn.Module, batches: Iterator[torch.Tensor]) -> None:
-    """Replace the statistics of every batch norm by their cumulative average over batches (N, C, H, W), in place."""
+@contextmanager
+def calibrating(network: nn.Module) -> Iterator[None]:
+    """Batches that pass through meanwhile replace all batch norm statistics, by their cumulative average."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     training = network.training
@@ -104,22 +105,31 @@ def recalibrate(network: nn.Module, batches: Iterator[torch.Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for the cumulative average
     network.train()
-    for batch in batches:
-        network(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(training)
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.train(training)
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Replace the statistics of every batch norm by their cumulative average over batches (N, C, H, W), in place."""
+    with calibrating(network):
+        for batch in batches:
+            network(batch)
 
 
 @dataclass(frozen=True)
-class _Origin:
+class Origin:
     """The backbone's layer that a candidate's layer takes from; `extra` when it lies beyond the stage's depth."""
 
     index: int
     extra: bool
 
 
-def _stages(arch: Architecture) -> list[list[int]]:
+def stages_of(arch: Architecture) -> list[list[int]]:
     """Indices of layers by stage: a new one begins where the stride is not 1 or the width changes."""
     stages: list[list[int]] = []
     for index, (layer, shape) in enumerate(arch.shapes()):
@@ -129,11 +139,11 @@ def _stages(arch: Architecture) -> list[list[int]]:
     return stages
 
 
-def _origins(arch: Architecture, source: Architecture) -> list[_Origin | None]:
+def origins_of(arch: Architecture, source: Architecture) -> list[Origin | None]:
     """For each layer of `arch` where it comes from: stages are matched in order, by their width."""
-    origins: list[_Origin | None] = []
-    offered = _stages(source)
-    for stage in _stages(arch):
+    origins: list[Origin | None] = []
+    offered = stages_of(source)
+    for stage in stages_of(arch):
         width = arch.layers[stage[0]].out_channels
         match = next((i for i, layers in enumerate(offered) if source.layers[layers[0]].out_channels == width), None)
         if match is None:
@@ -143,7 +153,7 @@ def _origins(arch: Architecture, source: Architecture) -> list[_Origin | None]:
         for position in range(len(stage)):
             beyond = position >= len(layers)
             first_alone = beyond and len(layers) == 1  # its input has another width than a later layer's
-            origins.append(None if first_alone else _Origin(layers[min(position, len(layers) - 1)], beyond))
+            origins.append(None if first_alone else Origin(layers[min(position, len(layers) - 1)], beyond))
     return origins
 
 
@@ -162,7 +172,7 @@ def _block(
     backbone: Backbone,
     arch: Architecture,
     index: int,
-    origin: _Origin,
+    origin: Origin,
     state: dict[str, torch.Tensor],
     fresh: list[str],
 ) -> None:

@@ -38,11 +38,21 @@ def latency_text(latency: Latency) -> str:
 
 
 def cost_text(record: TrialRecord) -> str:
-    """MACs and parameters."""
+    """MACs and parameters, then bytes of weights and of peak activations where they are known."""
     cost = record.evaluation.cost
     if cost is None:
         return "cost not known"
-    return f"{OBJECTIVES['macs'].show(cost.macs)} MACs · {OBJECTIVES['params'].show(cost.params)} parameters"
+    parts = [f"{OBJECTIVES['macs'].show(cost.macs)} MACs", f"{OBJECTIVES['params'].show(cost.params)} parameters"]
+    if cost.size_bytes is not None:
+        parts.append(bytes_text(cost.size_bytes))
+    if cost.peak_activation_bytes is not None:
+        parts.append(f"peak activations {bytes_text(cost.peak_activation_bytes)}")
+    return " · ".join(parts)
+
+
+def bytes_text(count: int) -> str:
+    """Bytes in kB or MB, a thousand and a million of them."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def protocol_text(latency: Latency) -> str:

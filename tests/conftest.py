@@ -20,10 +20,12 @@ RunFactory = Callable[..., RunDirectory]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _private_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    os.environ["NAS_LEASE_DIR"] = str(tmp_path_factory.mktemp("leases"))
-    yield
-    del os.environ["NAS_LEASE_DIR"]
+def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leases and decoded images of this test run alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_LEASE_DIR", str(tmp_path_factory.mktemp("leases")))
+        patch.setenv("NAS_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture

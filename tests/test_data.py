@@ -1,21 +1,31 @@
-"""Data: splits that are fixed, stratified and disjoint, channels, folders, and bad input."""
+"""Data: splits that are fixed, stratified and disjoint, channels, folders, functions, memory maps, and bad input."""
 
 from __future__ import annotations
 
 import os
-import tarfile
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from nas.data import load_data
+from nas import data as data_module
+from nas import data_cache
+from nas.data import Part, load_data
 from nas.errors import InputError
 
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 CIFAR = SHARED / "data" / "cifar10-imagefolder.tar.xz"
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_DATA", str(tmp_path_factory.mktemp("nas-data")))
 
 
 def write_images(folder: Path, count: int, mode: str = "RGB", size: tuple[int, int] = (12, 10)) -> None:
@@ -92,23 +102,102 @@ def test_folder_without_parts_is_split(tmp_path: Path, mode: str, channels: int)
     assert len(set(data.test.labels)) == 3
 
 
-def test_real_photographs(tmp_path: Path) -> None:
+def test_real_photographs() -> None:
     if not CIFAR.exists():
         pytest.skip(f"{CIFAR} is not there")
-    wanted, found = {("train", "cat"), ("train", "ship")}, 0
-    with tarfile.open(CIFAR) as archive:
-        for member in archive:
-            path = Path(member.name)
-            if member.isfile() and path.parts[-3:-1] in wanted and int(path.stem) < 40:
-                archive.extract(member, tmp_path, filter="data")
-                found += 1
-            if found == 80:
-                break
-    (root,) = (path.parent for path in tmp_path.rglob("train"))
-    assert found == 80
-    data = load_data(root, channels=3, size=32)
-    assert data.classes == ("cat", "ship")
-    assert 30 < data.train.images.mean() < 220
+    data = load_data(CIFAR, channels=3, size=32)
+    assert data.test is not None
+    assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5_000, 10_000)
+    assert len(data.classes) == 10
+    assert data.classes[3] == "cat"
+    assert np.allclose(data.mean, (0.491, 0.482, 0.447), atol=0.002)
+    assert np.allclose(data.std, (0.247, 0.243, 0.262), atol=0.004)
+    assert data.corrupt == ()
+    assert load_data(CIFAR, channels=3, size=32).fingerprint() == data.fingerprint()
+
+
+def test_an_archive_is_the_same_data_as_its_folder(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_images(tmp_path / "data" / name, 20)
+    archive = shutil.make_archive(str(tmp_path / "packed"), "xztar", tmp_path, "data")
+    data, packed = load_data(tmp_path / "data", size=8), load_data(archive, size=8)
+    assert data.fingerprint() == packed.fingerprint()
+    assert packed.name == archive
+
+
+def test_corrupt_images_are_left_out_and_named_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 50)
+    for number in range(4):
+        (tmp_path / "b" / f"{number:03}.png").write_bytes(b"no image")
+    for _ in range(2):
+        caplog.clear()
+        data = load_data(tmp_path, size=8)
+        assert data.corrupt == tuple(f"b/{number:03}.png" for number in range(4))
+        assert data.test is not None
+        assert len(data.train) + len(data.validation) + len(data.test) == 96
+        assert "4 of 100 images are not readable and left out: b/000.png, b/001.png, b/002.png, …" in caplog.text
+
+
+def test_memory_maps_are_split_read_and_pickled_without_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 50)
+    (tmp_path / "b" / "007.png").write_bytes(b"no image")
+    plain = load_data(tmp_path, size=8)
+    monkeypatch.setattr(data_cache, "MEMORY_MAPPED_BYTES", 10_000)
+    monkeypatch.setattr(data_module, "_CHUNK_BYTES", 1_000)
+    mapped = load_data(tmp_path, size=8)
+    assert mapped.fingerprint() == plain.fingerprint()
+    assert (mapped.mean, mapped.std) == (plain.mean, plain.std)
+    assert mapped.test is not None
+    assert plain.test is not None
+    for part, same in ((mapped.train, plain.train), (mapped.validation, plain.validation), (mapped.test, plain.test)):
+        assert isinstance(part.images, np.memmap)
+        assert len(part.images) == 100  # all three are rows of the one map
+        some = np.array([5, 0, 5])
+        assert (part.take(some) == same.images[some]).all()
+        assert type(part.take(some)) is np.ndarray
+        assert (np.concatenate(list(part.chunks())) == same.images).all()
+        assert (part.subset(some).take(np.array([1])) == same.images[:1]).all()
+        pickled = pickle.dumps(part)
+        assert len(pickled) < 3_000 < part.images.nbytes
+        again = pickle.loads(pickled)
+        assert isinstance(again.images, np.memmap)
+        assert not again.images.flags.writeable
+        assert (again.take(some) == same.images[some]).all()
+    few = mapped.train.images[:7]  # a part of a map is pickled whole
+    assert (pickle.loads(pickle.dumps(Part(few, np.zeros(7, np.int64)))).images == few).all()
+    shutil.rmtree(os.environ["NAS_DATA"])
+    with pytest.raises(InputError, match="cannot be read on this machine: let NAS_DATA name a directory"):
+        pickle.loads(pickled)
+
+
+def test_parts_in_memory_are_pickled_with_their_images() -> None:
+    part = load_data("digits", channels=1).validation
+    again = pickle.loads(pickle.dumps(part))
+    assert (again.images == part.images).all()
+    with pytest.raises(ValueError, match="5 labels do not fit"):
+        Part(part.images, part.labels[:5])
+
+
+def test_statistics_are_of_evenly_spaced_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "val", "test"):
+        for name, grey in (("black", 0), ("white", 255)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(30):
+                Image.new("L", (8, 8), grey).save(tmp_path / part / name / f"{number:02}.png")
+    monkeypatch.setattr(data_module, "STATISTICS_IMAGES", 20)  # the first 20 are all black
+    data = load_data(tmp_path, channels=1, size=8)
+    assert data.mean == data.std == (0.5,)
+
+
+def test_statistics_are_those_of_all_images_where_these_are_few() -> None:
+    data = load_data("digits", channels=1)
+    scaled = data.train.images / 255
+    assert data.mean == (round(float(scaled.mean()), 6),)
+    assert data.std == (round(float(scaled.std()), 6),)
 
 
 def _one_class(root: Path) -> None:
@@ -138,18 +227,169 @@ def _not_an_image(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (Path.mkdir, "at least two; found none"),
+        (Path.mkdir, "holds no images"),
         (_one_class, "found only 'only'"),
         (_empty_class, "b: no images"),
-        (_one_image, "too few images"),
+        (_one_image, "too few images to split off a test part: 5 of 2 classes, 1 of class 'b'"),
         (_extra_class, "val/c: a class that .*train does not have"),
-        (_not_an_image, "x.png: not a readable image"),
+        (_not_an_image, r"1 of 5 images \(20\.0%\) .* the first is b/x\.png: not an image"),
     ],
 )
 def test_bad_folders(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     make(tmp_path / "data")
     with pytest.raises(InputError, match=message):
         load_data(tmp_path / "data")
+
+
+class Items(list[Any]):
+    """A dataset of (image, label) pairs that may know its classes."""
+
+    def __init__(self, items: list[Any], classes: list[str] | None = None) -> None:
+        super().__init__(items)
+        if classes:
+            self.classes = classes
+
+
+def items(image: Callable[[int], Any], count: int = 40, classes: int = 2) -> list[Any]:
+    return [(image(number), number % classes) for number in range(count)]
+
+
+def pixels(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+
+
+def pil(number: int) -> Image.Image:
+    return Image.fromarray(pixels(number))
+
+
+def tensor(number: int) -> torch.Tensor:
+    return torch.from_numpy(pixels(number)).permute(2, 0, 1)
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], str]:
+    """The name of a function that returns what it is given, or calls it if it can be called."""
+
+    def make(made: Any) -> str:
+        monkeypatch.setattr(data_module, "made_here", made if callable(made) else lambda: made, raising=False)
+        return "nas.data:made_here"
+
+    return make
+
+
+@pytest.mark.parametrize("image", [pil, pixels, tensor])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_function_that_returns_one_dataset(
+    plugin: Callable[[Any], str], image: Callable[[int], Any], channels: int
+) -> None:
+    data = load_data(plugin(Items(items(image), ["cat", "dog"])), channels=channels, size=8)
+    assert data.name == "nas.data:made_here"
+    assert data.test is not None
+    assert (len(data.train), len(data.validation), len(data.test)) == (24, 8, 8)
+    assert data.classes == ("cat", "dog")
+    assert data.train.images.shape[1:] == (channels, 8, 8)
+    assert data.fingerprint() == load_data(plugin(items(pil)), channels=channels, size=8).fingerprint()
+
+
+def test_a_function_reads_like_a_folder(tmp_path: Path, plugin: Callable[[Any], str]) -> None:
+    from torchvision.datasets import ImageFolder
+
+    for name in ("cat", "dog"):
+        write_images(tmp_path / name, 20)
+    data = load_data(plugin(ImageFolder(str(tmp_path))), size=8)
+    assert data.classes == ("cat", "dog")
+    assert data.fingerprint() == load_data(tmp_path, size=8).fingerprint()
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_function_that_returns_parts(plugin: Callable[[Any], str], name: str) -> None:
+    made = {"train": items(pil, 9, 3), name: items(pil, 6, 3), "test": items(pil, 3, 3)}
+    data = load_data(plugin(made), size=8)
+    assert data.test is not None
+    assert (len(data.train), len(data.validation), len(data.test)) == (9, 6, 3)
+    assert data.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        lambda _: np.full((9, 9), 7, np.uint8),
+        lambda _: np.full((9, 9, 1), 7, np.uint8),
+        lambda _: np.full((9, 9, 4), 7, np.uint8),
+        lambda _: torch.full((1, 9, 9), 7, dtype=torch.uint8),
+        lambda _: Image.new("I;16", (9, 9), 7 * 257),
+    ],
+)
+def test_other_shapes_of_images(plugin: Callable[[Any], str], image: Callable[[int], Any]) -> None:
+    assert (load_data(plugin(items(image)), size=8).train.images == 7).all()
+
+
+def test_a_function_that_returns_image_data(plugin: Callable[[Any], str]) -> None:
+    digits = load_data("digits", channels=1)
+    assert load_data(plugin(digits), channels=1) is digits
+    with pytest.raises(InputError, match="has images of 1 channels, and the space takes 3"):
+        load_data(plugin(digits), channels=3)
+
+
+class Unreliable(Items):
+    """A dataset whose items cannot be had."""
+
+    def __getitem__(self, number: Any) -> Any:
+        raise KeyError("gone")
+
+
+def _failing() -> None:
+    raise RuntimeError("no disk")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (_failing, "raised RuntimeError: no disk"),
+        (None, "train: is NoneType, not a dataset with __len__ and __getitem__"),
+        (iter([]), "train: is list_iterator, not a dataset"),
+        ([], "train: holds no images"),
+        ({}, "returned no part 'train', only an empty mapping"),
+        ({"val": items(pil)}, "returned no part 'train', only val"),
+        ({"train": items(pil), "dev": items(pil)}, "returned a part 'dev': use train, val, valid, validation, test"),
+        ({"train": items(pil), "val": items(pil), "valid": []}, "the validation part twice: train, val, valid"),
+        (Unreliable(items(pil)), "train: item 0 raised KeyError: 'gone'"),
+        ([1, 2], "train: item 0 is int, not an image and a label"),
+        ([(pil(0), 0.5)], "train: item 0 has the label 0.5, not an int"),
+        ([(pil(0), 0), (pil(0), "dog")], "train: item 1 has the label 'dog', not an int"),
+        (items(lambda n: pixels(n) / 255), "item 0: the image is of float64: return PIL images or uint8"),
+        (items(lambda n: tensor(n).float()), "item 0: the image is of float32: return PIL images or uint8"),
+        (items(lambda n: Image.new("F", (9, 9))), "item 0: its pixels are floating-point"),
+        (items(lambda n: torch.from_numpy(pixels(n))), r"item 0: the image's shape is none of \(H, W\)"),
+        (items(lambda n: "photo.png"), "item 0: the image is str: return a PIL image"),
+        ([(pil(0), 1), (pil(0), 2)], "train: has the label 2: labels must be 0 to 1, for 2 classes"),
+        ([(pil(0), 0), (pil(0), -1)], "train: has the label -1: labels must be 0 to 1"),
+        (Items([(pil(0), 0), (pil(0), 1)], ["a", "b", "c"]), "has images of 2 of 3 classes"),
+        ([(pil(0), 0)], "has images of 1 of 1 classes, and needs all of at least two"),
+        ({"train": items(pil), "val": [(pil(0), 2)]}, "val: has the label 2: labels must be 0 to 1"),
+        (items(pil, 3), "too few images to split off a test part: 3 of 2 classes, 1 of class '1'"),
+    ],
+)
+def test_functions_that_return_something_else(plugin: Callable[[Any], str], made: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_data(plugin(made), size=8)
+    assert "nas.data:made_here" in str(caught.value)
+
+
+def test_functions_that_cannot_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="data 'no_such:f' could not be loaded: ModuleNotFoundError: No module"):
+        load_data("no_such:f")
+    with pytest.raises(InputError, match=r"data 'nas\.data:f' could not be loaded: AttributeError"):
+        load_data("nas.data:f")
+    with pytest.raises(InputError, match=r"data 'nas\.data:TEST_SHARE' is not a function"):
+        load_data("nas.data:TEST_SHARE")
+    for name in (r"C:\photos", "C:/photos", "D:photos", "s3://photos"):
+        with pytest.raises(InputError, match="unknown data set"):
+            load_data(name)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write_images(tmp_path / "nas.data:data_root" / name, 10)
+    assert load_data("nas.data:data_root", size=8).classes == ("a", "b")
 
 
 def test_unknown_names_and_channels() -> None:

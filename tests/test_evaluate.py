@@ -15,15 +15,17 @@ from torch import nn
 import nas.evaluate
 from nas.backbones import normalised_for
 from nas.data import ImageData, load_data
+from nas.device_data import DeviceData
 from nas.device_lease import DeviceLease
 from nas.errors import CandidateError, InputError
 from nas.evaluate import evaluate_candidate
 from nas.export import export_candidate
-from nas.finetune import DeviceData, finetune, predict
+from nas.finetune import finetune, predict
 from nas.metrics import load_metric, score
 from nas.model import build
+from nas.recipe import Recipe
 from nas.record import Outcome, TrialRecord
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, Recipe
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
 from nas.space_file import load_space
 
 SPACE = load_space("digits")
@@ -49,7 +51,7 @@ def test_a_brief_finetune_learns_real_digits(digits: ImageData) -> None:
     # The score is that of the network handed back, on the validation part.
     assert result.network is not None
     data = DeviceData(digits, "cpu")
-    predictions, _ = predict(result.network, data, 8, data.validation_images, data.validation_labels)
+    predictions = predict(result.network, data, data.validation, 8).classes
     assert (predictions == digits.validation.labels).mean() == evaluation.history[-1].score
 
 
@@ -194,6 +196,6 @@ def test_training_holds_the_lease_in_bursts_and_leaves_it_free(
     with torch.no_grad():
         model.classifier.bias.fill_(math.inf)
     with pytest.raises(CandidateError):
-        predict(model, data, 8, data.validation_images, data.validation_labels, lease=lease)
+        predict(model, data, data.validation, 8, lease=lease)
     with DeviceLease("burst-test", patience_s=0).exclusive() as grant:
         assert not grant.contended  # nor after an error

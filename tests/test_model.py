@@ -56,7 +56,17 @@ def first_block(network: Network) -> InvertedResidual:
     return block
 
 
-def cost_by_hand(size: int, kernel_size: int, expansion: float, separable: bool, stride: int) -> Cost:
+def counts(cost: Cost) -> tuple[int, int]:
+    """Multiply-adds and parameters; bytes have tests of their own."""
+    return cost.macs, cost.params
+
+
+def in_closed_form(cost: Cost) -> Cost:
+    """What `architecture_cost` knows of a module's cost."""
+    return replace(cost, peak_activation_bytes=None)
+
+
+def cost_by_hand(size: int, kernel_size: int, expansion: float, separable: bool, stride: int) -> tuple[int, int]:
     """Of `with_layers` of one layer: 2 -> 4 (stem, k3), the layer 4 -> 4, 4 -> 8 (head), 8 -> 3 classes.
 
     A convolution's batch norm has two parameters a channel and, folded away, no multiply-adds.
@@ -72,7 +82,7 @@ def cost_by_hand(size: int, kernel_size: int, expansion: float, separable: bool,
         macs, params = macs + 4 * hidden * taps * after, params + 4 * hidden * taps + 2 * hidden
     macs, params = macs + hidden * 4 * after, params + hidden * 4 + 2 * 4
     macs, params = macs + 4 * 8 * after, params + 4 * 8 + 2 * 8
-    return Cost(macs + 8 * 3, params + 8 * 3 + 3)
+    return macs + 8 * 3, params + 8 * 3 + 3
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -100,10 +110,10 @@ def test_every_layer_choice_gives_its_shape_structure_and_cost(size: int, paddin
         built = architecture.canonical.layers[0]
         assert block.filter.conv.kernel_size == (built.kernel_size, built.kernel_size), case
         expected = cost_by_hand(size, built.kernel_size, layer.expansion, layer.separable, layer.stride)
-        assert architecture_cost(architecture.canonical, CLASSES) == expected, case
-        assert sum(p.numel() for p in network.parameters()) == expected.params, case
+        assert counts(architecture_cost(architecture.canonical, CLASSES)) == expected, case
+        assert sum(p.numel() for p in network.parameters()) == expected[1], case
         if index % 5 == 0:  # thop takes longer than all the rest together; 5 is prime to every choice's period
-            assert module_cost(network, (2, size, size)) == expected, case
+            assert counts(module_cost(network, (2, size, size))) == expected, case
 
 
 @pytest.mark.parametrize("space_name", list_spaces())
@@ -112,7 +122,7 @@ def test_cost_in_closed_form_is_that_of_the_built_network(space_name: str) -> No
     for _ in range(5):
         architecture = space.architecture(space.sample(rng)).canonical
         shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
-        assert architecture_cost(architecture, 10) == module_cost(build(architecture, 10), shape)
+        assert architecture_cost(architecture, 10) == in_closed_form(module_cost(build(architecture, 10), shape))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +137,7 @@ def test_cost_in_closed_form_is_that_of_the_built_network(space_name: str) -> No
 def test_cost_does_not_depend_on_the_spelling(architecture: Architecture) -> None:
     """`build` builds the canonical form, so the cost of any spelling is that of the canonical form."""
     shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
-    assert architecture_cost(architecture, CLASSES) == module_cost(build(architecture, CLASSES), shape)
+    assert architecture_cost(architecture, CLASSES) == in_closed_form(module_cost(build(architecture, CLASSES), shape))
 
 
 # -------------------------------------------------------------------- padding, residual, expansion, head
@@ -290,7 +300,7 @@ def test_module_cost_leaves_the_module_as_it_was() -> None:
 def test_module_cost_counts_any_module() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3, groups=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
     # 6x6 positions of 3·4·9 multiply-adds, then 144·5; biases are parameters but no multiply-adds
-    assert module_cost(module, (3, 8, 8)) == Cost(36 * 108 + 720, 108 + 4 + 720 + 5)
+    assert counts(module_cost(module, (3, 8, 8))) == (36 * 108 + 720, 108 + 4 + 720 + 5)
 
 
 # -------------------------------------------------------------------- two spellings of one network

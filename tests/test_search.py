@@ -21,10 +21,11 @@ from optuna.storages.journal import JournalFileBackend
 from nas.evaluate import evaluate_candidate
 from nas.export import export_candidate
 from nas.front import pareto_front, pick
+from nas.recipe import Recipe
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
 from nas.search import plan_search, run_search
-from nas.settings import EvaluationSettings, LatencyProtocol, Recipe, SearchSettings
+from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import load_space
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)

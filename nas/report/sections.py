@@ -346,7 +346,15 @@ def _folded(measured: Sequence[Latency]) -> str:
 def _fields(values: Mapping[str, Any], none: str = NOTHING) -> list[tuple[str, object]]:
     """The fields of a settings value, so that a new one never goes missing here."""
     words = {name: " ".join(_WORDS.get(word, word) for word in name.split("_")) for name in values}
-    return [(capital(words[name]), none if value is None else f"{value:,}") for name, value in values.items()]
+    return [(capital(words[name]), _shown(value, none)) for name, value in values.items()]
+
+
+def _shown(value: object, none: str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return f"{value:,}"
+    return none if value is None else str(value)
 
 
 def _space_size(settings: SearchSettings) -> Html:

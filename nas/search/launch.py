@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 
 from nas.cost import architecture_cost
@@ -83,12 +84,12 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         )
     out = out or default_run_path(settings.space.name)
     _check_new_folder(out)
-    return SearchPlan(
-        settings,
-        load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init),
-        out,
-        address,
-    )
+    evaluation = settings.evaluation
+    data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
+    from nas.evaluate import settled_recipe
+
+    recipe = settled_recipe(evaluation.recipe, settings.space.backbone, data, settings.device)
+    return SearchPlan(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, out, address)
 
 
 def _check_budgets(settings: SearchSettings) -> None:
@@ -275,37 +276,38 @@ def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = tim
     """
     import torch
 
+    from nas.device_data import DeviceData
     from nas.device_lease import lease_for
-    from nas.finetune import DeviceData, finetune, predict
+    from nas.finetune import finetune, predict
     from nas.model import build
 
     settings = plan.settings
     recipe, protocol = settings.evaluation.recipe, settings.evaluation.protocol
     architecture = settings.space.backbone
     network = build(architecture, len(plan.data.classes))
+    steps_an_epoch = max(1, len(plan.data.train) // recipe.batch_size)
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(settings.resources.cpus_per_trial)))
     try:
-        batch = min(recipe.batch_size, len(plan.data.train))
-        few = min(4 * batch, len(plan.data.train))
-        part = replace(plan.data.train, images=plan.data.train.images[:few], labels=plan.data.train.labels[:few])
-        held_out = plan.data.validation
-        some = min(512, len(held_out))
-        held_out = replace(held_out, images=held_out.images[:some], labels=held_out.labels[:some])
-        data = DeviceData(replace(plan.data, train=part, validation=held_out, test=None), settings.device)
+        few = replace(
+            plan.data,
+            train=plan.data.train.subset(np.arange(min(4 * recipe.batch_size, len(plan.data.train)))),
+            validation=plan.data.validation.subset(np.arange(min(512, len(plan.data.validation)))),
+            test=None,
+        )
+        data = DeviceData(few, settings.device)
         lease, side = lease_for(settings.device), architecture.input_size
-        once = replace(recipe, epochs=1)
-        list(finetune(network, data, side, once, lambda a, b: 0.0, seed=0, lease=lease))
+        twice = replace(recipe, epochs=2, steps=None, seconds=None, patience=0, compile=False)
+        pace = list(finetune(network, data, side, twice, lambda a, b: 0.0, seed=0, lease=lease))[-1].images_per_s
         start = clock()
-        list(finetune(network, data, side, once, lambda a, b: 0.0, seed=0, lease=lease))
-        middle = clock()
-        predict(network, data, side, data.validation_images, data.validation_labels, lease=lease)
-        validation_s = (clock() - middle) * len(plan.data.validation) / some
+        predict(network, data, data.validation, side, lease=lease)
+        validation_s = (clock() - start) * len(plan.data.validation) / len(few.validation)
     finally:
         torch.set_num_threads(threads)
-    training_s = (middle - start) * (len(plan.data.train) / few) + validation_s
+    steps = min(recipe.epochs * steps_an_epoch, recipe.steps or recipe.epochs * steps_an_epoch)
+    training_s = min(steps * recipe.batch_size / pace, recipe.seconds or float("inf"))
     latency_s = protocol.warmup_s + protocol.max_s
-    trial_s = recipe.epochs * training_s + latency_s
+    trial_s = training_s + validation_s * steps / steps_an_epoch + latency_s
     parameters = sum(tensor.numel() for tensor in network.state_dict().values())
     kept = min(settings.trials, 20)
     return Estimate(

@@ -60,7 +60,7 @@ class CandidateTrainable(tune.Trainable):
         with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
             import torch
 
-            from nas.finetune import DeviceData
+            from nas.device_data import DeviceData
 
             torch.set_num_threads(max(1, int(run.settings.resources.cpus_per_trial)))
             self._run = run

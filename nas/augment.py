@@ -1,0 +1,117 @@
+"""Augmentation in batches on the device: every image draws its own, from a generator on the CPU.
+
+The generator is the CPU's, so that every device draws the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from nas.recipe import Recipe
+
+
+def shift_and_mirror(images: torch.Tensor, share: float, mirror: bool, generator: torch.Generator) -> torch.Tensor:
+    """A random crop of each image padded by `share` of its side, every other one mirrored: (N, C, H, W), same dtype."""
+    count, channels, height, width = images.shape
+    pad = round(share * height)
+    if not pad and not mirror:
+        return images
+    shift = torch.randint(-pad, pad + 1, (2, count, 1), generator=generator)
+    rows = (shift[0] + torch.arange(height)).to(images.device)
+    columns = shift[1] + torch.arange(width)
+    if mirror:
+        flipped = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(flipped, columns.flip(1), columns)
+    columns = columns.to(images.device)
+    padded = F.pad(images, (pad, pad, pad, pad))
+    index = torch.arange(count, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[index, channel, rows[:, None, :, None] + pad, columns[:, None, None, :] + pad]
+
+
+def resized_crop(images: torch.Tensor, smallest: float, generator: torch.Generator) -> torch.Tensor:
+    """A random part of each image, of at least `smallest` of its area and a ratio of 3/4 to 4/3, at the full size.
+
+    (N, C, H, W) floats; as in GoogLeNet's training (Szegedy et al., 2015, section 6).
+    """
+    count = len(images)
+    area = smallest + (1 - smallest) * torch.rand(count, generator=generator)
+    ratio = torch.exp(math.log(4 / 3) * (2 * torch.rand(count, generator=generator) - 1))
+    ratio = ratio.clamp(area, 1 / area)  # what is wider or higher than the image would lose area
+    height, width = (area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1)
+    offset = 2 * torch.rand(2, count, generator=generator) - 1
+    transform = torch.zeros(count, 2, 3)
+    transform[:, 0, 0], transform[:, 0, 2] = width, offset[0] * (1 - width)
+    transform[:, 1, 1], transform[:, 1, 2] = height, offset[1] * (1 - height)
+    grid = F.affine_grid(transform.to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def change_colour(images: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """Brightness, contrast and saturation times 1 ± `strength`: (N, C, H, W) on a scale of 0 to 1."""
+    factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
+    brightness, contrast, saturation = factors.to(images.device)
+    x = images * brightness
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = mean + (x - mean) * contrast
+    if images.shape[1] == 3:
+        grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        x = grey + (x - grey) * saturation
+    return x.clamp(0, 1)
+
+
+def cutout(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """A square of `share` of the side set to zero in each normalised image (N, C, H, W); its centre lies anywhere."""
+    count, _, height, width = images.shape
+    side = round(share * height)
+    centre = torch.stack([torch.randint(0, size, (count, 1), generator=generator) for size in (height, width)])
+    return images.masked_fill(_squares(images, centre, torch.full((count, 1), side)), 0.0)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Images (N, C, H, W) of two classes each: `share` (N,) of the loss goes to an image's own label, the rest to `others`."""
+
+    images: torch.Tensor
+    others: torch.Tensor
+    share: torch.Tensor
+
+
+def mix(images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> Mixed | None:
+    """Mixup or cutmix of each image with another of the batch; None where the recipe has neither."""
+    kinds = [kind for kind in ("mixup", "cutmix") if getattr(recipe, kind)]
+    if not kinds:
+        return None
+    kind = kinds[int(torch.randint(len(kinds), (), generator=generator))]
+    count, _, height, width = images.shape
+    partner = torch.randperm(count, generator=generator).to(images.device)
+    share = _beta(getattr(recipe, kind), count, generator)
+    if kind == "mixup":
+        weight = share.to(images.device).view(-1, 1, 1, 1)
+        return Mixed(images * weight + images[partner] * (1 - weight), labels[partner], weight.flatten())
+    side = (torch.sqrt(1 - share) * min(height, width)).round().long()[:, None]
+    centre = torch.stack([torch.randint(0, size, (count, 1), generator=generator) for size in (height, width)])
+    inside = _squares(images, centre, side)
+    kept = 1 - inside.float().mean((1, 2, 3))
+    return Mixed(torch.where(inside, images[partner], images), labels[partner], kept)
+
+
+def _squares(images: torch.Tensor, centre: torch.Tensor, side: torch.Tensor) -> torch.Tensor:
+    """Whether each pixel lies in its image's square: (N, 1, H, W) from centres (2, N, 1) and sides (N, 1)."""
+    start = centre - side // 2
+    inside = []
+    for axis, size in enumerate(images.shape[-2:]):
+        place = torch.arange(size)
+        inside.append((place >= start[axis]) & (place < start[axis] + side))
+    return (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device)
+
+
+def _beta(alpha: float, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draws (N,) from Beta(alpha, alpha): torch's own distribution takes no generator."""
+    concentration = torch.full((2, count), float(alpha))
+    gamma = torch._standard_gamma(concentration, generator)
+    return gamma[0] / gamma.sum(0).clamp_min(1e-12)

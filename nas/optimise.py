@@ -1,0 +1,128 @@
+"""Steps of the optimiser: loss, precision, learning rate."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import shutil
+import time
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nas.augment import Mixed
+from nas.errors import InputError
+from nas.recipe import Precision, Recipe
+
+_ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1e-4
+"""As shares of the peak, of torch's OneCycleLR and of the start."""
+
+_PRECISION_S = 2.0
+"""Seconds after which no more steps are timed to choose a precision."""
+
+
+def learning_rate_at(progress: float, recipe: Recipe) -> float:
+    """The learning rate at a share (0 to 1) of the training, whatever budget ends it.
+
+    One-cycle: from 1/25 of the peak up and down to next to nothing, both along a cosine (Smith & Topin, 2018); cosine:
+    a linear warm-up, then a cosine to zero (Loshchilov & Hutter, 2017; Goyal et al., 2017, section 2.2).
+    """
+    peak, warmup = recipe.learning_rate, recipe.warmup
+    one_cycle = recipe.schedule == "onecycle"
+    start, end = (peak * _ONECYCLE_START, peak * _ONECYCLE_START * _ONECYCLE_END) if one_cycle else (0.0, 0.0)
+    if progress < warmup:
+        share = progress / warmup
+        return start + (peak - start) * ((1 - math.cos(math.pi * share)) / 2 if one_cycle else share)
+    share = (progress - warmup) / (1 - warmup)
+    return end + (peak - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def check_recipe(recipe: Recipe, device: str) -> None:
+    """Raise `InputError` for what a device cannot do."""
+    if recipe.precision == "float16" and device == "cpu":
+        raise InputError("precision float16: only on cuda; use auto, float32 or bfloat16 on a CPU")
+    if recipe.compile and device == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise InputError("compile true: torch.compile needs a C++ compiler on a CPU, and there is no g++ here")
+
+
+def faster_precision(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> Precision:
+    """What `auto` means here: bfloat16 (float16 on older GPUs) on CUDA; on a CPU what takes less time, measured.
+
+    On a CPU training steps of a copy of the model on these images (N, C, H, W) are timed in turn, and the fastest of
+    each counts, which is what a busy machine disturbs least; bfloat16 has to be faster by a tenth.
+    """
+    if images.device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    copied = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
+    labels = torch.zeros(len(images), dtype=torch.long)
+    seconds: dict[Precision, float] = {"float32": math.inf, "bfloat16": math.inf}
+    end = time.perf_counter() + _PRECISION_S
+    for attempt in range(10):
+        if attempt > 2 and time.perf_counter() > end:
+            break
+        for precision, fastest in seconds.items():
+            stepper = Stepper(copied, replace(recipe, precision=precision, compile=False), images.device)
+            start = time.perf_counter()
+            stepper.step(images, labels)
+            seconds[precision] = min(fastest, time.perf_counter() - start)
+    return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
+
+
+class Stepper:
+    """An optimiser with the recipe's precision, compilation and clipping around it."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+        self._forward = torch.compile(model) if recipe.compile else model
+        self._recipe = recipe
+        self._device = device
+        self._dtype = getattr(torch, recipe.precision) if recipe.precision != "auto" else torch.float32
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
+        self._parameters = list(model.parameters())
+        groups = [
+            {"params": [p for p in self._parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in self._parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self._optimizer: torch.optim.Optimizer
+        if recipe.optimizer == "sgd":
+            momentum = recipe.momentum
+            self._optimizer = torch.optim.SGD(groups, recipe.learning_rate, momentum, nesterov=momentum > 0)
+        else:
+            self._optimizer = torch.optim.AdamW(groups, recipe.learning_rate)
+        self.rate = recipe.learning_rate
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the steps that follow."""
+        self.rate = rate
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        mixed: Mixed | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """One step on images (N, C, H, W) and labels (N,), with class weights (classes,) or none; the loss."""
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
+            logits = self._forward(images)
+        smoothing = self._recipe.label_smoothing
+        if mixed is None:
+            loss = F.cross_entropy(logits.float(), labels, weights, label_smoothing=smoothing)
+        else:
+            own, other = (
+                F.cross_entropy(logits.float(), target, weights, label_smoothing=smoothing, reduction="none")
+                for target in (labels, mixed.others)
+            )
+            loss = (mixed.share * own + (1 - mixed.share) * other).mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self._recipe.clip_norm:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss.detach()

@@ -1,0 +1,159 @@
+"""The recipe of a fine-tune: its values, their limits, and how a file or `KEY=VALUE` changes them. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from nas.errors import InputError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_Count = Annotated[int, Field(ge=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_BelowOne = Annotated[float, Field(ge=0, lt=1)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a candidate is trained. The training ends with the first of `epochs`, `steps` and `seconds` to be reached.
+
+    Length
+        seconds: of training alone; validation and waiting for the device lease do not count.
+        patience: epochs without a better score after which training ends; 0 is never. The last epoch counts, not
+            the best one, since picking the best of noisy scores flatters.
+    Optimiser
+        momentum: of SGD (Nesterov's). weight_decay: spares batch norm and biases.
+        schedule: onecycle (Smith & Topin, 2018) or cosine (Loshchilov & Hutter, 2017); `warmup` is the share of the
+            training in which the learning rate rises.
+        clip_norm: largest norm of the gradient; 0 is no limit. ema: decay of an average of the weights that is
+            scored and kept in their place; 0 is none.
+    Regularisation
+        dropout: before the classifier. balance: for uneven classes, by weights in the loss or by sampling.
+    What is trained
+        trainable: all, head (what follows the last stage), head+K (and the last K stages), or gradual (from the head
+            backwards, all from half of the training on: Howard & Ruder, ULMFiT, 2018, section 3.3). Batch norm of what
+            is frozen keeps its statistics.
+    Speed
+        precision: of the training steps; auto is bfloat16 or float16 on CUDA, and on a CPU whichever of float32 and
+            bfloat16 takes less time. Scores are always those of the float32 network. compile: by torch.compile, which
+            pays off in long trainings only.
+    Augmentation, drawn anew for each image on the device
+        mirror: None is as the data say. crop_share: by how much of the side a crop of the padded image may shift.
+        resized_crop: smallest share of the area that a random crop keeps before it is resized; 0 is none.
+        cutout: side of a blanked square as a share of the image's (DeVries & Taylor, 2017).
+        colour: how far brightness, contrast and saturation may change, as a share.
+        mixup, cutmix: alpha of the Beta distribution (Zhang et al., 2018; Yun et al., 2019); with both, each batch
+            draws one of them.
+    """
+
+    epochs: _Count = 10
+    steps: _Count | None = None
+    seconds: _Positive | None = None
+    patience: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: _Positive = 0.01
+    momentum: _BelowOne = 0.9
+    weight_decay: _NotNegative = 0.01
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    warmup: _BelowOne = 0.25
+    clip_norm: _NotNegative = 0.0
+    ema: _BelowOne = 0.0
+
+    label_smoothing: _BelowOne = 0.1
+    dropout: _BelowOne = 0.0
+    balance: Literal["none", "loss", "sampling"] = "none"
+
+    trainable: Annotated[str, Field(pattern=r"^(all|head|head\+[1-9]\d*|gradual)$")] = "all"
+
+    precision: Precision = "auto"
+    compile: bool = False
+
+    mirror: bool | None = None
+    crop_share: _Share = 0.125
+    resized_crop: _Share = 0.0
+    cutout: _Share = 0.0
+    colour: _BelowOne = 0.0
+    mixup: _NotNegative = 0.0
+    cutmix: _NotNegative = 0.0
+
+
+_RECIPE = TypeAdapter(Recipe)
+_KEYS = tuple(field.name for field in fields(Recipe))
+SCRATCH_RATE, INHERITED_RATE = 0.01, 0.002
+
+
+def default_recipe(inherits: bool) -> Recipe:
+    """The recipe where nothing is said: inherited weights want a lower learning rate than random ones."""
+    return replace(Recipe(), learning_rate=INHERITED_RATE if inherits else SCRATCH_RATE)
+
+
+def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[str] = ()) -> Recipe:
+    """`base`, changed by a YAML file of recipe keys, then by `KEY=VALUE` texts; raises `InputError`."""
+    changes: dict[str, Any] = {}
+    if file is not None:
+        changes |= _checked(_file_content(file), f"--recipe {file}", base)
+    for text in assignments:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"--set {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
+        try:
+            parsed = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: PyYAML on a date that does not exist
+            raise InputError(f"--set {text}: {value!r} is not a value") from error
+        changes |= _checked({key.strip(): parsed}, f"--set {text}", base)
+    return _validated(base, changes)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML, as `read_recipe` reads it."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False)
+
+
+def _file_content(file: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--recipe {file}: cannot be read: {getattr(error, 'strerror', error)}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"--recipe {file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
+    return content
+
+
+def _checked(changes: Mapping[str, Any], source: str, base: Recipe) -> Mapping[str, Any]:
+    for key in changes:
+        if key not in _KEYS:
+            raise InputError(f"{source}: unknown key {key!r}; a recipe has {', '.join(_KEYS)}")
+    _validated(base, changes, f"{source}: ")
+    for key, value in changes.items():
+        if isinstance(value, bool) and key not in ("mirror", "compile"):  # pydantic takes true for 1
+            raise InputError(f"{source}: {key} {value!r}: input should be a number")
+    return changes
+
+
+def _validated(base: Recipe, changes: Mapping[str, Any], where: str = "") -> Recipe:
+    values = asdict(base) | dict(changes)
+    try:
+        return _RECIPE.validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = str(problem["loc"][0])
+        raise InputError(f"{where}{key} {values[key]!r}: {_allowed(problem)}") from error
+
+
+def _allowed(problem: Any) -> str:
+    if problem["type"] == "string_pattern_mismatch":
+        return "use all, head, head+K or gradual"
+    message: str = problem["msg"]
+    return message[:1].lower() + message[1:]
