@@ -119,7 +119,9 @@ def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAM
     from nas.space_file import load_space
 
     space = load_space(path)
-    console.print(f"{path}: a valid search space, {len(space.parameters)} parameters, {space.size:.3g} networks")
+    console.print(
+        f"{path}: a valid search space, {len(space.parameters)} parameters, {space.size:.3g} networks", soft_wrap=True
+    )
 
 
 @space_app.command("show")

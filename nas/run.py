@@ -42,7 +42,10 @@ _RECENT_WEIGHTS = 4
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw."""
+    """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
+
+    `corrupt_files` are the image files that could not be read and were left out.
+    """
 
     created: float
     command: str
@@ -57,6 +60,7 @@ class Provenance:
     validation_images: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    corrupt_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

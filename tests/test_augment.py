@@ -154,20 +154,23 @@ def test_grey_stays_grey_and_colour_does_not() -> None:
     torch.testing.assert_close(change_colour(grey[:, :1], 0.5, drawn())[:, 0], red)
 
 
-def test_brightness_contrast_and_saturation_by_a_factor() -> None:
+def test_brightness_contrast_and_saturation_are_factors_of_their_own() -> None:
     strength, count = 0.2, 500
     images = 0.4 + 0.2 * torch.rand(1, 3, 8, 8, generator=drawn(1)).repeat(count, 1, 1, 1)  # far from being clamped
     changed = change_colour(images, strength, drawn())
-    grey = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    light, light_before = (changed * grey).sum(1), (images * grey).sum(1)
-    contrast = light.std((1, 2)) / light_before.std((1, 2))  # brightness times contrast: saturation keeps the light
-    colour = ((changed - light[:, None]).std((1, 2, 3)) / (images - light_before[:, None]).std((1, 2, 3))) / contrast
-    assert colour.min() > 1 - strength - 1e-3
-    assert colour.max() < 1 + strength + 1e-3
-    assert contrast.min() > (1 - strength) ** 2 - 1e-3
-    assert contrast.max() < (1 + strength) ** 2 + 1e-3
-    assert colour.std() > strength / 4
-    assert contrast.std() > strength / 4
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    light, light_before = (changed * weights).sum(1), (images * weights).sum(1)  # saturation leaves it as it is
+    colour = (changed - light[:, None]).std((1, 2, 3)) / (images - light_before[:, None]).std((1, 2, 3))
+    spread = light.std((1, 2)) / light_before.std((1, 2))
+    grey, grey_before = change_colour(images[:, :1], strength, drawn()), images[:, :1]
+    brightness = grey.mean((1, 2, 3)) / grey_before.mean((1, 2, 3))
+    contrast = grey.std((1, 2, 3)) / grey_before.std((1, 2, 3)) / brightness
+    torch.testing.assert_close(spread, brightness * contrast, rtol=1e-3, atol=0)  # by the same draws
+    factors = torch.stack([brightness, contrast, colour / spread])
+    assert factors.min() > 1 - strength - 1e-3
+    assert factors.max() < 1 + strength + 1e-3
+    assert (factors.std(1) > strength / 2).all()  # of a uniform distribution: strength / 3 ** 0.5
+    assert (torch.corrcoef(factors) - torch.eye(3)).abs().max() < 0.2
 
 
 # ---------------------------------------------------------------- cutout

@@ -80,7 +80,7 @@ BAD = {
     "not a number": (["search", "--trials", "many"], "--trials"),
     "zero trials": (["search", "--trials", "0"], "needs at least 1"),
     "negative trials": (["search", "--trials", "-3"], "needs at least 1"),
-    "unknown space": (["search", "atlantis"], "cifar, digits, lite0"),
+    "unknown space": (["search", "atlantis"], "cifar, digits, lite0, lite0_small"),
     "missing space file": (["search", "no/such.yaml"], "no such file"),
     "unknown data": (["search", "--data", "nope"], "digits, cifar10"),
     "space without data": (["search", "lite0"], "--data"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,13 +128,18 @@ def test_cosine_warms_up_along_a_line_and_ends_at_zero(warmup: float) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    [Recipe(epochs=2), Recipe(steps=STEPS + 3), Recipe(epochs=2, schedule="cosine", optimizer="sgd")],
-    ids=["epochs", "steps", "cosine"],
+    [
+        Recipe(epochs=2),
+        Recipe(steps=STEPS + 3),
+        Recipe(epochs=2, steps=1000, seconds=1e6),
+        Recipe(epochs=2, schedule="cosine", optimizer="sgd"),
+    ],
+    ids=named,
 )
 def test_the_whole_schedule_is_gone_through_whatever_ends_the_training(data: DeviceData, recipe: Recipe) -> None:
     rates = [epoch.learning_rate for epoch in train(fresh(), data, recipe)]
     assert len(rates) == 2
-    steps = recipe.steps or 2 * STEPS
+    steps = min(recipe.steps or 1000, recipe.epochs * STEPS)
     expected = [learning_rate_at((done - 1) / steps, recipe) for done in (STEPS, steps)]
     assert rates == pytest.approx(expected)
     assert expected[1] < 0.02 * recipe.learning_rate
@@ -255,6 +261,27 @@ def test_the_averaged_weights_are_scored_and_left(data: DeviceData) -> None:
     assert [epoch.train_loss for epoch in plain] == [epoch.train_loss for epoch in history]  # it only follows
     assert plain[-1].validation_loss != history[-1].validation_loss
     assert changed(copied(without), model) >= {"stem.conv.weight", "stem.norm.running_var", "classifier.bias"}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_a_mixed_image_is_that_of_both_labels_in_their_shares(smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(12, 1, SIDE, SIDE, generator=generator)
+    labels, others = torch.randint(10, (2, 12), generator=generator)
+    share, weights = torch.rand(12, generator=generator), torch.rand(10, generator=generator)
+    logits = fresh().train()(images).detach()
+    soft = share[:, None] * nn.functional.one_hot(labels, 10) + (1 - share)[:, None] * nn.functional.one_hot(others, 10)
+    recipe = Recipe(label_smoothing=smoothing)
+
+    def loss(mixed: Mixed | None, weights: torch.Tensor | None = None) -> torch.Tensor:
+        return Stepper(fresh().train(), recipe, torch.device("cpu")).step(images, labels, mixed, weights)
+
+    expected = nn.functional.cross_entropy(logits, soft, label_smoothing=smoothing)
+    torch.testing.assert_close(loss(Mixed(images, others, share)), expected)
+    expected = nn.functional.cross_entropy(logits, soft, weights, label_smoothing=smoothing)
+    torch.testing.assert_close(loss(Mixed(images, others, share), weights), expected)
+    expected = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(loss(None), expected)
 
 
 # ---------------------------------------------------------------- what is trained
@@ -502,7 +529,7 @@ def test_the_seed_alone_decides(data: DeviceData) -> None:
 
 
 def test_images_read_by_workers_train_the_same(digits: ImageData) -> None:
-    recipe = replace(EVERYTHING_RANDOM, epochs=1, steps=4, batch_size=256)
+    recipe = replace(EVERYTHING_RANDOM, steps=3, batch_size=256)  # ends amid an epoch
     part = replace(digits, validation=digits.validation.subset(np.arange(100)))
     models = [fresh(), fresh()]
     resident, streamed = (
@@ -511,6 +538,7 @@ def test_images_read_by_workers_train_the_same(digits: ImageData) -> None:
     )
     assert resident == streamed
     assert changed(copied(models[0]), models[1]) == set()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_training_that_is_left_early_leaves_the_model_free(data: DeviceData) -> None:

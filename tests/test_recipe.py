@@ -83,6 +83,11 @@ def test_a_file_is_overridden_by_flags_and_those_by_set(file: Path) -> None:
     assert all_three == Recipe(epochs=9, batch_size=16, learning_rate=0.001, optimizer="adamw")
 
 
+def test_a_file_and_assignments_together(file: Path) -> None:
+    recipe = read_recipe(OTHER, file, ["epochs=9"])
+    assert recipe == replace(OTHER, epochs=9, batch_size=32, learning_rate=0.001, optimizer="sgd")
+
+
 def test_the_last_of_two_assignments_counts() -> None:
     assert chosen("scratch", None, "epochs=9", "epochs=4").epochs == 4
 

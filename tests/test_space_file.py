@@ -51,7 +51,7 @@ def test_the_file_that_the_mistakes_are_made_in_is_good(tmp_path: Path) -> None:
 
 
 def test_shipped_spaces_are_found_by_name() -> None:
-    assert list_spaces() == ["cifar", "digits", "lite0"]
+    assert list_spaces() == ["cifar", "digits", "lite0", "lite0_small"]
     for name in list_spaces():
         assert load_space(name).name == name
         assert load_space(name) == load_space(spaces_folder() / f"{name}.yaml")
@@ -245,7 +245,7 @@ def test_python_tags_are_refused_and_not_executed(tag: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("cifar11", "unknown search space 'cifar11': use one of cifar, digits, lite0, or the path of a YAML file"),
+        ("cifar11", "unknown search space 'cifar11': use one of cifar, digits, lite0, lite0_small, or the path of a YAML file"),
         ("", "unknown search space ''"),
         ("nowhere.yaml", "nowhere.yaml: no such file"),
         ("nowhere/digits", "nowhere/digits: no such file"),

@@ -43,4 +43,4 @@ def test_spaces_and_report_work_from_the_wheel_alone(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
-    assert said.stdout.strip() == "['cifar', 'digits', 'lite0'] True"
+    assert said.stdout.strip() == "['cifar', 'digits', 'lite0', 'lite0_small'] True"

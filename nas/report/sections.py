@@ -268,6 +268,7 @@ def settings_list(found: Findings) -> Html:
         ("Hardware", provenance.hardware),
         ("CPU cores", provenance.cpu_cores),
         ("Data fingerprint", tag("span", provenance.data_fingerprint, class_="code")),
+        ("Unreadable images", f"{len(provenance.corrupt_files):,}, left out" if provenance.corrupt_files else "none"),
         ("Git commit", tag("span", provenance.git_commit or "not a checkout", class_="code")),
         *sorted(provenance.versions.items()),
     ]

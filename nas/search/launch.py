@@ -258,6 +258,7 @@ def _provenance(settings: SearchSettings, data: ImageData) -> Provenance:
         validation_images=len(data.validation),
         mean=data.mean,
         std=data.std,
+        corrupt_files=data.corrupt,
     )
 
 
