@@ -4,7 +4,7 @@
 
 Random candidates of the space `lite0` at 32x32 pixels with stem stride 1, each fine-tuned by the same recipe from
 each rule's weights; one line of JSON a run, so that a run that was cut short goes on. `--shard i/n` takes every n-th
-candidate, to use more cores. The table compares each rule with `recalibrate`, paired by candidate and seed.
+candidate, to use more cores. The table compares each rule with `recalibrate` at the same learning rate, paired by candidate and seed.
 
 scratch           random weights
 copy              inherited weights, batch norm statistics as they were
@@ -13,6 +13,7 @@ reconstruct       and projections refitted to the backbone's features by least s
 probe             recalibrate, then the classifier fitted to the features by logistic regression
 distil            recalibrate, then half an epoch in which the features are regressed on the backbone's
 recalibrate+1     recalibrate, with one epoch more: what the time of the other rules would buy
+..., head         only the head is trained: what follows the last stage
 """
 
 from __future__ import annotations
@@ -46,10 +47,16 @@ from nas.weights import inherit, recalibrate
 
 SIDE = 32
 INIT = "efficientnet_lite0"
-MAIN = {"scratch": (0.002,), "recalibrate": (0.001, 0.002), "reconstruct": (0.001, 0.002)}
+MAIN = {
+    "scratch": (0.002,),
+    "recalibrate": (0.001, 0.002),
+    "reconstruct": (0.001, 0.002),
+    "recalibrate, head": (0.01,),
+    "reconstruct, head": (0.01,),
+}
 """Learning rates of the rules that run with every seed; what a rule is worth hangs on them."""
 BESIDE = {"copy": (0.002,), "probe": (0.001,), "distil": (0.001,), "recalibrate+1": (0.001,)}
-"""Those that run with the first seed only."""
+"""Those that run with the first seed only, for the first `--beside` candidates."""
 
 
 def at_side(architecture: Architecture) -> Architecture:
@@ -119,7 +126,7 @@ def prepared(rule: str, arch: Architecture, data: DeviceData, batch_size: int, s
     network.load_state_dict(inherit(backbone, arch, classes, seed).state)
     network.to(memory_format=torch.channels_last)
     batches = data.calibration_batches(SIDE)
-    if rule == "reconstruct":
+    if rule.startswith("reconstruct"):
         reconstruct(network, arch, backbone, batches)
     elif rule != "copy":
         recalibrate(network, batches)
@@ -141,7 +148,8 @@ def one_run(rule: str, index: int, seed: int, rate: float, data: DeviceData, rec
     network = prepared(rule, arch, data, recipe.batch_size, seed)
     inherit_s = time.perf_counter() - start
     epochs = recipe.epochs + (1 if rule.endswith("+1") else 0)
-    recipe = replace(recipe, learning_rate=rate, epochs=epochs)
+    trainable = "head" if rule.endswith(", head") else "all"
+    recipe = replace(recipe, learning_rate=rate, epochs=epochs, trainable=trainable)
     history = list(finetune(network, data, SIDE, recipe, METRICS["accuracy"], seed=seed))
     return {
         "rule": rule, "candidate": index, "seed": seed, "rate": rate, "arch": str(arch),
@@ -165,10 +173,11 @@ def table(runs: list[dict[str, object]]) -> str:
             mine = [run for run in runs if run["rule"] == rule and run["rate"] == rate]
             if not mine:
                 continue
-            pairs = [(accuracy[key(run)], accuracy.get(("recalibrate", *key(run)[1:]))) for run in mine]
+            base = "recalibrate, head" if rule.endswith(", head") else "recalibrate"
+            pairs = [(accuracy[key(run)], accuracy.get((base, *key(run)[1:]))) for run in mine]
             gains = [100 * (a - b) for a, b in pairs if b is not None]
             error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-            gain = "" if rule == "recalibrate" or not gains else f"{statistics.mean(gains):+.1f} ± {error:.1f}"
+            gain = "" if rule == base or not gains else f"{statistics.mean(gains):+.1f} ± {error:.1f}"
             wins = "" if not gain else f"{sum(g > 0 for g in gains)}/{len(gains)}"
             mean = 100 * statistics.mean(a for a, _ in pairs)
             seconds = [statistics.median(float(str(run[field])) for run in mine) for field in ("inherit_s", "seconds")]
@@ -184,6 +193,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="CIFAR-10 as a folder of images")
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--beside", type=int, default=10, help="candidates on which the rules beside the main ones run")
     parser.add_argument("--train", type=int, default=960, help="training images")
     parser.add_argument("--validation", type=int, default=500, help="validation images")
     parser.add_argument("--epochs", type=int, default=2)
@@ -214,7 +224,7 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d')}, {device_name('cpu')}, {arguments.threads} threads", flush=True)
     for seed in range(arguments.seeds):
         for index in range(shard, arguments.candidates, shards):
-            rules = MAIN if seed else MAIN | BESIDE
+            rules = MAIN if seed or index >= arguments.beside else MAIN | BESIDE
             for rule, rate in [(rule, rate) for rule, rates in rules.items() for rate in rates]:
                 if (rule, index, seed, rate) in known:
                     continue

@@ -27,6 +27,7 @@ class DevicePart:
         self.part = part
         self.labels = torch.from_numpy(part.labels.copy()).to(device)
         self.device = device
+        self.resident = resident
         self._images = torch.cat([torch.from_numpy(c).to(device) for c in part.chunks()]) if resident else None
 
     def __len__(self) -> int:

@@ -124,6 +124,8 @@ class _Training:
             with bursts:
                 losses += self._step(images, labels)
             steps += 1
+            if not self._data.train.resident:
+                bursts.close()  # the next batch may have to be waited for
             self._seconds = before + bursts.held_s
             if self.progress >= 1:
                 break
@@ -134,7 +136,8 @@ class _Training:
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         self._freezing.train(self.progress)
-        self.stepper.set_rate(learning_rate_at(self.progress, self._recipe))
+        half_a_step = 0.5 / self._total  # a schedule that starts at zero would waste its first step
+        self.stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
         x = _augmented(self._data, images, self._side, self._recipe, self._generator)
         mixed = mix(x, labels, self._recipe, self._generator)
         weights = self._weights if self._recipe.balance == "loss" else None
@@ -186,6 +189,8 @@ def predict(
     for images, _ in part.in_order(batch_size):
         with bursts:
             logits.append(model(data.prepare(images, side)).float())
+        if not part.resident:
+            bursts.close()
     bursts.close()
     scores = torch.cat(logits)
     if not torch.isfinite(scores).all():

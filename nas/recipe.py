@@ -99,6 +99,7 @@ def default_recipe(inherits: bool) -> Recipe:
 
 def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[str] = ()) -> Recipe:
     """`base`, changed by a YAML file of recipe keys, then by `KEY=VALUE` texts; raises `InputError`."""
+    base = _validated(base, {})
     changes: dict[str, Any] = {}
     if file is not None:
         changes |= _checked(_file_content(file), f"--recipe {file}", base)
@@ -124,7 +125,7 @@ def _file_content(file: Path) -> Mapping[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--recipe {file}: cannot be read: {getattr(error, 'strerror', error)}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"--recipe {file}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")

@@ -257,7 +257,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert one_sentence(tmp_path) == f"--recipe {tmp_path}: cannot be read: Is a directory"
 
 
+@pytest.mark.parametrize("assignments", [(), ("epochs=3",)])
 @pytest.mark.parametrize("rate", [math.nan, math.inf])
-def test_a_flag_that_its_parser_lets_pass_is_one_sentence(rate: float) -> None:
-    with pytest.raises(InputError, match=rf"learning_rate {rate}: input should be a finite number"):
-        chosen(learning_rate=rate)
+def test_a_flag_that_its_parser_lets_pass_is_one_sentence(rate: float, assignments: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=rf"^learning_rate {rate}: input should be a finite number$"):
+        chosen("scratch", None, *assignments, learning_rate=rate)

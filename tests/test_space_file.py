@@ -245,7 +245,10 @@ def test_python_tags_are_refused_and_not_executed(tag: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("cifar11", "unknown search space 'cifar11': use one of cifar, digits, lite0, lite0_small, or the path of a YAML file"),
+        (
+            "cifar11",
+            "unknown search space 'cifar11': use one of cifar, digits, lite0, lite0_small, or the path of a YAML file",
+        ),
         ("", "unknown search space ''"),
         ("nowhere.yaml", "nowhere.yaml: no such file"),
         ("nowhere/digits", "nowhere/digits: no such file"),
