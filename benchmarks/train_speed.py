@@ -99,12 +99,10 @@ def usual(arguments: argparse.Namespace) -> float:
 
 def ours(arguments: argparse.Namespace) -> float:
     """Images a second of `nas.finetune`, after two steps of warm-up."""
-    data = DeviceData(load_data(arguments.data, size=32).without_test(), arguments.device)
-    network = build(network_of(arguments.space), len(data.data.classes))
+    loaded = load_data(arguments.data, size=32).without_test()
+    few = DeviceData(replace(loaded, validation=loaded.validation.subset(torch.arange(64).numpy())), arguments.device)
+    network = build(network_of(arguments.space), len(loaded.classes))
     recipe = Recipe(epochs=1, batch_size=arguments.batch_size, learning_rate=0.002, precision=arguments.precision)
-    few = DeviceData(
-        replace(data.data, validation=data.data.validation.subset(torch.arange(64).numpy())), arguments.device
-    )
     list(finetune(network, few, 32, replace(recipe, steps=2), METRICS["accuracy"], seed=0))
     return list(finetune(network, few, 32, replace(recipe, steps=arguments.steps), METRICS["accuracy"], seed=0))[
         -1
@@ -114,7 +112,7 @@ def ours(arguments: argparse.Namespace) -> float:
 def synchronise(device: str) -> None:
     """Wait for the GPU, where there is one."""
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def parts(arguments: argparse.Namespace) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ def load_backbone(name_or_path: str) -> Backbone:
     """
     if name_or_path in _NAMED:
         return _NAMED[name_or_path]()
-    if Path(name_or_path, "model.json").is_file():
+    if os.path.isfile(os.path.join(name_or_path, "model.json")):
         return _exported(Path(name_or_path))
     raise InputError(
         f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, or a folder that nas export made"

@@ -263,7 +263,7 @@ def search(
     plan = plan_search(settings, out, address)
     console.print(
         f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
-        f"{len(plan.data.validation)} validation images, {settings.trials} candidates of "
+        f"{len(plan.data.validation)} validation images, {plural(settings.trials, 'candidate')} of at most "
         f"{plural(settings.evaluation.recipe.epochs, 'epoch')}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
@@ -272,11 +272,11 @@ def search(
 
         concurrent = max_concurrent or max(1, int(len(os.sched_getaffinity(0)) // cpus_per_trial))
         forecast = estimate(plan, concurrent if settings.device == "cpu" else 1)
-        time_text = duration_text(min(forecast.seconds, time_budget or forecast.seconds))
-        console.print(
-            f"About {time_text} and {forecast.disk_bytes / 1e6:.0f} MB of disk, {concurrent} at a time; run directory {plan.out}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        about = "No forecast"
+        if forecast is not None:
+            seconds = min(forecast.seconds, time_budget or forecast.seconds)
+            about = f"About {duration_text(seconds)} and {forecast.disk_bytes / 1e6:.0f} MB of disk"
+        console.print(f"{about}, {concurrent} at a time; run directory {plan.out}", highlight=False, soft_wrap=True)
     _end_of_search(run_search(plan, Progresses([display, *make_trackers(logs, plan.out)])))
 
 

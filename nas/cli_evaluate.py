@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from nas.errors import InputError
 from nas.options import (
     Assignments,
     BatchSize,
@@ -64,6 +65,7 @@ def evaluate(
     from nas.device import resolve_device
     from nas.evaluate import before_and_after, evaluate_candidate
     from nas.metrics import load_metric
+    from nas.optimise import check_recipe
     from nas.record import Outcome
     from nas.search.launch import load_images
     from nas.space_file import load_space
@@ -80,7 +82,10 @@ def evaluate(
         seed=seed,
         init=init,
     )
+    check_recipe(settings.recipe, settings.protocol.device)
     images = load_images(loaded, data_name(data, loaded), split_seed, init)
+    if test and images.test is None:
+        raise InputError(f"--test: the data set {images.name} has no test part")
     if not as_json:
         console.print(f"{architecture.canonical}  digest {architecture.digest}", highlight=False, soft_wrap=True)
 
@@ -161,11 +166,9 @@ def recipe(
     """
     import inspect
 
-    from nas.recipe import Recipe, recipe_text
+    from nas.recipe import Recipe, default_recipe, recipe_text
 
-    explained = inspect.getdoc(Recipe) or ""
-    print("".join(f"# {line}".rstrip() + "\n" for line in explained.replace("`", "").splitlines()))
-    print(
-        recipe_text(chosen_recipe(absolute_init(init), recipe_file, assignments, epochs, batch_size, learning_rate)),
-        end="",
-    )
+    chosen = chosen_recipe(absolute_init(init), recipe_file, assignments, epochs, batch_size, learning_rate)
+    explained = (inspect.getdoc(Recipe) or "").replace("`", "")
+    print("".join(f"# {line}".rstrip() + "\n" for line in explained.splitlines()))
+    print(recipe_text(chosen, default_recipe(inherits=init != SCRATCH).learning_rate), end="")

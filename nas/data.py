@@ -156,7 +156,7 @@ def load_data(name_or_path: str | Path, *, channels: int = 3, size: int = 32, sp
     text = str(name_or_path)
     if text in _NAMED:
         return _NAMED[text](channels, split_seed)
-    if Path(text).exists():
+    if os.path.exists(text):  # Path.exists raises on a text too long for a name
         return _files(Path(text), channels, size, split_seed)
     if ":" in text and not PureWindowsPath(text).drive and "/" not in text:
         return _from_function(text, channels, size, split_seed)
@@ -232,9 +232,7 @@ def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
 def _from_function(name: str, channels: int, size: int, split_seed: int) -> ImageData:
     made = _call(name)
     if isinstance(made, ImageData):
-        if made.channels != channels:
-            raise InputError(f"data {name!r} has images of {made.channels} channels, and the space takes {channels}")
-        return made
+        return _checked(f"data {name!r}", made, channels)
     datasets = dict(made) if isinstance(made, Mapping) else {"train": made}
     unknown = [part for part in datasets if part not in PART_NAMES]
     if unknown:
@@ -247,7 +245,8 @@ def _from_function(name: str, channels: int, size: int, split_seed: int) -> Imag
         PART_NAMES[part]: _part(f"data {name!r}, {part}", items, channels, size) for part, items in datasets.items()
     }
     present = np.unique(parts["train"].labels)
-    classes = [str(c) for c in getattr(datasets["train"], "classes", present)]
+    named = getattr(datasets["train"], "classes", None)
+    classes = [str(c) for c in (named if isinstance(named, Sequence | np.ndarray) else present)]
     for part, loaded in parts.items():
         wrong = np.setdiff1d(loaded.labels, np.arange(len(classes)))
         if len(wrong):
@@ -260,29 +259,53 @@ def _from_function(name: str, channels: int, size: int, split_seed: int) -> Imag
     return _assemble(name, classes, parts, split_seed, mirror=True)
 
 
+def _checked(where: str, data: ImageData, channels: int) -> ImageData:
+    """What a plug-in made, when a training can use it; raises `InputError`."""
+    for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        if part is None:
+            continue
+        if part.images.dtype != np.uint8 or part.images.ndim != 4 or not len(part):
+            raise InputError(
+                f"{where}, {name}: images must be uint8 of shape (N, C, H, W), N at least 1; "
+                f"these are {part.images.dtype} of shape {part.images.shape}"
+            )
+        if part.images.shape[1] != channels:
+            raise InputError(
+                f"{where}, {name}: has images of {part.images.shape[1]} channels, and the space takes {channels}"
+            )
+        wrong = np.setdiff1d(part.labels, np.arange(len(data.classes)))
+        if len(wrong):
+            raise InputError(f"{where}, {name}: has the label {wrong[0]}: labels must be 0 to {len(data.classes) - 1}")
+    return data
+
+
 def _call(name: str) -> Any:
     """What the function `module:function` returns."""
     module_name, _, function_name = name.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # importing runs the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
         raise InputError(f"data {name!r} could not be loaded: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise InputError(f"data {name!r} is not a function")
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"data {name!r} raised {type(error).__name__}: {error}") from error
 
 
 def _part(where: str, dataset: Any, channels: int, size: int) -> Part:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, str | bytes):
         raise InputError(f"{where}: is {type(dataset).__name__}, not a dataset with __len__ and __getitem__")
-    if not len(dataset):
+    try:
+        count = len(dataset)
+    except Exception as error:  # the user's code
+        raise InputError(f"{where}: its length raised {type(error).__name__}: {error}") from error
+    if not count:
         raise InputError(f"{where}: holds no images")
-    images = np.zeros((len(dataset), channels, size, size), dtype=np.uint8)
-    labels = np.zeros(len(dataset), dtype=np.int64)
-    for number in range(len(dataset)):
+    images = np.zeros((count, channels, size, size), dtype=np.uint8)
+    labels = np.zeros(count, dtype=np.int64)
+    for number in range(count):
         here = f"{where}: item {number}"
         try:
             item = dataset[number]
@@ -338,6 +361,9 @@ def _assemble(name: str, classes: Sequence[str], parts: dict[str, Part], split_s
     if validation is None:
         share = min(0.25, max(0.1, VALIDATION_IMAGES / len(train)))
         train, validation = _split(name, classes, train, "validation", share, split_seed)
+    absent = sorted(set(range(len(classes))) - set(np.unique(validation.labels).tolist()))
+    if absent:
+        logger.warning("%s: no validation image of class %r: its score says nothing of it", name, classes[absent[0]])
     mean, std = _statistics(train)
     return ImageData(
         name=name,

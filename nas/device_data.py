@@ -28,7 +28,7 @@ class DevicePart:
         self.labels = torch.from_numpy(part.labels.copy()).to(device)
         self.device = device
         self.resident = resident
-        self._images = torch.cat([torch.from_numpy(c).to(device) for c in part.chunks()]) if resident else None
+        self._images = _on_device(part, device) if resident else None
 
     def __len__(self) -> int:
         return len(self.part)
@@ -109,6 +109,15 @@ def resize(images: torch.Tensor, side: int) -> torch.Tensor:
     if images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+
+def _on_device(part: Part, device: torch.device) -> torch.Tensor:
+    images = torch.empty((len(part), *part.images.shape[1:]), dtype=torch.uint8, device=device)
+    start = 0
+    for chunk in part.chunks():
+        images[start : start + len(chunk)] = torch.from_numpy(chunk)
+        start += len(chunk)
+    return images
 
 
 def _fits(data: ImageData, device: torch.device) -> bool:

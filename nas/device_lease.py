@@ -18,15 +18,21 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_DIRECTORY = Path("/tmp/nas-leases")
+BURST_S = 0.05
+"""Seconds of work under one shared lease; with one step, where that is longer, what a measurement may wait."""
 _POLL_S = 0.001
 
 _held: set[int] = set()
@@ -144,3 +150,42 @@ def lease_for(device: str) -> DeviceLease:
     import torch
 
     return DeviceLease(f"gpu-{torch.cuda.get_device_properties(torch.device(device)).uuid}")
+
+
+class Bursts:
+    """Work under the shared lease in bursts of about `BURST_S`: enter once a step; `close` after the last one.
+
+    Taking the lease anew for each step would cost more than a small network's step. `waited_s` is the time spent
+    waiting for it.
+    """
+
+    def __init__(self, lease: DeviceLease | None, device: torch.device) -> None:
+        self._lease = lease
+        self._device = device
+        self._held: AbstractContextManager[None] | None = None
+        self._until = 0.0
+        self.waited_s = 0.0
+
+    def __enter__(self) -> None:
+        if self._lease is not None and self._held is None:
+            start = time.perf_counter()
+            self._held = self._lease.shared()
+            self._held.__enter__()
+            now = time.perf_counter()
+            self.waited_s += now - start
+            self._until = now + BURST_S
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None or time.perf_counter() > self._until:
+            self.close()
+
+    def close(self) -> None:
+        """Give the lease back, once the device has done what was queued."""
+        if self._lease is None or self._held is None:
+            return
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self._device)
+        self._held.__exit__(None, None, None)
+        self._held = None

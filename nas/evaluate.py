@@ -108,10 +108,8 @@ def _inherit(
         network.load_state_dict(inheritance.state)
     network.to(data.device).to(memory_format=torch.channels_last)
     if inheritance.changed:
-        with lease_for(settings.protocol.device).shared():
-            reconstruct(network, architecture, backbone, data.calibration_batches(architecture.input_size))
-            if data.device.type == "cuda":
-                torch.cuda.synchronize()
+        batches = data.calibration_batches(architecture.input_size)
+        reconstruct(network, architecture, backbone, batches, lease_for(settings.protocol.device))
     return inheritance.fresh
 
 
@@ -152,8 +150,12 @@ def evaluate_candidate(
             return end.value
 
 
-def settled_recipe(recipe: Recipe, architecture: Architecture, data: ImageData, device: str) -> Recipe:
+def settled_recipe(
+    recipe: Recipe, architecture: Architecture, data: ImageData, device: str, threads: int | None = None
+) -> Recipe:
     """The recipe with a precision of `auto` settled for this network on this device; raises `InputError` if unfit.
+
+    On a CPU by measuring with so many threads, by default as many as torch uses now.
 
     A search settles it once, on its backbone, so that all of its candidates are trained alike.
     """
@@ -162,7 +164,12 @@ def settled_recipe(recipe: Recipe, architecture: Architecture, data: ImageData, 
         return recipe
     network = build(architecture, len(data.classes)).to(device)
     images = torch.zeros(min(recipe.batch_size, len(data.train)), *architecture.input_shape, device=device)
-    return replace(recipe, precision=faster_precision(network, images, recipe))
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads) if threads is not None else before)
+    try:
+        return replace(recipe, precision=faster_precision(network, images, recipe))
+    finally:
+        torch.set_num_threads(before)
 
 
 def budget_violation(budgets: Budgets, cost: Cost, latency: Latency) -> tuple[float, str | None]:

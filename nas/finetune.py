@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,16 +17,13 @@ from torch.utils.hooks import RemovableHandle
 
 from nas.augment import change_colour, cutout, mix, resized_crop, shift_and_mirror
 from nas.device_data import DeviceData, DevicePart, resize
-from nas.device_lease import DeviceLease
+from nas.device_lease import Bursts, DeviceLease
 from nas.errors import CandidateError
 from nas.freezing import Freezing
 from nas.metrics import METRICS, Metric, score
 from nas.optimise import Stepper, learning_rate_at
 from nas.recipe import Recipe
 from nas.record import EpochMetrics
-
-BURST_S = 0.05
-"""Seconds of work under one shared lease; with one step, where that is longer, what a measurement may wait."""
 
 
 def finetune(
@@ -118,7 +114,7 @@ class _Training:
         recipe, before = self._recipe, self._seconds
         sampled = self._weights if recipe.balance == "sampling" else None
         order = _order(self._data.train, sampled, self._generator)[: self._steps_an_epoch * self._batch_size]
-        losses, steps = torch.zeros((), device=self._data.device), 0
+        losses, steps, start = torch.zeros((), device=self._data.device), 0, time.perf_counter()
         bursts = Bursts(self._lease, self._data.device)
         for images, labels in self._data.train.batches(order, self._batch_size):
             with bursts:
@@ -126,12 +122,13 @@ class _Training:
             steps += 1
             if not self._data.train.resident:
                 bursts.close()  # the next batch may have to be waited for
-            self._seconds = before + bursts.held_s
+            self._seconds = before + time.perf_counter() - start - bursts.waited_s
             if self.progress >= 1:
                 break
         bursts.close()
-        self._seconds = before + bursts.held_s
-        self.images_per_s = steps * self._batch_size / bursts.held_s
+        seconds = time.perf_counter() - start - bursts.waited_s
+        self._seconds = before + seconds
+        self.images_per_s = steps * self._batch_size / seconds
         return losses.item() / steps
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -200,49 +197,6 @@ def predict(
     return Predicted(scores.argmax(1).cpu().numpy(), F.cross_entropy(scores, part.labels).item(), top5)
 
 
-class Bursts:
-    """Work under the shared lease in bursts of about `BURST_S`: enter once a step; `close` after the last one.
-
-    Taking the lease anew for each step would cost more than a small network's step.
-    """
-
-    def __init__(self, lease: DeviceLease | None, device: torch.device) -> None:
-        self._lease = lease
-        self._cuda = device.type == "cuda"
-        self._held: AbstractContextManager[None] | None = None
-        self._since: float | None = None
-        self._closed_s = 0.0
-
-    @property
-    def held_s(self) -> float:
-        """Seconds inside bursts, without waiting for the lease."""
-        return self._closed_s + (0.0 if self._since is None else time.perf_counter() - self._since)
-
-    def __enter__(self) -> None:
-        if self._since is not None:
-            return
-        if self._lease is not None:
-            self._held = self._lease.shared()
-            self._held.__enter__()
-        self._since = time.perf_counter()
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None or (self._since is not None and time.perf_counter() > self._since + BURST_S):
-            self.close()
-
-    def close(self) -> None:
-        """Give the lease back, once the device has done what was queued."""
-        if self._since is None:
-            return
-        if self._cuda:
-            torch.cuda.synchronize()
-        self._closed_s += time.perf_counter() - self._since
-        self._since = None
-        if self._held is not None:
-            self._held.__exit__(None, None, None)
-            self._held = None
-
-
 def _augmented(
     data: DeviceData, images: torch.Tensor, side: int, recipe: Recipe, generator: torch.Generator
 ) -> torch.Tensor:
@@ -276,11 +230,11 @@ def _order(part: DevicePart, weights: torch.Tensor | None, generator: torch.Gene
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the average towards the model, batch norm statistics too."""
-    for mean, current in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(current.to(mean.dtype), 1 - decay)
-        else:
-            mean.copy_(current)
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(means, values, 1 - decay)
+    for count, current in (pair for pair in pairs if not pair[0].is_floating_point()):
+        count.copy_(current)
 
 
 def _dropout_before_classifier(model: nn.Module, share: float, generator: torch.Generator) -> RemovableHandle | None:

@@ -108,6 +108,11 @@ def find_layout(path: Path, listing: Listing) -> Layout:
     """
     if not listing.files:
         raise InputError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    for name in listing.files:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{path}: {name!a}: the name of a folder or file is not UTF-8") from error
     roots = _part_folders(path, listing)
     classes = _subfolders(listing, roots["train"])
     if len(classes) < 2:
@@ -140,6 +145,12 @@ def _part_folders(path: Path, listing: Listing) -> dict[str, PurePosixPath]:
         root = root / inside[0]  # a folder around everything
         inside = _subfolders(listing, root)
     named = [name for name in inside if name in PART_NAMES]
+    other_case = [name for name in inside if name not in PART_NAMES and name.lower() in PART_NAMES]
+    if other_case:
+        name = other_case[0]
+        raise InputError(
+            f"{path / root / name}: named like a part of the data: write {name.lower()}/, or rename the class"
+        )
     if "train" not in named:
         if named and named == inside:
             raise InputError(f"{path / root}: has {', '.join(f'{name}/' for name in named)} but no train/")

@@ -109,15 +109,7 @@ class Stepper:
         """One step on images (N, C, H, W) and labels (N,), with class weights (classes,) or none; the loss."""
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
             logits = self._forward(images)
-        smoothing = self._recipe.label_smoothing
-        if mixed is None:
-            loss = F.cross_entropy(logits.float(), labels, weights, label_smoothing=smoothing)
-        else:
-            own, other = (
-                F.cross_entropy(logits.float(), target, weights, label_smoothing=smoothing, reduction="none")
-                for target in (labels, mixed.others)
-            )
-            loss = (mixed.share * own + (1 - mixed.share) * other).mean()
+        loss = self._loss(logits.float(), labels, mixed, weights)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         if self._recipe.clip_norm:
@@ -126,3 +118,22 @@ class Stepper:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return loss.detach()
+
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, mixed: Mixed | None, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Mean cross-entropy with label smoothing.
+
+        Each image weighs as its own class does. torch's `weight` would weigh the smoothed share of every class by
+        that class, and so pull all images towards the rare ones.
+        """
+        weigh = torch.ones_like(logits[0]) if weights is None else weights
+        total, weight = torch.zeros_like(logits[:, 0]), torch.zeros_like(logits[:, 0])
+        targets = [(labels, torch.ones_like(weight))]
+        if mixed is not None:
+            targets = [(labels, mixed.share), (mixed.others, 1 - mixed.share)]
+        for target, share in targets:
+            of_each = F.cross_entropy(logits, target, label_smoothing=self._recipe.label_smoothing, reduction="none")
+            total = total + share * weigh[target] * of_each
+            weight = weight + share * weigh[target]
+        return total.sum() / weight.sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def data_name(given: str | None, space: SearchSpace) -> str:
 
 def absolute_init(init: str) -> str:
     """A folder of weights by its absolute path, since workers have another working directory; a name as it is."""
-    return str(Path(init).resolve()) if Path(init).is_dir() else init
+    return str(Path(init).resolve()) if os.path.isdir(init) else init
 
 
 Space = Annotated[

@@ -18,6 +18,7 @@ _Count = Annotated[int, Field(ge=1)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Alpha = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -83,8 +84,8 @@ class Recipe:
     resized_crop: _Share = 0.0
     cutout: _Share = 0.0
     colour: _BelowOne = 0.0
-    mixup: _NotNegative = 0.0
-    cutmix: _NotNegative = 0.0
+    mixup: _Alpha = 0.0
+    cutmix: _Alpha = 0.0
 
 
 _RECIPE = TypeAdapter(Recipe)
@@ -109,15 +110,28 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
             raise InputError(f"--set {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
         try:
             parsed = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: PyYAML on a date that does not exist
+        except (
+            yaml.YAMLError,
+            ValueError,
+            RecursionError,
+        ) as error:  # ValueError: PyYAML on a date that does not exist
             raise InputError(f"--set {text}: {value!r} is not a value") from error
         changes |= _checked({key.strip(): parsed}, f"--set {text}", base)
     return _validated(base, changes)
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """The recipe as YAML, as `read_recipe` reads it."""
-    return yaml.safe_dump(asdict(recipe), sort_keys=False)
+def recipe_text(recipe: Recipe, default_rate: float | None = None) -> str:
+    """The recipe as YAML, as `read_recipe` reads it.
+
+    A learning rate of `default_rate` becomes a comment, so that the file goes with any initial weights.
+    """
+    text = yaml.safe_dump(asdict(recipe), sort_keys=False)
+    line = f"learning_rate: {recipe.learning_rate}\n"
+    if recipe.learning_rate == default_rate:
+        text = text.replace(
+            line, f"# learning_rate: {SCRATCH_RATE} from scratch, {INHERITED_RATE} with inherited weights\n"
+        )
+    return text
 
 
 def _file_content(file: Path) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.device_lease import Bursts, DeviceLease
 from nas.model import build
 from nas.model.blocks import InvertedResidual, Network
 from nas.weights import Backbone, calibrating, inherit, origins_of, recalibrate, stages_of
@@ -41,39 +42,48 @@ class _Moments:
 
 @torch.no_grad()
 def reconstruct(
-    network: Network, architecture: Architecture, backbone: Backbone, batches: Sequence[torch.Tensor]
+    network: Network,
+    architecture: Architecture,
+    backbone: Backbone,
+    batches: Sequence[torch.Tensor],
+    lease: DeviceLease | None = None,
 ) -> None:
     """Refit the projections of a network that has inherited its weights, in place, on batches (N, C, H, W).
 
-    All batch norm statistics are those of the batches afterwards, as `recalibrate` leaves them. Blocks that have no
-    counterpart in the backbone, or another map size there, keep their weights.
+    All batch norm statistics are those of the batches afterwards, as `recalibrate` leaves them. Blocks at no place of
+    the backbone, or with another map size there, keep their weights. The shared lease is taken block by block.
     """
     arch = architecture.canonical
-    teacher, teacher_arch = _teacher(backbone, arch, batches)
+    bursts = Bursts(lease, batches[0].device)
+    with bursts:
+        teacher, teacher_arch = _teacher(backbone, arch, batches)
+        recalibrate(network.stem, batches)
+        network.eval()
+        ours = [network.stem(batch) for batch in batches]
+        theirs = [teacher.stem(batch) for batch in batches]
     ends = {index: stage[-1] for stage in stages_of(teacher_arch) for index in stage}
     lasts = {stage[-1] for stage in stages_of(arch)}
-    recalibrate(network.stem, batches)
-    network.eval()
-    ours = [network.stem(batch) for batch in batches]
-    theirs = [teacher.stem(batch) for batch in batches]
     done = 0
     exact = True  # so far the candidate computes just what the backbone does
     for index, origin in enumerate(origins_of(arch, teacher_arch)):
         block = network.blocks[index]
         assert isinstance(block, InvertedResidual)
-        if origin is None or origin.extra:
-            exact = exact and origin is not None
-            recalibrate(block, ours)
-        else:
-            target = ends[origin.index] if index in lasts else origin.index
-            for layer in teacher.blocks[done : target + 1]:
-                theirs = [layer(features) for features in theirs]
-            done = max(done, target + 1)
-            exact = exact and target == origin.index and arch.layers[index] == teacher_arch.layers[origin.index]
-            if exact or not _refit(block, ours, theirs):
+        with bursts:
+            refitted = False
+            if origin is None or origin.extra:
+                exact = exact and origin is not None
+            else:
+                target = ends[origin.index] if index in lasts else origin.index
+                for layer in teacher.blocks[done : target + 1]:
+                    theirs = [layer(features) for features in theirs]
+                done = max(done, target + 1)
+                exact = exact and target == origin.index and arch.layers[index] == teacher_arch.layers[origin.index]
+                refitted = not exact and _refit(block, ours, theirs)
+            if not refitted:
                 recalibrate(block, ours)
-        block.eval()
-        ours = [block(features) for features in ours]
+            block.eval()
+            ours = [block(features) for features in ours]
+    bursts.close()
     recalibrate(network.head, ours)
     network.eval()
 

@@ -134,7 +134,11 @@ class RunDirectory:
             raise InputError(
                 f"--trials {trials}: the run has a budget of {self.settings.trials}, which may only be raised"
             )
-        content = replace(self.content, settings=replace(self.settings, trials=trials))
+        return self.with_settings(replace(self.settings, trials=trials))
+
+    def with_settings(self, settings: SearchSettings) -> RunDirectory:
+        """The same run under other settings, written to run.yaml."""
+        content = replace(self.content, settings=settings)
         _write_run_file(self.path, content)
         return RunDirectory(self.path, content)
 

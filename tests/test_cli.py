@@ -19,7 +19,7 @@ from nas.cli import main
 from nas.model import build
 from nas.options import parse_count, parse_duration, parse_milliseconds
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.run import RunDirectory
+from nas.run import RunDirectory, open_run
 from nas.settings import LatencyProtocol
 from nas.space_file import list_spaces
 
@@ -115,6 +115,8 @@ BAD = {
     "ray client": (["search", "--address", "ray://head:10001"], "ray job submit"),
     "no cluster": (["search", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
     "no port": (["search", "--address", "head"], "no Ray cluster answers at head"),
+    "path too long": (["search", "--data", "x" * 5000], "unknown data set"),
+    "brackets without end": (["search", "--set", "epochs=" + "[" * 3000], "is not a value"),
     "flag beside resume": (
         ["search", "--resume", "nowhere", "--epochs", "3"],
         "--epochs cannot be given with --resume",
@@ -239,6 +241,44 @@ def test_a_failed_candidate_is_exit_code_1_with_its_reason(capsys: pytest.Captur
     code, _, err = call(capsys, "evaluate", "smallest", "--epochs", "1", "--learning-rate", "1e30")
     assert code == 1
     assert "the candidate failed: " in err
+
+
+def test_a_search_whose_backbone_cannot_be_trained_records_why(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["--trials", "1", "--epochs", "1", "--max-failures", "1", "--set", "learning_rate=1e30"]
+    code, said, _ = call(capsys, "search", *arguments, "--out", str(out))
+    assert code == 1
+    assert "No forecast" in said
+    assert all("loss became" in (record.evaluation.reason or "") for record in open_run(out).records())
+
+
+def test_reports_of_the_test_part_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "4", "--test")
+    assert code == 0
+    assert "Test part, 360 images" in out
+    assert "F1 % before → after" in out
+    code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "4", "--test", "--json")
+    reports = json.loads(out)["test"]
+    assert reports["after"]["accuracy"] > reports["before"]["accuracy"]
+    assert sum(map(sum, reports["after"]["confusion"])) == 360
+
+
+def test_a_recipe_that_was_printed_is_read_and_goes_with_any_initial_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, printed, _ = call(capsys, "recipe", "--set", "optimizer=sgd")
+    assert code == 0
+    file = tmp_path / "mine.yaml"
+    file.write_text(printed)
+    code, again, _ = call(capsys, "recipe", "--recipe", str(file))
+    assert again == printed
+    code, inheriting, _ = call(
+        capsys, "recipe", "--recipe", str(file), "--init", "efficientnet_lite0", "--learning-rate", "0.5"
+    )
+    assert "optimizer: sgd" in inheriting
+    assert "\nlearning_rate: 0.5\n" in inheriting
 
 
 def test_reading_a_run_does_not_import_torch_or_ray(run: RunDirectory) -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from nas import data as data_module
 from nas import data_cache
-from nas.data import Part, load_data
+from nas.data import ImageData, Part, load_data
 from nas.errors import InputError
 
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
@@ -219,6 +220,17 @@ def _extra_class(root: Path) -> None:
         write_images(root / part / name, 4)
 
 
+def _capitals(root: Path) -> None:
+    for part in ("Train", "Test"):
+        for name in "ab":
+            write_images(root / part / name, 4)
+
+
+def _not_utf8(root: Path) -> None:
+    write_images(root / "a", 4)
+    write_images(Path(os.fsdecode(os.fsencode(root) + b"/\xff")), 4)
+
+
 def _not_an_image(root: Path) -> None:
     _empty_class(root)
     (root / "b" / "x.png").write_bytes(b"\x89PNG not an image")
@@ -231,6 +243,8 @@ def _not_an_image(root: Path) -> None:
         (_one_class, "found only 'only'"),
         (_empty_class, "b: no images"),
         (_one_image, "too few images to split off a test part: 5 of 2 classes, 1 of class 'b'"),
+        (_capitals, "Test: named like a part of the data: write test/, or rename the class"),
+        (_not_utf8, r"a folder or file is not UTF-8"),
         (_extra_class, "val/c: a class that .*train does not have"),
         (_not_an_image, r"1 of 5 images \(20\.0%\) .* the first is b/x\.png: not an image"),
     ],
@@ -338,14 +352,38 @@ class Unreliable(Items):
         raise KeyError("gone")
 
 
+class Endless(Items):
+    """A dataset that does not know its length."""
+
+    def __len__(self) -> int:
+        raise OSError("no index")
+
+
 def _failing() -> None:
     raise RuntimeError("no disk")
+
+
+def _exiting() -> None:
+    raise SystemExit(0)
+
+
+def _changed(**changes: Any) -> ImageData:
+    """The digits with their training part changed."""
+    digits = load_data("digits", channels=3)
+    return replace(digits, train=replace(digits.train, **changes))
+
+
+FLOATS: Any = np.full((1077, 3, 8, 8), 0.5)
 
 
 @pytest.mark.parametrize(
     ("made", "message"),
     [
         (_failing, "raised RuntimeError: no disk"),
+        (_exiting, "raised SystemExit: 0"),
+        (Endless(items(pil)), "train: its length raised OSError: no index"),
+        (_changed(images=FLOATS), "train: images must be uint8 of shape .* these are float64 of shape"),
+        (_changed(labels=np.full(1077, 10)), "train: has the label 10: labels must be 0 to 9"),
         (None, "train: is NoneType, not a dataset with __len__ and __getitem__"),
         (iter([]), "train: is list_iterator, not a dataset"),
         ([], "train: holds no images"),

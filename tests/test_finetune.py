@@ -49,9 +49,9 @@ def data(digits: ImageData) -> DeviceData:
     return DeviceData(digits, "cpu")
 
 
-def fresh(seed: int = 0) -> Network:
+def fresh(seed: int = 0, classes: int = 10) -> Network:
     """The backbone: a stem, two stages of two blocks, a head."""
-    return build(SPACE.backbone, 10, seed)
+    return build(SPACE.backbone, classes, seed)
 
 
 def train(model: nn.Module, data: DeviceData, recipe: Recipe, seed: int = 0) -> list[EpochMetrics]:
@@ -280,7 +280,11 @@ def test_the_loss_of_a_mixed_image_is_that_of_both_labels_in_their_shares(smooth
 
     expected = nn.functional.cross_entropy(logits, soft, label_smoothing=smoothing)
     torch.testing.assert_close(loss(Mixed(images, others, share)), expected)
-    expected = nn.functional.cross_entropy(logits, soft, weights, label_smoothing=smoothing)
+    # With class weights each image weighs as its own class; the smoothed share of the other classes is not weighed.
+    weighed = share[:, None] * nn.functional.one_hot(labels, 10) * weights
+    weighed = weighed + (1 - share)[:, None] * nn.functional.one_hot(others, 10) * weights
+    target = (1 - smoothing) * weighed + smoothing * weighed.sum(1, keepdim=True) / 10
+    expected = -(target * logits.log_softmax(1)).sum() / weighed.sum()
     torch.testing.assert_close(loss(Mixed(images, others, share), weights), expected)
     expected = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     torch.testing.assert_close(loss(None), expected)
@@ -450,6 +454,22 @@ def test_balancing_finds_more_of_the_rare_classes(uneven: DeviceData, balance: A
         found = predict(model, uneven, uneven.validation, SIDE).classes == uneven.data.validation.labels
         recalls.append(found[rare].mean())
     assert recalls[1] > recalls[0] + 0.1
+
+
+def test_a_very_rare_class_does_not_swallow_the_others(data: DeviceData) -> None:
+    """torch's own class weights would weigh label smoothing by class, and call every image the rare one."""
+    digits = data.data
+    parts = [replace(part, labels=(part.labels == 1).astype(np.int64)) for part in (digits.train, digits.validation)]
+    train_part = parts[0]
+    keep = np.sort(
+        np.concatenate([np.flatnonzero(train_part.labels == 0), np.flatnonzero(train_part.labels == 1)[:24]])
+    )
+    uneven = replace(digits, classes=("rest", "one"), train=train_part.subset(keep), validation=parts[1], test=None)
+    model = fresh(classes=2)
+    history = train(model, DeviceData(uneven, "cpu"), Recipe(epochs=5, balance="loss"))
+    assert history[-1].balanced_accuracy is not None
+    assert history[-1].balanced_accuracy > 0.85
+    assert history[-1].accuracy > 0.85
 
 
 # ---------------------------------------------------------------- every option trains

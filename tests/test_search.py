@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import yaml
 from optuna.storages.journal import JournalFileBackend
 
 from nas.evaluate import evaluate_candidate
@@ -186,10 +187,15 @@ def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> 
         driver.wait()
     before = open_run(out).records()
     assert len(before) < 20
+    # A run of a version that knew no precision trained in float32, and goes on so.
+    written = yaml.safe_load((out / "run.yaml").read_text())
+    del written["settings"]["evaluation"]["recipe"]["precision"]
+    (out / "run.yaml").write_text(yaml.safe_dump(written))
     resumed = subprocess.run(
         [*NAS, "search", "--resume", str(out)], capture_output=True, text=True, timeout=200, cwd=tmp_path, check=False
     )
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert open_run(out).settings.evaluation.recipe.precision == "float32"
     after = check_consistent(open_run(out))
     assert after[: len(before)] == before
     assert sum(record.outcome is Outcome.DONE for record in after) == 20

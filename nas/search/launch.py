@@ -88,7 +88,9 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
     from nas.evaluate import settled_recipe
 
-    recipe = settled_recipe(evaluation.recipe, settings.space.backbone, data, settings.device)
+    recipe = settled_recipe(
+        evaluation.recipe, settings.space.backbone, data, settings.device, int(settings.resources.cpus_per_trial)
+    )
     return SearchPlan(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, out, address)
 
 
@@ -179,10 +181,16 @@ def resume_search(
         if data.fingerprint() != run.provenance.data_fingerprint:
             raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
         from nas.device import resolve_device
+        from nas.optimise import check_recipe
 
         resolve_device(settings.device)
         cpus, gpus = _start_ray(address, settings.device)
         fitted_resources(settings.resources, settings.device, cpus, gpus)
+        recipe = settings.evaluation.recipe
+        check_recipe(recipe, settings.device)
+        if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
+            evaluation = replace(settings.evaluation, recipe=replace(recipe, precision="float32"))
+            run = run.with_settings(replace(settings, evaluation=evaluation))
         if trials is not None:
             run = run.with_trials(trials)
         return _drive(run, data, progress or Progress())
@@ -270,11 +278,20 @@ class Estimate:
     disk_bytes: int
 
 
-def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = time.perf_counter) -> Estimate:
+def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = time.perf_counter) -> Estimate | None:
     """A forecast from timing a few training steps and the validation of the space's backbone here.
 
-    Latency is measured one candidate at a time, training runs `concurrent` at a time.
+    Latency is measured one candidate at a time, training runs `concurrent` at a time. None, with a warning, where the
+    backbone cannot be trained here; smaller candidates still may.
     """
+    try:
+        return _estimate(plan, concurrent, clock)
+    except Exception as error:  # whatever a candidate may raise
+        logger.warning("no forecast: the space's backbone could not be trained: %s", " ".join(str(error).split())[:300])
+        return None
+
+
+def _estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float]) -> Estimate:
     import torch
 
     from nas.device_data import DeviceData
