@@ -174,12 +174,17 @@ def table(runs: list[dict[str, object]]) -> str:
             if not mine:
                 continue
             base = "recalibrate, head" if rule.endswith(", head") else "recalibrate"
-            pairs = [(accuracy[key(run)], accuracy.get((base, *key(run)[1:]))) for run in mine]
-            gains = [100 * (a - b) for a, b in pairs if b is not None]
-            error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+            by_candidate: dict[object, list[float]] = {}
+            for run in mine:
+                if (baseline := accuracy.get((base, *key(run)[1:]))) is not None:
+                    by_candidate.setdefault(run["candidate"], []).append(100 * (accuracy[key(run)] - baseline))
+            gains = [gain for of_one in by_candidate.values() for gain in of_one]
+            # Seeds of one candidate are not independent: the error is that over candidates.
+            means = [statistics.mean(of_one) for of_one in by_candidate.values()]
+            error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
             gain = "" if rule == base or not gains else f"{statistics.mean(gains):+.1f} ± {error:.1f}"
             wins = "" if not gain else f"{sum(g > 0 for g in gains)}/{len(gains)}"
-            mean = 100 * statistics.mean(a for a, _ in pairs)
+            mean = 100 * statistics.mean(accuracy[key(run)] for run in mine)
             seconds = [statistics.median(float(str(run[field])) for run in mine) for field in ("inherit_s", "seconds")]
             lines.append(
                 f"| {rule} | {rate} | {len(mine)} | {mean:.1f} | {gain} | {wins} | {seconds[0]:.1f} | {seconds[1]:.1f} |"

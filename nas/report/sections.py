@@ -29,7 +29,7 @@ from nas.wording import (
 )
 
 _FAILURES_SHOWN = 10
-_WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)"}
+_WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)", "ema": "EMA"}
 
 
 @dataclass(frozen=True)
