@@ -31,6 +31,7 @@ _HOME = {
     "architecture_cost": "nas.cost",
     "build": "nas.model",
     "default_protocol": "nas.settings",
+    "default_recipe": "nas.recipe",
     "evaluate_candidate": "nas.evaluate",
     "export_candidate": "nas.export",
     "hypervolume": "nas.front",

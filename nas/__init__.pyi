@@ -13,6 +13,7 @@ from nas.front import reference_point as reference_point
 from nas.latency import measure as measure
 from nas.model import build as build
 from nas.recipe import Recipe as Recipe
+from nas.recipe import default_recipe as default_recipe
 from nas.record import TrialRecord as TrialRecord
 from nas.report import write_report as write_report
 from nas.run import RunDirectory as RunDirectory
