@@ -43,7 +43,9 @@ T = TypeVar("T")
 
 
 def network_of(name: str) -> Architecture:
-    """The backbone of a space at 32x32 pixels; that of lite0 with a stem of stride 1."""
+    """The backbone of a space at 32x32 pixels; that of lite0 with a stem of stride 1; or the smallest network of cifar."""
+    if name == "cifar-smallest":
+        return load_space("cifar").smallest
     backbone = load_space(name).backbone
     return replace(backbone, input_size=32, stem=StemSpec(3, 1, 32)) if name == "lite0" else backbone
 
@@ -164,7 +166,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--space", choices=["cifar", "lite0"], default="cifar")
+    parser.add_argument("--space", choices=["cifar", "cifar-smallest", "lite0"], default="cifar")
     parser.add_argument("--only", choices=["ours", "usual", "parts"], help="one measurement in this process, as JSON")
     arguments = parser.parse_args()
     if arguments.only == "parts":
@@ -185,7 +187,7 @@ def main() -> None:
     print(
         f"{time.strftime('%Y-%m-%d')}, {device_name(arguments.device)}, {arguments.workers} cores, {arguments.precision}"
     )
-    print(f"backbone of {arguments.space} at 32x32, batch {arguments.batch_size}, {arguments.steps} steps a round")
+    print(f"network of {arguments.space} at 32x32, batch {arguments.batch_size}, {arguments.steps} steps a round")
     rounds = [(run("ours"), run("usual")) for _ in range(arguments.rounds)]
     for name, measured in (("ours", [a for a, _ in rounds]), ("usual", [b for _, b in rounds])):
         rates = sorted(one["images_per_s"] for one in measured)
