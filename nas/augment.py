@@ -66,10 +66,9 @@ def change_colour(images: torch.Tensor, strength: float, generator: torch.Genera
 
 def cutout(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
     """A square of `share` of the side set to zero in each normalised image (N, C, H, W); its centre lies anywhere."""
-    count, _, height, width = images.shape
+    count, height = len(images), images.shape[2]
     side = round(share * height)
-    centre = torch.stack([torch.randint(0, size, (count, 1), generator=generator) for size in (height, width)])
-    return images.masked_fill(_squares(images, centre, torch.full((count, 1), side)), 0.0)
+    return images.masked_fill(_squares(images, torch.full((count, 1), side), generator), 0.0)
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,15 @@ def mix(images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, generator: t
         weight = share.to(images.device).view(-1, 1, 1, 1)
         return Mixed(images * weight + images[partner] * (1 - weight), labels[partner], weight.flatten())
     side = (torch.sqrt(1 - share) * min(height, width)).round().long()[:, None]
-    centre = torch.stack([torch.randint(0, size, (count, 1), generator=generator) for size in (height, width)])
-    inside = _squares(images, centre, side)
+    inside = _squares(images, side, generator)
     kept = 1 - inside.float().mean((1, 2, 3))
     return Mixed(torch.where(inside, images[partner], images), labels[partner], kept)
 
 
-def _squares(images: torch.Tensor, centre: torch.Tensor, side: torch.Tensor) -> torch.Tensor:
-    """Whether each pixel lies in its image's square: (N, 1, H, W) from centres (2, N, 1) and sides (N, 1)."""
-    start = centre - side // 2
+def _squares(images: torch.Tensor, side: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Whether each pixel lies in its image's square, of sides (N, 1) and with its centre anywhere: (N, 1, H, W)."""
+    centre = [torch.randint(0, size, (len(images), 1), generator=generator) for size in images.shape[-2:]]
+    start = torch.stack(centre) - side // 2
     inside = []
     for axis, size in enumerate(images.shape[-2:]):
         place = torch.arange(size)

@@ -6,7 +6,6 @@ A search is handed training and validation only (`ImageData.without_test`); the 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import logging
 import mmap
 import operator
@@ -23,6 +22,7 @@ from sklearn.model_selection import train_test_split
 from nas.data_cache import load_decoded, open_map
 from nas.errors import InputError
 from nas.image_files import ARCHIVE_SUFFIXES, PART_NAMES, to_pixels
+from nas.plugin import load_function
 
 logger = logging.getLogger(__name__)
 
@@ -281,13 +281,7 @@ def _checked(where: str, data: ImageData, channels: int) -> ImageData:
 
 def _call(name: str) -> Any:
     """What the function `module:function` returns."""
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
-        raise InputError(f"data {name!r} could not be loaded: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise InputError(f"data {name!r} is not a function")
+    function = load_function("data", name)
     try:
         return function()
     except (Exception, SystemExit) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from nas.errors import CandidateError, InputError
+from nas.plugin import load_function
 
 Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
@@ -36,16 +36,9 @@ def load_metric(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    module_name, _, function_name = name.partition(":")
-    if not function_name:
+    if not name.partition(":")[2]:
         raise InputError(f"unknown metric {name!r}: use one of {', '.join(METRICS)}, or module:function")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        raise InputError(f"metric {name!r} could not be loaded: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise InputError(f"metric {name!r} is not a function")
-    return function
+    return load_function("metric", name)
 
 
 def score(metric: Metric, labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:

@@ -89,6 +89,8 @@ class Recipe:
 
 
 _RECIPE = TypeAdapter(Recipe)
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: ValueError on a date that does not exist, RecursionError on brackets without end."""
 _KEYS = tuple(field.name for field in fields(Recipe))
 SCRATCH_RATE, INHERITED_RATE = 0.01, 0.002
 
@@ -110,11 +112,7 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
             raise InputError(f"--set {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
         try:
             parsed = yaml.safe_load(value)
-        except (
-            yaml.YAMLError,
-            ValueError,
-            RecursionError,
-        ) as error:  # ValueError: PyYAML on a date that does not exist
+        except _UNREADABLE as error:
             raise InputError(f"--set {text}: {value!r} is not a value") from error
         changes |= _checked({key.strip(): parsed}, f"--set {text}", base)
     return _validated(base, changes)
@@ -139,7 +137,7 @@ def _file_content(file: Path) -> Mapping[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--recipe {file}: cannot be read: {getattr(error, 'strerror', error)}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"--recipe {file}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
