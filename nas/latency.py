@@ -1,17 +1,35 @@
 """Latency of any module under a stated protocol, on a device that nobody else uses meanwhile.
 
-The number is a median over blocks of back-to-back runs (caches hot), with the protocol beside it. The model
-given is never changed: a copy is measured, in eval and inference mode, with batch norm folded into the
-convolutions, as it would be deployed.
+What is done, and why:
+
+- A copy is measured, in eval and inference mode, batch norm folded into the convolutions, as it would be deployed; the
+  module given is never changed.
+- The mode is the one it will be deployed in. An eager loop at batch 1 on a GPU times the launches, not the network; a
+  captured graph has none ("Getting Started with CUDA Graphs", NVIDIA developer blog, 2019).
+- The exclusive lease of the device is held (nas/device_lease.py): Ray's `num_gpus` is bookkeeping, and a neighbour
+  makes a network several times slower.
+- Warm-up by time, not by count: clocks rise and caches fill over time.
+- Events around blocks of runs on CUDA, which is asynchronous: a clock read without synchronising times the queue
+  ("CUDA C++ Best Practices Guide", section Timing). A block is at least 1 ms, so that the timer's resolution of half a
+  microsecond vanishes.
+- Back-to-back runs keep the caches hot; cold is asked for, and empties the last-level cache before each run.
+- The median and quantiles of many blocks, not the mean: noise only ever adds, and a mean hides it. More blocks until the
+  interquartile range is within 3 % of the median ("Scientific Benchmarking of Parallel Computing Systems", Hoefler &
+  Belli, SC 2015, rules 5 to 8); otherwise the result is marked noisy.
+- A reference network before and after shows whether the device itself changed speed meanwhile, which no spread within
+  one measurement shows; then all is done again.
+- Images of unit normal distribution and weights as they are: zeros draw less power, and clocks follow power.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,9 +38,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nas.device import device_name
 from nas.device_lease import DeviceLease, Grant, lease_for
-from nas.errors import CandidateError
-from nas.record import Latency
+from nas.device_state import Watch
+from nas.record import DeviceState, Latency
+from nas.runtimes import Run, check_protocol, runner, software
 from nas.settings import LatencyProtocol, default_protocol
+
+OTHERS_LIMIT = {"cpu": 0.25, "cuda": 0.0}
+"""Share of a device's time used by others above which a measurement counts as contended: Ray's own idle processes
+and the system take some of a CPU."""
+_REFERENCE_S = 0.1
+_FLUSH_BYTES = 256 * 2**20
+"""More than any last-level cache of today's GPUs and CPUs, but for a few server CPUs."""
 
 
 def fold_batch_norm(module: nn.Module) -> bool:
@@ -57,81 +83,177 @@ def measure(
     protocol: LatencyProtocol | None = None,
     lease: DeviceLease | None = None,
 ) -> Latency:
-    """Latency of a module on images of `input_shape` (C, H, W); the module given is not changed.
+    """Latency of a module on images of `input_shape` (C, H, W), in ms a batch; the module given is not changed.
 
-    Holds the device's exclusive lease meanwhile. Raises `CandidateError` when the module cannot run.
+    Holds the device's exclusive lease meanwhile, `lease` in its place where one is given. By default batch 1 in
+    float32 on the CPU. Raises `InputError` when the protocol cannot be had here, `CandidateError` when the module
+    cannot run.
     """
     protocol = protocol or default_protocol("cpu")
+    check_protocol(protocol)
     device = torch.device(protocol.device)
-    dtype = getattr(torch, protocol.dtype)
-    layout = torch.channels_last if protocol.channels_last else torch.contiguous_format
-    folded = copy.deepcopy(module).eval()
-    bn_folded = fold_batch_norm(folded)
-    folded = folded.to(device, dtype).to(memory_format=layout)
-    shape = (protocol.batch_size, *input_shape)
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(shape, generator=generator).to(device=device, dtype=dtype, memory_format=layout)
-
-    on_device = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    with _exclusive(protocol, lease) as grant, _cpu_threads(protocol), on_device, torch.inference_mode():
-        try:
-            run = _capture(folded, image) if protocol.mode == "cudagraph" else lambda: folded(image)
-            block = _cuda_block if device.type == "cuda" else _cpu_block
-            times_ms, runs = _time_blocks(lambda n: block(run, n), protocol)
-        except RuntimeError as error:
-            raise CandidateError(f"latency could not be measured: {str(error).splitlines()[0]}") from error
-    p10, p25, median, p75, p90 = np.percentile(times_ms, [10, 25, 50, 75, 90])
-    spread = float((p75 - p25) / median)
+    lease = lease or lease_for(protocol.device)
+    with _settings(protocol), torch.inference_mode(protocol.mode != "onnxruntime"), _on(device):
+        # Compiling and exporting are work like any other, which a measurement must not hear.
+        with lease.shared(), _cpu_too(protocol, shared=True):
+            network, bn_folded = _deployed(module, protocol)
+            images = _images(protocol, input_shape)
+            run = runner(network, images, protocol)
+        with lease.exclusive() as grant, _cpu_too(protocol) as cpu:
+            watch = Watch("cpu" if lease.key == "cpu" else lease.key.removeprefix("gpu-"))
+            reference = _reference(protocol.device, protocol.threads)
+            fastest_ms = _warm_up(run, protocol)
+            tries = [_attempt(run, fastest_ms, reference, protocol, watch)]
+            while len(tries) < protocol.attempts and _again(tries[-1], protocol):
+                tries.append(_attempt(run, fastest_ms, reference, protocol, watch))
+    best = min(tries, key=lambda attempt: (_disturbed(attempt, protocol), attempt.drift, attempt.spread))
+    p10, p90 = np.percentile(best.times_ms, [10, 90])
     return Latency(
-        median_ms=float(median),
+        median_ms=float(np.median(best.times_ms)),
         p10_ms=float(p10),
         p90_ms=float(p90),
-        spread=spread,
-        blocks=len(times_ms),
-        runs_per_block=runs,
-        noisy=spread >= protocol.max_spread,
-        contended=grant.contended,
-        waited_s=grant.waited_s,
+        spread=best.spread,
+        blocks=len(best.times_ms),
+        runs_per_block=best.runs,
+        noisy=best.spread >= protocol.max_spread or best.drift > protocol.max_drift,
+        contended=grant.contended or cpu.contended or _disturbed(best, protocol),
+        waited_s=grant.waited_s + cpu.waited_s,
         bn_folded=bn_folded,
         device_name=device_name(protocol.device),
-        input_shape=shape,
+        input_shape=(protocol.batch_size, *input_shape),
         protocol=protocol,
+        attempts=len(tries),
+        reference_ms=best.reference_ms,
+        others=best.others,
+        before=best.before,
+        after=best.after,
+        software=software(protocol),
+        measured=time.time(),
     )
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    times_ms: list[float]
+    runs: int
+    reference_ms: tuple[float, float]
+    others: float | None
+    before: DeviceState
+    after: DeviceState
+
+    @property
+    def spread(self) -> float:
+        p25, median, p75 = np.percentile(self.times_ms, [25, 50, 75])
+        return float((p75 - p25) / median)
+
+    @property
+    def drift(self) -> float:
+        return abs(self.reference_ms[1] / self.reference_ms[0] - 1)
+
+
+def _attempt(run: Run, fastest_ms: float, reference: Run, protocol: LatencyProtocol, watch: Watch) -> _Attempt:
+    """The whole of one measurement, between two of the reference network."""
+    first = _reference_ms(reference, protocol)
+    watch.restart()
+    before = watch.state()
+    times_ms, runs = _time_blocks(run, fastest_ms, protocol)
+    after, others = watch.state(), watch.others()
+    return _Attempt(times_ms, runs, (first, _reference_ms(reference, protocol)), others, before, after)
+
+
+def _reference_ms(reference: Run, protocol: LatencyProtocol) -> float:
+    quick = replace(
+        protocol, warmup_s=0.2 * _REFERENCE_S, max_s=_REFERENCE_S, min_blocks=10, max_spread=0.0, cold=False
+    )
+    return float(np.median(_time_blocks(reference, _warm_up(reference, quick), quick)[0]))
+
+
+def _disturbed(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
+    limit = OTHERS_LIMIT[torch.device(protocol.device).type]
+    return attempt.others is not None and attempt.others > limit
+
+
+def _again(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
+    return attempt.drift > protocol.max_drift or _disturbed(attempt, protocol)
+
+
+def _deployed(module: nn.Module, protocol: LatencyProtocol) -> tuple[nn.Module, bool]:
+    """A copy of the module as it would be deployed, and whether its batch norm could be folded."""
+    copied = copy.deepcopy(module).eval().requires_grad_(False)
+    folded = fold_batch_norm(copied)
+    copied = copied.to(torch.device(protocol.device), getattr(torch, protocol.dtype))
+    return copied.to(memory_format=_layout(protocol)), folded
+
+
+def _images(protocol: LatencyProtocol, input_shape: tuple[int, int, int]) -> torch.Tensor:
+    images = torch.randn((protocol.batch_size, *input_shape), generator=torch.Generator().manual_seed(0))
+    return images.to(device=protocol.device, dtype=getattr(torch, protocol.dtype), memory_format=_layout(protocol))
+
+
+def _layout(protocol: LatencyProtocol) -> torch.memory_format:
+    channels_last = protocol.channels_last and protocol.mode != "onnxruntime"
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+@functools.cache
+def _reference(device: str, threads: int) -> Run:
+    """A fixed network of three convolutions, about a million MACs each, in float32."""
+    protocol = replace(default_protocol(device), threads=threads)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 128, 1)]
+    network, _ = _deployed(nn.Sequential(*layers), protocol)
+    return runner(network, _images(protocol, (3, 64, 64)), protocol)
+
+
 @contextlib.contextmanager
-def _exclusive(protocol: LatencyProtocol, lease: DeviceLease | None) -> Iterator[Grant]:
-    """The lease of the device, and for eager timing on a GPU that of the CPU too, which launches its kernels."""
-    lease = lease or lease_for(protocol.device)
-    with lease.exclusive() as grant:
-        if protocol.device == "cpu" or protocol.mode != "eager":
+def _cpu_too(protocol: LatencyProtocol, shared: bool = False) -> Iterator[Grant]:
+    """The CPU's lease beside a GPU's, where the CPU matters too: it launches eager kernels, and builds all others."""
+    if protocol.device == "cpu" or (protocol.mode != "eager" and not shared):
+        yield Grant(contended=False, waited_s=0.0)
+    elif shared:
+        with lease_for("cpu").shared():
+            yield Grant(contended=False, waited_s=0.0)
+    else:
+        with lease_for("cpu").exclusive() as grant:
             yield grant
-            return
-        with lease_for("cpu").exclusive() as cpu:
-            yield Grant(grant.contended or cpu.contended, grant.waited_s + cpu.waited_s)
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def _cpu_threads(protocol: LatencyProtocol) -> Iterator[None]:
-    before = torch.get_num_threads()
+def _settings(protocol: LatencyProtocol) -> Iterator[None]:
+    """Threads of the protocol, and cuDNN's fastest algorithm for each shape, as one would deploy; restored after."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     torch.set_num_threads(protocol.threads)
+    torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
 
 
-def _time_blocks(block: Callable[[int], float], protocol: LatencyProtocol) -> tuple[list[float], int]:
-    """Milliseconds a run of each block, and the runs a block had. `block(n)` gives the ms of n runs."""
-    warmup_end = time.perf_counter() + protocol.warmup_s
-    fastest = block(1)
-    while time.perf_counter() < warmup_end:
-        fastest = min(fastest, block(1))
-    runs = max(1, int(np.ceil(protocol.block_ms / max(fastest, 1e-6))))
+def _warm_up(run: Run, protocol: LatencyProtocol) -> float:
+    """Run until the warm-up is over; the fastest single run in ms."""
+    block = _block(protocol)
+    end = time.perf_counter() + protocol.warmup_s
+    fastest = block(run, 1)
+    while time.perf_counter() < end:
+        fastest = min(fastest, block(run, 1))
+    return fastest
+
+
+def _time_blocks(run: Run, fastest_ms: float, protocol: LatencyProtocol) -> tuple[list[float], int]:
+    """Milliseconds a run of each block, and the runs a block had."""
+    block = _block(protocol)
+    runs = 1 if protocol.cold else max(1, int(np.ceil(protocol.block_ms / max(fastest_ms, 1e-6))))
     times: list[float] = []
     end = time.perf_counter() + protocol.max_s
     while True:
-        times.append(block(runs) / runs)
+        times.append(block(run, runs) / runs)
         if len(times) < protocol.min_blocks:
             continue
         p25, median, p75 = np.percentile(times, [25, 50, 75])
@@ -139,14 +261,32 @@ def _time_blocks(block: Callable[[int], float], protocol: LatencyProtocol) -> tu
             return times, runs
 
 
-def _cpu_block(run: Callable[[], object], runs: int) -> float:
+def _block(protocol: LatencyProtocol) -> Callable[[Run, int], float]:
+    """What times a block: ms of so many runs, after emptying the caches where the protocol says cold."""
+    time_block = _cuda_block if torch.device(protocol.device).type == "cuda" else _cpu_block
+    if not protocol.cold:
+        return time_block
+
+    def cold_block(run: Run, runs: int) -> float:
+        _filler(protocol.device).add_(1.0)
+        return time_block(run, runs)
+
+    return cold_block
+
+
+@functools.cache
+def _filler(device: str) -> torch.Tensor:
+    return torch.zeros(_FLUSH_BYTES // 4, device=device)
+
+
+def _cpu_block(run: Run, runs: int) -> float:
     start = time.perf_counter()
     for _ in range(runs):
         run()
     return (time.perf_counter() - start) * 1e3
 
 
-def _cuda_block(run: Callable[[], object], runs: int) -> float:
+def _cuda_block(run: Run, runs: int) -> float:
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     for _ in range(runs):
@@ -154,17 +294,3 @@ def _cuda_block(run: Callable[[], object], runs: int) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end)
-
-
-def _capture(module: nn.Module, image: torch.Tensor) -> Callable[[], object]:
-    """A CUDA graph of one forward pass; warm-up on a side stream, as capturing asks for."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            module(image)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        module(image)
-    return graph.replay

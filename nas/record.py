@@ -44,8 +44,27 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class DeviceState:
+    """A device at one moment: clocks in MHz, power in W, temperature in °C; None where it is not told.
+
+    `throttled` names why the clocks are held back; it is empty where nothing does.
+    """
+
+    clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    throttled: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Latency:
-    """A measured latency in ms for one batch, with what is needed to judge it."""
+    """A measured latency in ms for one batch, with what is needed to judge it; fields older records lack are None.
+
+    `reference_ms` is what the reference network took before and after. `others` is the share of the device's time
+    that other processes used meanwhile, None where that cannot be known. `software` holds the versions that the
+    number depends on. `measured` is UTC seconds since the epoch; `cached` says that it was looked up.
+    """
 
     median_ms: float
     p10_ms: float
@@ -60,6 +79,19 @@ class Latency:
     device_name: str
     input_shape: tuple[int, int, int, int]
     protocol: LatencyProtocol
+    attempts: int = 1
+    reference_ms: tuple[float, float] | None = None
+    others: float | None = None
+    before: DeviceState | None = None
+    after: DeviceState | None = None
+    software: dict[str, str] | None = None
+    measured: float = 0.0
+    cached: bool = False
+
+    @property
+    def drift(self) -> float:
+        """By how much the reference network's time changed meanwhile, as a share of it; 0 where it was not timed."""
+        return abs(self.reference_ms[1] / self.reference_ms[0] - 1) if self.reference_ms else 0.0
 
 
 @dataclass(frozen=True)

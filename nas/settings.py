@@ -9,7 +9,8 @@ from typing import Literal
 from nas.recipe import Recipe
 from nas.space import SearchSpace
 
-Mode = Literal["eager", "cudagraph"]
+Mode = Literal["eager", "cudagraph", "compile", "onnxruntime"]
+Precision = Literal["float32", "float16", "bfloat16"]
 SamplerName = Literal["tpe", "nsga2", "gp", "random"]
 
 
@@ -19,18 +20,20 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True)
 class LatencyProtocol:
-    """How latency is measured.
+    """How latency is measured (nas/latency.py says why each step is there).
 
     `warmup_s` seconds of runs come first (clocks and caches settle); then blocks of at least `block_ms`, so
     that the timer's own cost vanishes; at least `min_blocks` of them, and on until the spread (interquartile
-    range over median) is below `max_spread` or `max_s` seconds are spent, which marks the result noisy.
-    `threads` applies to the CPU.
+    range over median) is below `max_spread` or `max_s` seconds are spent, which marks the result noisy. All of it
+    again, `attempts` times at most, while a reference network timed before and after drifts by more than `max_drift`
+    or other processes use the device. `cold` empties the caches before each run, which is then a block of its own.
+    `threads` applies to the CPU; onnxruntime has a memory format of its own.
     """
 
     device: str = "cpu"
     batch_size: int = 1
     mode: Mode = "eager"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     channels_last: bool = True
     threads: int = 1
     warmup_s: float = 0.5
@@ -38,6 +41,9 @@ class LatencyProtocol:
     min_blocks: int = 30
     max_s: float = 1.0
     max_spread: float = 0.03
+    max_drift: float = 0.03
+    attempts: int = 2
+    cold: bool = False
 
 
 def default_protocol(device: str) -> LatencyProtocol:

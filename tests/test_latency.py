@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import nas.latency as latency_module
 from nas.errors import CandidateError
 from nas.latency import fold_batch_norm, measure
 from nas.model import build
@@ -109,7 +110,8 @@ def test_a_module_that_cannot_be_traced_is_measured_unfolded_and_says_so() -> No
     assert latency.median_ms > 0
 
 
-def test_the_protocol_and_the_spread_come_with_the_number() -> None:
+def test_the_protocol_and_the_spread_come_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(latency_module.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
     protocol = replace(QUICK, batch_size=3, min_blocks=7, max_spread=0.0)
     latency = measure(build(SPACE.smallest, 10), (1, 8, 8), protocol)
     assert latency.protocol == protocol

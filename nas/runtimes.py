@@ -1,0 +1,144 @@
+"""How a network runs when it is deployed: as eager PyTorch, a captured CUDA graph, compiled, or by ONNX Runtime.
+
+Each mode turns a network that is ready (eval mode, on its device, batch norm folded) into a function of nothing
+that runs it once on fixed images.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nas.device_state import driver_version
+from nas.errors import CandidateError, InputError
+from nas.settings import LatencyProtocol
+
+Run = Callable[[], object]
+
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def check_protocol(protocol: LatencyProtocol) -> None:
+    """Raise `InputError` when a latency cannot be measured here in this way."""
+    kind = protocol.device.partition(":")[0]
+    for flag, value in (("batch size", protocol.batch_size), ("threads", protocol.threads)):
+        if value < 1:
+            raise InputError(f"{flag} {value}: must be at least 1")
+    if protocol.mode == "cudagraph" and kind != "cuda":
+        raise InputError(
+            f"mode cudagraph needs a CUDA device, not {protocol.device}: use eager, compile or onnxruntime"
+        )
+    if protocol.mode == "onnxruntime":
+        if kind != "cpu":
+            raise InputError(f"mode onnxruntime measures on the CPU alone, not {protocol.device}: use --device cpu")
+        if protocol.dtype != "float32":
+            raise InputError(f"mode onnxruntime measures float32 alone, not {protocol.dtype}")
+        missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
+        if missing:
+            raise InputError(f"mode onnxruntime needs {', '.join(missing)}: pip install 'pareto-nas[onnx]'")
+    if protocol.mode == "compile" and kind == "cpu":
+        compilers = [os.environ.get("CXX"), "g++", "clang++"]
+        if not any(name and shutil.which(name) for name in compilers):
+            raise InputError("mode compile needs a C++ compiler on the CPU: install g++, or let CXX name one")
+
+
+def runner(network: nn.Module, images: torch.Tensor, protocol: LatencyProtocol) -> Run:
+    """The network in the protocol's mode on these images (N, C, H, W); what is built once is built on return.
+
+    Raises `CandidateError` when the network cannot be brought into that mode.
+    """
+    try:
+        match protocol.mode:
+            case "onnxruntime":
+                return _onnxruntime(network, images, protocol.threads)
+            case "compile":
+                run = _compiled(network, images)
+            case _:
+
+                def run() -> object:
+                    return network(images)
+
+        if images.device.type == "cuda" and protocol.mode != "eager":
+            return _captured(run)
+        run()
+    except Exception as error:  # the network's own code, Inductor and the exporter raise what they like
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CandidateError(f"latency could not be measured in mode {protocol.mode}: {reason}") from error
+    return run
+
+
+def _captured(run: Run) -> Run:
+    """A CUDA graph of one run; warm-up on a side stream, as capturing asks for (PyTorch's notes on CUDA graphs)."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def _compiled(network: nn.Module, images: torch.Tensor) -> Run:
+    """The network through Inductor, for these shapes alone."""
+    # Each candidate is another network: what Dynamo keeps of the last ones would only make it give up.
+    torch.compiler.reset()
+    compiled = torch.compile(network, dynamic=False)
+    return lambda: compiled(images)
+
+
+def _onnxruntime(network: nn.Module, images: torch.Tensor, threads: int) -> Run:
+    """The network exported to ONNX and run by ONNX Runtime, inputs and outputs bound once."""
+    import onnxruntime
+
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
+    finally:
+        exporter.setLevel(level)
+    assert program is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin between runs would disturb the trial that measures next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    binding = session.io_binding()
+    binding.bind_cpu_input(session.get_inputs()[0].name, images.contiguous().numpy())
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def software(protocol: LatencyProtocol) -> dict[str, str]:
+    """Versions that a latency depends on."""
+    versions = {"torch": str(torch.__version__)}
+    if protocol.mode == "onnxruntime":
+        versions["onnxruntime"] = metadata.version("onnxruntime")
+    if protocol.device != "cpu":
+        versions["cuda"] = str(torch.version.cuda)
+        versions["cudnn"] = str(torch.backends.cudnn.version())
+        versions["driver"] = driver_version() or "unknown"
+        if protocol.dtype == "float32":
+            versions["tf32"] = "convolutions" if torch.backends.cudnn.allow_tf32 else "no"
+    elif Path("/proc/version").is_file():
+        versions["kernel"] = os.uname().release
+    return versions
