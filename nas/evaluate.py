@@ -18,7 +18,7 @@ from nas.device_data import DeviceData
 from nas.device_lease import lease_for
 from nas.errors import CandidateError, InputError
 from nas.finetune import finetune, predict
-from nas.latency import measure
+from nas.latency_cache import candidate_latency
 from nas.metrics import load_metric
 from nas.model import build
 from nas.model.blocks import Network
@@ -78,7 +78,7 @@ def evaluate_steps(
         with lease_for("cpu").shared():
             network = build(architecture, len(data.data.classes), seed)
             cost = module_cost(network, architecture.input_shape)
-        latency = measure(network, architecture.input_shape, settings.protocol, lease)
+        latency = candidate_latency(architecture, len(data.data.classes), settings.protocol, network)
         violation, reason = budget_violation(settings.budgets, cost, latency)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
