@@ -95,6 +95,15 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """A latency predicted in ms, with its standard deviation, from so many measured networks of the run."""
+
+    mean_ms: float
+    std_ms: float
+    networks: int
+
+
+@dataclass(frozen=True)
 class EpochMetrics:
     """What one epoch gave; `seconds` is wall time, waiting for the lease included, `images_per_s` is of training alone.
 
@@ -119,6 +128,7 @@ class Evaluation:
     """What evaluating one candidate gave; fields are None or empty where it ended before them.
 
     `fresh` names the parts of the network that could not inherit weights, where weights were inherited at all.
+    `predicted` is what was foretold of its latency before it was measured.
     `violation` is by how much the worst hard budget is exceeded, as a share of it (0.1 is 10 % over).
     """
 
@@ -131,6 +141,7 @@ class Evaluation:
     seconds: float = 0.0
     worker: str = ""
     fresh: tuple[str, ...] = ()
+    predicted: Predicted | None = None
 
 
 @dataclass(frozen=True)

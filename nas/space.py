@@ -363,6 +363,21 @@ class SearchSpace(_Section):
         """Choice indices, one a parameter, in the order of `parameters`."""
         return tuple(choices.index(values[name]) for name, choices in self.parameters.items())
 
+    def encode_canonical(self, architecture: Architecture) -> tuple[int, ...]:
+        """Choice indices of an architecture, equal for all spellings of it.
+
+        A parameter of a layer that is not there has an index of its own, one more than its last choice. Raises
+        `InputError` when the space does not contain the architecture.
+        """
+        values = self.locate(architecture)
+        indices = []
+        for name, choices in self.parameters.items():
+            stage, _, layer = name.partition(".l")
+            index = int(layer.partition(".")[0]) if layer else -1
+            depth = values.get(f"{stage}.depth", self._slots[f"{stage}.depth"][0]) if layer else 0
+            indices.append(choices.index(values[name]) if index < int(depth) else len(choices))
+        return tuple(indices)
+
     def decode(self, indices: Sequence[int]) -> dict[str, Choice]:
         """The inverse of `encode`."""
         return {name: choices[index] for (name, choices), index in zip(self.parameters.items(), indices, strict=True)}

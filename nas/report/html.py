@@ -21,6 +21,7 @@ from nas.report.figures import (
     reference_text,
 )
 from nas.report.markup import Html, join, tag
+from nas.report.prediction import prediction
 from nas.report.sections import Findings
 from nas.run import RunDirectory
 from nas.wording import plural
@@ -45,6 +46,7 @@ def report_page(found: Findings) -> Html:
         *(tag("h2", "All trials"), sections.trials_table(found)),
         *(tag("h2", "Failures"), sections.failures(found)),
         *(tag("h2", "Latency protocol"), sections.latency_protocol(found)),
+        prediction(found),
         *(tag("h2", "Settings and versions"), sections.settings_list(found)),
         *(tag("h2", "Commands"), sections.commands(found)),
     )

@@ -22,9 +22,10 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.architecture import Architecture
 from nas.front import pareto_front
 from nas.objectives import OBJECTIVES, objective_values
-from nas.record import Evaluation, Outcome, TrialRecord
+from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
 from nas.search.samplers import make_sampler
+from nas.search.screening import SURE, LatencyScreen, chance_within
 from nas.settings import derive_seed
 from nas.space import Choice
 
@@ -35,6 +36,8 @@ MAX_LOSSES = 3
 """Times that the parameters of a trial whose worker died are queued again."""
 MAX_REJECTIONS = 60
 """Candidates over a hard budget, none trained yet, after which the search ends: it cannot be met, or hardly."""
+UNSEEN_DRAWS = 16
+"""New random candidates, under a latency budget, of which one is taken."""
 MAX_LOSSES_IN_A_ROW = 12
 """Trials lost one after another, none finished between, after which the search ends: nothing here can work."""
 _RETRIES = "retries"
@@ -75,6 +78,10 @@ class Broker:
         self.records = run.records()
         self.answers = known_digests(self.records)
         self.running: dict[str, Candidate] = {}
+        self._screen = LatencyScreen(self._space, len(run.provenance.classes))
+        self._foretold: dict[str, Predicted] = {}
+        for record in self.records:
+            self._learn(record)
         self._exhausted = False  # every network is answered or running; a lost one may be asked for again
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
         self._distributions: dict[str, BaseDistribution] = {
@@ -173,7 +180,7 @@ class Broker:
                 self._answer_repeat(candidate, self.answers[candidate.digest])
             elif candidate.digest in self.running:
                 self._waiting.setdefault(candidate.digest, []).append(candidate)
-            else:
+            elif not self._turned_away(candidate):
                 self.running[candidate.digest] = candidate
                 return candidate
             repeats += 1
@@ -189,6 +196,27 @@ class Broker:
         trial.set_user_attr("digest", architecture.digest)
         return Candidate(trial.number, dict(trial.params), architecture, time.time())
 
+    def _turned_away(self, candidate: Candidate) -> bool:
+        """Foretell a candidate's latency; whether it is surely over the budget, and rejected for that."""
+        predictions = self._screen.predict([candidate.architecture])
+        if predictions is None:
+            return False
+        predicted = predictions[0]
+        self._foretold[candidate.digest] = predicted
+        limit_ms = self.settings.evaluation.budgets.max_latency_ms
+        if limit_ms is None or predicted.mean_ms - SURE * predicted.std_ms <= limit_ms:
+            return False
+        reason = (
+            f"a predicted {predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms, over the budget of {limit_ms:.3f} ms; "
+            "not measured"
+        )
+        self.finish(candidate, Evaluation(Outcome.REJECTED, reason, violation=predicted.mean_ms / limit_ms - 1))
+        return True
+
+    def _learn(self, record: TrialRecord) -> None:
+        if record.outcome is not Outcome.REPEAT and record.evaluation.latency is not None:
+            self._screen.learn(record.architecture, record.evaluation.latency)
+
     def _enqueue_landmarks(self) -> None:
         """Start with the space's ends and its backbone: the front's corners, and what people would otherwise pick."""
         for architecture in (self._space.smallest, self._space.backbone, self._space.largest):
@@ -196,12 +224,23 @@ class Broker:
                 self.study.enqueue_trial(dict(self._space.locate(architecture)), skip_if_exists=True)
 
     def _enqueue_unseen(self) -> bool:
-        """Queue a random candidate that is neither answered nor running; False when there is none."""
+        """Queue a random candidate that is neither answered nor running; False when there is none.
+
+        Under a latency budget the one of several that most probably meets it.
+        """
         rng = random.Random(derive_seed(self.settings.seed, "unseen", len(self.study.get_trials(deepcopy=False))))
-        values = self._space.unseen(self.answers.keys() | self.running.keys(), rng)
-        if values is None:
+        known = self.answers.keys() | self.running.keys()
+        limit_ms = self.settings.evaluation.budgets.max_latency_ms
+        drawn = [self._space.unseen(known, rng) for _ in range(1 if limit_ms is None else UNSEEN_DRAWS)]
+        unseen = [values for values in drawn if values is not None]
+        if not unseen:
             return False
-        self.study.enqueue_trial(dict(values))
+        predictions = self._screen.predict([self._space.architecture(values) for values in unseen])
+        best = 0
+        if limit_ms is not None and predictions is not None:
+            chances = [chance_within(predicted, limit_ms) for predicted in predictions]
+            best = chances.index(max(chances))
+        self.study.enqueue_trial(dict(unseen[best]))
         return True
 
     # ---------------------------------------------------------------- tell
@@ -210,6 +249,7 @@ class Broker:
         """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""
         self.running.pop(candidate.digest, None)
         self._losses_in_a_row = 0
+        evaluation = replace(evaluation, predicted=self._foretold.pop(candidate.digest, None))
         values: dict[str, float] = {}
         if evaluation.outcome in (Outcome.DONE, Outcome.REJECTED):
             values = objective_values(evaluation, self.settings.objectives)
@@ -273,6 +313,7 @@ class Broker:
         self.records.append(record)
         if record.outcome not in (Outcome.REPEAT, Outcome.LOST):
             self.answers.setdefault(record.digest, record)
+        self._learn(record)
         self._tell(record)
         self.on_record(record)
         return record

@@ -1,0 +1,62 @@
+"""Latency foretold: candidates that are surely too slow are turned away before anybody builds and measures them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.architecture import Architecture
+from nas.cost import architecture_cost
+from nas.latency_predictor import LatencyPredictor
+from nas.record import Latency, Predicted
+from nas.space import SearchSpace
+
+MIN_NETWORKS = 8
+"""Measured networks from which on latencies are predicted."""
+_GROWTH = 1.3
+"""The predictor is fitted anew when it could learn from so many times the networks."""
+SURE = 3.0
+"""Standard deviations that a predicted latency must be over a budget for a candidate to be turned away: in one of
+700 such cases, where the deviation is what it says, the candidate would have met it."""
+
+
+class LatencyScreen:
+    """Predicts latency in a space from what has been measured there, under one protocol on one device."""
+
+    def __init__(self, space: SearchSpace, num_classes: int) -> None:
+        self._space = space
+        self._num_classes = num_classes
+        self._measured: dict[str, tuple[Architecture, float]] = {}
+        self._predictor: LatencyPredictor | None = None
+        self._fitted = 0
+
+    def learn(self, architecture: Architecture, latency: Latency) -> None:
+        """Take in a measured latency; a contended one says nothing about the network."""
+        if not latency.contended:
+            self._measured[architecture.digest] = (architecture, latency.median_ms)
+
+    def predict(self, architectures: Sequence[Architecture]) -> list[Predicted] | None:
+        """What each of the networks will probably take, or None while too few are measured."""
+        if len(self._measured) < MIN_NETWORKS:
+            return None
+        if self._predictor is None or len(self._measured) >= _GROWTH * self._fitted:
+            known, latency_ms = zip(*self._measured.values(), strict=True)
+            encodings, costs = self._describe(known)
+            self._predictor = LatencyPredictor().fit(encodings, np.array(latency_ms), costs=costs)
+            self._fitted = len(known)
+        encodings, costs = self._describe(architectures)
+        mean_ms, std_ms = self._predictor.predict(encodings, costs=costs)
+        return [Predicted(float(m), float(s), self._fitted) for m, s in zip(mean_ms, std_ms, strict=True)]
+
+    def _describe(self, architectures: Sequence[Architecture]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        costs = [architecture_cost(architecture, self._num_classes) for architecture in architectures]
+        encodings = [self._space.encode_canonical(architecture) for architecture in architectures]
+        return np.array(encodings), np.array([[cost.macs, cost.params] for cost in costs], dtype=np.float64)
+
+
+def chance_within(predicted: Predicted, limit_ms: float) -> float:
+    """Probability that the latency is within a limit, by the normal distribution."""
+    return 0.5 * math.erfc((predicted.mean_ms - limit_ms) / (max(predicted.std_ms, 1e-12) * math.sqrt(2)))
