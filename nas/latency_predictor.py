@@ -103,9 +103,9 @@ class LatencyPredictor:
     """Predicts ms from choice indices; an average of Gaussian processes that fit the measurements best.
 
     The models differ in the power of latency that effects add up in, and in whether positions have scales; each
-    weighs what the closed-form leave-one-out density says of it (pseudo-Bayesian model averaging; Yao, Vehtari,
-    Simpson & Gelman, "Using stacking to average Bayesian predictive distributions", 2018, section 2.3). The processes
-    are those of `nas.choice_process`. Nothing is random: equal input gives equal output, in any order of networks.
+    weighs what the measurements say for it, its evidence (Bayesian model averaging; Hoeting, Madigan, Raftery &
+    Volinsky, 1999). The processes are those of `nas.choice_process`. Nothing is random: equal input gives equal
+    output, in any order of networks.
     """
 
     def __init__(self) -> None:
@@ -187,25 +187,25 @@ class LatencyPredictor:
 
 
 def _average(networks: Networks, latency: Floats) -> list[_Member]:
-    """Models of each power, without scales of positions and with, weighted by leave-one-out density."""
+    """Models of each power, without scales of positions and with, weighted by their evidence."""
     import torch
 
     from nas.choice_process import ChoiceProcess
 
     found: list[tuple[float, _Power, ChoiceProcess]] = []
 
-    def add(power: _Power, scaled: bool, start: torch.Tensor | None) -> None:
+    def add(power: _Power, scaled: bool, start: ChoiceProcess | None) -> None:
         process = ChoiceProcess(networks, torch.from_numpy(power.forward(latency)), scaled, start)
-        error, variance = (values.numpy() for values in process.left_out())
-        density = -0.5 * (error**2 / variance + np.log(variance)).sum() - len(latency) * np.log(power.spread)
-        found.append((float(density + np.log(POWERS[power.power])), power, process))
+        found.append(
+            (process.log_evidence - process.fitted * np.log(power.spread) + np.log(POWERS[power.power]), power, process)
+        )
 
     for exponent in POWERS:
-        add(_Power.of(latency, exponent), False, found[-1][2].hyperparameters if found else None)
+        add(_Power.of(latency, exponent), False, found[-1][2] if found else None)
     least = max(score for score, *_ in found) + np.log(NEGLIGIBLE)
     for score, power, process in tuple(found):
         if score > least:
-            add(power, True, process.hyperparameters)
+            add(power, True, process)
     scores = np.array([score for score, *_ in found])
     weights = np.exp(scores - scores.max())
     weights[weights < NEGLIGIBLE] = 0
