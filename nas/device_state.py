@@ -83,18 +83,20 @@ class Watch:
         nvml, handle = self._nvml, self._handle
         if nvml is None:
             return None
+        own = os.getpid()
+        listed: set[int] = set()
         try:
             listed = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-            if os.getpid() not in listed:  # a container's list is empty, or numbers processes as its host does
+            if own not in listed:  # a container's list is empty, or numbers processes as its host does
                 return None
             samples = nvml.nvmlDeviceGetProcessUtilization(handle, self._since_us)
         except nvml.NVMLError as error:
-            if getattr(error, "value", None) == nvml.NVML_ERROR_NOT_FOUND:  # nobody computed
-                return 0.0
-            return None
+            # No sample since then: nobody has computed, or too short a time has passed for one to be taken.
+            unsampled = getattr(error, "value", None) == nvml.NVML_ERROR_NOT_FOUND
+            return 0.0 if unsampled and listed == {own} else None
         busiest: dict[int, int] = {}
         for sample in samples:
-            if sample.pid != os.getpid() and sample.timeStamp > self._since_us:
+            if sample.pid != own and sample.timeStamp > self._since_us:
                 busiest[sample.pid] = max(busiest.get(sample.pid, 0), sample.smUtil)
         return min(1.0, sum(busiest.values()) / 100)
 

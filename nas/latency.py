@@ -26,33 +26,38 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import reprlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
-from nas.device import device_name
+from nas.device import device_name, resolve_device
 from nas.device_lease import DeviceLease, Grant, lease_for
 from nas.device_state import Watch
+from nas.errors import InputError
 from nas.record import DeviceState, Latency
-from nas.runtimes import Run, check_protocol, runner, software
+from nas.runtimes import Run, candidates_errors, check_protocol, forget_compiled, runner, software
 from nas.settings import LatencyProtocol, default_protocol
 
 OTHERS_LIMIT = {"cpu": 0.25, "cuda": 0.0}
 """Share of a device's time used by others above which a measurement counts as contended: Ray's own idle processes
 and the system take some of a CPU."""
+Block = Callable[[Run, int], float]
+"""Runs a network so many times; the ms of them all."""
 _REFERENCE_S = 0.1
 _FLUSH_BYTES = 256 * 2**20
 """More than any last-level cache of today's GPUs and CPUs, but for a few server CPUs."""
 
 
 def fold_batch_norm(module: nn.Module) -> bool:
-    """Fold each batch norm of a module in eval mode into the convolution before it, in place; whether that was done.
+    """Fold each batch norm of a module in eval mode into the convolution before it, in place; whether none is left.
 
     The traced graph says which convolution is read by a batch norm alone, and that each of the two is called once;
     the module's own forward stays, so that what it does beside tensors is measured too. A module that `torch.fx`
@@ -64,17 +69,26 @@ def fold_batch_norm(module: nn.Module) -> bool:
         return False
     calls = Counter(node.target for node in nodes if node.op == "call_module")
     parts = dict(module.named_modules())
+    names = Counter(id(part) for _, part in module.named_modules(remove_duplicate=False))
+
+    def alone(node: torch.fx.Node) -> bool:
+        """Whether the part is called once, under its one name, and nothing but its own forward makes its output."""
+        part = parts[str(node.target)]
+        changed = part._forward_hooks or part._forward_pre_hooks or is_parametrized(part)
+        return calls[node.target] == 1 and names[id(part)] == 1 and not changed
+
     for node in nodes:
-        if node.op != "call_module" or not isinstance(parts[node.target], nn.BatchNorm2d) or calls[node.target] > 1:
+        norm = parts[node.target] if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or not alone(node):
             continue
-        source = node.args[0]
-        if source.op != "call_module" or calls[source.target] > 1 or len(source.users) > 1:
+        source = next(iter((*node.args, *node.kwargs.values())))
+        if source.op != "call_module" or len(source.users) > 1 or not alone(source):
             continue
         convolution = parts[source.target]
         if isinstance(convolution, nn.Conv2d):
-            module.set_submodule(source.target, fuse_conv_bn_eval(convolution, parts[node.target]))
+            module.set_submodule(source.target, fuse_conv_bn_eval(convolution, norm))
             module.set_submodule(node.target, nn.Identity())
-    return True
+    return not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 def measure(
@@ -90,22 +104,27 @@ def measure(
     cannot run.
     """
     protocol = protocol or default_protocol("cpu")
+    _check_given(module, input_shape)
     check_protocol(protocol)
-    device = torch.device(protocol.device)
+    device = _device(protocol)
     lease = lease or lease_for(protocol.device)
-    with _settings(protocol), torch.inference_mode(protocol.mode != "onnxruntime"), _on(device):
+    with _settings(protocol, device), torch.inference_mode(protocol.mode != "onnxruntime"):
         # Compiling and exporting are work like any other, which a measurement must not hear.
-        with lease.shared(), _cpu_too(protocol, shared=True):
+        with lease.shared(), _cpu_too(protocol, shared=True), candidates_errors(protocol):
             network, bn_folded = _deployed(module, protocol)
-            images = _images(protocol, input_shape)
-            run = runner(network, images, protocol)
+            run = runner(network, _images(protocol, input_shape), protocol)
+            del network
         with lease.exclusive() as grant, _cpu_too(protocol) as cpu:
-            watch = Watch("cpu" if lease.key == "cpu" else lease.key.removeprefix("gpu-"))
-            reference = _reference(protocol.device, protocol.threads)
-            fastest_ms = _warm_up(run, protocol)
-            tries = [_attempt(run, fastest_ms, reference, protocol, watch)]
+            watch = _watch(device)
+            reference = _reference(str(device), protocol.threads)
+            block = _block(protocol)
+            with candidates_errors(protocol):
+                runs = _warm_up(run, block, protocol)
+            tries = [_attempt(run, block, runs, reference, protocol, watch)]
             while len(tries) < protocol.attempts and _again(tries[-1], protocol):
-                tries.append(_attempt(run, fastest_ms, reference, protocol, watch))
+                tries.append(_attempt(run, block, runs, reference, protocol, watch))
+        del run, block
+        _free(protocol, device)
     best = min(tries, key=lambda attempt: (_disturbed(attempt, protocol), attempt.drift, attempt.spread))
     p10, p90 = np.percentile(best.times_ms, [10, 90])
     return Latency(
@@ -151,21 +170,27 @@ class _Attempt:
         return abs(self.reference_ms[1] / self.reference_ms[0] - 1)
 
 
-def _attempt(run: Run, fastest_ms: float, reference: Run, protocol: LatencyProtocol, watch: Watch) -> _Attempt:
-    """The whole of one measurement, between two of the reference network."""
-    first = _reference_ms(reference, protocol)
+def _attempt(run: Run, block: Block, runs: int, reference: Run, protocol: LatencyProtocol, watch: Watch) -> _Attempt:
+    """The whole of one measurement, between two of the reference network, all of it watched.
+
+    So the watch lasts a quarter of a second at least: the kernel counts a CPU's time in ticks of 10 ms, NVML in
+    periods of a sixth of a second.
+    """
     watch.restart()
+    first = _reference_ms(reference, protocol)
     before = watch.state()
-    times_ms, runs = _time_blocks(run, fastest_ms, protocol)
-    after, others = watch.state(), watch.others()
-    return _Attempt(times_ms, runs, (first, _reference_ms(reference, protocol)), others, before, after)
+    times_ms = _time_blocks(run, block, runs, protocol)
+    after = watch.state()
+    last = _reference_ms(reference, protocol)
+    return _Attempt(times_ms, runs, (first, last), watch.others(), before, after)
 
 
 def _reference_ms(reference: Run, protocol: LatencyProtocol) -> float:
     quick = replace(
         protocol, warmup_s=0.2 * _REFERENCE_S, max_s=_REFERENCE_S, min_blocks=10, max_spread=0.0, cold=False
     )
-    return float(np.median(_time_blocks(reference, _warm_up(reference, quick), quick)[0]))
+    block = _block(quick)
+    return float(np.median(_time_blocks(reference, block, _warm_up(reference, block, quick), quick)))
 
 
 def _disturbed(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
@@ -186,7 +211,8 @@ def _deployed(module: nn.Module, protocol: LatencyProtocol) -> tuple[nn.Module, 
 
 
 def _images(protocol: LatencyProtocol, input_shape: tuple[int, int, int]) -> torch.Tensor:
-    images = torch.randn((protocol.batch_size, *input_shape), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(protocol.batch_size, *input_shape, generator=generator, device="cpu", dtype=torch.float32)
     return images.to(device=protocol.device, dtype=getattr(torch, protocol.dtype), memory_format=_layout(protocol))
 
 
@@ -200,7 +226,7 @@ def _reference(device: str, threads: int) -> Run:
     """A fixed network of three convolutions, about a million MACs each, in float32."""
     protocol = replace(default_protocol(device), threads=threads)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # of the CPU alone; torch.manual_seed would seed every GPU
         layers = [nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 128, 1)]
     network, _ = _deployed(nn.Sequential(*layers), protocol)
     return runner(network, _images(protocol, (3, 64, 64)), protocol)
@@ -219,37 +245,72 @@ def _cpu_too(protocol: LatencyProtocol, shared: bool = False) -> Iterator[Grant]
             yield grant
 
 
-def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+def _check_given(module: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    if not isinstance(module, nn.Module):
+        hint = "; make an instance of it" if isinstance(module, type) else ""
+        raise InputError(f"only an nn.Module can be measured, not {reprlib.repr(module)}{hint}")
+    sides = input_shape if isinstance(input_shape, Sequence) else ()
+    if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InputError(f"input shape {input_shape!r}: needs channels, height and width of one image, each at least 1")
+
+
+def _device(protocol: LatencyProtocol) -> torch.device:
+    """The protocol's device, a GPU with its number; raises `InputError` when it is not here."""
+    if protocol.device == "auto":
+        raise InputError("device 'auto': a protocol names its device: cpu, cuda or cuda:N")
+    device = torch.device(resolve_device(protocol.device))
+    return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
+
+
+def _watch(device: torch.device) -> Watch:
+    return Watch("cpu" if device.type == "cpu" else str(torch.cuda.get_device_properties(device).uuid))
+
+
+def _free(protocol: LatencyProtocol, device: torch.device) -> None:
+    """Give back what a measurement alone had: compiled code, and a graph's memory, which nothing else can use."""
+    if protocol.mode == "compile":
+        forget_compiled()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager
-def _settings(protocol: LatencyProtocol) -> Iterator[None]:
-    """Threads of the protocol, and cuDNN's fastest algorithm for each shape, as one would deploy; restored after."""
+def _settings(protocol: LatencyProtocol, device: torch.device) -> Iterator[None]:
+    """Threads of the protocol, and cuDNN's fastest algorithm for each shape, as one would deploy; restored after.
+
+    So are the random generators, in case the module draws from them, and the current GPU. Autocast is off.
+    """
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    torch.set_num_threads(protocol.threads)
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.benchmark = benchmark
+    on_gpu = device.type == "cuda"
+    with (
+        torch.cuda.device(device) if on_gpu else contextlib.nullcontext(),
+        torch.random.fork_rng(devices=[device] if on_gpu else []),
+        torch.autocast(device.type, enabled=False),
+    ):
+        torch.set_num_threads(protocol.threads)
+        torch.backends.cudnn.benchmark = True
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = benchmark
 
 
-def _warm_up(run: Run, protocol: LatencyProtocol) -> float:
-    """Run until the warm-up is over; the fastest single run in ms."""
-    block = _block(protocol)
+def _warm_up(run: Run, block: Block, protocol: LatencyProtocol) -> int:
+    """Run until the warm-up is over; how many runs a block needs to take `block_ms`."""
+    runs = 1
     end = time.perf_counter() + protocol.warmup_s
-    fastest = block(run, 1)
-    while time.perf_counter() < end:
-        fastest = min(fastest, block(run, 1))
-    return fastest
+    while True:
+        ms = block(run, runs)
+        if not protocol.cold and ms < protocol.block_ms:
+            # At most tenfold: the first blocks of all are no measure.
+            runs = min(10 * runs, 1 + int(runs * protocol.block_ms / max(ms, 1e-6)))
+        elif time.perf_counter() > end:
+            return runs
 
 
-def _time_blocks(run: Run, fastest_ms: float, protocol: LatencyProtocol) -> tuple[list[float], int]:
-    """Milliseconds a run of each block, and the runs a block had."""
-    block = _block(protocol)
-    runs = 1 if protocol.cold else max(1, int(np.ceil(protocol.block_ms / max(fastest_ms, 1e-6))))
+def _time_blocks(run: Run, block: Block, runs: int, protocol: LatencyProtocol) -> list[float]:
+    """Milliseconds a run of each block of so many runs."""
     times: list[float] = []
     end = time.perf_counter() + protocol.max_s
     while True:
@@ -258,25 +319,21 @@ def _time_blocks(run: Run, fastest_ms: float, protocol: LatencyProtocol) -> tupl
             continue
         p25, median, p75 = np.percentile(times, [25, 50, 75])
         if (p75 - p25) / median < protocol.max_spread or time.perf_counter() > end:
-            return times, runs
+            return times
 
 
-def _block(protocol: LatencyProtocol) -> Callable[[Run, int], float]:
+def _block(protocol: LatencyProtocol) -> Block:
     """What times a block: ms of so many runs, after emptying the caches where the protocol says cold."""
     time_block = _cuda_block if torch.device(protocol.device).type == "cuda" else _cpu_block
     if not protocol.cold:
         return time_block
+    filler = torch.zeros(_FLUSH_BYTES // 4, device=protocol.device)
 
     def cold_block(run: Run, runs: int) -> float:
-        _filler(protocol.device).add_(1.0)
+        filler.add_(1.0)
         return time_block(run, runs)
 
     return cold_block
-
-
-@functools.cache
-def _filler(device: str) -> torch.Tensor:
-    return torch.zeros(_FLUSH_BYTES // 4, device=device)
 
 
 def _cpu_block(run: Run, runs: int) -> float:

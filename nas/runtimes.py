@@ -6,21 +6,25 @@ that runs it once on fixed images.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
 
 from nas.device_state import driver_version
 from nas.errors import CandidateError, InputError
-from nas.settings import LatencyProtocol
+from nas.settings import LatencyProtocol, Mode, Precision
 
 Run = Callable[[], object]
 
@@ -30,6 +34,9 @@ _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 def check_protocol(protocol: LatencyProtocol) -> None:
     """Raise `InputError` when a latency cannot be measured here in this way."""
     kind = protocol.device.partition(":")[0]
+    for what, given, allowed in (("mode", protocol.mode, Mode), ("dtype", protocol.dtype, Precision)):
+        if given not in get_args(allowed):
+            raise InputError(f"unknown {what} {given!r}: use {', '.join(get_args(allowed))}")
     for flag, value in (("batch size", protocol.batch_size), ("threads", protocol.threads)):
         if value < 1:
             raise InputError(f"{flag} {value}: must be at least 1")
@@ -49,35 +56,81 @@ def check_protocol(protocol: LatencyProtocol) -> None:
         compilers = [os.environ.get("CXX"), "g++", "clang++"]
         if not any(name and shutil.which(name) for name in compilers):
             raise InputError("mode compile needs a C++ compiler on the CPU: install g++, or let CXX name one")
+    if protocol.mode == "compile" and kind == "cuda" and find_spec("triton") is None:
+        raise InputError("mode compile needs Triton on a CUDA device: pip install triton")
 
 
-def runner(network: nn.Module, images: torch.Tensor, protocol: LatencyProtocol) -> Run:
-    """The network in the protocol's mode on these images (N, C, H, W); what is built once is built on return.
-
-    Raises `CandidateError` when the network cannot be brought into that mode.
-    """
+@contextmanager
+def candidates_errors(protocol: LatencyProtocol) -> Iterator[None]:
+    """What goes wrong with the network itself, as a `CandidateError`."""
     try:
-        match protocol.mode:
-            case "onnxruntime":
-                return _onnxruntime(network, images, protocol.threads)
-            case "compile":
-                run = _compiled(network, images)
-            case _:
-
-                def run() -> object:
-                    return network(images)
-
-        if images.device.type == "cuda" and protocol.mode != "eager":
-            return _captured(run)
-        run()
+        yield
+    except (InputError, CandidateError):
+        raise
     except Exception as error:  # the network's own code, Inductor and the exporter raise what they like
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise CandidateError(f"latency could not be measured in mode {protocol.mode}: {reason}") from error
+
+
+def runner(network: nn.Module, images: torch.Tensor, protocol: LatencyProtocol) -> Run:
+    """The network in the protocol's mode on these images (N, C, H, W), built and run once on return.
+
+    What it returns holds all that it needs, the network and the images included, and gives the network's output. On
+    CUDA the current device must be the images'. Raises `CandidateError` when the network cannot be brought into that
+    mode.
+    """
+
+    def eager() -> object:
+        return network(images)
+
+    run: Run = eager
+    with candidates_errors(protocol), _quiet():
+        eager()  # a network that does not run at all says so better than a compiler or an exporter would
+        match protocol.mode:
+            case "onnxruntime":
+                run = _onnxruntime(network, images, protocol.threads)
+            case "compile":
+                run = _compiled(network, images)
+        if images.device.type == "cuda" and protocol.mode != "eager":
+            run = _captured(run)
+        run()
+        if images.device.type == "cuda":
+            torch.cuda.synchronize()  # before whoever calls gives its lease back
     return run
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings, logs and advice of compilers and exporters; what matters is raised."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A CUDA graph with what it reads and writes by address: nothing but this keeps that memory from being reused."""
+
+    graph: torch.cuda.CUDAGraph
+    run: Run
+    output: object
+
+    def __call__(self) -> object:
+        self.graph.replay()
+        return self.output
+
+
 def _captured(run: Run) -> Run:
-    """A CUDA graph of one run; warm-up on a side stream, as capturing asks for (PyTorch's notes on CUDA graphs)."""
+    """A CUDA graph of one run; warm-up on a side stream, as capturing asks for (PyTorch's notes on CUDA graphs).
+
+    That stream captures too: the default one belongs to the GPU that captured first in this process, and libraries
+    that set themselves up anew for each stream would do so while capturing.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -85,32 +138,33 @@ def _captured(run: Run) -> Run:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+    with torch.cuda.graph(graph, stream=stream):
+        output = run()
+    return _Captured(graph, run, output)
 
 
 def _compiled(network: nn.Module, images: torch.Tensor) -> Run:
     """The network through Inductor, for these shapes alone."""
     # Each candidate is another network: what Dynamo keeps of the last ones would only make it give up.
-    torch.compiler.reset()
+    forget_compiled()
     compiled = torch.compile(network, dynamic=False)
     return lambda: compiled(images)
+
+
+def forget_compiled() -> None:
+    """Drop what Dynamo keeps of every network compiled in this process, its weights included."""
+    torch.compiler.reset()
 
 
 def _onnxruntime(network: nn.Module, images: torch.Tensor, threads: int) -> Run:
     """The network exported to ONNX and run by ONNX Runtime, inputs and outputs bound once."""
     import onnxruntime
 
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with redirect_stderr(io.StringIO()):  # where a failing export prints the graph
             program = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
-    finally:
-        exporter.setLevel(level)
+    except torch.onnx.errors.OnnxExporterError as error:  # whose message is advice; its cause says what is wrong
+        raise error.__cause__ or error from None
     assert program is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -125,7 +179,12 @@ def _onnxruntime(network: nn.Module, images: torch.Tensor, threads: int) -> Run:
     binding.bind_cpu_input(session.get_inputs()[0].name, images.contiguous().numpy())
     for output in session.get_outputs():
         binding.bind_output(output.name)
-    return lambda: session.run_with_iobinding(binding)
+
+    def run() -> object:
+        session.run_with_iobinding(binding)
+        return binding  # which holds the outputs; copying them out takes time
+
+    return run
 
 
 def software(protocol: LatencyProtocol) -> dict[str, str]:
@@ -138,7 +197,12 @@ def software(protocol: LatencyProtocol) -> dict[str, str]:
         versions["cudnn"] = str(torch.backends.cudnn.version())
         versions["driver"] = driver_version() or "unknown"
         if protocol.dtype == "float32":
-            versions["tf32"] = "convolutions" if torch.backends.cudnn.allow_tf32 else "no"
+            # Not by allow_tf32, which raises where a caller has set precision by the newer names.
+            precisions = {
+                "convolutions": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+                "matrix products": torch.backends.cuda.matmul.fp32_precision,
+            }
+            versions["tf32"] = ", ".join(name for name, value in precisions.items() if value == "tf32") or "no"
     elif Path("/proc/version").is_file():
         versions["kernel"] = os.uname().release
     return versions
