@@ -133,7 +133,7 @@ def _print_epoch(epoch: EpochMetrics, metric: str) -> None:
 
 def _print_costs(evaluation: Evaluation) -> None:
     from nas.show import latency_text
-    from nas.wording import bytes_text
+    from nas.wording import bytes_text, time_text
 
     cost, measured = evaluation.cost, evaluation.latency
     if cost:
@@ -142,10 +142,11 @@ def _print_costs(evaluation: Evaluation) -> None:
             memory += f"  peak activations {bytes_text(cost.peak_activation_bytes)} an image"
         console.print(f"MACs {cost.macs:,}  parameters {cost.params:,}{memory}", highlight=False)
     if measured:
+        looked_up = f" (cached, measured {time_text(measured.measured)})" if measured.cached else ""
         console.print(
             f"latency {latency_text(measured)} ms on {measured.device_name}, batch {measured.protocol.batch_size}, "
             f"{measured.protocol.dtype}, {measured.protocol.mode}, {measured.blocks} blocks, "
-            f"spread {100 * measured.spread:.1f} %",
+            f"spread {100 * measured.spread:.1f} %{looked_up}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     if evaluation.fresh:

@@ -1,15 +1,38 @@
-"""Latency of candidates."""
+"""Latency of candidates: looked up where it was measured before, else measured, and kept for the next time.
+
+The cache is the user's, shared by all runs: `NAS_LATENCY_CACHE` names its folder (`off`: there is none), by default
+nas/latency in the user's cache folder. It has one file for each host that measured, only ever appended to, since
+hosts may share a home folder over NFS, where appends of two of them would overwrite each other.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
+import math
+import os
+import socket
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.device import device_name
 from nas.device_lease import lease_for
+from nas.journal import append_line, read_lines
 from nas.latency import measure
 from nas.model import build
 from nas.record import Latency
+from nas.runtimes import check_protocol, software
 from nas.settings import LatencyProtocol
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Counts changes of how nas measures, and of what is stored: what another version wrote is not looked up."""
 
 
 def candidate_latency(
@@ -17,9 +40,160 @@ def candidate_latency(
 ) -> Latency:
     """Latency of a candidate, in ms a batch; `network` is the candidate built, where it is already.
 
-    Raises `InputError` and `CandidateError` as `nas.latency.measure` does.
+    One that was looked up is `cached` and keeps the time at which it was measured. Raises `InputError` and
+    `CandidateError` as `nas.latency.measure` does; a cache that cannot be used is warned of.
     """
+    check_protocol(protocol)
+    folder = cache_folder()
+    if folder is None:
+        return _measured(architecture, num_classes, protocol, network)
+    cache, key = _cache(folder), _key(architecture, num_classes, protocol)
+    known = cache.find(key)
+    if known is not None:
+        return replace(known, protocol=protocol, waited_s=0.0, cached=True)
+    latency = _measured(architecture, num_classes, protocol, network)
+    cache.add(key, latency)
+    return latency
+
+
+def _measured(
+    architecture: Architecture, num_classes: int, protocol: LatencyProtocol, network: nn.Module | None
+) -> Latency:
     if network is None:
         with lease_for("cpu").shared():
             network = build(architecture, num_classes)
     return measure(network, architecture.input_shape, protocol)
+
+
+def cache_folder() -> Path | None:
+    """Where latencies are kept: `NAS_LATENCY_CACHE`, or nas/latency in the user's cache; None where that is `off`."""
+    given = os.environ.get("NAS_LATENCY_CACHE")
+    if given:
+        return None if given == "off" else Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas" / "latency"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+@dataclass(frozen=True)
+class Key:
+    """All that a latency depends on; `cores` are those that this process may run on, of a CPU alone.
+
+    torch's name of a MIG instance has its profile in it.
+    """
+
+    digest: str
+    num_classes: int
+    protocol: LatencyProtocol
+    device_name: str
+    cores: int
+    software: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of the cache. What the key has beside these fields is in the latency."""
+
+    digest: str
+    num_classes: int
+    cores: int
+    latency: Latency
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> Key:
+        versions = tuple(sorted((self.latency.software or {}).items()))
+        protocol = _on_any(self.latency.protocol)
+        return Key(self.digest, self.num_classes, protocol, self.latency.device_name, self.cores, versions)
+
+
+_ENTRY = TypeAdapter(_Entry)
+
+
+class LatencyCache:
+    """The latencies below a folder, by key. Trouble with the folder is warned of once. Not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[Key, Latency] = {}
+        self._read: dict[Path, int] = {}  # bytes of each file that are known
+        self._warned = False
+
+    def find(self, key: Key) -> Latency | None:
+        """The newest latency that any process has added under the key."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            try:
+                self._catch_up(path)
+            except OSError as error:
+                self._warn("read", error)
+        return self._known.get(key)
+
+    def add(self, key: Key, latency: Latency) -> None:
+        """Keep a latency, unless others used the device meanwhile or a number of it is not finite."""
+        if not _worth_keeping(latency):
+            return
+        entry = _Entry(key.digest, key.num_classes, key.cores, latency)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            line = json.dumps(asdict(entry), separators=(",", ":"))
+            append_line(self.folder / f"{socket.gethostname()}.jsonl", line)
+        except OSError as error:
+            self._warn("written", error)
+
+    def _catch_up(self, path: Path) -> None:
+        """Read what was appended to a file since the last time, but for a line that is still being written."""
+        known = self._read.get(path, 0)
+        size = path.stat().st_size
+        if size == known:
+            return
+        if size < known:  # deleted and begun anew
+            known = 0
+        for line in read_lines(path, known):
+            if not line.endswith(b"\n"):
+                break
+            known += len(line)
+            self._take(line)
+        self._read[path] = known
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = _ENTRY.validate_json(line)
+        except ValueError:  # torn, damaged, or of another version
+            return
+        if entry.schema != SCHEMA or not _worth_keeping(entry.latency):
+            return
+        known = self._known.get(entry.key)
+        if known is None or known.measured <= entry.latency.measured:
+            self._known[entry.key] = entry.latency
+
+    def _warn(self, what: str, error: OSError) -> None:
+        if not self._warned:
+            logger.warning("latency cache %s cannot be %s: %s", self.folder, what, error.strerror or error)
+        self._warned = True
+
+
+@functools.cache
+def _cache(folder: Path) -> LatencyCache:
+    return LatencyCache(folder)
+
+
+def _key(architecture: Architecture, num_classes: int, protocol: LatencyProtocol) -> Key:
+    cores = _cores(protocol)
+    versions = tuple(sorted(software(protocol).items()))
+    name = device_name(protocol.device)
+    return Key(architecture.digest, num_classes, _on_any(protocol), name, cores, versions)
+
+
+def _cores(protocol: LatencyProtocol) -> int:
+    return len(os.sched_getaffinity(0)) if protocol.device == "cpu" else 0
+
+
+def _on_any(protocol: LatencyProtocol) -> LatencyProtocol:
+    """The protocol for any device of its kind: of two equal GPUs, what one takes the other takes."""
+    return replace(protocol, device=protocol.device.partition(":")[0])
+
+
+def _worth_keeping(latency: Latency) -> bool:
+    numbers = (latency.median_ms, latency.p10_ms, latency.p90_ms, latency.spread)
+    return not latency.contended and all(map(math.isfinite, numbers))

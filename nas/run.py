@@ -22,12 +22,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
+from nas.journal import append_line, read_lines
 from nas.record import SCHEMA_VERSION, TrialRecord
 from nas.settings import SearchSettings
 
@@ -146,36 +147,22 @@ class RunDirectory:
 
     def append(self, record: TrialRecord) -> None:
         """Add a record; on return it is on the disk."""
-        line = json.dumps(asdict(record), separators=(",", ":")) + "\n"
-        path = self.path / "trials.jsonl"
-        with path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end and _last_byte(file, end) != b"\n":  # a line torn by a crash must not swallow this one
-                line = "\n" + line
-            file.seek(0, os.SEEK_END)
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path / "trials.jsonl", json.dumps(asdict(record), separators=(",", ":")))
 
     def records(self) -> list[TrialRecord]:
         """All records in the order written. A torn or foreign line is left out, with a warning."""
         records = []
-        with (self.path / "trials.jsonl").open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
+        for number, line in enumerate(read_lines(self.path / "trials.jsonl"), 1):
+            if not line.strip():
+                continue
+            try:
+                data = json.loads(line)
+                if isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA_VERSION:
+                    logger.warning("trials.jsonl:%d: written by a newer version; left out", number)
                     continue
-                try:
-                    data = json.loads(line)
-                    if (
-                        isinstance(data, dict)
-                        and isinstance(data.get("schema"), int)
-                        and data["schema"] > SCHEMA_VERSION
-                    ):
-                        logger.warning("trials.jsonl:%d: written by a newer version; left out", number)
-                        continue
-                    records.append(_RECORD.validate_python(data))
-                except ValueError as error:  # JSON, UTF-8 and validation errors all are
-                    logger.warning("trials.jsonl:%d: not a record, left out (%s)", number, type(error).__name__)
+                records.append(_RECORD.validate_python(data))
+            except ValueError as error:  # JSON, UTF-8 and validation errors all are
+                logger.warning("trials.jsonl:%d: not a record, left out (%s)", number, type(error).__name__)
         return records
 
     def save_report(self, page: str) -> Path:
@@ -285,11 +272,6 @@ def default_run_path(space_name: str) -> Path:
 def _write_run_file(path: Path, content: RunFile) -> None:
     data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
     _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
-
-
-def _last_byte(file: Any, end: int) -> bytes:
-    file.seek(end - 1)
-    return file.read(1)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

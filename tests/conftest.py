@@ -21,10 +21,11 @@ RunFactory = Callable[..., RunDirectory]
 
 @pytest.fixture(autouse=True, scope="session")
 def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Leases and decoded images of this test run alone."""
+    """Leases, decoded images and measured latencies of this test run alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_LEASE_DIR", str(tmp_path_factory.mktemp("leases")))
         patch.setenv("NAS_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("NAS_LATENCY_CACHE", str(tmp_path_factory.mktemp("latencies")))
         yield
 
 

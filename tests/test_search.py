@@ -19,9 +19,11 @@ import pytest
 import yaml
 from optuna.storages.journal import JournalFileBackend
 
+import nas.latency
 from nas.evaluate import evaluate_candidate
 from nas.export import export_candidate
 from nas.front import pareto_front, pick
+from nas.latency_cache import candidate_latency
 from nas.recipe import Recipe
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
@@ -119,6 +121,25 @@ def test_a_searched_candidate_scores_the_same_outside_the_search_and_is_exported
     alone = evaluate_candidate(record.architecture, digits, finished.settings.evaluation).evaluation
     assert alone.history[-1].score == pytest.approx(record.objectives["accuracy"], abs=0.02)
     assert export_candidate(finished, record, tmp_path / "model").is_dir()
+
+
+def test_a_second_search_measures_nothing_twice(
+    finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {record.digest: record.evaluation.latency for record in finished.records()}
+    monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)  # which says nothing to Ray's workers
+    for record in finished.records():  # what was contended in the first search is in the cache now too
+        candidate_latency(record.architecture, 10, QUICK)
+    run = run_search(plan_search(settings(), tmp_path / "run")).run
+    records = run.records()
+    assert {record.digest for record in records} == set(first)  # the same seed
+    for record in records:
+        latency, before = record.evaluation.latency, first[record.digest]
+        assert latency is not None
+        assert before is not None
+        assert latency.cached
+        assert before.contended or latency.measured == before.measured
+    assert "6 candidates, measured before" in run.report_path.read_text(encoding="utf-8")
 
 
 def test_candidates_whose_metric_is_not_a_number_fail_alone(tmp_path: Path) -> None:

@@ -217,6 +217,7 @@ def latency_protocol(found: Findings) -> Html:
     protocol, measured = found.settings.evaluation.protocol, found.latencies
     limit = _unbroken(f"{100 * protocol.max_spread:g} %")
     noisy, contended = sum(latency.noisy for latency in measured), sum(latency.contended for latency in measured)
+    cached = sum(latency.cached for latency in measured)
     shapes = dict.fromkeys("×".join(str(n) for n in latency.input_shape) for latency in measured)
     rows: list[tuple[str, object]] = [
         ("Device", f"{found.device} ({protocol.device})" if measured else protocol.device),
@@ -227,7 +228,8 @@ def latency_protocol(found: Findings) -> Html:
         ("Warm-up", f"{protocol.warmup_s:g} s, then back-to-back runs (caches hot)"),
         ("Blocks", f"≥ {protocol.min_blocks}, of ≥ {protocol.block_ms:g} ms each"),
         ("Stops at", f"spread < {limit}, or {protocol.max_s:g} s"),
-        ("Measured", plural(len(measured), "candidate")),
+        ("Measured", plural(len(measured) - cached, "candidate")),
+        ("Looked up", f"{plural(cached, 'candidate')}, measured before"),
         ("Noisy", f"{noisy:,}"),
         ("Contended", f"{contended:,}"),
     ]

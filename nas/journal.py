@@ -1,0 +1,35 @@
+"""Append-only files of one JSON value a line, which several processes may write and a crash at any instant may tear."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, which is made where there is none; on return it is on the disk.
+
+    A line torn by a crash never swallows this one. Raises `OSError`.
+    """
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: nobody writes between the look at the end and the line
+        end = file.seek(0, os.SEEK_END)
+        torn = False
+        if end:
+            file.seek(end - 1)
+            torn = file.read(1) != b"\n"
+        file.write(f"{chr(10) if torn else ''}{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The lines from byte `start` on, as they are: the last one, written just now or torn, may lack its newline.
+
+    Raises `OSError`.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        yield from file
