@@ -108,7 +108,9 @@ def _exclusive(protocol: LatencyProtocol, lease: DeviceLease | None) -> Iterator
             yield grant
             return
         with lease_for("cpu").exclusive() as cpu:
-            yield Grant(grant.contended or cpu.contended, grant.waited_s + cpu.waited_s)
+            grant.waited_s += cpu.waited_s
+            yield grant
+        grant.contended = grant.contended or cpu.contended
 
 
 @contextlib.contextmanager
