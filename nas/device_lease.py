@@ -6,7 +6,8 @@ others pause at their next step. The kernel frees the locks of a process that di
 turnstile: a waiting measurement holds it, so that new bursts queue behind it and cannot starve it (Courtois,
 Heymans & Parnas, "Concurrent control with readers and writers", 1971, problem 2).
 
-The lease is per physical device of one node. The files lie in `NAS_LEASE_DIR` (default /tmp/nas-leases), which
+A process that loses patience with a hung holder goes on; the times of the files then tell both that the device was
+shared. The lease is per physical device of one node. The files lie in `NAS_LEASE_DIR` (default /tmp/nas-leases), which
 containers that share a device must share and which must not be on NFS.
 """
 
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from nas.errors import InputError
 
@@ -33,17 +34,19 @@ logger = logging.getLogger(__name__)
 DEFAULT_DIRECTORY = Path("/tmp/nas-leases")
 BURST_S = 0.05
 """Seconds of work under one shared lease; with one step, where that is longer, what a measurement may wait."""
-_POLL_S = 0.001
+_POLL_S, _LONGEST_POLL_S = 0.001, 0.01
+"""Seconds between two attempts, at first and in a long wait: paused processes must not disturb the measurement."""
+_LOG_AFTER_S = 10.0
 
-_held: set[int] = set()
+_open: set[_Files] = set()
+_given_up: dict[str, int] = {}
+"""By path of the lock files: the measurement (its `_mark`) that this process no longer waits for."""
 
 
 def _close_inherited() -> None:
     # A forked child shares its parent's locks; while it lived it would hold what the parent has released.
-    for fd in list(_held):
-        with suppress(OSError):
-            os.close(fd)
-    _held.clear()
+    for files in list(_open):
+        files.close()
 
 
 os.register_at_fork(after_in_child=_close_inherited)
@@ -54,9 +57,9 @@ def lease_directory() -> Path:
     return Path(os.environ.get("NAS_LEASE_DIR", DEFAULT_DIRECTORY))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Grant:
-    """What an exclusive lease gave: whether the device may have been in use, and the seconds waited."""
+    """What an exclusive lease gave: whether the device may have been in use (settled when it ends), the seconds waited."""
 
     contended: bool
     waited_s: float
@@ -64,7 +67,10 @@ class Grant:
 
 @dataclass(frozen=True)
 class DeviceLease:
-    """The lease of one device; `key` names it on this node (`cpu`, or the UUID of a GPU or MIG instance)."""
+    """The lease of one device; `key` names it on this node (`cpu`, or the UUID of a GPU or MIG instance).
+
+    `patience_s` is for each measurement that is waited for, so that a queue that moves on is waited for to its end.
+    """
 
     key: str
     patience_s: float = 60.0
@@ -83,56 +89,125 @@ class DeviceLease:
     def shared(self) -> Iterator[None]:
         """Compute on the device; CUDA work must be synchronised before leaving.
 
-        Waits behind a measurement, `patience_s` at most; then it goes on, with a warning.
+        Waits behind measurements, but not for one that takes over `patience_s`: it goes on beside that, with a warning,
+        and the measurement is marked contended.
         """
-        with self._lock("turnstile", fcntl.LOCK_EX, self.patience_s):
-            lock = self._lock("device", fcntl.LOCK_SH, self.patience_s)
-            granted = lock.__enter__()
-        try:
-            if not granted:
-                logger.warning("device %s: a measurement held it for over %.0f s; going on", self.key, self.patience_s)
-            yield
-        finally:
-            lock.__exit__(None, None, None)
+        with _Files(self) as files:
+            granted = files.lock("turnstile", fcntl.LOCK_EX, again=False)
+            granted = files.lock("device", fcntl.LOCK_SH, again=False) and granted
+            files.unlock("turnstile")
+            if granted:
+                yield
+                return
+            files.give_up()
+            files.touch("turnstile")
+            try:
+                yield
+            finally:
+                files.touch("turnstile")
 
     @contextmanager
     def exclusive(self) -> Iterator[Grant]:
-        """Have the device alone. After `patience_s` the grant says `contended` instead of waiting for ever."""
+        """Have the device alone. Where patience ends first, the grant says `contended` instead of waiting for ever."""
         start = time.monotonic()
-        with (
-            self._lock("turnstile", fcntl.LOCK_EX, self.patience_s) as first,
-            self._lock("device", fcntl.LOCK_EX, self.patience_s) as second,
-        ):
-            waited = time.monotonic() - start
-            if not (first and second):
-                logger.warning("device %s: not free after %.0f s; measuring beside others", self.key, waited)
-            yield Grant(contended=not (first and second), waited_s=waited)
+        with _Files(self) as files:
+            granted = files.lock("turnstile", fcntl.LOCK_EX)
+            granted = files.lock("device", fcntl.LOCK_EX) and granted
+            grant = Grant(contended=not granted, waited_s=time.monotonic() - start)
+            if not granted:
+                logger.warning("device %s: not free after %.0f s; measuring beside others", self.key, grant.waited_s)
+                files.touch("turnstile")
+            files.touch("device")
+            before = files.mark("turnstile")
+            yield grant
+            grant.contended = grant.contended or files.mark("turnstile") != before
+        time.sleep(_LONGEST_POLL_S)  # a process that measures on and on lets the others have a turn
 
-    @contextmanager
-    def _lock(self, part: str, operation: int, patience_s: float) -> Iterator[bool]:
-        """Hold one lock file; yields whether the lock was granted within `patience_s` seconds."""
-        fd = _open(lease_directory() / f"{re.sub(r'[^A-Za-z0-9.-]', '_', self.key)}.{part}")
-        _held.add(fd)
-        deadline = time.monotonic() + patience_s
-        granted = False
+
+class _Files:
+    """The two lock files of a device, for one hold; leaving gives back what was locked.
+
+    Their times of change are marks. The device's: a new measurement has begun. The turnstile's: someone computes
+    without a lease.
+    """
+
+    def __init__(self, lease: DeviceLease) -> None:
+        self._lease = lease
+        self._stem = f"{lease_directory()}/{re.sub(r'[^A-Za-z0-9.-]', '_', lease.key)}"
+        self._opened: dict[str, int] = {}
+        self._start = self._since = time.monotonic()
+        self._told = False
+
+    def __enter__(self) -> Self:
+        _open.add(self)
         try:
-            while not granted:
-                try:
-                    fcntl.flock(fd, operation | fcntl.LOCK_NB)
-                    granted = True
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        break
-                    time.sleep(_POLL_S)
-            yield granted
-        finally:
-            _held.discard(fd)
-            os.close(fd)
+            for part in ("device", "turnstile"):
+                self._opened[part] = _opened_anew(f"{self._stem}.{part}")
+        except OSError:
+            self.close()
+            raise
+        self._measurement = self.mark("device")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Unlocked first: closing alone would leave the locks to a child that forked and has not closed its copies yet.
+        self.unlock("device")
+        self.unlock("turnstile")
+        self.close()
+
+    def lock(self, part: str, operation: int, again: bool = True) -> bool:
+        """Whether the lock was granted before patience ended; `again`: even if it ended for this measurement before."""
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(self._opened[part], operation | fcntl.LOCK_NB)
+                self._since = time.monotonic()
+                return True
+            now, measurement = time.monotonic(), self.mark("device")
+            if measurement != self._measurement:
+                self._since, self._measurement = now, measurement
+            if now - self._since > self._lease.patience_s:
+                return False
+            if not again and _given_up.get(self._stem) == measurement:
+                return False
+            if now - self._start > _LOG_AFTER_S and not self._told:
+                self._told = True
+                logger.warning("device %s: waiting for it for over %.0f s", self._lease.key, _LOG_AFTER_S)
+            time.sleep(min(_LONGEST_POLL_S, max(_POLL_S, (now - self._since) / 10)))
+
+    def give_up(self) -> None:
+        """Remember that this measurement is not worth waiting for; a warning, once."""
+        if _given_up.get(self._stem) != self._measurement:
+            _given_up[self._stem] = self._measurement
+            logger.warning(
+                "device %s: a measurement held it for over %.0f s; going on", self._lease.key, self._lease.patience_s
+            )
+
+    # A child that forked inside a hold has nothing open: leaving the hold there must not touch its parent's.
+
+    def mark(self, part: str) -> int:
+        """When the file was last touched, in ns."""
+        return os.fstat(self._opened[part]).st_mtime_ns if part in self._opened else 0
+
+    def touch(self, part: str) -> None:
+        """Change the mark, to the present time: another one would be refused on another user's file."""
+        if part in self._opened:
+            os.utime(self._opened[part])
+
+    def unlock(self, part: str) -> None:
+        """Give back one of the locks."""
+        if part in self._opened:
+            fcntl.flock(self._opened[part], fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the files; the locks are gone when every process that shares the open files has closed them."""
+        _open.discard(self)
+        while self._opened:
+            os.close(self._opened.popitem()[1])
 
 
-def _open(path: Path) -> int:
-    # Opened anew for each hold: flock belongs to the open file, and threads that shared one would convert
-    # each other's locks. First without O_CREAT, which the kernel refuses on another user's file in /tmp.
+def _opened_anew(path: str) -> int:
+    # For each hold: flock belongs to the open file, and threads that shared one would convert each other's
+    # locks. First without O_CREAT, which the kernel refuses on another user's file in /tmp.
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(path, flags)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nas import device_lease
 from nas.device_lease import DeviceLease
 
 # Each process appends "NAME enter" / "NAME leave" to one log; appends of a short line are atomic.
@@ -33,6 +34,27 @@ with getattr(DeviceLease("dev"), sys.argv[1])():
     print("up", flush=True)
     time.sleep(600)
 """
+# Measures for so many seconds, or until it is told to end, and says whether it was alone.
+_MEASURER = """
+import sys, time
+from nas.device_lease import DeviceLease
+print("up", flush=True)
+with DeviceLease("dev", patience_s=float(sys.argv[1])).exclusive() as grant:
+    print("has it", flush=True)
+    time.sleep(float(sys.argv[2])) if len(sys.argv) > 2 else sys.stdin.readline()
+print("contended" if grant.contended else "alone", flush=True)
+"""
+_CHILD_LEAVES = """
+import os, sys
+from nas.device_lease import DeviceLease
+with DeviceLease("dev").exclusive():
+    child = os.fork()
+    if child:
+        print(os.waitpid(child, 0)[1], flush=True)
+        sys.stdin.readline()
+if not child:
+    os._exit(0)
+"""
 _FORKER = """
 import os, sys, time
 from nas.device_lease import DeviceLease
@@ -52,11 +74,20 @@ def _own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", script, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline()
+    assert line_of(process)
     return process
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    """The next line that it prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -126,6 +157,51 @@ def test_a_forked_child_does_not_keep_its_parents_lease() -> None:
             assert not grant.contended
     finally:
         kill(process)
+
+
+def test_a_forked_child_that_leaves_the_block_leaves_its_parents_lease_alone() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _CHILD_LEAVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert line_of(parent) == "0", "the child came to a good end"
+    with DeviceLease("dev", patience_s=0.2).exclusive() as grant:
+        assert grant.contended, "the parent still has it"
+    parent.communicate("end\n", timeout=30)
+
+
+@pytest.mark.parametrize("lost_patience", [True, False])
+def test_a_measurement_knows_whether_someone_lost_patience_and_computed_beside_it(
+    lost_patience: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    measurer = start(_MEASURER, "30")
+    assert line_of(measurer) == "has it"
+    lease = DeviceLease("dev", patience_s=0.2)
+    if lost_patience:
+        for _ in range(20):
+            with lease.shared():
+                pass
+    out, _ = measurer.communicate("end\n", timeout=30)
+    assert out.strip() == ("contended" if lost_patience else "alone")
+    told = [message for message in caplog.messages if "going on" in message]
+    assert len(told) == lost_patience, "patience is lost with a measurement once, not at every burst"
+
+
+def test_a_queue_longer_than_patience_is_waited_for_while_it_moves_on() -> None:
+    measurers = [start(_MEASURER, "2", "0.6") for _ in range(6)]
+    ended = [measurer.communicate(timeout=60)[0].split()[-1] for measurer in measurers]
+    assert ended == ["alone"] * 6
+
+
+def test_a_long_wait_is_logged_before_it_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device_lease, "_LOG_AFTER_S", 0.1)
+    holder = start(_HOLDER, "exclusive")
+    try:
+        with DeviceLease("dev", patience_s=0.5).shared():
+            assert [message.split(": ")[1].split()[0] for message in caplog.messages] == ["waiting", "a"]
+    finally:
+        kill(holder)
 
 
 def test_devices_do_not_hinder_each_other() -> None:

@@ -1,0 +1,162 @@
+"""The device lease where it matters: real fine-tuning beside a real measurement, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nas.device_lease import DeviceLease
+from nas.latency import measure
+from nas.model import build
+from nas.settings import LatencyProtocol
+from nas.space_file import load_space
+
+QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
+SPACE = load_space("digits")
+
+# Fine-tunes for ever. Appends a line at the begin and at the end of each step, and of each batch of validation, to a
+# log that all processes share; with a third argument it hangs in the step of that number instead, inside a burst.
+_TRAINER = """
+import os, sys, time
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+torch.set_num_threads(1)
+from nas.data import load_data
+from nas.device_data import DeviceData
+from nas.device_lease import lease_for
+from nas.finetune import finetune
+from nas.metrics import METRICS
+from nas.model import build
+from nas.recipe import Recipe
+from nas.space_file import load_space
+
+log, name, last = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), sys.argv[2], int((*sys.argv, 0)[3])
+steps = 0
+
+def note(what):
+    os.write(log, f"{name} {what} {time.monotonic_ns()}\\n".encode())
+
+def begin(module, _):
+    global steps
+    note("begin")
+    steps += module.training
+    if steps == last:
+        print("hangs", flush=True)
+        time.sleep(600)
+
+network = build(load_space("digits").smallest, 10)
+network.register_forward_pre_hook(begin)
+network.register_forward_hook(lambda module, *_: None if module.training else note("end"))
+register_optimizer_step_post_hook(lambda *_: note("end"))
+data = DeviceData(load_data("digits", channels=1).without_test(), "cpu")
+for _ in finetune(network, data, 8, Recipe(epochs=10**6), METRICS["accuracy"], seed=0, lease=lease_for("cpu")):
+    pass
+"""
+
+
+class Log:
+    """Who ran when, on the clock that all processes of a machine share."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self.path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+
+    def note(self, name: str, what: str) -> None:
+        """Add a line."""
+        os.write(self._file, f"{name} {what} {time.monotonic_ns()}\n".encode())
+
+    def spans(self) -> dict[str, list[tuple[int, int]]]:
+        """Begin and end of everything that has ended, by name."""
+        begun: dict[str, int] = {}
+        spans: dict[str, list[tuple[int, int]]] = {}
+        *lines, _ = self.path.read_text().split("\n")
+        for line in lines:
+            name, what, at = line.split()
+            if what == "begin":
+                begun[name] = int(at)
+            else:
+                spans.setdefault(name, []).append((begun.pop(name), int(at)))
+        return spans
+
+    def until(self, names: list[str], more: int) -> None:
+        """Wait until each has ended so many more steps."""
+        before = {name: len(self.spans().get(name, [])) for name in names}
+        deadline = time.monotonic() + 120
+        while any(len(self.spans().get(name, [])) < before[name] + more for name in names):
+            assert time.monotonic() < deadline, "a trainer makes no progress"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path / "log")
+
+
+@pytest.fixture
+def start(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts trainers, which end with the test."""
+    monkeypatch.setenv("NAS_LEASE_DIR", str(tmp_path / "leases"))
+    started: list[subprocess.Popen[str]] = []
+
+    def start(name: str, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _TRAINER, str(log.path), name, *arguments]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_no_training_step_falls_into_a_measurement_and_training_goes_on_after_it(
+    log: Log, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    trainers = ["one", "two"]
+    for name in trainers:
+        start(name)
+    log.until(trainers, 5)
+    measured = build(SPACE.backbone, 10)
+    measurements: list[str] = []
+    measured.register_forward_pre_hook(lambda *_: log.note(measurements[-1], "begin"))
+    measured.register_forward_hook(lambda *_: log.note(measurements[-1], "end"))
+    for name in ("m0", "m1", "m2"):
+        measurements.append(name)
+        latency = measure(measured, (1, 8, 8), QUICK)
+        assert not latency.contended
+        log.until(trainers, 5)
+    spans = log.spans()
+    for name in measurements:
+        first, last = spans[name][0][0], spans[name][-1][1]
+        assert len(spans[name]) >= QUICK.min_blocks
+        for trainer in trainers:
+            assert not [(a, b) for a, b in spans[trainer] if a < last and b > first], "trained during a measurement"
+            assert any(b <= first for _, b in spans[trainer])
+            assert any(a >= last for a, _ in spans[trainer])
+
+
+def test_a_trainer_killed_in_a_burst_frees_the_measurement_that_waits_for_it(
+    log: Log, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    start("other")
+    doomed = start("doomed", "5")
+    log.until(["other"], 1)
+    assert doomed.stdout is not None
+    assert doomed.stdout.readline() == "hangs\n"
+    with DeviceLease("cpu", patience_s=0.1).exclusive() as grant:
+        assert grant.contended, "it holds the lease"
+    killer = threading.Timer(0.5, doomed.send_signal, [signal.SIGKILL])
+    killer.start()
+    latency = measure(build(SPACE.smallest, 10), (1, 8, 8), QUICK)
+    assert doomed.wait(timeout=30) == -signal.SIGKILL
+    assert not latency.contended
+    log.until(["other"], 5)
