@@ -30,7 +30,7 @@ from nas.device import device_name, resolve_device
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
 from nas.errors import CandidateError, InputError
-from nas.evaluate import evaluate_candidate
+from nas.evaluate import budget_violation, evaluate_candidate
 from nas.finetune import finetune
 from nas.latency import measure
 from nas.metrics import load_metric
@@ -135,7 +135,8 @@ def measure_baseline(
 ) -> BaselineRecord:
     """One reference network under a run's settings: cost, latency, and with `data` a fine-tune.
 
-    Hard budgets do not apply. Errors of the network's own come back as a failed evaluation with their reason.
+    A hard budget rejects none of them, but the note says where one is exceeded. Errors of the network's own come back
+    as a failed evaluation with their reason.
     """
     began = time.time()
     architecture = _in_space(name, settings.space)
@@ -147,12 +148,15 @@ def measure_baseline(
         ).evaluation
     else:
         evaluation = _evaluate(name, settings, classes, data, init, on_epoch)
+    over_budget = None
+    if evaluation.cost and evaluation.latency:
+        _, over_budget = budget_violation(settings.evaluation.budgets, evaluation.cost, evaluation.latency)
     return BaselineRecord(
         name=name,
         evaluation=evaluation,
         objectives=objective_values(evaluation, settings.objectives) if evaluation.outcome is Outcome.DONE else {},
         init=init,
-        note=note,
+        note="; ".join(part for part in (note, over_budget) if part),
         started=began,
         finished=time.time(),
     )

@@ -80,4 +80,4 @@ def _line(record: BaselineRecord) -> str:
     if evaluation.outcome is not Outcome.DONE:
         return f"{record.name}: {evaluation.outcome.value}: {evaluation.reason}"
     done = f"trained from {record.init}" if record.trained else "measured"
-    return f"{record.name}: {done}, {record.note or duration_text(evaluation.seconds)}"
+    return f"{record.name}: {done} in {duration_text(evaluation.seconds)}"

@@ -78,7 +78,7 @@ class BaselineRecord:
     """One line of baselines.jsonl: a reference network, measured and perhaps trained as the run's candidates are.
 
     An evaluation that is done without a history was measured and not trained. `init` is its initial weights: scratch,
-    imagenet, or what the run's candidates inherit from; `note` is what differs from what was asked.
+    imagenet, or what the run's candidates inherit from; `note` is what else to know when it is compared.
     """
 
     name: str

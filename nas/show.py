@@ -86,7 +86,8 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
             OBJECTIVES["macs"].show(cost.macs) if cost else "",
             OBJECTIVES["params"].show(cost.params) if cost else "",
         )
-        verdicts.add_row(baseline.name, Text(verdict_text(baseline, front, objectives)))
+        verdict = verdict_text(baseline, front, objectives)
+        verdicts.add_row(baseline.name, Text("; ".join(part for part in (verdict, baseline.note) if part)))
     return Group(table, "", verdicts)
 
 
