@@ -39,6 +39,7 @@ _HOME = {
     "load_data": "nas.data",
     "load_space": "nas.space_file",
     "measure": "nas.latency",
+    "measure_baselines": "nas.baseline",
     "module_cost": "nas.cost",
     "open_run": "nas.run",
     "pareto_front": "nas.front",

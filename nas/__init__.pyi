@@ -1,4 +1,5 @@
 from nas.architecture import Architecture as Architecture
+from nas.baseline import measure_baselines as measure_baselines
 from nas.cost import architecture_cost as architecture_cost
 from nas.cost import module_cost as module_cost
 from nas.data import load_data as load_data

@@ -133,7 +133,11 @@ def normalised_for(data: ImageData, init: str) -> ImageData:
     if init == SCRATCH:
         return data
     backbone = load_backbone(init)
-    mean, std = backbone.mean, backbone.std
+    return with_normalisation(data, backbone.mean, backbone.std)
+
+
+def with_normalisation(data: ImageData, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageData:
+    """The data with this mean and deviation a channel; their averages where it has another number of channels."""
     if data.channels != len(mean):  # grey images into weights of three channels, summed
         mean, std = (sum(mean) / len(mean),) * data.channels, (sum(std) / len(std),) * data.channels
     return replace(data, mean=mean, std=std)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from nas.cli_baseline import baseline
 from nas.cli_evaluate import evaluate, recipe
 from nas.errors import InputError
 from nas.options import (
@@ -73,6 +74,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas recipe                     how candidates are trained; every value can be changed
   nas front DIR                  the Pareto front of a run
   nas report DIR                 its report, one HTML file
+  nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
   nas export DIR --to OUT        a candidate as a plain PyTorch module
 
 Every command has --help with an example."""
@@ -322,6 +324,7 @@ def _end_of_search(finished: Finished) -> None:
 
 app.command()(evaluate)
 app.command()(recipe)
+app.command()(baseline)
 
 
 @app.command()

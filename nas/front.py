@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from optuna.study._multi_objective import _is_pareto_front
 from nas.errors import InputError
 from nas.objectives import OBJECTIVES
 from nas.record import Outcome, TrialRecord
+from nas.run import BaselineRecord
 
 REFERENCE_TRIALS = 8
 """Trained candidates after which the hypervolume's reference point is fixed."""
@@ -55,6 +56,19 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> l
     front = [record for record, member in zip(candidates, on_front, strict=True) if member]
     cost = primary_cost(objectives)
     return sorted(front, key=lambda record: (record.objectives[cost], record.number))
+
+
+def beaten_by(
+    front: Sequence[TrialRecord], objectives: Sequence[str], values: Mapping[str, float]
+) -> list[TrialRecord]:
+    """The members of a front that dominate the values of some other network, in the order of the front.
+
+    Dominate: no worse in any objective, and better in one.
+    """
+    loss = np.array([OBJECTIVES[name].loss(values[name]) for name in objectives])
+    pairs = (np.stack([of_member, loss]) for of_member in losses(front, objectives))
+    both = [_is_pareto_front(pair, assume_unique_lexsorted=False) for pair in pairs]
+    return [record for record, on_front in zip(front, both, strict=True) if not on_front[1]]
 
 
 def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ReferencePoint | None:
@@ -104,6 +118,12 @@ def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str
 def primary_cost(objectives: Sequence[str]) -> str:
     """The objective that a front is sorted by: latency, or where that is none the first one beside accuracy."""
     return "latency" if "latency" in objectives else next(name for name in objectives if name != "accuracy")
+
+
+def cheapest_first(baselines: Sequence[BaselineRecord], objectives: Sequence[str]) -> list[BaselineRecord]:
+    """Reference networks in the order of a front; those without a value come last."""
+    cost = primary_cost(objectives)
+    return sorted(baselines, key=lambda record: record.objectives.get(cost, math.inf))
 
 
 def knee(front: Sequence[TrialRecord], objectives: Sequence[str]) -> TrialRecord:

@@ -3,6 +3,7 @@
 run.yaml         settings, versions, hardware: everything needed to run it again
 trials.jsonl     one complete record a line, appended and fsynced: the source of truth
 study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
+baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
 weights/         DIGEST.safetensors of the front and the most recent few
 report.html      the report
 """
@@ -22,14 +23,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
 from nas.journal import append_line, read_lines
-from nas.record import SCHEMA_VERSION, TrialRecord
+from nas.record import SCHEMA_VERSION, Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -73,8 +74,33 @@ class RunFile:
     schema: int = SCHEMA_VERSION
 
 
+@dataclass(frozen=True)
+class BaselineRecord:
+    """One line of baselines.jsonl: a reference network, measured and perhaps trained as the run's candidates are.
+
+    An evaluation that is done without a history was measured and not trained. `init` is its initial weights: scratch,
+    imagenet, or what the run's candidates inherit from; `note` is what else to know when it is compared.
+    """
+
+    name: str
+    evaluation: Evaluation
+    objectives: dict[str, float]
+    init: str
+    note: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def trained(self) -> bool:
+        """Whether it was trained to the end, so that it can be compared with the front."""
+        return self.evaluation.outcome is Outcome.DONE and bool(self.evaluation.history)
+
+
 _RUN_FILE = TypeAdapter(RunFile)
 _RECORD = TypeAdapter(TrialRecord)
+_BASELINE = TypeAdapter(BaselineRecord)
+_T = TypeVar("_T")
 
 
 class RunDirectory:
@@ -147,23 +173,20 @@ class RunDirectory:
 
     def append(self, record: TrialRecord) -> None:
         """Add a record; on return it is on the disk."""
-        append_line(self.path / "trials.jsonl", json.dumps(asdict(record), separators=(",", ":")))
+        _append(self.path / "trials.jsonl", record)
 
     def records(self) -> list[TrialRecord]:
         """All records in the order written. A torn or foreign line is left out, with a warning."""
-        records = []
-        for number, line in enumerate(read_lines(self.path / "trials.jsonl"), 1):
-            if not line.strip():
-                continue
-            try:
-                data = json.loads(line)
-                if isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA_VERSION:
-                    logger.warning("trials.jsonl:%d: written by a newer version; left out", number)
-                    continue
-                records.append(_RECORD.validate_python(data))
-            except ValueError as error:  # JSON, UTF-8 and validation errors all are
-                logger.warning("trials.jsonl:%d: not a record, left out (%s)", number, type(error).__name__)
-        return records
+        return _read(self.path / "trials.jsonl", _RECORD)
+
+    def append_baseline(self, record: BaselineRecord) -> None:
+        """Add what a reference network gave, also while a search runs; on return it is on the disk."""
+        _append(self.path / "baselines.jsonl", record)
+
+    def baselines(self) -> list[BaselineRecord]:
+        """The latest record of each reference network, in the order first written; torn lines as in `records`."""
+        path = self.path / "baselines.jsonl"
+        return list({record.name: record for record in _read(path, _BASELINE)}.values()) if path.is_file() else []
 
     def save_report(self, page: str) -> Path:
         """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
@@ -272,6 +295,27 @@ def default_run_path(space_name: str) -> Path:
 def _write_run_file(path: Path, content: RunFile) -> None:
     data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
     _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+
+
+def _append(path: Path, record: TrialRecord | BaselineRecord) -> None:
+    append_line(path, json.dumps(asdict(record), separators=(",", ":")))
+
+
+def _read(path: Path, kind: TypeAdapter[_T]) -> list[_T]:
+    """The records of a file in the order written. A torn or foreign line is left out, with a warning."""
+    records = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+            if isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA_VERSION:
+                logger.warning("%s:%d: written by a newer version; left out", path.name, number)
+                continue
+            records.append(kind.validate_python(data))
+        except ValueError as error:  # JSON, UTF-8 and validation errors all are
+            logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
+    return records
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

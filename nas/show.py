@@ -16,20 +16,20 @@ from rich.text import Text
 
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
-from nas.front import hypervolume, knee, pareto_front, pick, reference_point
+from nas.front import cheapest_first, hypervolume, knee, pareto_front, pick, reference_point
 from nas.objectives import OBJECTIVES
 from nas.record import Latency, Outcome, TrialRecord
-from nas.run import RunDirectory
+from nas.run import BaselineRecord, RunDirectory
 from nas.settings import Budgets
 from nas.space import SearchSpace
 from nas.test_report import PartReport
-from nas.wording import score_text
+from nas.wording import score_text, verdict_text
 
 MATRIX_CLASSES = 20
 """Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
 
 
-def accuracy_text(record: TrialRecord, run: RunDirectory) -> str:
+def accuracy_text(record: TrialRecord | BaselineRecord, run: RunDirectory) -> str:
     """The run's metric, with the binomial standard error where it is the accuracy."""
     metric, images = run.settings.evaluation.metric, run.provenance.validation_images
     return score_text(record.objectives["accuracy"], metric, images).removesuffix(" %")
@@ -64,6 +64,31 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
         )
         networks.add_row(record.digest[:8], record.text)
     return Group(table, "", networks)
+
+
+def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines: Sequence[BaselineRecord]) -> Group:
+    """Reference networks: figures, then whether the front beats them, which fits no column."""
+    objectives = run.settings.objectives
+    front = pareto_front(records, objectives)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    verdicts = Table(box=None, pad_edge=False, show_header=False)
+    verdicts.add_column(no_wrap=True, style="cyan")
+    verdicts.add_column(overflow="fold")
+    table.add_column("network", no_wrap=True, style="cyan")
+    for title in (f"{run.settings.evaluation.metric} %", "latency ms (p10-p90)", "MACs", "params"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for baseline in cheapest_first(baselines, objectives):
+        cost, latency = baseline.evaluation.cost, baseline.evaluation.latency
+        table.add_row(
+            baseline.name,
+            accuracy_text(baseline, run) if "accuracy" in baseline.objectives else "",
+            latency_text(latency) if latency else "",
+            OBJECTIVES["macs"].show(cost.macs) if cost else "",
+            OBJECTIVES["params"].show(cost.params) if cost else "",
+        )
+        verdict = verdict_text(baseline, front, objectives)
+        verdicts.add_row(baseline.name, Text("; ".join(part for part in (verdict, baseline.note) if part)))
+    return Group(table, "", verdicts)
 
 
 def latency_text(latency: Latency) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 
+from nas.front import beaten_by
 from nas.objectives import OBJECTIVES
-from nas.record import Latency, TrialRecord
+from nas.record import Latency, Outcome, TrialRecord
+from nas.run import BaselineRecord
 
 NOTHING = "–"
 COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters"}
@@ -37,7 +40,7 @@ def latency_text(latency: Latency) -> str:
     return f"{latency.median_ms:.3f} ms ({latency.p10_ms:.3f}–{latency.p90_ms:.3f})"
 
 
-def cost_text(record: TrialRecord) -> str:
+def cost_text(record: TrialRecord | BaselineRecord) -> str:
     """MACs and parameters, then bytes of weights and of peak activations where they are known."""
     cost = record.evaluation.cost
     if cost is None:
@@ -48,6 +51,35 @@ def cost_text(record: TrialRecord) -> str:
     if cost.peak_activation_bytes is not None:
         parts.append(f"peak activations {bytes_text(cost.peak_activation_bytes)}")
     return " · ".join(parts)
+
+
+def verdict_text(baseline: BaselineRecord, front: Sequence[TrialRecord], objectives: Sequence[str]) -> str:
+    """Whether a run's front beats a reference network, by its cheapest member that does."""
+    if baseline.evaluation.outcome is not Outcome.DONE:
+        return f"{baseline.evaluation.outcome.value}: {baseline.evaluation.reason or 'no reason recorded'}"
+    if not all(name in baseline.objectives for name in objectives):
+        return "measured, not trained"
+    if not front:
+        return "no front to compare with yet"
+    better = beaten_by(front, objectives, baseline.objectives)
+    if not better:
+        return "on or beyond the front"
+    lead = lead_text(better[0].objectives, baseline.objectives, objectives)
+    return f"beaten by {better[0].digest[:8]} ({lead})"
+
+
+def lead_text(better: Mapping[str, float], worse: Mapping[str, float], objectives: Sequence[str]) -> str:
+    """By how much a network that dominates another one is ahead, where it is."""
+    parts = []
+    for name in objectives:
+        if better[name] == worse[name]:
+            continue
+        if name == "accuracy":
+            parts.append(f"{100 * (better[name] - worse[name]):+.2f} points")
+        else:
+            comparative = "faster" if name == "latency" else f"fewer {LABELS[name]}"
+            parts.append(f"{worse[name] / better[name]:.3g}× {comparative}")
+    return ", ".join(parts)
 
 
 def bytes_text(count: int) -> str:

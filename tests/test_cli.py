@@ -23,7 +23,7 @@ from nas.run import RunDirectory, open_run
 from nas.settings import LatencyProtocol
 from nas.space_file import list_spaces
 
-COMMANDS = ["space list", "space show", "space check", "search", "evaluate", "front", "report", "export"]
+COMMANDS = ["space list", "space show", "space check", "search", "evaluate", "front", "report", "baseline", "export"]
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

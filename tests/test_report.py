@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from nas.front import knee, pareto_front
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.report import figures, write_report
 from nas.report.figures import hypervolume_figure, learning_curves_figure, pareto_figure
-from nas.run import Provenance, RunDirectory
+from nas.run import BaselineRecord, Provenance, RunDirectory
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import load_space
 
@@ -86,6 +86,17 @@ def make_record(
     )  # fmt: skip
 
 
+def make_baseline(name: str, accuracy: float | None, latency_ms: float, reason: str | None = None) -> BaselineRecord:
+    """A reference network as `nas baseline` would leave it; measured and not trained without an accuracy."""
+    evaluation = make_record(0, accuracy or 0.0, latency_ms).evaluation
+    values = {"latency": latency_ms}
+    if accuracy is None or reason:
+        evaluation = replace(evaluation, history=(), outcome=Outcome.FAILED if reason else Outcome.DONE, reason=reason)
+    else:
+        values["accuracy"] = accuracy
+    return BaselineRecord(name, evaluation, {} if reason else values, "scratch", started=1.79e9, finished=1.79e9 + 5)
+
+
 def scattered(count: int) -> list[TrialRecord]:
     """Trained candidates that trade accuracy against latency, with luck."""
     rng = random.Random(0)
@@ -96,11 +107,19 @@ def scattered(count: int) -> list[TrialRecord]:
     ]
 
 
-def report(path: Path, records: list[TrialRecord], settings: SearchSettings = SETTINGS, **provenance: Any) -> Path:
+def report(
+    path: Path,
+    records: list[TrialRecord],
+    settings: SearchSettings = SETTINGS,
+    baselines: Sequence[BaselineRecord] = (),
+    **provenance: Any,
+) -> Path:
     """The report of a run directory that holds these records."""
     run = RunDirectory.create(path, settings, replace(PROVENANCE, **provenance))
     for record in records:
         run.append(record)
+    for baseline in baselines:
+        run.append_baseline(baseline)
     return write_report(run)
 
 
@@ -202,6 +221,43 @@ def test_the_page_says_what_happened_and_how_to_go_on(tmp_path: Path) -> None:
     assert f"nas search --resume &#x27;{tmp_path / 'a run'}&#x27;" in text
 
 
+BASELINES = [
+    make_baseline("mobilenet_v2_050", 0.88, 3.0),
+    make_baseline("mobilenet_v2_100", 0.92, 4.0),
+    make_baseline("resnet18", 0.999, 9.0),
+    make_baseline("largest", None, 2.5),
+    make_baseline("smallest", None, 0.1, reason=HOSTILE),
+]
+
+
+def test_baselines_are_beside_the_front_with_a_verdict_each(tmp_path: Path) -> None:
+    baselines = [*BASELINES, replace(make_baseline("mobilenet_v2_075", 0.5, 3.5), init=HOSTILE, note=HOSTILE)]
+    records = [make_record(0, 0.95, 2.0), make_record(1, 0.8, 1.0)]
+    text = page_text(report(tmp_path / "run", records, baselines=baselines))
+    assert "Against what people would otherwise pick" in text
+    assert "The front beats 3 of 4 baselines" in text
+    assert "1 baseline is measured and not trained" in text
+    assert "1 baseline failed" in text
+    assert f"beaten by {records[0].digest[:8]} (+3.00 points, 2× faster)" in text
+    assert text.count("on or beyond the front") == 1
+    assert "made for images of 224×224" in text
+    assert "<img" not in text
+    assert text.count("&lt;script&gt;window.pwned=1") == 4  # three cells, and what pointing at the mark shows
+
+
+def test_without_baselines_a_report_says_how_to_have_them(tmp_path: Path) -> None:
+    text = page_text(report(tmp_path / "run", scattered(9)))
+    assert "Against what people" not in text
+    assert text.count(f"nas baseline {tmp_path / 'run'} --train") == 1
+    assert "nas baseline" not in page_text(report(tmp_path / "empty", []))
+
+
+def test_baselines_that_inherit_nothing_beside_candidates_that_do(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, evaluation=EvaluationSettings(init="efficientnet_lite0"))
+    text = page_text(report(tmp_path / "run", scattered(9), settings, BASELINES))
+    assert "inherit weights from efficientnet_lite0 and baselines from scratch do not" in text
+
+
 # ---------------------------------------------------------------- the figures
 
 
@@ -250,6 +306,23 @@ def test_a_budget_is_drawn_only_where_it_cuts() -> None:
     records = scattered(8)
     assert len(pareto_figure(records, ("accuracy", "latency"), "latency", limit=1.9).layout.shapes) == 1
     assert not pareto_figure(records, ("accuracy", "latency"), "latency", limit=100.0).layout.shapes
+
+
+def test_baselines_are_named_and_the_widths_of_one_network_joined() -> None:
+    figure = pareto_figure(
+        scattered(8), ("accuracy", "latency"), "latency", baselines=[BASELINES[i] for i in (1, 2, 0)]
+    )
+    drawn = {trace.text[0]: trace for trace in figure.data if trace.name == "baseline"}
+    assert set(drawn) == {"mobilenet_v2", "resnet18"}
+    assert list(drawn["mobilenet_v2"].x) == [3.0, 4.0]
+    assert list(drawn["mobilenet_v2"].y) == [88.0, 92.0]
+    assert "mobilenet_v2_050" in drawn["mobilenet_v2"].hovertext[0]
+    assert [trace.showlegend for trace in drawn.values()].count(True) == 1
+    assert figure.layout.xaxis.type == "log"  # they are far from the candidates
+    (alone,) = (
+        t for t in pareto_figure([], ("accuracy", "latency"), "latency", baselines=BASELINES[:1]).data if t.text
+    )
+    assert alone.text[0] == "mobilenet_v2_050"
 
 
 def test_hypervolume_reaches_to_the_last_trained_candidate() -> None:
@@ -332,6 +405,22 @@ def test_a_narrow_dark_window_shows_all_of_it(browser: Browser, tmp_path: Path, 
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     plots = page.locator(".js-plotly-plot svg.main-svg")
     assert all((box := plot.bounding_box()) and box["x"] + box["width"] <= 480 for plot in plots.all())
+    assert troubles == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [480, 1280])
+def test_baselines_in_a_browser(browser: Browser, tmp_path: Path, width: int) -> None:
+    path = report(tmp_path / "run", scattered(30), baselines=BASELINES)
+    page, troubles = open_offline(browser, path, width=width)
+    labels = page.locator("#pareto-latency .textpoint")
+    assert [text for text in labels.all_text_contents() if text] == ["mobilenet_v2", "resnet18"]
+    assert all((box := label.bounding_box()) and 0 <= box["x"] <= width - box["width"] for label in labels.all())
+    row = page.get_by_role("row").filter(has_text="resnet18")
+    assert "on or beyond the front" in row.inner_text()
+    assert "99.90 ± 0.16 %" in row.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("window.pwned") is None
     assert troubles == []
     page.close()
 

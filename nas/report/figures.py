@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
 from nas.objectives import OBJECTIVES
 from nas.record import TrialRecord
+from nas.run import BaselineRecord
 from nas.wording import (
     CHEAPEST,
     COST_TITLES,
@@ -31,7 +32,7 @@ from nas.wording import (
 )
 
 # Okabe and Ito's palette (2008), told apart with any kind of colour vision.
-BLUE, VERMILLION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
+BLUE, VERMILLION, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7"
 GREY = "#8b8f94"
 
 _COLOURS = {"knee": VERMILLION, "most accurate": GREEN}
@@ -51,12 +52,14 @@ def pareto_figure(
     metric: str = "accuracy",
     images: int = 0,
     limit: float | None = None,
+    baselines: Sequence[BaselineRecord] = (),
 ) -> go.Figure:
     """Accuracy in percent against one cost objective, for the candidates trained to the full budget.
 
     The line joins what no candidate beats in these two objectives; the filled points are the front in all of
     them. Bars are p10 to p90 of a latency, and the binomial standard error of an accuracy on `images` images.
-    `limit` is the hard budget of the cost, in its unit.
+    `limit` is the hard budget of the cost, in its unit. `baselines` are trained reference networks, drawn as open
+    squares with their names; the widths of one network are joined.
     """
     front = pareto_front(records, objectives)
     members = {record.number for record in front}
@@ -103,7 +106,25 @@ def pareto_figure(
                 hoverinfo="skip",
             )
         )
-    values = [record.objectives[cost] for record in [*front, *dominated]]
+    for number, (family, widths) in enumerate(_families(baselines, cost).items()):
+        figure.add_trace(
+            go.Scatter(
+                **_points(widths, cost),
+                **_hover(widths, metric, images),
+                mode="lines+markers+text",
+                name="baseline",
+                legendgroup="baseline",
+                showlegend=number == 0,
+                line={"color": PURPLE, "width": 1, "dash": "dot"},
+                marker={"color": PURPLE, "size": 9, "symbol": "square-open", "line": {"width": 2}},
+                text=[escape(family, quote=False)],
+                textposition="top center",
+                textfont={"size": 12},
+                cliponaxis=False,
+            )
+        )
+    drawn: list[TrialRecord | BaselineRecord] = [*front, *dominated, *baselines]
+    values = [record.objectives[cost] for record in drawn]
     # A budget far beyond every candidate would squeeze them into a corner, and says nothing there.
     if limit is not None and values and limit < 1.5 * max(values):
         line_style = {"color": ORANGE, "dash": "dot", "width": 1.5}
@@ -203,11 +224,19 @@ def reference_text(reference: ReferencePoint, objectives: Sequence[str]) -> str:
 # ---------------------------------------------------------------- parts of a figure
 
 
-def _points(records: Sequence[TrialRecord], cost: str) -> dict[str, list[float]]:
+def _points(records: Sequence[TrialRecord | BaselineRecord], cost: str) -> dict[str, list[float]]:
     return {
         "x": [float(f"{record.objectives[cost]:.6g}") for record in records],
         "y": [round(100 * record.objectives["accuracy"], 4) for record in records],
     }
+
+
+def _families(baselines: Sequence[BaselineRecord], cost: str) -> dict[str, list[BaselineRecord]]:
+    """Reference networks cheapest first, the widths of one together (mobilenet_v2_050, _100) where there are several."""
+    found: dict[str, list[BaselineRecord]] = {}
+    for record in sorted(baselines, key=lambda record: record.objectives[cost]):
+        found.setdefault(re.sub(r"_\d{3}$", "", record.name), []).append(record)
+    return {family if len(those) > 1 else those[0].name: those for family, those in found.items()}
 
 
 def _error_bars(records: Sequence[TrialRecord], cost: str, metric: str, images: int) -> dict[str, Any]:
@@ -227,13 +256,13 @@ def _error_bars(records: Sequence[TrialRecord], cost: str, metric: str, images: 
     return bars
 
 
-def _hover(records: Sequence[TrialRecord], metric: str, images: int) -> dict[str, Any]:
+def _hover(records: Sequence[TrialRecord | BaselineRecord], metric: str, images: int) -> dict[str, Any]:
     # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
     return {"hoverinfo": "text", "hovertext": [hover_text(record, metric, images) for record in records]}
 
 
-def hover_text(record: TrialRecord, metric: str, images: int) -> str:
-    """What pointing at a candidate shows, in plotly's own HTML."""
+def hover_text(record: TrialRecord | BaselineRecord, metric: str, images: int) -> str:
+    """What pointing at a candidate or a baseline shows, in plotly's own HTML."""
     latency = record.evaluation.latency
     lines = [
         f"{score_title(metric)} {score_text(record.objectives['accuracy'], metric, images)}",
@@ -242,8 +271,12 @@ def hover_text(record: TrialRecord, metric: str, images: int) -> str:
     ]
     if latency is not None:
         lines.append(protocol_text(latency))
-    head = f"<b>{escape(record.digest, quote=False)}</b>  trial {record.number}"
-    return "<br>".join([head, *(escape(line, quote=False) for line in [*_wrapped(record.text), *lines])])
+    if isinstance(record, BaselineRecord):
+        name, of, about = record.name, f"from {record.init}", []
+    else:
+        name, of, about = record.digest, f"trial {record.number}", _wrapped(record.text)
+    head = f"<b>{escape(name, quote=False)}</b>  {escape(of, quote=False)}"
+    return "<br>".join([head, *(escape(line, quote=False) for line in [*about, *lines])])
 
 
 def _wrapped(architecture: str) -> list[str]:

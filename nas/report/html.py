@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from nas.front import REFERENCE_TRIALS
 from nas.record import Outcome
 from nas.report import sections
+from nas.report.baselines import baselines
 from nas.report.figures import (
     cost_objectives,
     hypervolume_figure,
@@ -42,6 +43,7 @@ def report_page(found: Findings) -> Html:
         "main",
         sections.headline(found),
         *(tag("h2", "Pareto front"), _pareto(found, figures), sections.front_table(found), _bias(found)),
+        baselines(found),
         *_progress(found, figures),
         *(tag("h2", "All trials"), sections.trials_table(found)),
         *(tag("h2", "Failures"), sections.failures(found)),
@@ -82,6 +84,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
             metric=found.metric,
             images=found.provenance.validation_images,
             limit=limits[cost],
+            baselines=found.compared,
         )
         size = "plot large" if len(costs) == 1 else "plot"
         plots.append(tag("figure", tag("div", id=f"pareto-{cost}", class_=size)))

@@ -42,8 +42,10 @@ def _only_predicted(record: TrialRecord) -> bool:
 def _pair(cheaper: TrialRecord, faster: TrialRecord) -> str:
     """The pair that misleads most, in a sentence."""
     a, b = cheaper.evaluation, faster.evaluation
-    assert a.cost and a.latency
-    assert b.cost and b.latency
+    assert a.cost
+    assert a.latency
+    assert b.cost
+    assert b.latency
     return (
         f"The pair that misleads most: {cheaper.digest} has {a.cost.macs / b.cost.macs:.2f} times the MACs of "
         f"{faster.digest} and takes {a.latency.median_ms / b.latency.median_ms:.2f} times as long."

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.front import ReferencePoint, pareto_front, primary_cost, reference_point
+from nas.front import ReferencePoint, cheapest_first, pareto_front, primary_cost, reference_point
 from nas.objectives import OBJECTIVES
 from nas.record import Latency, Outcome, TrialRecord
 from nas.report.figures import landmarks
 from nas.report.markup import Html, facts, join, table, tag
-from nas.run import Provenance, RunDirectory
+from nas.run import BaselineRecord, Provenance, RunDirectory
 from nas.settings import SearchSettings
 from nas.wording import (
     LABELS,
@@ -37,7 +37,7 @@ class Findings:
     """What a run holds at one moment, worked out once for every section.
 
     `records` are in the order written; `scored` are those trained to the full budget with a value for every
-    objective; `names` says by digest what a front member is known for.
+    objective; `names` says by digest what a front member is known for; `baselines` are reference networks.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class Findings:
     front: tuple[TrialRecord, ...]
     reference: ReferencePoint | None
     names: dict[str, tuple[str, ...]]
+    baselines: tuple[BaselineRecord, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -66,7 +67,14 @@ class Findings:
         names = dict.fromkeys(latency.device_name for latency in self.latencies)
         return ", ".join(names) or self.settings.device
 
-    def score(self, record: TrialRecord) -> str:
+    @property
+    def compared(self) -> list[BaselineRecord]:
+        """The reference networks with a value for every objective."""
+        return [
+            record for record in self.baselines if all(name in record.objectives for name in self.settings.objectives)
+        ]
+
+    def score(self, record: TrialRecord | BaselineRecord) -> str:
         """A record's accuracy with its standard error."""
         return score_text(record.objectives["accuracy"], self.metric, self.provenance.validation_images)
 
@@ -86,6 +94,7 @@ def find(run: RunDirectory) -> Findings:
         front=tuple(front),
         reference=reference_point(scored, objectives),
         names=landmarks(front, objectives),
+        baselines=tuple(cheapest_first(run.baselines(), objectives)),
     )
 
 
@@ -154,9 +163,9 @@ def front_table(found: Findings) -> Html:
         "Candidate": lambda record: _candidate(record, found.names.get(record.digest, ())),
         "Architecture": lambda record: _architecture(record.text),
         title: found.score,
-        "Latency": _latency_cell,
-        "MACs": lambda record: _cost_cell(record, "macs"),
-        "Parameters": lambda record: _cost_cell(record, "params"),
+        "Latency": latency_cell,
+        "MACs": lambda record: cost_cell(record, "macs"),
+        "Parameters": lambda record: cost_cell(record, "params"),
     }
     if all(record.evaluation.latency is None for record in found.front):
         del columns["Latency"]
@@ -181,8 +190,8 @@ def trials_table(found: Findings) -> Html:
                 _architecture(record.text),
                 _trained_score(record),
                 NOTHING if latency is None else OBJECTIVES["latency"].show(latency.median_ms),
-                _cost_cell(record, "macs"),
-                _cost_cell(record, "params"),
+                cost_cell(record, "macs"),
+                cost_cell(record, "params"),
                 duration_text(record.evaluation.seconds),
                 tag("span", _note(record), class_="reason"),
             )
@@ -311,7 +320,8 @@ def _architecture(text: str) -> Html:
     return tag("span", join(re.split(r"(?<=-)", text), between=tag("wbr")), class_="code architecture")
 
 
-def _latency_cell(record: TrialRecord) -> object:
+def latency_cell(record: TrialRecord | BaselineRecord) -> object:
+    """The median, and below it p10 to p90 and what is wrong with it."""
     latency = record.evaluation.latency
     if latency is None:
         return NOTHING
@@ -320,7 +330,8 @@ def _latency_cell(record: TrialRecord) -> object:
     return join([OBJECTIVES["latency"].show(latency.median_ms), tag("small", " · ".join([band, *flaws]))])
 
 
-def _cost_cell(record: TrialRecord, name: str) -> str:
+def cost_cell(record: TrialRecord | BaselineRecord, name: str) -> str:
+    """MACs or parameters, by the name of the objective."""
     cost = record.evaluation.cost
     return NOTHING if cost is None else OBJECTIVES[name].show(getattr(cost, name))
 

@@ -1,0 +1,102 @@
+"""The report's section on reference networks: does the front beat what people would otherwise pick?"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+
+from nas.front import beaten_by
+from nas.record import Outcome
+from nas.report.markup import Html, join, table, tag
+from nas.report.sections import Findings, cost_cell, latency_cell
+from nas.run import BaselineRecord
+from nas.settings import SCRATCH
+from nas.wording import NOTHING, capital, plural, score_title, verdict_text
+
+_MADE_FOR = 224
+"""Pixels a side of the images that MobileNetV2 and ResNet-18 were made for; below a quarter of it, that is said."""
+
+
+def baselines(found: Findings) -> Html:
+    """The section, or how to have it; nothing while there is no front."""
+    if found.baselines:
+        return join(
+            [
+                tag("h2", "Against what people would otherwise pick"),
+                tag("p", _answer(found)),
+                _table(found),
+                tag("p", _caveats(found), class_="soft"),
+            ]
+        )
+    if not found.front:
+        return Html("")
+    hint = "Does the front beat MobileNetV2 and ResNet-18? Measured and trained alike, they are shown here by "
+    return tag("p", hint, tag("code", f"nas baseline {_folder(found)} --train"), class_="soft")
+
+
+def _folder(found: Findings) -> str:
+    return shlex.quote(str(found.path))
+
+
+def _table(found: Findings) -> Html:
+    title = capital(score_title(found.metric))
+    columns: dict[str, Callable[[BaselineRecord], object]] = {
+        "Network": _network,
+        title: lambda record: found.score(record) if "accuracy" in record.objectives else NOTHING,
+        "Latency": latency_cell,
+        "MACs": lambda record: cost_cell(record, "macs"),
+        "Parameters": lambda record: cost_cell(record, "params"),
+        "Against the front": lambda record: tag(
+            "span", verdict_text(record, found.front, found.settings.objectives), class_="reason"
+        ),
+    }
+    rows = [[cell(record) for cell in columns.values()] for record in found.baselines]
+    return table(list(columns), rows, numeric=(title, "Latency", "MACs", "Parameters"), stacks=True)
+
+
+def _network(record: BaselineRecord) -> Html:
+    lines = [f"from {record.init}"] if record.trained else []
+    lines += [record.note] if record.note else []
+    return join([tag("span", record.name, class_="code digest"), *(tag("small", line) for line in lines)])
+
+
+def _answer(found: Findings) -> str:
+    """How many baselines the front beats, and what is not compared."""
+    failed = sum(record.evaluation.outcome is not Outcome.DONE for record in found.baselines)
+    untrained = len(found.baselines) - len(found.compared) - failed
+    sentences = []
+    if found.compared and found.front:
+        beaten = [
+            record for record in found.compared if beaten_by(found.front, found.settings.objectives, record.objectives)
+        ]
+        text = f"The front beats {len(beaten)} of {plural(len(found.compared), 'baseline')}"
+        text += ": it has a network no worse in any objective and better in one." if beaten else "."
+        sentences.append(text)
+    if untrained:
+        text = plural(untrained, "baseline is", "baselines are")
+        sentences.append(f"{text} measured and not trained; nas baseline {_folder(found)} --train compares them.")
+    if failed:
+        sentences.append(f"{plural(failed, 'baseline')} failed.")
+    return " ".join(sentences)
+
+
+def _caveats(found: Findings) -> str:
+    """What to know before believing the comparison."""
+    settings, sentences = found.settings, ["Same data, protocol and recipe as the candidates."]
+    side = max(settings.space.input.size)
+    if found.front and found.compared:
+        sentences.append(
+            "The front was selected on these validation images and the baselines were not, which favours the front a "
+            "little; a lead below the scores' errors may be luck."
+        )
+    if side < _MADE_FOR / 4:
+        sentences.append(
+            f"MobileNetV2 and ResNet-18 were made for images of {_MADE_FOR}×{_MADE_FOR}: what they reach at "
+            f"{side}×{side} says little of what they reach on larger ones."
+        )
+    if settings.evaluation.init != SCRATCH and any(record.init == SCRATCH for record in found.compared):
+        sentences.append(
+            f"The candidates inherit weights from {settings.evaluation.init} and baselines from scratch do not, which "
+            "favours the front; --weights imagenet gives MobileNetV2 and ResNet-18 theirs."
+        )
+    return " ".join(sentences)
