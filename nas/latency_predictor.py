@@ -29,6 +29,8 @@ POWERS = {1.0: 4.0, 0.5: 2.0, 0.0: 1.0}
 A network's layers run one after another, so that their times add (power 1); effects multiply (power 0, the logarithm)
 where latencies span decades.
 """
+SCALED_ODDS = 3.0
+"""Prior odds that effects differ in size along the network: channels and map sizes do, in nearly any space."""
 NEGLIGIBLE = 0.01
 """Weight of a power, relative to the best, below which no richer model is tried with it."""
 UNKNOWN_SPREAD = 0.3
@@ -196,9 +198,8 @@ def _average(networks: Networks, latency: Floats) -> list[_Member]:
 
     def add(power: _Power, scaled: bool, start: ChoiceProcess | None) -> None:
         process = ChoiceProcess(networks, torch.from_numpy(power.forward(latency)), scaled, start)
-        found.append(
-            (process.log_evidence - process.fitted * np.log(power.spread) + np.log(POWERS[power.power]), power, process)
-        )
+        prior = np.log(POWERS[power.power] * (SCALED_ODDS if scaled else 1.0))
+        found.append((process.log_evidence - process.fitted * np.log(power.spread) + prior, power, process))
 
     for exponent in POWERS:
         add(_Power.of(latency, exponent), False, found[-1][2] if found else None)
