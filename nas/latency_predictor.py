@@ -65,14 +65,17 @@ class _Power:
     mean: float
     spread: float
     lowest: float
-    """Relative latency below which the inverse turns exponential: orders on, and never reaches zero."""
+    highest: float
+    """Relative latencies between which the inverse is exact. Below, it turns exponential, which never reaches zero;
+    above, the logarithm's turns linear, which cannot explode. Either still orders."""
 
     @classmethod
     def of(cls, latency: Floats, power: float) -> _Power:
         unit = float(np.exp(np.log(latency).mean()))
         values = _box_cox(latency / unit, power)
         spread = float(np.hypot(values.std(), UNKNOWN_SPREAD / len(latency)))
-        return cls(power, unit, float(values.mean()), spread, float(latency.min()) / unit / 2)
+        lowest, highest = float(latency.min()) / unit / 2, float(latency.max()) / unit * 2
+        return cls(power, unit, float(values.mean()), spread, lowest, highest)
 
     def forward(self, latency: Floats) -> Floats:
         return (_box_cox(latency / self.unit, self.power) - self.mean) / self.spread
@@ -86,10 +89,10 @@ class _Power:
             tail = self.lowest * np.exp(np.clip((value - edge) / self.lowest**self.power, -50, 0))
             relative = np.where(value > edge, root, tail)
         else:
-            relative = np.exp(np.clip(value, -50, 50))
-        return self.unit * relative, self.unit * self.spread * std * np.maximum(relative, self.lowest) ** (
-            1 - self.power
-        )
+            edge = np.log(self.highest)
+            relative = np.exp(np.clip(value, -50, edge)) * (1 + np.maximum(value - edge, 0))
+        slope = np.clip(relative, self.lowest, self.highest) ** (1 - self.power)
+        return self.unit * relative, self.unit * self.spread * std * slope
 
 
 @dataclass(frozen=True)
