@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 FITTED_ROWS = 400
 """Networks that hyperparameters are fitted on at most; the prediction itself uses all."""
@@ -44,8 +45,10 @@ _PRIORS = {
 }
 SCALE_SPREAD = 0.7
 """Prior standard deviation of the logarithm of a position's scale: a factor of two either way."""
+CHOICE_SPREAD = 0.5
+"""The same of a choice's scale."""
 SCALE_REACH = 0.5
-"""Reach of that scale's correlation, in numbers of positions: smooth over the network, with room for stages."""
+"""Reach of the correlation of positions' scales, in numbers of positions: smooth over the network, with room for stages."""
 SCALE_TERMS = 8
 """Principal components of the scales' prior that are fitted at most; the rest are steps from one position to the next."""
 
@@ -90,7 +93,8 @@ class ChoiceProcess:
         values, vectors = torch.linalg.eigh(torch.exp(-self._distance / (SCALE_REACH * positions)))
         terms = min(positions, SCALE_TERMS) if scaled else 0
         self._scale_root = SCALE_SPREAD * (vectors * values.clamp_min(0).sqrt())[:, positions - terms :]
-        self._hyperparameters = torch.zeros(len(_PRIORS) + terms, dtype=torch.double)
+        self._scaled_choices = networks.choices.shape[2] if scaled else 0
+        self._hyperparameters = torch.zeros(len(_PRIORS) + terms + self._scaled_choices, dtype=torch.double)
         if start is not None:
             self._hyperparameters[: len(_PRIORS)] = start._hyperparameters[: len(_PRIORS)]
         rows = torch.linspace(0, len(networks) - 1, min(len(networks), FITTED_ROWS)).long()
@@ -130,12 +134,15 @@ class ChoiceProcess:
         along = self._value("shared") + self._value("fading") * torch.exp(-self._distance / reach)
         # Divided by the positions, so that the prior of a whole network's variance is the same for any number of them.
         root = _cholesky((along + (self._value("own") + 1e-8) * eye) / positions)
-        scales = (self._scale_root @ self._hyperparameters[len(_PRIORS) :]).clamp(-LIMIT, LIMIT).exp()
-        root = scales[:, None] * root
+        terms = self._scale_root.shape[1]
+        scales = self._hyperparameters[len(_PRIORS) :].clamp(-LIMIT, LIMIT)
+        root = (self._scale_root @ scales[:terms]).exp()[:, None] * root
         apart = (networks.indices[:, None] - networks.indices).abs()
         like = _cholesky(torch.exp(-apart / self._value("likeness")))
+        choice_scales = pad((CHOICE_SPREAD * scales[terms:]).exp(), (0, choices - self._scaled_choices), value=1.0)
+        like = choice_scales[:, None] * like
         # A choice that training has not seen has no part in the centre.
-        centre = torch.nn.functional.pad(self._centre, (0, choices - self._centre.shape[1]))
+        centre = pad(self._centre, (0, choices - self._centre.shape[1]))
         effects = root.T @ ((networks.choices - centre) @ like)
         return torch.cat([self._value("cost").sqrt() * networks.costs, effects.mT.flatten(1)], 1)
 

@@ -29,6 +29,8 @@ POWERS = {1.0: 4.0, 0.5: 2.0, 0.0: 1.0}
 A network's layers run one after another, so that their times add (power 1); effects multiply (power 0, the logarithm)
 where latencies span decades.
 """
+SCALED_ODDS = 3.0
+"""Prior odds that effects differ in size along the network: channels and map sizes do, in nearly any space."""
 NEGLIGIBLE = 0.01
 """Weight of a power, relative to the best, below which no richer model is tried with it."""
 UNKNOWN_SPREAD = 0.3
@@ -63,14 +65,17 @@ class _Power:
     mean: float
     spread: float
     lowest: float
-    """Relative latency below which the inverse turns exponential: orders on, and never reaches zero."""
+    highest: float
+    """Relative latencies between which the inverse is exact. Below, it turns exponential, which never reaches zero;
+    above, the logarithm's turns linear, which cannot explode. Either still orders."""
 
     @classmethod
     def of(cls, latency: Floats, power: float) -> _Power:
         unit = float(np.exp(np.log(latency).mean()))
         values = _box_cox(latency / unit, power)
         spread = float(np.hypot(values.std(), UNKNOWN_SPREAD / len(latency)))
-        return cls(power, unit, float(values.mean()), spread, float(latency.min()) / unit / 2)
+        lowest, highest = float(latency.min()) / unit / 2, float(latency.max()) / unit * 2
+        return cls(power, unit, float(values.mean()), spread, lowest, highest)
 
     def forward(self, latency: Floats) -> Floats:
         return (_box_cox(latency / self.unit, self.power) - self.mean) / self.spread
@@ -84,10 +89,10 @@ class _Power:
             tail = self.lowest * np.exp(np.clip((value - edge) / self.lowest**self.power, -50, 0))
             relative = np.where(value > edge, root, tail)
         else:
-            relative = np.exp(np.clip(value, -50, 50))
-        return self.unit * relative, self.unit * self.spread * std * np.maximum(relative, self.lowest) ** (
-            1 - self.power
-        )
+            edge = np.log(self.highest)
+            relative = np.exp(np.clip(value, -50, edge)) * (1 + np.maximum(value - edge, 0))
+        slope = np.clip(relative, self.lowest, self.highest) ** (1 - self.power)
+        return self.unit * relative, self.unit * self.spread * std * slope
 
 
 @dataclass(frozen=True)
@@ -196,9 +201,8 @@ def _average(networks: Networks, latency: Floats) -> list[_Member]:
 
     def add(power: _Power, scaled: bool, start: ChoiceProcess | None) -> None:
         process = ChoiceProcess(networks, torch.from_numpy(power.forward(latency)), scaled, start)
-        found.append(
-            (process.log_evidence - process.fitted * np.log(power.spread) + np.log(POWERS[power.power]), power, process)
-        )
+        prior = np.log(POWERS[power.power] * (SCALED_ODDS if scaled else 1.0))
+        found.append((process.log_evidence - process.fitted * np.log(power.spread) + prior, power, process))
 
     for exponent in POWERS:
         add(_Power.of(latency, exponent), False, found[-1][2] if found else None)

@@ -87,6 +87,14 @@ def test_every_prediction_is_a_positive_number_of_ms() -> None:
         assert (values > 0).all()
 
 
+def test_far_from_what_was_measured_nothing_explodes() -> None:
+    x = networks(3, seed=12)
+    costs = np.array([[1e6], [1e7], [1e8]])
+    mean, std = LatencyPredictor.fit(x, [0.05, 4.0, 1000.0], costs).predict(x, costs * 1e3)
+    assert (mean < 1e8).all()
+    assert (std < 1e8).all()
+
+
 def test_neither_the_order_of_networks_nor_repeating_the_fit_changes_anything() -> None:
     x, unseen = networks(30), networks(50, seed=1)
     y = additive(x, noise=0.05)
