@@ -14,7 +14,7 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
 from nas.errors import InputError
-from nas.objectives import OBJECTIVES
+from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
 
 REFERENCE_TRIALS = 8
@@ -42,7 +42,7 @@ def trained(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def losses(records: Sequence[TrialRecord], objectives: Sequence[str]) -> NDArray[np.float64]:
     """Objective values (records, objectives), signs turned so that less is better."""
-    rows = [[OBJECTIVES[name].loss(record.objectives[name]) for name in objectives] for record in records]
+    rows = [[objective(name).loss(record.objectives[name]) for name in objectives] for record in records]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
 
 
@@ -68,7 +68,7 @@ def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -
     values = losses(first, objectives)
     best, worst = values.min(axis=0), values.max(axis=0)
     worst = worst + np.maximum(0.1 * (worst - best), 1e-9)
-    signs = np.array([OBJECTIVES[name].loss(1.0) for name in objectives])
+    signs = np.array([objective(name).loss(1.0) for name in objectives])
     return ReferencePoint(tuple((worst * signs).tolist()), tuple((best * signs).tolist()))
 
 
@@ -79,7 +79,7 @@ def hypervolume(
     if reference is None:
         return None
     front = losses(pareto_front(records, objectives), objectives)
-    signs = np.array([OBJECTIVES[name].loss(1.0) for name in objectives])
+    signs = np.array([objective(name).loss(1.0) for name in objectives])
     corner, best = signs * reference.worst, signs * reference.ideal
     inside = front[(front < corner).all(axis=1)]
     if not len(inside):
