@@ -5,13 +5,32 @@ from __future__ import annotations
 import math
 import time
 
-from nas.objectives import OBJECTIVES
+from nas.objectives import objective, target_of
 from nas.record import Latency, TrialRecord
+from nas.settings import LatencyTarget
 
 NOTHING = "–"
 COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters"}
 CHEAPEST = {"latency": "fastest", "macs": "fewest MACs", "params": "fewest parameters"}
 LABELS = {"latency": "latency", "macs": "MACs", "params": "parameters"}
+
+
+def cost_title(name: str) -> str:
+    """A cost objective as the title of an axis."""
+    target = target_of(name)
+    return f"Latency on {target} (ms)" if target else COST_TITLES[name]
+
+
+def cheapest(name: str) -> str:
+    """What the candidate is called that is best in a cost objective."""
+    target = target_of(name)
+    return f"fastest on {target}" if target else CHEAPEST[name]
+
+
+def label(name: str) -> str:
+    """An objective within a sentence."""
+    target = target_of(name)
+    return f"latency on {target}" if target else LABELS.get(name, name)
 
 
 def score_title(metric: str) -> str:
@@ -42,7 +61,7 @@ def cost_text(record: TrialRecord) -> str:
     cost = record.evaluation.cost
     if cost is None:
         return "cost not known"
-    parts = [f"{OBJECTIVES['macs'].show(cost.macs)} MACs", f"{OBJECTIVES['params'].show(cost.params)} parameters"]
+    parts = [f"{objective('macs').show(cost.macs)} MACs", f"{objective('params').show(cost.params)} parameters"]
     if cost.size_bytes is not None:
         parts.append(bytes_text(cost.size_bytes))
     if cost.peak_activation_bytes is not None:
@@ -60,6 +79,14 @@ def protocol_text(latency: Latency) -> str:
     protocol = latency.protocol
     words = [latency.device_name, f"batch {protocol.batch_size}", protocol.mode, protocol.dtype]
     words += [text for text, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
+    return " · ".join(words)
+
+
+def target_text(target: LatencyTarget, device: str | None = None) -> str:
+    """What a further target asks for, in one line, and where it was measured once that is known."""
+    protocol = target.protocol
+    words = [device or protocol.device, f"batch {protocol.batch_size}", protocol.mode, protocol.dtype]
+    words += [f"{target.max_ms:g} ms at most"] if target.max_ms is not None else []
     return " · ".join(words)
 
 
