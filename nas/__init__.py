@@ -22,6 +22,7 @@ _HOME = {
     "EvaluationSettings": "nas.settings",
     "InputError": "nas.errors",
     "LatencyProtocol": "nas.settings",
+    "LatencyTarget": "nas.settings",
     "Recipe": "nas.recipe",
     "Resources": "nas.settings",
     "RunDirectory": "nas.run",

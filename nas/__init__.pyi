@@ -25,6 +25,7 @@ from nas.search import run_search as run_search
 from nas.settings import Budgets as Budgets
 from nas.settings import EvaluationSettings as EvaluationSettings
 from nas.settings import LatencyProtocol as LatencyProtocol
+from nas.settings import LatencyTarget as LatencyTarget
 from nas.settings import Resources as Resources
 from nas.settings import SearchSettings as SearchSettings
 from nas.settings import default_protocol as default_protocol

@@ -30,10 +30,12 @@ from nas.options import (
     Seed,
     Space,
     SplitSeed,
+    Targets,
     absolute_init,
     chosen_recipe,
     data_name,
     parse_duration,
+    parse_target,
 )
 from nas.settings import (
     SCRATCH,
@@ -184,7 +186,7 @@ def search(
     data: Data = None,
     trials: Annotated[int | None, typer.Option(help="Distinct candidates to train; by default 30.")] = None,
     objectives: Annotated[
-        str, typer.Option(help="accuracy and one or more of latency, macs, params.")
+        str, typer.Option(help="accuracy and one or more of latency, macs, params, latency:TARGET.")
     ] = "accuracy,latency",
     seed: Seed = 0,
     time_budget: Annotated[
@@ -214,6 +216,7 @@ def search(
     max_latency: MaxLatency = None,
     max_macs: MaxMacs = None,
     max_params: MaxParams = None,
+    target: Targets = None,
     max_failures: Annotated[int, typer.Option(min=0, help="Failed candidates after which the search gives up.")] = 20,
     max_concurrent: Annotated[int, typer.Option(min=0, help="Trials at once; 0 is as many as fit.")] = 0,
     cpus_per_trial: Annotated[float, typer.Option(min=0.1, help="CPU cores of a trial.")] = 1.0,
@@ -242,6 +245,7 @@ def search(
         _end_of_search(resume_search(resume, trials, address, progress))
         return
     loaded = load_space(space)
+    protocol = default_protocol(resolve_device(device))
     settings = SearchSettings(
         space=loaded,
         data=data_name(data, loaded),
@@ -249,11 +253,12 @@ def search(
         objectives=tuple(name.strip() for name in objectives.split(",")),
         evaluation=EvaluationSettings(
             recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
-            protocol=default_protocol(resolve_device(device)),
+            protocol=protocol,
             budgets=Budgets(max_macs, max_params, max_latency),
             metric=metric,
             seed=seed,
             init=absolute_init(init),
+            targets=tuple(parse_target(text, protocol.device) for text in target or ()),
         ),
         trials=30 if trials is None else trials,
         time_budget_s=time_budget,

@@ -1,4 +1,4 @@
-"""The two kinds of error that the project raises on purpose."""
+"""The kinds of error that the project raises on purpose."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class InputError(ValueError):
 
 class CandidateError(RuntimeError):
     """One candidate cannot be trained or measured; it becomes a failed trial with this reason."""
+
+
+class LostError(RuntimeError):
+    """What a trial needs is gone (a process, a node), by no fault of the candidate; the trial is lost and tried again."""

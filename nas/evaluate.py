@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,7 @@ from nas.cost import module_cost
 from nas.data import ImageData
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
-from nas.errors import CandidateError, InputError
+from nas.errors import CandidateError, InputError, LostError
 from nas.finetune import finetune, predict
 from nas.latency_cache import candidate_latency
 from nas.metrics import load_metric
@@ -26,7 +26,7 @@ from nas.optimise import check_recipe, faster_precision
 from nas.recipe import Recipe
 from nas.reconstruct import reconstruct
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
-from nas.settings import SCRATCH, Budgets, EvaluationSettings, derive_seed
+from nas.settings import SCRATCH, Budgets, EvaluationSettings, LatencyTarget, derive_seed
 from nas.test_report import PartReport, part_report
 from nas.weights import inherit
 
@@ -39,19 +39,32 @@ class Evaluated:
     network: nn.Module | None
 
 
+MeasureTarget = Callable[[LatencyTarget, Architecture, int, nn.Module], Latency]
+"""Measures a candidate, given also its number of classes and its network as built, on a further target."""
+
+
+def measure_here(target: LatencyTarget, architecture: Architecture, num_classes: int, network: nn.Module) -> Latency:
+    """The latency of a further target whose device this process has."""
+    return candidate_latency(architecture, num_classes, target.protocol, network)
+
+
 def evaluate_steps(
-    architecture: Architecture, data: DeviceData, settings: EvaluationSettings
+    architecture: Architecture,
+    data: DeviceData,
+    settings: EvaluationSettings,
+    measure_target: MeasureTarget = measure_here,
 ) -> Generator[EpochMetrics, None, Evaluated]:
     """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
 
     Cheap first: static cost, then latency, and a candidate over a hard budget is rejected before it inherits weights
     and trains.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
-    as a failed evaluation with their reason; they are never raised.
+    as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
     start = time.perf_counter()
     cost: Cost | None = None
     latency: Latency | None = None
+    latencies: dict[str, Latency] = {}
     history: list[EpochMetrics] = []
     network: Network | None = None
     fresh: tuple[str, ...] = ()
@@ -62,6 +75,7 @@ def evaluate_steps(
             reason=reason,
             cost=cost,
             latency=latency,
+            latencies=latencies,
             history=tuple(history),
             fresh=fresh,
             violation=violation,
@@ -79,7 +93,10 @@ def evaluate_steps(
             network = build(architecture, len(data.data.classes), seed)
             cost = module_cost(network, architecture.input_shape)
         latency = candidate_latency(architecture, len(data.data.classes), settings.protocol, network)
-        violation, reason = budget_violation(settings.budgets, cost, latency)
+        for target in settings.targets:
+            latencies[target.name] = measure_target(target, architecture, len(data.data.classes), network)
+        on_targets = [(target, latencies[target.name]) for target in settings.targets]
+        violation, reason = budget_violation(settings.budgets, cost, latency, on_targets)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
         if settings.init != SCRATCH:
@@ -88,7 +105,7 @@ def evaluate_steps(
         for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease):
             history.append(epoch)
             yield epoch
-    except InputError:
+    except (InputError, LostError):
         raise
     except CandidateError as error:
         return result(Outcome.FAILED, str(error))
@@ -172,13 +189,20 @@ def settled_recipe(
         torch.set_num_threads(before)
 
 
-def budget_violation(budgets: Budgets, cost: Cost, latency: Latency) -> tuple[float, str | None]:
-    """By how much the worst hard budget is exceeded, as a share of it, and the sentence that says so; 0 if none is."""
+def budget_violation(
+    budgets: Budgets, cost: Cost, latency: Latency, on_targets: Sequence[tuple[LatencyTarget, Latency]] = ()
+) -> tuple[float, str | None]:
+    """By how much the worst hard budget is exceeded, as a share of it, and the sentence that says so; 0 if none is.
+
+    The limits of further targets are hard budgets too.
+    """
     worst, reason = 0.0, None
+    over_target = "{{:.3f}} ms on target {}, over its limit of {{:.3f}} ms"
     for value, limit, text in (
         (cost.macs, budgets.max_macs, "{:,.0f} MACs, over the budget of {:,.0f}"),
         (cost.params, budgets.max_params, "{:,.0f} parameters, over the budget of {:,.0f}"),
         (latency.median_ms, budgets.max_latency_ms, "{:.3f} ms, over the budget of {:.3f} ms"),
+        *((found.median_ms, target.max_ms, over_target.format(target.name)) for target, found in on_targets),
     ):
         if limit is not None and value / limit - 1 > worst:
             worst, reason = value / limit - 1, text.format(value, limit)

@@ -14,7 +14,7 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
 from nas.errors import InputError
-from nas.objectives import OBJECTIVES
+from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
 from nas.run import BaselineRecord
 
@@ -43,7 +43,7 @@ def trained(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def losses(records: Sequence[TrialRecord], objectives: Sequence[str]) -> NDArray[np.float64]:
     """Objective values (records, objectives), signs turned so that less is better."""
-    rows = [[OBJECTIVES[name].loss(record.objectives[name]) for name in objectives] for record in records]
+    rows = [[objective(name).loss(record.objectives[name]) for name in objectives] for record in records]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
 
 
@@ -65,7 +65,7 @@ def beaten_by(
 
     Dominate: no worse in any objective, and better in one.
     """
-    loss = np.array([OBJECTIVES[name].loss(values[name]) for name in objectives])
+    loss = np.array([objective(name).loss(values[name]) for name in objectives])
     pairs = (np.stack([of_member, loss]) for of_member in losses(front, objectives))
     both = [_is_pareto_front(pair, assume_unique_lexsorted=False) for pair in pairs]
     return [record for record, on_front in zip(front, both, strict=True) if not on_front[1]]
@@ -82,7 +82,7 @@ def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -
     values = losses(first, objectives)
     best, worst = values.min(axis=0), values.max(axis=0)
     worst = worst + np.maximum(0.1 * (worst - best), 1e-9)
-    signs = np.array([OBJECTIVES[name].loss(1.0) for name in objectives])
+    signs = np.array([objective(name).loss(1.0) for name in objectives])
     return ReferencePoint(tuple((worst * signs).tolist()), tuple((best * signs).tolist()))
 
 
@@ -93,7 +93,7 @@ def hypervolume(
     if reference is None:
         return None
     front = losses(pareto_front(records, objectives), objectives)
-    signs = np.array([OBJECTIVES[name].loss(1.0) for name in objectives])
+    signs = np.array([objective(name).loss(1.0) for name in objectives])
     corner, best = signs * reference.worst, signs * reference.ideal
     inside = front[(front < corner).all(axis=1)]
     if not len(inside):

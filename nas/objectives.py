@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nas.errors import InputError
-from nas.record import Evaluation
+from nas.record import Evaluation, Latency
 
 Direction = Literal["maximize", "minimize"]
 
@@ -41,16 +41,44 @@ OBJECTIVES = {
 }
 
 
-def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """The names as given; raises `InputError` unless they are two or more known ones, accuracy among them."""
+_TARGET = "latency:"
+
+
+def target_objective(target: str) -> str:
+    """Name of the objective that is the latency of a further target."""
+    return _TARGET + target
+
+
+def target_of(name: str) -> str | None:
+    """The further target whose latency the objective is; None where it is no such objective."""
+    return name.removeprefix(_TARGET) if name.startswith(_TARGET) else None
+
+
+def objective(name: str) -> Objective:
+    """The objective of a name that was checked; `latency:TARGET` is one of each further target."""
+    return Objective(name, "minimize", "ms") if target_of(name) else OBJECTIVES[name]
+
+
+def check_objectives(names: Sequence[str], targets: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names as given; raises `InputError` unless they are two or more known ones, accuracy among them.
+
+    Those of `targets` are known beside the others.
+    """
+    known = [*OBJECTIVES, *map(target_objective, targets)]
     for name in names:
-        if name not in OBJECTIVES:
-            raise InputError(f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}")
+        if name not in known:
+            raise InputError(f"unknown objective {name!r}: choose from {', '.join(known)}")
     if len(set(names)) != len(names):
         raise InputError(f"objectives {','.join(names)}: one is listed twice")
     if "accuracy" not in names or len(names) < 2:
         raise InputError(f"objectives {','.join(names)}: needs accuracy and at least one of latency, macs, params")
     return tuple(names)
+
+
+def measured_latency(evaluation: Evaluation, name: str) -> Latency | None:
+    """What was measured for a latency objective, the run's own or a target's."""
+    target = target_of(name)
+    return evaluation.latencies.get(target) if target else evaluation.latency
 
 
 def objective_values(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
@@ -60,6 +88,7 @@ def objective_values(evaluation: Evaluation, names: Sequence[str]) -> dict[str, 
         values["accuracy"] = evaluation.history[-1].score
     if evaluation.latency is not None:
         values["latency"] = evaluation.latency.median_ms
+    values |= {target_objective(name): latency.median_ms for name, latency in evaluation.latencies.items()}
     if evaluation.cost is not None:
         values |= {"macs": float(evaluation.cost.macs), "params": float(evaluation.cost.params)}
     return {name: values[name] for name in names if name in values}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
 from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
-from nas.settings import SCRATCH
+from nas.settings import SCRATCH, LatencyProtocol, LatencyTarget, default_protocol
 
 if TYPE_CHECKING:
     from nas.space import SearchSpace
@@ -56,6 +57,49 @@ def chosen_recipe(
     flags = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     recipe = replace(recipe, **{key: value for key, value in flags.items() if value is not None})  # type: ignore[arg-type]
     return read_recipe(recipe, None, assignments or ())
+
+
+_PROTOCOL = TypeAdapter(LatencyProtocol)
+_PROTOCOL_KEYS = {key: key for key in ("device", "mode", "dtype", "threads", "channels_last")} | {"batch": "batch_size"}
+_TARGET_KEYS = (*_PROTOCOL_KEYS, "max", "accelerator", "resource")
+
+
+def parse_target(text: str, device: str) -> LatencyTarget:
+    """A further target from `NAME=key:value,...`, by default on `device`; `resource` may be there several times.
+
+    Raises `InputError` naming the key and the value.
+    """
+    name, equals, rest = text.partition("=")
+    flag = f"--target {name.strip()}"
+    if not equals:
+        raise InputError(f"{flag}: write NAME=key:value,... with the keys {', '.join(_TARGET_KEYS)}")
+    values: dict[str, str] = {}
+    resources: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        key, _, value = (piece.strip() for piece in part.partition(":"))
+        if key not in _TARGET_KEYS or not value:
+            raise InputError(f"{flag}: {part!r} is not key:value with a key of {', '.join(_TARGET_KEYS)}")
+        if key in values:
+            raise InputError(f"{flag}: {key} is given twice")
+        if key == "resource":
+            resource, _, amount = value.partition("=")
+            try:
+                resources[resource] = float(amount or 1)
+            except ValueError as error:
+                raise InputError(f"{flag}: resource:{value}: write resource:NAME or resource:NAME=AMOUNT") from error
+        else:
+            values[key] = value
+    given = {field: values[key] for key, field in _PROTOCOL_KEYS.items() if key in values}
+    try:
+        protocol = _PROTOCOL.validate_python(asdict(default_protocol(values.get("device", device))) | given)
+        max_ms = parse_milliseconds(values["max"]) if "max" in values else None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = next(key for key, field in _PROTOCOL_KEYS.items() if field == problem["loc"][0])
+        raise InputError(f"{flag}: {key}:{values[key]}: {problem['msg']}") from error
+    except typer.BadParameter as error:
+        raise InputError(f"{flag}: max: {error.message}") from error
+    return LatencyTarget(name.strip(), protocol, max_ms, values.get("accelerator"), resources)
 
 
 def data_name(given: str | None, space: SearchSpace) -> str:
@@ -115,6 +159,15 @@ RecipeFile = Annotated[
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One value of the recipe, e.g. optimizer=sgd; may be repeated."),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="NAME=KEY:VALUE,...",
+        help="A further latency, the objective latency:NAME, e.g. edge=device:cpu,batch:8,mode:onnxruntime,max:5ms; "
+        "accelerator:TYPE or resource:NAME place it in a Ray cluster. May be repeated.",
+    ),
 ]
 Logs = Annotated[str, typer.Option("--log", help="tensorboard, mlflow, or both with a comma between.")]
 MaxLatency = Annotated[

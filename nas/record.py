@@ -63,7 +63,8 @@ class Latency:
 
     `reference_ms` is what the reference network took before and after. `others` is the share of the device's time
     that other processes used meanwhile, None where that cannot be known. `software` holds the versions that the
-    number depends on. `measured` is UTC seconds since the epoch; `cached` says that it was looked up.
+    number depends on. `measured` is UTC seconds since the epoch; `cached` says that it was looked up. `worker` names
+    the process that was asked for it, where that is not the one that evaluates the candidate.
     """
 
     median_ms: float
@@ -87,6 +88,7 @@ class Latency:
     software: dict[str, str] | None = None
     measured: float = 0.0
     cached: bool = False
+    worker: str = ""
 
     @property
     def drift(self) -> float:
@@ -127,8 +129,9 @@ class EpochMetrics:
 class Evaluation:
     """What evaluating one candidate gave; fields are None or empty where it ended before them.
 
-    `fresh` names the parts of the network that could not inherit weights, where weights were inherited at all.
-    `predicted` is what was foretold of its latency before it was measured.
+    `latencies` are those of the run's further targets, by name. `fresh` names the parts of the network that could not
+    inherit weights, where weights were inherited at all. `predicted` is what was foretold of its latency before it was
+    measured.
     `violation` is by how much the worst hard budget is exceeded, as a share of it (0.1 is 10 % over).
     """
 
@@ -142,6 +145,7 @@ class Evaluation:
     worker: str = ""
     fresh: tuple[str, ...] = ()
     predicted: Predicted | None = None
+    latencies: dict[str, Latency] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

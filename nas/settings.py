@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Literal
 
 from nas.recipe import Recipe
@@ -52,6 +52,21 @@ def default_protocol(device: str) -> LatencyProtocol:
 
 
 @dataclass(frozen=True)
+class LatencyTarget:
+    """A further latency that a run asks for, under `protocol`: the objective `latency:NAME`, at most `max_ms`, or both.
+
+    A Ray `accelerator` type (T4) and custom Ray `resources` (name and amount) say which nodes have the device; without
+    them a device of the trial's own kind, or a CPU, is the one of the trial's own worker.
+    """
+
+    name: str
+    protocol: LatencyProtocol
+    max_ms: float | None = None
+    accelerator: str | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Budgets:
     """Hard limits on a candidate, checked before any training; None is no limit."""
 
@@ -70,6 +85,13 @@ class EvaluationSettings:
     metric: str = "accuracy"
     seed: int = 0
     init: str = SCRATCH
+    targets: tuple[LatencyTarget, ...] = ()
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether any limit is set that a candidate may be over."""
+        limits = (*astuple(self.budgets), *(target.max_ms for target in self.targets))
+        return any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True)

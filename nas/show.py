@@ -8,6 +8,7 @@ import json
 import random
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group
@@ -17,13 +18,13 @@ from rich.text import Text
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
 from nas.front import cheapest_first, hypervolume, knee, pareto_front, pick, reference_point
-from nas.objectives import OBJECTIVES
+from nas.objectives import objective, target_objective
 from nas.record import Latency, Outcome, TrialRecord
 from nas.run import BaselineRecord, RunDirectory
-from nas.settings import Budgets
+from nas.settings import Budgets, LatencyTarget
 from nas.space import SearchSpace
 from nas.test_report import PartReport
-from nas.wording import score_text, verdict_text
+from nas.wording import score_text, target_text, verdict_text
 
 MATRIX_CLASSES = 20
 """Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
@@ -37,7 +38,7 @@ def accuracy_text(record: TrialRecord | BaselineRecord, run: RunDirectory) -> st
 
 def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     """The Pareto front, cheapest first: figures, then the architectures, which fit no column."""
-    objectives = run.settings.objectives
+    objectives, targets = run.settings.objectives, run.settings.evaluation.targets
     front = pareto_front(records, objectives)
     table = Table(box=None, pad_edge=False, header_style="bold")
     networks = Table(box=None, pad_edge=False, show_header=False)
@@ -58,12 +59,35 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
             record.digest[:8],
             accuracy_text(record, run),
             latency_text(latency) if latency else "",
-            OBJECTIVES["macs"].show(cost.macs) if cost else "",
-            OBJECTIVES["params"].show(cost.params) if cost else "",
+            objective("macs").show(cost.macs) if cost else "",
+            objective("params").show(cost.params) if cost else "",
             names.get(record.digest, ""),
         )
         networks.add_row(record.digest[:8], record.text)
-    return Group(table, "", networks)
+    parts = [table, _targets_table(front, targets)] if targets else [table]
+    return Group(*parts, "", networks)
+
+
+def _targets_table(front: Sequence[TrialRecord], targets: Sequence[LatencyTarget]) -> Group:
+    """Latencies of the front on the further targets, which fit no column beside the others, and how they came about."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("digest", no_wrap=True, style="cyan")
+    for target in targets:
+        table.add_column(f"{target.name} ms (p10-p90)", justify="right", no_wrap=True)
+    for record in front:
+        measured = _on_targets(record, targets).values()
+        table.add_row(record.digest[:8], *(latency_text(latency) if latency else "" for latency in measured))
+    legend = [Text(f"{target.name}: {target_text(target, _device(front, target))}", style="dim") for target in targets]
+    return Group("", table, *legend)
+
+
+def _on_targets(record: TrialRecord, targets: Sequence[LatencyTarget]) -> dict[str, Latency | None]:
+    return {target.name: record.evaluation.latencies.get(target.name) for target in targets}
+
+
+def _device(records: Sequence[TrialRecord], target: LatencyTarget) -> str | None:
+    found = (record.evaluation.latencies.get(target.name) for record in records)
+    return ", ".join(dict.fromkeys(latency.device_name for latency in found if latency)) or None
 
 
 def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines: Sequence[BaselineRecord]) -> Group:
@@ -83,8 +107,8 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
             baseline.name,
             accuracy_text(baseline, run) if "accuracy" in baseline.objectives else "",
             latency_text(latency) if latency else "",
-            OBJECTIVES["macs"].show(cost.macs) if cost else "",
-            OBJECTIVES["params"].show(cost.params) if cost else "",
+            objective("macs").show(cost.macs) if cost else "",
+            objective("params").show(cost.params) if cost else "",
         )
         verdict = verdict_text(baseline, front, objectives)
         verdicts.add_row(baseline.name, Text("; ".join(part for part in (verdict, baseline.note) if part)))
@@ -107,15 +131,19 @@ def front_json(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
         "metric": run.settings.evaluation.metric,
         "hypervolume": hypervolume(records, objectives, reference),
         "reference_point": dict(zip(objectives, reference.worst, strict=True)) if reference else None,
-        "front": [_row(record) for record in pareto_front(records, objectives)],
+        "targets": [asdict(target) for target in run.settings.evaluation.targets],
+        "front": [_row(record, run) for record in pareto_front(records, objectives)],
     }
     return json.dumps(data, indent=2)
 
 
 def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     """The front as CSV, a row a member."""
-    rows = [_row(record) for record in pareto_front(records, run.settings.objectives)]
-    columns = ["digest", "trial", "accuracy", "latency_ms", "latency_p10_ms", "latency_p90_ms", "macs", "params"]
+    rows = [_row(record, run) for record in pareto_front(records, run.settings.objectives)]
+    columns = ["digest", "trial", "accuracy", "latency_ms", "latency_p10_ms", "latency_p90_ms"]
+    for target in run.settings.evaluation.targets:
+        columns += _latency_fields(target_objective(target.name), None)
+    columns += ["macs", "params"]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "architecture"], lineterminator="\n")
     writer.writeheader()
@@ -123,15 +151,24 @@ def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _row(record: TrialRecord) -> dict[str, Any]:
+def _latency_fields(name: str, latency: Latency | None) -> dict[str, float | None]:
+    values = (latency.median_ms, latency.p10_ms, latency.p90_ms) if latency else (None, None, None)
+    return dict(zip((f"{name}_ms", f"{name}_p10_ms", f"{name}_p90_ms"), values, strict=True))
+
+
+def _row(record: TrialRecord, run: RunDirectory) -> dict[str, Any]:
     latency, cost = record.evaluation.latency, record.evaluation.cost
+    on_targets = _on_targets(record, run.settings.evaluation.targets)
     return {
         "digest": record.digest,
         "trial": record.number,
         "accuracy": record.objectives["accuracy"],
-        "latency_ms": latency.median_ms if latency else None,
-        "latency_p10_ms": latency.p10_ms if latency else None,
-        "latency_p90_ms": latency.p90_ms if latency else None,
+        **_latency_fields("latency", latency),
+        **{
+            key: value
+            for name, found in on_targets.items()
+            for key, value in _latency_fields(target_objective(name), found).items()
+        },
         "macs": cost.macs if cost else None,
         "params": cost.params if cost else None,
         "architecture": record.text,
@@ -192,8 +229,8 @@ def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, L
         table.add_row(
             name,
             f"{architecture.input_size}",
-            OBJECTIVES["macs"].show(cost.macs),
-            OBJECTIVES["params"].show(cost.params),
+            objective("macs").show(cost.macs),
+            objective("params").show(cost.params),
             latency_text(latencies[name]) if name in latencies else "-",
             f"{architecture.canonical.receptive_field}",
         )

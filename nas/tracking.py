@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import InputError
+from nas.objectives import target_objective
 from nas.record import EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker, Candidate
 from nas.search.launch import Progress
@@ -259,4 +260,6 @@ def _results(record: TrialRecord) -> dict[str, float]:
         values |= _numbers(cost)
     if latency is not None:
         values |= {"latency_ms": latency.median_ms, "latency_p10_ms": latency.p10_ms, "latency_p90_ms": latency.p90_ms}
+    for name, measured in record.evaluation.latencies.items():
+        values[f"{target_objective(name)}_ms"] = measured.median_ms
     return {**values, "trial_seconds": record.evaluation.seconds}

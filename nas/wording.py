@@ -7,14 +7,33 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nas.front import beaten_by
-from nas.objectives import OBJECTIVES
+from nas.objectives import objective, target_of
 from nas.record import Latency, Outcome, TrialRecord
 from nas.run import BaselineRecord
+from nas.settings import LatencyTarget
 
 NOTHING = "–"
 COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters"}
 CHEAPEST = {"latency": "fastest", "macs": "fewest MACs", "params": "fewest parameters"}
 LABELS = {"latency": "latency", "macs": "MACs", "params": "parameters"}
+
+
+def cost_title(name: str) -> str:
+    """A cost objective as the title of an axis."""
+    target = target_of(name)
+    return f"Latency on {target} (ms)" if target else COST_TITLES[name]
+
+
+def cheapest(name: str) -> str:
+    """What the candidate is called that is best in a cost objective."""
+    target = target_of(name)
+    return f"fastest on {target}" if target else CHEAPEST[name]
+
+
+def label(name: str) -> str:
+    """An objective within a sentence."""
+    target = target_of(name)
+    return f"latency on {target}" if target else LABELS.get(name, name)
 
 
 def score_title(metric: str) -> str:
@@ -45,7 +64,7 @@ def cost_text(record: TrialRecord | BaselineRecord) -> str:
     cost = record.evaluation.cost
     if cost is None:
         return "cost not known"
-    parts = [f"{OBJECTIVES['macs'].show(cost.macs)} MACs", f"{OBJECTIVES['params'].show(cost.params)} parameters"]
+    parts = [f"{objective('macs').show(cost.macs)} MACs", f"{objective('params').show(cost.params)} parameters"]
     if cost.size_bytes is not None:
         parts.append(bytes_text(cost.size_bytes))
     if cost.peak_activation_bytes is not None:
@@ -77,7 +96,8 @@ def lead_text(better: Mapping[str, float], worse: Mapping[str, float], objective
         if name == "accuracy":
             parts.append(f"{100 * (better[name] - worse[name]):+.2f} points")
         else:
-            comparative = "faster" if name == "latency" else f"fewer {LABELS[name]}"
+            faster = label(name).replace("latency", "faster")
+            comparative = faster if objective(name).unit == "ms" else f"fewer {label(name)}"
             parts.append(f"{worse[name] / better[name]:.3g}× {comparative}")
     return ", ".join(parts)
 
@@ -92,6 +112,14 @@ def protocol_text(latency: Latency) -> str:
     protocol = latency.protocol
     words = [latency.device_name, f"batch {protocol.batch_size}", protocol.mode, protocol.dtype]
     words += [text for text, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
+    return " · ".join(words)
+
+
+def target_text(target: LatencyTarget, device: str | None = None) -> str:
+    """What a further target asks for, in one line, and where it was measured once that is known."""
+    protocol = target.protocol
+    words = [device or protocol.device, f"batch {protocol.batch_size}", protocol.mode, protocol.dtype]
+    words += [f"{target.max_ms:g} ms at most"] if target.max_ms is not None else []
     return " · ".join(words)
 
 

@@ -43,7 +43,7 @@ def _table(found: Findings) -> Html:
     columns: dict[str, Callable[[BaselineRecord], object]] = {
         "Network": _network,
         title: lambda record: found.score(record) if "accuracy" in record.objectives else NOTHING,
-        "Latency": latency_cell,
+        "Latency": lambda record: latency_cell(record.evaluation.latency),
         "MACs": lambda record: cost_cell(record, "macs"),
         "Parameters": lambda record: cost_cell(record, "params"),
         "Against the front": lambda record: tag(

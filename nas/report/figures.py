@@ -15,15 +15,15 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
-from nas.objectives import OBJECTIVES
+from nas.objectives import measured_latency, objective, target_objective
 from nas.record import TrialRecord
 from nas.run import BaselineRecord
 from nas.wording import (
-    CHEAPEST,
-    COST_TITLES,
-    LABELS,
     capital,
+    cheapest,
     cost_text,
+    cost_title,
+    label,
     latency_text,
     protocol_text,
     score_text,
@@ -129,7 +129,7 @@ def pareto_figure(
     if limit is not None and values and limit < 1.5 * max(values):
         line_style = {"color": ORANGE, "dash": "dot", "width": 1.5}
         figure.add_vline(limit, line=line_style, name="hard budget", showlegend=True)
-    figure.update_xaxes(title=COST_TITLES[cost], **_cost_axis(cost, values))
+    figure.update_xaxes(title=cost_title(cost), **_cost_axis(cost, values))
     figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
     return figure
 
@@ -196,7 +196,7 @@ def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[s
     cost = primary_cost(objectives)
     best = max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
     found: dict[str, tuple[str, ...]] = {}
-    for record, name in ((front[0], CHEAPEST[cost]), (knee(front, objectives), "knee"), (best, "most accurate")):
+    for record, name in ((front[0], cheapest(cost)), (knee(front, objectives), "knee"), (best, "most accurate")):
         found[record.digest] = (*found.get(record.digest, ()), name)
     return found
 
@@ -209,10 +209,7 @@ def cost_objectives(objectives: Sequence[str]) -> list[str]:
 def reference_text(reference: ReferencePoint, objectives: Sequence[str]) -> str:
     """Where the hypervolume is measured from, and what its unit is, in plain text."""
     worst, ideal = (
-        ", ".join(
-            f"{LABELS.get(name, name)} {OBJECTIVES[name].show(value)}"
-            for name, value in zip(objectives, point, strict=True)
-        )
+        ", ".join(f"{label(name)} {objective(name).show(value)}" for name, value in zip(objectives, point, strict=True))
         for point in (reference.worst, reference.ideal)
     )
     return (
@@ -242,8 +239,8 @@ def _families(baselines: Sequence[BaselineRecord], cost: str) -> dict[str, list[
 def _error_bars(records: Sequence[TrialRecord], cost: str, metric: str, images: int) -> dict[str, Any]:
     look = {"type": "data", "color": "rgba(0,114,178,0.7)", "thickness": 1.2, "width": 0}
     bars: dict[str, Any] = {}
-    if cost == "latency":
-        measured = [record.evaluation.latency for record in records]
+    if objective(cost).unit == "ms":
+        measured = [measured_latency(record.evaluation, cost) for record in records]
         bars["error_x"] = {
             **look,
             "symmetric": False,
@@ -271,6 +268,7 @@ def hover_text(record: TrialRecord | BaselineRecord, metric: str, images: int) -
     ]
     if latency is not None:
         lines.append(protocol_text(latency))
+    lines += [f"{label(target_objective(name))} {latency_text(on)}" for name, on in record.evaluation.latencies.items()]
     if isinstance(record, BaselineRecord):
         name, of, about = record.name, f"from {record.init}", []
     else:
@@ -290,7 +288,7 @@ def _wrapped(architecture: str) -> list[str]:
 
 
 def _cost_axis(cost: str, values: Sequence[float]) -> dict[str, Any]:
-    axis: dict[str, Any] = {} if cost == "latency" else {"tickformat": "~s"}
+    axis: dict[str, Any] = {} if objective(cost).unit == "ms" else {"tickformat": "~s"}
     if values and min(values) > 0 and max(values) > _LOG_RANGE * min(values):
         decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
         # Plotly's own ticks between two decades read "2" and "5", whatever the decade.

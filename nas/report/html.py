@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from nas.front import REFERENCE_TRIALS
+from nas.objectives import objective, target_objective
 from nas.record import Outcome
 from nas.report import sections
 from nas.report.baselines import baselines
@@ -74,6 +75,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
         return tag("p", "The front appears here once a candidate is trained.", class_="note")
     settings, budgets = found.settings, found.settings.evaluation.budgets
     limits = {"latency": budgets.max_latency_ms, "macs": budgets.max_macs, "params": budgets.max_params}
+    limits |= {target_objective(target.name): target.max_ms for target in settings.evaluation.targets}
     costs = cost_objectives(settings.objectives)
     plots = []
     for cost in costs:
@@ -96,7 +98,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
 def _pareto_caption(found: Findings) -> str:
     sentences = []
     bars = []
-    if "latency" in found.settings.objectives:
+    if any(objective(name).unit == "ms" for name in found.settings.objectives):
         bars.append("p10 to p90 of the latency")
     if found.metric == "accuracy":
         bars.append(f"one binomial standard error of the accuracy ({found.provenance.validation_images:,} images)")

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from nas.front import ReferencePoint, cheapest_first, pareto_front, primary_cost, reference_point
-from nas.objectives import OBJECTIVES
+from nas.objectives import objective, target_objective
 from nas.record import Latency, Outcome, TrialRecord
 from nas.report.figures import landmarks
 from nas.report.markup import Html, facts, join, table, tag
 from nas.run import BaselineRecord, Provenance, RunDirectory
-from nas.settings import SearchSettings
+from nas.settings import LatencyProtocol, LatencyTarget, SearchSettings
 from nas.wording import (
-    LABELS,
     NOTHING,
     capital,
     duration_text,
+    label,
     plural,
     score_text,
     score_title,
@@ -29,6 +29,7 @@ from nas.wording import (
 )
 
 _FAILURES_SHOWN = 10
+_TEXTS = ("Candidate", "Architecture")
 _WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)", "ema": "EMA"}
 
 
@@ -60,6 +61,11 @@ class Findings:
         """Every latency measured; a repeat carries the one of its original and is left out."""
         own = [record.evaluation for record in self.records if record.outcome is not Outcome.REPEAT]
         return [evaluation.latency for evaluation in own if evaluation.latency is not None]
+
+    def on_target(self, target: LatencyTarget) -> list[Latency]:
+        """Every latency measured on a further target, without those of repeats."""
+        own = [record.evaluation for record in self.records if record.outcome is not Outcome.REPEAT]
+        return [evaluation.latencies[target.name] for evaluation in own if target.name in evaluation.latencies]
 
     @property
     def device(self) -> str:
@@ -134,8 +140,8 @@ def _answer(found: Findings) -> str:
     cost = primary_cost(found.settings.objectives)
 
     def at(record: TrialRecord) -> str:
-        value = OBJECTIVES[cost].show(record.objectives[cost])
-        value += "" if cost == "latency" else f" {LABELS[cost]}"
+        value = objective(cost).show(record.objectives[cost])
+        value += "" if cost == "latency" else f" {label(cost)}"
         return f"{_unbroken(found.score(record))} at {_unbroken(value)}"
 
     if len(found.front) == 1:
@@ -163,25 +169,28 @@ def front_table(found: Findings) -> Html:
         "Candidate": lambda record: _candidate(record, found.names.get(record.digest, ())),
         "Architecture": lambda record: _architecture(record.text),
         title: found.score,
-        "Latency": latency_cell,
+        "Latency": lambda record: latency_cell(record.evaluation.latency),
+        **{_target_title(target): _target_cell(target) for target in found.settings.evaluation.targets},
         "MACs": lambda record: cost_cell(record, "macs"),
         "Parameters": lambda record: cost_cell(record, "params"),
     }
     if all(record.evaluation.latency is None for record in found.front):
         del columns["Latency"]
     rows = [[cell(record) for cell in columns.values()] for record in found.front]
-    return table(list(columns), rows, numeric=(title, "Latency", "MACs", "Parameters"), stacks=True)
+    return table(list(columns), rows, numeric=[name for name in columns if name not in _TEXTS], stacks=True)
 
 
 def trials_table(found: Findings) -> Html:
     """Every trial, by number."""
     if not found.records:
         return tag("p", "No trial has ended yet.", class_="note")
-    head = ["Trial", "Outcome", "Candidate", "Architecture", "Score", "Latency", "MACs", "Parameters", "Time", "Note"]
+    targets = found.settings.evaluation.targets
+    costs = ["Latency", *map(_target_title, targets), "MACs", "Parameters"]
+    head = ["Trial", "Outcome", "Candidate", "Architecture", "Score", *costs, "Time", "Note"]
     on_front = {record.number for record in found.front}
     rows = []
     for record in sorted(found.records, key=lambda record: record.number):
-        latency = record.evaluation.latency
+        measured = [record.evaluation.latency, *(record.evaluation.latencies.get(target.name) for target in targets)]
         rows.append(
             (
                 record.number,
@@ -189,14 +198,14 @@ def trials_table(found: Findings) -> Html:
                 tag("span", record.digest, class_="code"),
                 _architecture(record.text),
                 _trained_score(record),
-                NOTHING if latency is None else OBJECTIVES["latency"].show(latency.median_ms),
+                *(NOTHING if one is None else objective("latency").show(one.median_ms) for one in measured),
                 cost_cell(record, "macs"),
                 cost_cell(record, "params"),
                 duration_text(record.evaluation.seconds),
                 tag("span", _note(record), class_="reason"),
             )
         )
-    numeric = ("Trial", "Score", "Latency", "MACs", "Parameters", "Time")
+    numeric = ("Trial", "Score", *costs, "Time")
     summary = tag("summary", f"Show {plural(len(rows), 'trial')}")
     return tag("details", summary, table(head, rows, numeric=numeric, class_="dense"))
 
@@ -222,14 +231,28 @@ def failures(found: Findings) -> Html:
 
 
 def latency_protocol(found: Findings) -> Html:
-    """How latency was measured, and how well that went."""
-    protocol, measured = found.settings.evaluation.protocol, found.latencies
+    """How latency was measured, on each further target too, and how well that went."""
+    protocol, targets = found.settings.evaluation.protocol, found.settings.evaluation.targets
+    parts = [_measured(protocol, found.latencies)]
+    for target in targets:
+        parts += [tag("h3", f"Target {target.name}"), _measured(target.protocol, found.on_target(target), target)]
+    limits = dict.fromkeys(100 * each.max_spread for each in (protocol, *(target.protocol for target in targets)))
+    text = (
+        "Spread is the interquartile range over the median. Noisy: the spread did not get below "
+        f"{' or '.join(_unbroken(f'{limit:g} %') for limit in limits)} in time. "
+        "Contended: something else computed on the device meanwhile."
+    )
+    return join([*parts, tag("p", text, class_="soft")])
+
+
+def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: LatencyTarget | None = None) -> Html:
     limit = _unbroken(f"{100 * protocol.max_spread:g} %")
+    devices = ", ".join(dict.fromkeys(latency.device_name for latency in measured))
     noisy, contended = sum(latency.noisy for latency in measured), sum(latency.contended for latency in measured)
     cached = sum(latency.cached for latency in measured)
     shapes = dict.fromkeys("×".join(str(n) for n in latency.input_shape) for latency in measured)
     rows: list[tuple[str, object]] = [
-        ("Device", f"{found.device} ({protocol.device})" if measured else protocol.device),
+        ("Device", f"{devices} ({protocol.device})" if measured else protocol.device),
         ("Input", f"{', '.join(shapes) or f'batch {protocol.batch_size}'}, {protocol.dtype}"),
         ("Mode", f"{protocol.mode}, {'channels last' if protocol.channels_last else 'contiguous'}"),
         ("CPU threads", protocol.threads),
@@ -246,11 +269,13 @@ def latency_protocol(found: Findings) -> Html:
         spreads = sorted(latency.spread for latency in measured)
         rows.append(("Spread", f"median {100 * spreads[len(spreads) // 2]:.1f} %, largest {100 * spreads[-1]:.1f} %"))
         rows.append(("Waiting for lease", f"{sum(latency.waited_s for latency in measured):.1f} s in all"))
-    text = (
-        f"Spread is the interquartile range over the median. Noisy: the spread did not get below {limit} in time. "
-        "Contended: something else computed on the device meanwhile."
-    )
-    return join([facts(rows), tag("p", text, class_="soft")])
+    if target is not None:
+        rows.insert(0, ("Hard budget", "none" if target.max_ms is None else f"{target.max_ms:g} ms"))
+        asked = [target.accelerator, *(f"{name}={amount:g}" for name, amount in target.resources.items())]
+        workers = dict.fromkeys(latency.worker for latency in measured if latency.worker)
+        where = [("Ray resources", asked), ("Measured by", workers)]
+        rows += [(name, ", ".join(filter(None, words))) for name, words in where if any(words)]
+    return facts(rows)
 
 
 def settings_list(found: Findings) -> Html:
@@ -320,27 +345,34 @@ def _architecture(text: str) -> Html:
     return tag("span", join(re.split(r"(?<=-)", text), between=tag("wbr")), class_="code architecture")
 
 
-def latency_cell(record: TrialRecord | BaselineRecord) -> object:
+def _target_title(target: LatencyTarget) -> str:
+    return capital(label(target_objective(target.name)))
+
+
+def _target_cell(target: LatencyTarget) -> Callable[[TrialRecord], object]:
+    return lambda record: latency_cell(record.evaluation.latencies.get(target.name))
+
+
+def latency_cell(latency: Latency | None) -> object:
     """The median, and below it p10 to p90 and what is wrong with it."""
-    latency = record.evaluation.latency
     if latency is None:
         return NOTHING
     flaws = [name for name, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
     band = f"{latency.p10_ms:.3f}–{latency.p90_ms:.3f}"
-    return join([OBJECTIVES["latency"].show(latency.median_ms), tag("small", " · ".join([band, *flaws]))])
+    return join([objective("latency").show(latency.median_ms), tag("small", " · ".join([band, *flaws]))])
 
 
 def cost_cell(record: TrialRecord | BaselineRecord, name: str) -> str:
     """MACs or parameters, by the name of the objective."""
     cost = record.evaluation.cost
-    return NOTHING if cost is None else OBJECTIVES[name].show(getattr(cost, name))
+    return NOTHING if cost is None else objective(name).show(getattr(cost, name))
 
 
 def _trained_score(record: TrialRecord) -> str:
     """The score of a candidate that was trained; a rejected one carries a stand-in that is not a measurement."""
     if not record.outcome.counts or "accuracy" not in record.objectives:
         return NOTHING
-    return OBJECTIVES["accuracy"].show(record.objectives["accuracy"])
+    return objective("accuracy").show(record.objectives["accuracy"])
 
 
 def _note(record: TrialRecord) -> str:

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
 from nas.front import pareto_front
-from nas.objectives import OBJECTIVES, objective_values
+from nas.objectives import objective, objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
 from nas.search.samplers import make_sampler
@@ -108,7 +108,7 @@ class Broker:
         return optuna.create_study(
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(self.run.study_path))),
             study_name=STUDY_NAME,
-            directions=[OBJECTIVES[name].direction for name in self.settings.objectives],
+            directions=[objective(name).direction for name in self.settings.objectives],
             load_if_exists=True,
         )
 
@@ -324,15 +324,10 @@ class Broker:
         trial.set_user_attr("outcome", record.outcome.value)
         if record.evaluation.reason:
             trial.set_user_attr("reason", record.evaluation.reason)
-        if self._has_budgets and record.evaluation.latency is not None:
+        if self.settings.evaluation.has_budgets and record.evaluation.latency is not None:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
         state, values = told_as(record, self.settings.objectives)
         self.study.tell(record.number, values, state=state)
-
-    @property
-    def _has_budgets(self) -> bool:
-        budgets = self.settings.evaluation.budgets
-        return any(limit is not None for limit in (budgets.max_macs, budgets.max_params, budgets.max_latency_ms))
 
     def _trial(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
@@ -384,7 +379,7 @@ class Broker:
             distributions=self._distributions,
             user_attrs=attributes,
         )
-        if self._has_budgets and record.evaluation.latency is not None:
+        if self.settings.evaluation.has_budgets and record.evaluation.latency is not None:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
         self.study.add_trial(trial)
 

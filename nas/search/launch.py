@@ -8,10 +8,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -35,6 +36,7 @@ from nas.search.broker import Broker, Candidate
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
 from nas.space import SearchSpace
+from nas.targets import check_targets, places
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class SearchPlan:
 
 def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
     """Check everything that can be checked before anything is written or started; raises `InputError`."""
-    check_objectives(settings.objectives)
+    check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     load_metric(settings.evaluation.metric)
     make_sampler(settings.sampler, 0)
     if settings.trials < 1:
@@ -77,6 +79,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
             f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
         )
     _check_budgets(settings)
+    check_targets(settings)
     if address and address.startswith("ray://"):
         raise InputError(
             f"--address {address}: under a ray:// client Tune moves the driver and its files to the head node; "
@@ -130,15 +133,21 @@ def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> Im
     return normalised_for(loaded, init)
 
 
-def fitted_resources(given: Resources, device: str, cpus: float, gpus: float) -> Resources:
-    """`given` with its zeros replaced, on hardware with so many CPU cores and GPUs; raises `InputError` if none fits."""
+def fitted_resources(settings: SearchSettings, cpus: float, gpus: float) -> Resources:
+    """The settings' resources with zeros replaced, on hardware with so many CPU cores and GPUs.
+
+    The GPUs that are kept for measuring targets are no trial's. Raises `InputError` if no trial fits.
+    """
+    given, device = settings.resources, settings.device
+    kept = sum(place.gpus for place in places(settings))
     per_trial = replace(given, gpus_per_trial=(given.gpus_per_trial or 1.0) if device != "cpu" else 0.0)
     fit = int(cpus // per_trial.cpus_per_trial)
     if per_trial.gpus_per_trial:
-        fit = min(fit, int(gpus / per_trial.gpus_per_trial + 1e-9))
+        fit = min(fit, int((gpus - kept) / per_trial.gpus_per_trial + 1e-9))
     if fit < 1:
         need = f"{per_trial.cpus_per_trial:g} CPUs and {per_trial.gpus_per_trial:g} GPUs"
-        raise InputError(f"a trial takes {need}, but Ray has {cpus:g} CPUs and {gpus:g} GPUs")
+        targets = f", {kept} of them for targets" if kept else ""
+        raise InputError(f"a trial takes {need}, but Ray has {cpus:g} CPUs and {gpus:g} GPUs{targets}")
     return replace(per_trial, max_concurrent=min(given.max_concurrent or fit, fit))
 
 
@@ -158,12 +167,14 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     Zeros in the settings' resources are replaced by what the hardware allows. Ray is started when it does not run
     yet, and keeps running until this process ends, for the next search.
     """
-    cpus, gpus = _start_ray(plan.address, plan.settings.device)
-    resources = fitted_resources(plan.settings.resources, plan.settings.device, cpus, gpus)
-    settings = replace(plan.settings, resources=resources)
-    run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data))
-    with run.locked():
-        return _drive(run, plan.data, progress or Progress())
+    capacity = _start_ray(plan.address, plan.settings)
+    settings = replace(plan.settings, resources=fitted_resources(plan.settings, *capacity))
+    from nas.search.measuring import measurers
+
+    with measurers(settings) as actors:
+        run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data))
+        with run.locked():
+            return _drive(run, plan.data, progress or Progress(), actors)
 
 
 def resume_search(
@@ -184,8 +195,8 @@ def resume_search(
         from nas.optimise import check_recipe
 
         resolve_device(settings.device)
-        cpus, gpus = _start_ray(address, settings.device)
-        fitted_resources(settings.resources, settings.device, cpus, gpus)
+        check_targets(settings)
+        fitted_resources(settings, *_start_ray(address, settings))
         recipe = settings.evaluation.recipe
         check_recipe(recipe, settings.device)
         if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
@@ -193,21 +204,25 @@ def resume_search(
             run = run.with_settings(replace(settings, evaluation=evaluation))
         if trials is not None:
             run = run.with_trials(trials)
-        return _drive(run, data, progress or Progress())
+        from nas.search.measuring import measurers
+
+        with measurers(settings) as actors:
+            return _drive(run, data, progress or Progress(), actors)
 
 
-def _start_ray(address: str | None, device: str) -> tuple[float, float]:
+def _start_ray(address: str | None, settings: SearchSettings) -> tuple[float, float]:
     """Start Ray here, or connect to a cluster; the CPU cores and GPUs that it has."""
     if address is None:
         # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from nas.search.tune import cluster_capacity, start_ray
 
-    start_ray(address, device)
+    targets = settings.evaluation.targets
+    start_ray(address, gpus=any(device != "cpu" for device in (settings.device, *(t.protocol.device for t in targets))))
     return cluster_capacity()
 
 
-def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> Finished:
+def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mapping[str, Any]) -> Finished:
     from nas.report import write_report
     from nas.search.tune import run_candidates
 
@@ -218,7 +233,7 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress) -> Finished:
     broker.on_record = progress.record
     try:
         with _gentle_signals(broker):
-            run_candidates(broker, data.without_test(), progress.epoch)
+            run_candidates(broker, data.without_test(), progress.epoch, actors)
     finally:
         progress.end()
         write_report(run)
@@ -324,7 +339,8 @@ def _estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float]) -> 
         torch.set_num_threads(threads)
     steps = min(recipe.epochs * steps_an_epoch, recipe.steps or recipe.epochs * steps_an_epoch)
     training_s = min(steps * recipe.batch_size / pace, recipe.seconds or float("inf"))
-    latency_s = protocol.warmup_s + protocol.max_s
+    protocols = (protocol, *(target.protocol for target in settings.evaluation.targets))
+    latency_s = sum(each.warmup_s + each.max_s for each in protocols)
     trial_s = training_s + validation_s * steps / steps_an_epoch + latency_s
     parameters = sum(tensor.numel() for tensor in network.state_dict().values())
     kept = min(settings.trials, 20)

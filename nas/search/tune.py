@@ -7,13 +7,15 @@ an infrastructure error, and the candidate is queued again.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,11 @@ from ray.tune.search import Searcher
 from nas.architecture import Architecture
 from nas.data import ImageData
 from nas.device_lease import lease_for
-from nas.errors import InputError
+from nas.errors import InputError, LostError
 from nas.record import EpochMetrics, Evaluation
 from nas.run import RunDirectory
 from nas.search.broker import Broker, Candidate
+from nas.search.measuring import measure_on, node_name
 from nas.settings import SearchSettings
 
 logger = logging.getLogger(__name__)
@@ -55,8 +58,8 @@ class CandidateTrainable(tune.Trainable):
     What it is given and what it reports is JSON text, since Tune flattens nested dictionaries on the way.
     """
 
-    def setup(self, config: dict[str, Any], run: RunDirectory, data: ImageData) -> None:
-        """Put the data on the device; `config` holds the first candidate."""
+    def setup(self, config: dict[str, Any], run: RunDirectory, data: ImageData, actors: dict[str, Any]) -> None:
+        """Put the data on the device; `config` holds the first candidate, `actors` what `measurers` gave."""
         with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
             import torch
 
@@ -65,13 +68,14 @@ class CandidateTrainable(tune.Trainable):
             torch.set_num_threads(max(1, int(run.settings.resources.cpus_per_trial)))
             self._run = run
             self._data = DeviceData(data, run.settings.device)
+            self._measure = functools.partial(measure_on, actors)
             self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
         from nas.evaluate import evaluate_steps
 
         self._architecture = Architecture.from_json(json.loads(config["architecture"]))
-        self._steps = evaluate_steps(self._architecture, self._data, self._run.settings.evaluation)
+        self._steps = evaluate_steps(self._architecture, self._data, self._run.settings.evaluation, self._measure)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next candidate in the same process."""
@@ -87,7 +91,8 @@ class CandidateTrainable(tune.Trainable):
             evaluated = end.value
         if evaluated.network is not None:
             self._run.save_weights(self._architecture.digest, evaluated.network.state_dict())
-        return {"evaluation": _EVALUATION.dump_json(evaluated.evaluation).decode(), "done": True}
+        evaluation = replace(evaluated.evaluation, worker=node_name())
+        return {"evaluation": _EVALUATION.dump_json(evaluation).decode(), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a candidate that is interrupted starts over."""
@@ -147,7 +152,9 @@ class BrokerSearcher(Searcher):
             return
         try:
             if error or not result or "evaluation" not in result:
-                self._broker.lose(candidate, f"its worker died: {self._reasons.pop(trial_id, 'no reason given')}")
+                reason = self._reasons.pop(trial_id, "no reason given")
+                _, lost, told = reason.partition(f"{LostError.__name__}: ")
+                self._broker.lose(candidate, told if lost else f"its worker died: {reason}")
             else:
                 self._broker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
         except Exception as failure:
@@ -186,8 +193,11 @@ class ReasonKeeper(FIFOScheduler):
             self.reasons[trial.trial_id] = told[-1][:300]
 
 
-def start_ray(address: str | None, device: str) -> None:
-    """Connect to a cluster, or start Ray on this machine, quietly; does nothing when Ray runs already."""
+def start_ray(address: str | None, gpus: bool) -> None:
+    """Connect to a cluster, or start Ray on this machine, quietly; does nothing when Ray runs already.
+
+    Started here, it has this machine's GPUs only where `gpus` says so.
+    """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would print is in the records
     if ray.is_initialized():
         return
@@ -206,7 +216,7 @@ def start_ray(address: str | None, device: str) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        num_gpus=0 if device == "cpu" else None,
+        num_gpus=None if gpus else 0,
     )
 
 
@@ -229,16 +239,21 @@ def cluster_capacity() -> tuple[float, float]:
 
 
 def run_candidates(
-    broker: Broker, data: ImageData, on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None
+    broker: Broker,
+    data: ImageData,
+    on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None,
+    actors: Mapping[str, Any] | None = None,
 ) -> None:
     """Evaluate the broker's candidates on Ray until the broker has finished. Ray must be running.
 
+    `actors` measure the targets that no worker has (nas/search/measuring.py).
     A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
     """
     # Workers have another working directory.
     run = RunDirectory(broker.run.path.resolve(), broker.run.content)
     trainable = tune.with_resources(
-        tune.with_parameters(CandidateTrainable, run=run, data=data), _resources(broker.settings)
+        tune.with_parameters(CandidateTrainable, run=run, data=data, actors=dict(actors or {})),
+        _resources(broker.settings),
     )
     for attempt in range(_MAX_RESTARTS + 1):
         scheduler = ReasonKeeper()

@@ -1,0 +1,259 @@
+"""Further latency targets: in the worker of a trial, and on another node of a real Ray cluster."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import RunFactory
+
+from nas.cli import main
+from nas.data import ImageData, load_data
+from nas.device_data import DeviceData
+from nas.errors import InputError, LostError
+from nas.evaluate import MeasureTarget, evaluate_steps, measure_here
+from nas.front import pareto_front
+from nas.model import build
+from nas.options import parse_target
+from nas.recipe import Recipe
+from nas.record import Evaluation, Outcome, TrialRecord
+from nas.report import write_report
+from nas.run import RunDirectory, open_run
+from nas.search import plan_search, resume_search, run_search
+from nas.search.launch import Progress, fitted_resources
+from nas.settings import EvaluationSettings, LatencyProtocol, LatencyTarget, Resources, SearchSettings
+from nas.show import front_csv
+from nas.space_file import load_space
+from nas.targets import places
+
+SPACE = load_space("digits")
+QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
+ONNX = LatencyTarget("onnx", replace(QUICK, batch_size=8, mode="onnxruntime"))
+EDGE = LatencyTarget("edge", replace(QUICK, batch_size=64), resources={"EDGE": 1.0})
+
+
+def settings(*targets: LatencyTarget, objectives: tuple[str, ...] = ("accuracy", "latency")) -> SearchSettings:
+    evaluation = EvaluationSettings(Recipe(epochs=1), QUICK, targets=targets)
+    return SearchSettings(SPACE, "digits", objectives=objectives, evaluation=evaluation, trials=3)
+
+
+def evaluated(searched: SearchSettings, measure: MeasureTarget = measure_here) -> Evaluation:
+    """The smallest network, evaluated in this process."""
+    digits: ImageData = load_data("digits", channels=1).without_test()
+    steps = evaluate_steps(SPACE.smallest, DeviceData(digits, "cpu"), searched.evaluation, measure)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value.evaluation
+
+
+def test_a_target_is_read_from_text() -> None:
+    target = parse_target(
+        "edge=device:cuda, batch:8,dtype:float16,max:500us,accelerator:T4,resource:A=0.5,resource:B", "cpu"
+    )
+    protocol = LatencyProtocol(device="cuda", batch_size=8, mode="cudagraph", dtype="float16")
+    assert target == LatencyTarget("edge", protocol, 0.5, "T4", {"A": 0.5, "B": 1.0})
+    here = parse_target("here=channels_last:no,threads:2,mode:compile", "cpu").protocol
+    assert here == LatencyProtocol(mode="compile", threads=2, channels_last=False)
+
+
+def test_a_candidate_over_the_limit_of_a_target_is_rejected_before_training() -> None:
+    strict = replace(EDGE, resources={}, max_ms=1e-6)
+    evaluation = evaluated(settings(strict, replace(EDGE, name="lenient", resources={}, max_ms=1e6)))
+    assert evaluation.outcome is Outcome.REJECTED
+    assert "ms on target edge, over its limit of 0.000 ms" in (evaluation.reason or "")
+    assert evaluation.violation > 0
+    assert not evaluation.history
+    assert {name: latency.protocol for name, latency in evaluation.latencies.items()} == {
+        "edge": strict.protocol,
+        "lenient": strict.protocol,
+    }
+
+
+def test_targets_of_one_device_share_it_and_trials_get_the_gpus_that_are_left() -> None:
+    cuda = LatencyProtocol(device="cuda", mode="cudagraph")
+    on_t4 = [LatencyTarget(f"t4-{batch}", replace(cuda, batch_size=batch), accelerator="T4") for batch in (1, 64)]
+    in_worker = [LatencyTarget("cpu", QUICK), LatencyTarget("many", replace(cuda, batch_size=64))]
+    searched = settings(*on_t4, *in_worker)
+    searched = replace(searched, evaluation=replace(searched.evaluation, protocol=cuda))
+    assert [[target.name for target in targets] for targets in places(searched).values()] == [["t4-1", "t4-64"]]
+    assert fitted_resources(searched, cpus=8, gpus=3).max_concurrent == 2
+    with pytest.raises(InputError, match="Ray has 8 CPUs and 1 GPUs, 1 of them for targets"):
+        fitted_resources(searched, cpus=8, gpus=1)
+
+
+def test_a_run_without_targets_is_read(make_run: RunFactory) -> None:
+    run = make_run()
+    written = yaml.safe_load((run.path / "run.yaml").read_text())
+    del written["settings"]["evaluation"]["targets"]
+    (run.path / "run.yaml").write_text(yaml.safe_dump(written))
+    assert open_run(run.path).settings == run.settings
+
+
+# ---------------------------------------------------------------- on a cluster
+
+
+@dataclass(frozen=True)
+class TwoNodes:
+    """A Ray cluster: `head` trains, and `edge` has no CPU core for trials and the resource EDGE."""
+
+    address: str
+    head: str
+    edge: str
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TwoNodes]:
+    importlib.import_module("nas.search.tune")  # before Ray: it says how Ray is to start
+    import ray
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    edge = made.add_node(num_cpus=0, resources={"EDGE": 1})
+    made.wait_for_nodes()
+    yield TwoNodes(made.address, made.head_node.node_id[:8], edge.node_id[:8])
+    ray.shutdown()
+    made.shutdown()
+
+
+class KillsTheActor(Progress):
+    """Kills the process that measures on the target edge, once, when the first trial has ended."""
+
+    def __init__(self, for_good: bool = False) -> None:
+        self.for_good = for_good
+        self.killed = 0
+
+    def record(self, record: TrialRecord) -> None:
+        import ray
+
+        if not self.killed:
+            for name in ray.util.list_named_actors():
+                if name.startswith("nas-target-edge-"):
+                    ray.kill(ray.get_actor(name), no_restart=self.for_good)
+                    self.killed += 1
+
+
+@pytest.fixture(scope="module")
+def searched(cluster: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A search under a limit between what the smallest and the largest network take on the target edge."""
+    small, large = (measure_here(EDGE, each, 10, build(each, 10)).median_ms for each in (SPACE.smallest, SPACE.largest))
+    limited = replace(EDGE, max_ms=(small * large) ** 0.5)
+    asked = settings(ONNX, limited, objectives=("accuracy", "latency", "latency:onnx"))
+    killer = KillsTheActor()
+    out = tmp_path_factory.mktemp("targets") / "run"
+    ended = run_search(plan_search(asked, out, cluster.address), killer)
+    assert ended.reason == "3 candidates trained"
+    assert killer.killed == 1
+    return ended.run
+
+
+def test_candidates_are_measured_where_the_target_is_and_trained_elsewhere(
+    searched: RunDirectory, cluster: TwoNodes
+) -> None:
+    own = [record for record in searched.records() if record.outcome in (Outcome.DONE, Outcome.REJECTED)]
+    for evaluation in (record.evaluation for record in own):
+        assert cluster.head in evaluation.worker
+        assert cluster.edge in evaluation.latencies["edge"].worker
+        assert evaluation.latencies["edge"].input_shape[0] == 64
+        assert evaluation.latencies["onnx"].worker == ""
+        assert evaluation.latencies["onnx"].protocol == ONNX.protocol
+    assert not [record for record in searched.records() if record.outcome in (Outcome.FAILED, Outcome.LOST)]
+
+
+def test_a_limit_rejects_and_an_objective_is_searched_for(searched: RunDirectory) -> None:
+    records = searched.records()
+    rejected = [record for record in records if record.outcome is Outcome.REJECTED]
+    assert SPACE.largest.digest in {record.digest for record in rejected}
+    assert all("on target edge, over its limit of" in (record.evaluation.reason or "") for record in rejected)
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    assert len(done) == 3
+    for record in done:
+        assert record.objectives["latency:onnx"] == record.evaluation.latencies["onnx"].median_ms
+    front = pareto_front(records, searched.settings.objectives)
+    best = min(done, key=lambda record: record.objectives["latency:onnx"])
+    assert best.digest in {record.digest for record in front}
+
+
+def test_front_and_report_show_the_targets(searched: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    front = pareto_front(searched.records(), searched.settings.objectives)
+    rows = list(csv.DictReader(io.StringIO(front_csv(searched, searched.records()))))
+    assert [float(row["latency:onnx_ms"]) for row in rows] == [r.objectives["latency:onnx"] for r in front]
+    with pytest.raises(SystemExit):
+        main(["front", str(searched.path)])
+    shown = capsys.readouterr().out
+    assert "onnx ms (p10-p90)" in shown
+    assert "batch 64 · eager" in shown
+    page = write_report(searched).read_text()
+    for text in ('id="pareto-latency:onnx"', "Latency on edge", "Target edge", "EDGE=1"):
+        assert text in page
+
+
+def test_a_search_with_targets_is_resumed(searched: RunDirectory, cluster: TwoNodes) -> None:
+    before = searched.records()
+    ended = resume_search(searched.path, trials=4, address=cluster.address)
+    after = ended.run.records()
+    assert after[: len(before)] == before
+    assert sum(record.outcome is Outcome.DONE for record in after) == 4
+    assert cluster.edge in after[-1].evaluation.latencies["edge"].worker
+
+
+def test_a_search_ends_when_a_target_is_gone_for_good(
+    cluster: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.search.broker.MAX_LOSSES_IN_A_ROW", 1)
+    asked = replace(settings(replace(EDGE, max_ms=1e6)), resources=Resources(max_concurrent=1))
+    plan = plan_search(asked, tmp_path / "run", cluster.address)
+    ended = run_search(plan, KillsTheActor(for_good=True))
+    assert ended.reason.startswith("1 trials in a row were lost: target edge gave no answer, its actor died")
+    assert ended.resumable
+    assert Outcome.FAILED not in {record.outcome for record in ended.run.records()}
+
+
+def test_a_resource_that_no_node_has_is_said_at_once(
+    cluster: TwoNodes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["search", "--device", "cpu", "--address", cluster.address, "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--target", "phone=max:5ms,accelerator:T4,resource:PHONE=2"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--target phone: no node of the Ray cluster has an accelerator T4 and the resource PHONE=2" in said
+    assert "there is CPU, EDGE" in said
+    assert not out.exists()
+
+
+def test_a_target_that_its_node_cannot_measure_is_said_before_anything_runs(cluster: TwoNodes, tmp_path: Path) -> None:
+    wrong = replace(EDGE, protocol=replace(QUICK, mode="cudagraph"), max_ms=1.0)
+    with pytest.raises(InputError, match="--target edge: mode cudagraph needs a CUDA device"):
+        run_search(plan_search(settings(wrong), tmp_path / "run", cluster.address))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_measuring_raises_fails_the_candidate_and_no_answer_loses_the_trial(
+    cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas.search.measuring import measure_on, measurers
+    from nas.search.tune import start_ray
+
+    start_ray(cluster.address, gpus=False)
+    endless = settings(replace(EDGE, protocol=replace(QUICK, batch_size=2**42), max_ms=1.0))
+    with measurers(endless) as actors:
+        evaluation = evaluated(endless, functools.partial(measure_on, actors))
+        assert evaluation.outcome is Outcome.FAILED
+        assert "allocate" in (evaluation.reason or "")
+        monkeypatch.setattr("nas.search.measuring.PATIENCE_S", 1e-4)
+        with pytest.raises(LostError, match="target edge gave no answer within"):
+            evaluated(endless, functools.partial(measure_on, actors))
+    with pytest.raises(LostError, match="target edge gave no answer, its actor died"):
+        evaluated(endless, functools.partial(measure_on, actors))
