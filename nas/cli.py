@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from nas.cli_evaluate import evaluate, recipe
+from nas.cli_measure import measure
 from nas.errors import InputError
 from nas.options import (
     Assignments,
@@ -74,6 +75,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas front DIR                  the Pareto front of a run
   nas report DIR                 its report, one HTML file
   nas export DIR --to OUT        a candidate as a plain PyTorch module
+  nas measure mobilenet_v2       latency of any network, measured here
 
 Every command has --help with an example."""
 
@@ -322,6 +324,7 @@ def _end_of_search(finished: Finished) -> None:
 
 app.command()(evaluate)
 app.command()(recipe)
+app.command()(measure)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, rea
 from nas.settings import SCRATCH
 
 if TYPE_CHECKING:
+    from nas.architecture import Architecture
     from nas.space import SearchSpace
 
 
@@ -56,6 +57,14 @@ def chosen_recipe(
     flags = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     recipe = replace(recipe, **{key: value for key, value in flags.items() if value is not None})  # type: ignore[arg-type]
     return read_recipe(recipe, None, assignments or ())
+
+
+def chosen_architecture(space: SearchSpace, text: str) -> Architecture:
+    """A network of the space by its compact string, or by the name of a landmark."""
+    if text in ("smallest", "middle", "backbone", "largest"):
+        landmark: Architecture = getattr(space, text)
+        return landmark
+    return space.parse(text)
 
 
 def data_name(given: str | None, space: SearchSpace) -> str:
