@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nas.cli_baseline import baseline
 from nas.cli_evaluate import evaluate, recipe
+from nas.cli_measure import measure
 from nas.errors import InputError
 from nas.options import (
     Assignments,
@@ -78,6 +79,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
   nas export DIR --to OUT        a candidate as a plain PyTorch module
+  nas measure mobilenet_v2       latency of any network, measured here
 
 Every command has --help with an example."""
 
@@ -330,6 +332,7 @@ def _end_of_search(finished: Finished) -> None:
 app.command()(evaluate)
 app.command()(recipe)
 app.command()(baseline)
+app.command()(measure)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from nas.options import (
     Seed,
     SplitSeed,
     absolute_init,
+    chosen_architecture,
     chosen_recipe,
     data_name,
 )
@@ -71,8 +72,7 @@ def evaluate(
     from nas.space_file import load_space
 
     loaded = load_space(space)
-    named = arch in ("smallest", "middle", "backbone", "largest")
-    architecture = getattr(loaded, arch) if named else loaded.parse(arch)
+    architecture = chosen_architecture(loaded, arch)
     load_metric(metric)
     init = absolute_init(init)
     settings = EvaluationSettings(

@@ -43,7 +43,7 @@ from nas.device_lease import DeviceLease, Grant, lease_for
 from nas.device_state import Watch
 from nas.errors import InputError
 from nas.record import DeviceState, Latency
-from nas.runtimes import Run, candidates_errors, check_protocol, forget_compiled, runner, software
+from nas.runtimes import Run, candidates_errors, check_protocol, runner, software
 from nas.settings import LatencyProtocol, default_protocol
 
 OTHERS_LIMIT = {"cpu": 0.25, "cuda": 0.0}
@@ -124,7 +124,8 @@ def measure(
             while len(tries) < protocol.attempts and _again(tries[-1], protocol):
                 tries.append(_attempt(run, block, runs, reference, protocol, watch))
         del run, block
-        _free(protocol, device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # a graph's memory, which nothing else in this process can use
     best = min(tries, key=lambda attempt: (_disturbed(attempt, protocol), attempt.drift, attempt.spread))
     p10, p90 = np.percentile(best.times_ms, [10, 90])
     return Latency(
@@ -264,14 +265,6 @@ def _device(protocol: LatencyProtocol) -> torch.device:
 
 def _watch(device: torch.device) -> Watch:
     return Watch("cpu" if device.type == "cpu" else str(torch.cuda.get_device_properties(device).uuid))
-
-
-def _free(protocol: LatencyProtocol, device: torch.device) -> None:
-    """Give back what a measurement alone had: compiled code, and a graph's memory, which nothing else can use."""
-    if protocol.mode == "compile":
-        forget_compiled()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, rea
 from nas.settings import SCRATCH, LatencyProtocol, LatencyTarget, default_protocol
 
 if TYPE_CHECKING:
+    from nas.architecture import Architecture
     from nas.space import SearchSpace
 
 
@@ -100,6 +101,14 @@ def parse_target(text: str, device: str) -> LatencyTarget:
     except typer.BadParameter as error:
         raise InputError(f"{flag}: max: {error.message}") from error
     return LatencyTarget(name.strip(), protocol, max_ms, values.get("accelerator"), resources)
+
+
+def chosen_architecture(space: SearchSpace, text: str) -> Architecture:
+    """A network of the space by its compact string, or by the name of a landmark."""
+    if text in ("smallest", "middle", "backbone", "largest"):
+        landmark: Architecture = getattr(space, text)
+        return landmark
+    return space.parse(text)
 
 
 def data_name(given: str | None, space: SearchSpace) -> str:

@@ -146,14 +146,9 @@ def _captured(run: Run) -> Run:
 def _compiled(network: nn.Module, images: torch.Tensor) -> Run:
     """The network through Inductor, for these shapes alone."""
     # Each candidate is another network: what Dynamo keeps of the last ones would only make it give up.
-    forget_compiled()
+    torch.compiler.reset()
     compiled = torch.compile(network, dynamic=False)
     return lambda: compiled(images)
-
-
-def forget_compiled() -> None:
-    """Drop what Dynamo keeps of every network compiled in this process, its weights included."""
-    torch.compiler.reset()
 
 
 def _onnxruntime(network: nn.Module, images: torch.Tensor, threads: int) -> Run:

@@ -24,6 +24,7 @@ from nas.settings import LatencyProtocol
 from nas.space_file import list_spaces
 
 COMMANDS = ["space list", "space show", "space check", "search", "evaluate", "front", "report", "baseline", "export"]
+COMMANDS += ["measure"]
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -152,6 +153,41 @@ BAD = {
     "report of nothing": (["report", "nowhere"], "not a run directory"),
     "export of nothing": (["export", "nowhere", "--to", "x"], "not a run directory"),
     "export without --to": (["export", "nowhere"], "--to"),
+    "measure nothing": (["measure"], "nothing to measure"),
+    "measure a space": (["measure", "--space", "digits"], "both --space and --arch"),
+    "measure an unknown space": (["measure", "--space", "atlantis", "--arch", "middle"], "cifar, digits"),
+    "measure an unknown candidate": (["measure", "--space", "digits", "--arch", "r8"], "not of the form"),
+    "measure two things": (["measure", "resnet18", "--space", "digits"], "--space cannot be given with resnet18"),
+    "measure with classes": (["measure", "resnet18", "--classes", "3"], "--classes cannot be given with resnet18"),
+    "measure an input of a candidate": (
+        ["measure", "--space", "digits", "--arch", "middle", "--input", "1x8x8"],
+        "--input cannot be given with --space",
+    ),
+    "measure a misspelt model": (["measure", "mobilnet_v2"], "did you mean mobilenet_v2"),
+    "measure an unknown model": (["measure", "zzzzzz"], "torchvision has"),
+    "measure a detector": (["measure", "fasterrcnn_resnet50_fpn"], "unknown network"),  # it would download weights
+    "measure no folder": (["measure", "no/such"], "no/such: no such folder"),
+    "measure no file": (["measure", "no/such.py:Network"], "no/such.py: no such file"),
+    "measure a file": (["measure", "model.py"], "as in model.py:Network"),
+    "measure another folder": (["measure", "/proc"], "not a folder that nas export made"),
+    "measure a name too long": (["measure", "x" * 5000], "unknown network"),
+    "measure a flat input": (["measure", "resnet18", "--input", "224x224"], "--input 224x224: write channels x height"),
+    "measure an empty input": (["measure", "resnet18", "--input", "3x0x8"], "--input 3x0x8"),
+    "measure no batch": (["measure", "resnet18", "--batch-size", "0"], "--batch-size 0: write different whole numbers"),
+    "measure a batch twice": (["measure", "resnet18", "--batch-size", "1,1"], "--batch-size 1,1"),
+    "measure batches apart": (["measure", "resnet18", "--batch-size", "1 2"], "--batch-size 1 2"),
+    "measure a graph on a CPU": (
+        ["measure", "resnet18", "--mode", "cudagraph", "--device", "cpu"],
+        "needs a CUDA device",
+    ),
+    "measure an unknown mode": (["measure", "resnet18", "--mode", "jit"], "--mode"),
+    "measure an unknown dtype": (["measure", "resnet18", "--dtype", "int8"], "--dtype"),
+    "measure half by ONNX": (
+        ["measure", "resnet18", "--mode", "onnxruntime", "--dtype", "bf16", "--device", "cpu"],
+        "float32 alone",
+    ),
+    "measure without threads": (["measure", "resnet18", "--threads", "0"], "--threads"),
+    "measure elsewhere": (["measure", "resnet18", "--device", "tpu"], "auto, cpu, cuda"),
     "check of nothing": (["space", "check", "nowhere.yaml"], "no such file"),
     "show without name": (["space", "show"], "SPACE"),
 }

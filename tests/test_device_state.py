@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +33,7 @@ class FakeNvml:
 
     def __init__(self, prefix: str = "GPU-", **answers: Any) -> None:
         self.name = prefix + UUID
-        self.answers = {
+        self.answers: dict[str, Any] = {
             "nvmlDeviceGetPowerUsage": 71_500,
             "nvmlDeviceGetCurrentClocksEventReasons": 0,
             "nvmlDeviceGetClockInfo": {1: 1_980, 2: 2_619},
@@ -139,7 +140,7 @@ def write_stat(proc: Path, busy: int, idle: int, steal: int = 0) -> None:
 
 def test_what_others_use_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_s = 0.0
-    monkeypatch.setattr(device_state.time, "process_time", lambda: own_s)
+    monkeypatch.setattr(time, "process_time", lambda: own_s)
     cores = len(os.sched_getaffinity(0))
     write_stat(tmp_path, busy=1_000, idle=5_000)
     seen = Watch("cpu", tmp_path)
