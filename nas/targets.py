@@ -1,4 +1,4 @@
-"""Further latency targets of a run: what is asked of them, where each is measured, and how they are shown."""
+"""Further latency targets of a run: what is asked of them, and where each is measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from nas.errors import InputError
 from nas.objectives import target_objective
 from nas.settings import LatencyTarget, SearchSettings
+
+_NOT_CUSTOM = ("", "CPU", "GPU", "memory", "object_store_memory")
+"""Names that Ray keeps for itself."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,14 @@ def check_targets(settings: SearchSettings) -> None:
         if target.max_ms is not None and target.max_ms <= 0:
             raise InputError(f"--target {target.name}: max {target.max_ms:g} ms: must be above 0")
         for resource, amount in target.resources.items():
-            if not amount > 0:
-                raise InputError(f"--target {target.name}: resource {resource}={amount:g}: must be above 0")
+            if resource in _NOT_CUSTOM:
+                raise InputError(
+                    f"--target {target.name}: resource {resource!r}: must be the name of a custom resource"
+                )
+            if not (0 < amount <= 1 or (amount > 1 and float(amount).is_integer())):
+                raise InputError(
+                    f"--target {target.name}: resource {resource}={amount:g}: must be a whole number, or part of one"
+                )
         if target.max_ms is None and target_objective(target.name) not in settings.objectives:
             raise InputError(
                 f"--target {target.name}: serves for nothing: give it a max, or {target_objective(target.name)} in "

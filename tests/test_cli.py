@@ -124,6 +124,8 @@ BAD = {
     ),
     "limit of a target": (["search", "--target", "edge=max:fast"], "--target edge: max: 'fast' is not a latency"),
     "amount of a resource": (["search", "--target", "e=max:1,resource:A=b"], "--target e: resource:A=b: write"),
+    "part of a resource": (["search", "--target", "e=max:1,resource:A=1.5"], "resource A=1.5: must be a whole number"),
+    "no custom resource": (["search", "--target", "e=max:1,resource:GPU"], "resource 'GPU': must be the name of a cus"),
     "key of a target twice": (["search", "--target", "edge=batch:8,batch:9"], "--target edge: batch is given twice"),
     "target twice": (["search", "--target", "e=max:1ms", "--target", "e=max:2ms"], "--target e: two targets have"),
     "name of a target": (["search", "--target", "a/b=max:1ms"], "--target a/b: a name has letters"),
