@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
-from nas.objectives import OBJECTIVES
-from nas.record import Latency, TrialRecord
+from nas.objectives import OBJECTIVES, bytes_text
+from nas.record import Latency, Outcome, TrialRecord
 
 NOTHING = "–"
-COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters"}
-CHEAPEST = {"latency": "fastest", "macs": "fewest MACs", "params": "fewest parameters"}
-LABELS = {"latency": "latency", "macs": "MACs", "params": "parameters"}
+COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters", "memory": "Peak inference memory"}
+CHEAPEST = {
+    "latency": "fastest", "macs": "fewest MACs", "params": "fewest parameters", "memory": "least memory"
+}  # fmt: skip
+LABELS = {"latency": "latency", "macs": "MACs", "params": "parameters", "memory": "memory"}
 
 
 def score_title(metric: str) -> str:
@@ -50,17 +53,21 @@ def cost_text(record: TrialRecord) -> str:
     return " · ".join(parts)
 
 
-def bytes_text(count: int) -> str:
-    """Bytes in kB or MB, a thousand and a million of them."""
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
 def protocol_text(latency: Latency) -> str:
     """How a latency was measured, in one line."""
     protocol = latency.protocol
     words = [latency.device_name, f"batch {protocol.batch_size}", protocol.mode, protocol.dtype]
     words += [text for text, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
     return " · ".join(words)
+
+
+def closest_text(records: Sequence[TrialRecord]) -> str | None:
+    """Which of the candidates over a hard budget came closest to it, and how far over it is; None without one."""
+    rejected = [record for record in records if record.outcome is Outcome.REJECTED]
+    if not rejected:
+        return None
+    closest = min(rejected, key=lambda record: record.evaluation.violation)
+    return f"of those over a hard budget {closest.text} came closest, with {closest.evaluation.reason}"
 
 
 def duration_text(seconds: float) -> str:

@@ -79,7 +79,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
             cost,
             metric=found.metric,
             images=found.provenance.validation_images,
-            limit=limits[cost],
+            limit=limits.get(cost),
         )
         size = "plot large" if len(costs) == 1 else "plot"
         plots.append(tag("figure", tag("div", id=f"pareto-{cost}", class_=size)))

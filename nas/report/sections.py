@@ -21,6 +21,7 @@ from nas.wording import (
     LABELS,
     NOTHING,
     capital,
+    closest_text,
     duration_text,
     plural,
     score_text,
@@ -121,7 +122,12 @@ def headline(found: Findings) -> Html:
 def _answer(found: Findings) -> str:
     """The result of the search in one sentence."""
     if not found.front:
-        return "No candidate is trained yet. Write the report again when one is."
+        closest = closest_text(found.records)
+        return (
+            f"No candidate is trained yet: {closest}."
+            if closest
+            else "No candidate is trained yet. Write the report again when one is."
+        )
     cost = primary_cost(found.settings.objectives)
 
     def at(record: TrialRecord) -> str:
@@ -157,11 +163,14 @@ def front_table(found: Findings) -> Html:
         "Latency": _latency_cell,
         "MACs": lambda record: _cost_cell(record, "macs"),
         "Parameters": lambda record: _cost_cell(record, "params"),
+        "Memory": lambda record: OBJECTIVES["memory"].show(record.objectives["memory"]),
     }
+    if "memory" not in found.settings.objectives:
+        del columns["Memory"]
     if all(record.evaluation.latency is None for record in found.front):
         del columns["Latency"]
     rows = [[cell(record) for cell in columns.values()] for record in found.front]
-    return table(list(columns), rows, numeric=(title, "Latency", "MACs", "Parameters"), stacks=True)
+    return table(list(columns), rows, numeric=(title, "Latency", "MACs", "Parameters", "Memory"), stacks=True)
 
 
 def trials_table(found: Findings) -> Html:
