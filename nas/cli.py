@@ -159,22 +159,22 @@ def space_show(
     where = "latency not measured"
     if measure:
         from nas.device import device_name, resolve_device
-        from nas.latency import measure as measure_latency
-        from nas.model import build
+        from nas.latency_cache import candidate_latency
 
         protocol = default_protocol(resolve_device(device))
         where = f"latency on {device_name(protocol.device)}, batch 1, {protocol.dtype}, {protocol.mode}"
         where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
         with console.status("measuring"):
             for landmark, architecture in show.landmarks(space).items():
-                network = build(architecture, classes)
-                latencies[landmark] = measure_latency(network, architecture.input_shape, protocol)
+                latencies[landmark] = candidate_latency(architecture, classes, protocol)
+        cached = sum(latency.cached for latency in latencies.values())
+        where += f", {cached} of {len(latencies)} looked up" if cached else ""
     console.print(f"with {classes} classes; {where}\n", highlight=False)
     console.print(show.landmarks_table(space, classes, latencies))
     ratio = show.median_macs(space, classes) / architecture_cost(space.backbone, classes).macs
     console.print(f"\nThe median of 1,000 sampled networks has {ratio:.2f} times the backbone's MACs.", highlight=False)
     budgets = Budgets(max_macs, max_params, max_latency)
-    for sentence in show.budget_sentences(space, classes, budgets, latencies.get("smallest")):
+    for sentence in show.budget_sentences(space, classes, budgets, latencies):
         console.print(sentence, highlight=False)
 
 
@@ -188,7 +188,7 @@ def search(
     data: Data = None,
     trials: Annotated[int | None, typer.Option(help="Distinct candidates to train; by default 30.")] = None,
     objectives: Annotated[
-        str, typer.Option(help="accuracy and one or more of latency, macs, params, latency:TARGET.")
+        str, typer.Option(help="accuracy and one or more of latency, macs, params, memory, latency:TARGET.")
     ] = "accuracy,latency",
     seed: Seed = 0,
     time_budget: Annotated[

@@ -170,14 +170,14 @@ def _cost(chosen: Measurable) -> Cost | None:
 
 
 def _print(chosen: Measurable, cost: Cost | None, measured: list[Latency]) -> None:
-    from nas.objectives import OBJECTIVES
+    from nas.objectives import objective
     from nas.show import measured_table, protocol_lines
 
-    macs = f"{OBJECTIVES['macs'].show(cost.macs)} MACs" if cost else "MACs not known"
+    macs = f"{objective('macs').show(cost.macs)} MACs" if cost else "MACs not known"
     params = sum(parameter.numel() for parameter in chosen.module.parameters())
     sides = "x".join(map(str, chosen.input_shape))
     console.print(
-        f"{chosen.label}  input {sides}  {macs}  {OBJECTIVES['params'].show(params)} parameters\n",
+        f"{chosen.label}  input {sides}  {macs}  {objective('params').show(params)} parameters\n",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
     console.print(measured_table(measured))

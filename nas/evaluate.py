@@ -12,7 +12,7 @@ from torch import nn
 
 from nas.architecture import Architecture
 from nas.backbones import load_backbone
-from nas.cost import module_cost
+from nas.cost import architecture_cost, module_cost
 from nas.data import ImageData
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
@@ -56,8 +56,8 @@ def evaluate_steps(
 ) -> Generator[EpochMetrics, None, Evaluated]:
     """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
 
-    Cheap first: static cost, then latency, and a candidate over a hard budget is rejected before it inherits weights
-    and trains.
+    Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
+    neither inherits weights nor trains.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
@@ -89,12 +89,17 @@ def evaluate_steps(
         seed = derive_seed(settings.seed, architecture.digest)
         side = architecture.input_size
         lease = lease_for(settings.protocol.device)
+        classes = len(data.data.classes)
+        cost = architecture_cost(architecture, classes)
+        violation, reason = budget_violation(settings.budgets, cost)
+        if violation > 0:
+            return result(Outcome.REJECTED, reason, violation)
         with lease_for("cpu").shared():
-            network = build(architecture, len(data.data.classes), seed)
+            network = build(architecture, classes, seed)
             cost = module_cost(network, architecture.input_shape)
-        latency = candidate_latency(architecture, len(data.data.classes), settings.protocol, network)
+        latency = candidate_latency(architecture, classes, settings.protocol, network)
         for target in settings.targets:
-            latencies[target.name] = measure_target(target, architecture, len(data.data.classes), network)
+            latencies[target.name] = measure_target(target, architecture, classes, network)
         on_targets = [(target, latencies[target.name]) for target in settings.targets]
         violation, reason = budget_violation(settings.budgets, cost, latency, on_targets)
         if violation > 0:
@@ -190,20 +195,32 @@ def settled_recipe(
 
 
 def budget_violation(
-    budgets: Budgets, cost: Cost, latency: Latency, on_targets: Sequence[tuple[LatencyTarget, Latency]] = ()
+    budgets: Budgets,
+    cost: Cost,
+    latency: Latency | None = None,
+    on_targets: Sequence[tuple[LatencyTarget, Latency]] = (),
 ) -> tuple[float, str | None]:
     """By how much the worst hard budget is exceeded, as a share of it, and the sentence that says so; 0 if none is.
 
-    The limits of further targets are hard budgets too.
+    The limits of further targets are hard budgets too. A latency that is not measured yet exceeds nothing.
     """
     worst, reason = 0.0, None
-    over_target = "{{:.3f}} ms on target {}, over its limit of {{:.3f}} ms"
+    measured_ms = None if latency is None else latency.median_ms
     for value, limit, text in (
-        (cost.macs, budgets.max_macs, "{:,.0f} MACs, over the budget of {:,.0f}"),
-        (cost.params, budgets.max_params, "{:,.0f} parameters, over the budget of {:,.0f}"),
-        (latency.median_ms, budgets.max_latency_ms, "{:.3f} ms, over the budget of {:.3f} ms"),
-        *((found.median_ms, target.max_ms, over_target.format(target.name)) for target, found in on_targets),
+        (cost.macs, budgets.max_macs, "{:,} MACs, {} % over the budget of {:,}"),
+        (cost.params, budgets.max_params, "{:,} parameters, {} % over the budget of {:,}"),
+        (measured_ms, budgets.max_latency_ms, "{:.3f} ms, {} % over the budget of {:,g} ms"),
+        *(
+            (
+                found.median_ms,
+                target.max_ms,
+                f"{{:.3f}} ms on target {target.name}, {{}} % over its limit of {{:,g}} ms",
+            )
+            for target, found in on_targets
+        ),
     ):
-        if limit is not None and value / limit - 1 > worst:
-            worst, reason = value / limit - 1, text.format(value, limit)
+        if value is not None and limit is not None and value / limit - 1 > worst:
+            worst = value / limit - 1
+            percent = f"{100 * worst:,.0f}" if worst >= 0.1 else f"{100 * worst:.2g}"
+            reason = text.format(value, percent, limit)
     return worst, reason

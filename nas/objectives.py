@@ -14,7 +14,7 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True)
 class Objective:
-    """One objective; `unit` is empty for a share or a count."""
+    """One objective; `unit` is ms, bytes, or empty for a share or a count."""
 
     name: str
     direction: Direction
@@ -25,11 +25,13 @@ class Objective:
         return value if self.direction == "minimize" else -value
 
     def show(self, value: float) -> str:
-        """The value as people read it: percent, ms, or a count in thousands or millions."""
+        """The value as people read it: percent, ms, kB or MB, or a count in thousands or millions."""
         if self.name == "accuracy":
             return f"{100 * value:.2f} %"
         if self.unit == "ms":
             return f"{value:.3f} ms"
+        if self.unit == "bytes":
+            return bytes_text(value)
         return f"{value / 1e6:.3f} M" if value >= 1e6 else f"{value / 1e3:.1f} k"
 
 
@@ -38,7 +40,10 @@ OBJECTIVES = {
     "latency": Objective("latency", "minimize", "ms"),
     "macs": Objective("macs", "minimize"),
     "params": Objective("params", "minimize"),
+    "memory": Objective("memory", "minimize", "bytes"),
 }
+_COSTS = [name for name in OBJECTIVES if name != "accuracy"]
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 _TARGET = "latency:"
@@ -71,7 +76,7 @@ def check_objectives(names: Sequence[str], targets: Sequence[str] = ()) -> tuple
     if len(set(names)) != len(names):
         raise InputError(f"objectives {','.join(names)}: one is listed twice")
     if "accuracy" not in names or len(names) < 2:
-        raise InputError(f"objectives {','.join(names)}: needs accuracy and at least one of latency, macs, params")
+        raise InputError(f"objectives {','.join(names)}: needs accuracy and at least one of {', '.join(_COSTS)}")
     return tuple(names)
 
 
@@ -91,4 +96,25 @@ def objective_values(evaluation: Evaluation, names: Sequence[str]) -> dict[str, 
     values |= {target_objective(name): latency.median_ms for name, latency in evaluation.latencies.items()}
     if evaluation.cost is not None:
         values |= {"macs": float(evaluation.cost.macs), "params": float(evaluation.cost.params)}
+    memory = peak_memory(evaluation)
+    if memory is not None:
+        values["memory"] = float(memory)
     return {name: values[name] for name in names if name in values}
+
+
+def peak_memory(evaluation: Evaluation) -> int | None:
+    """Peak bytes of an inference pass under the protocol of its latency; None where they are not known.
+
+    Weights as stored (batch norm among them), and the most of images and activations that is alive at one time, for
+    the protocol's batch and precision. What a runtime and its kernels need beside them is not counted.
+    """
+    cost, latency = evaluation.cost, evaluation.latency
+    if latency is None or cost is None or cost.size_bytes is None or cost.peak_activation_bytes is None:
+        return None
+    in_float32 = cost.size_bytes + latency.protocol.batch_size * cost.peak_activation_bytes
+    return in_float32 * _ITEM_BYTES[latency.protocol.dtype] // 4
+
+
+def bytes_text(count: float) -> str:
+    """Bytes in kB or MB, a thousand and a million of them."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

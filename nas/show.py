@@ -18,7 +18,7 @@ from rich.text import Text
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
 from nas.front import cheapest_first, hypervolume, knee, pareto_front, pick, reference_point
-from nas.objectives import objective, target_objective
+from nas.objectives import objective, peak_memory, target_objective
 from nas.record import DeviceState, Latency, Outcome, TrialRecord
 from nas.run import BaselineRecord, RunDirectory
 from nas.settings import Budgets, LatencyTarget
@@ -49,6 +49,8 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     table.add_column("latency ms (p10-p90)", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     table.add_column("params", justify="right", no_wrap=True)
+    if "memory" in objectives:
+        table.add_column("memory", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, style="green")
     names = {pick(records, objectives, which).digest: which for which in ("most-accurate", "fastest")} if front else {}
     if front:
@@ -61,6 +63,7 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
             latency_text(latency) if latency else "",
             objective("macs").show(cost.macs) if cost else "",
             objective("params").show(cost.params) if cost else "",
+            *([objective("memory").show(record.objectives["memory"])] if "memory" in objectives else []),
             names.get(record.digest, ""),
         )
         networks.add_row(record.digest[:8], record.text)
@@ -237,7 +240,7 @@ def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     columns = ["digest", "trial", "accuracy", "latency_ms", "latency_p10_ms", "latency_p90_ms"]
     for target in run.settings.evaluation.targets:
         columns += _latency_fields(target_objective(target.name), None)
-    columns += ["macs", "params"]
+    columns += ["macs", "params", "memory_bytes"]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "architecture"], lineterminator="\n")
     writer.writeheader()
@@ -265,6 +268,7 @@ def _row(record: TrialRecord, run: RunDirectory) -> dict[str, Any]:
         },
         "macs": cost.macs if cost else None,
         "params": cost.params if cost else None,
+        "memory_bytes": peak_memory(record.evaluation),
         "architecture": record.text,
     }
 
@@ -332,27 +336,25 @@ def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, L
     return Group(table, "", networks)
 
 
-def _plain(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def budget_sentences(space: SearchSpace, num_classes: int, budgets: Budgets, smallest: Latency | None) -> list[str]:
-    """For each budget given, whether the space's smallest network meets it."""
+def budget_sentences(
+    space: SearchSpace, num_classes: int, budgets: Budgets, latencies: dict[str, Latency]
+) -> list[str]:
+    """For each budget given, whether the space can meet it; of latency as far as the landmarks show, where measured."""
     cost = architecture_cost(space.smallest, num_classes)
     sentences = []
-    for what, value, limit in (
-        ("MACs", cost.macs, budgets.max_macs),
-        ("parameters", cost.params, budgets.max_params),
-        ("ms", smallest.median_ms if smallest else None, budgets.max_latency_ms),
-    ):
-        if limit is None:
-            continue
-        if value is None:
-            sentences.append(f"A budget of {limit:,} {what} was not checked: latency was not measured.")
-        elif value <= limit:
-            sentences.append(f"A budget of {limit:,} {what} can be met: the smallest network has {_plain(value)}.")
-        else:
-            sentences.append(f"A budget of {limit:,} {what} cannot be met: the smallest network has {_plain(value)}.")
+    for what, value, limit in (("MACs", cost.macs, budgets.max_macs), ("parameters", cost.params, budgets.max_params)):
+        if limit is not None:
+            can = "can" if value <= limit else "cannot"
+            sentences.append(f"A budget of {limit:,} {what} {can} be met: the smallest network has {value:,} {what}.")
+    if budgets.max_latency_ms is not None:
+        budget = f"A budget of {budgets.max_latency_ms:,g} ms"
+        if not latencies:
+            return [*sentences, f"{budget} was not checked: latency was not measured."]
+        name, fastest = min(latencies.items(), key=lambda item: item[1].median_ms)
+        can = "can be met" if fastest.median_ms <= budgets.max_latency_ms else "can hardly be met"
+        sentences.append(
+            f"{budget} {can}: the fastest of these networks, the {name}, takes {fastest.median_ms:.3f} ms."
+        )
     return sentences
 
 

@@ -7,15 +7,17 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nas.front import beaten_by
-from nas.objectives import objective, target_of
+from nas.objectives import bytes_text, objective, target_of
 from nas.record import Latency, Outcome, TrialRecord
 from nas.run import BaselineRecord
 from nas.settings import LatencyTarget
 
 NOTHING = "–"
-COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters"}
-CHEAPEST = {"latency": "fastest", "macs": "fewest MACs", "params": "fewest parameters"}
-LABELS = {"latency": "latency", "macs": "MACs", "params": "parameters"}
+COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters", "memory": "Peak inference memory"}
+CHEAPEST = {
+    "latency": "fastest", "macs": "fewest MACs", "params": "fewest parameters", "memory": "least memory"
+}  # fmt: skip
+LABELS = {"latency": "latency", "macs": "MACs", "params": "parameters", "memory": "memory"}
 
 
 def cost_title(name: str) -> str:
@@ -97,14 +99,10 @@ def lead_text(better: Mapping[str, float], worse: Mapping[str, float], objective
             parts.append(f"{100 * (better[name] - worse[name]):+.2f} points")
         else:
             faster = label(name).replace("latency", "faster")
-            comparative = faster if objective(name).unit == "ms" else f"fewer {label(name)}"
+            less = "less" if name == "memory" else "fewer"
+            comparative = faster if objective(name).unit == "ms" else f"{less} {label(name)}"
             parts.append(f"{worse[name] / better[name]:.3g}× {comparative}")
     return ", ".join(parts)
-
-
-def bytes_text(count: int) -> str:
-    """Bytes in kB or MB, a thousand and a million of them."""
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def protocol_text(latency: Latency) -> str:
@@ -121,6 +119,15 @@ def target_text(target: LatencyTarget, device: str | None = None) -> str:
     words = [device or protocol.device, f"batch {protocol.batch_size}", protocol.mode, protocol.dtype]
     words += [f"{target.max_ms:g} ms at most"] if target.max_ms is not None else []
     return " · ".join(words)
+
+
+def closest_text(records: Sequence[TrialRecord]) -> str | None:
+    """Which of the candidates over a hard budget came closest to it, and how far over it is; None without one."""
+    rejected = [record for record in records if record.outcome is Outcome.REJECTED]
+    if not rejected:
+        return None
+    closest = min(rejected, key=lambda record: record.evaluation.violation)
+    return f"of those over a hard budget {closest.text} came closest, with {closest.evaluation.reason}"
 
 
 def duration_text(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -14,12 +15,16 @@ from conftest import RunFactory
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+import nas.search.broker
 from nas.cost import architecture_cost
+from nas.evaluate import budget_violation
 from nas.front import pareto_front
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome
+from nas.report import write_report
 from nas.run import RunDirectory, open_run
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker, Candidate
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.show import front_csv
 from nas.space import SearchSpace
 from nas.space_file import load_space
 
@@ -33,6 +38,12 @@ TINY = SearchSpace.model_validate(
         "stages": [{"out_channels": [8, 16], "kernel_size": [1, 3], "dilation": [1, 2], "expansion": 2}],
     }
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of them, which a search spreads over hours, would take most of the time of these tests."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def settings(space: SearchSpace = DIGITS, **changes: Any) -> SearchSettings:
@@ -157,24 +168,173 @@ def test_rejected_candidates_reach_the_sampler_as_a_constraint_and_cost_no_budge
     assert sum(record.outcome is Outcome.DONE for record in records) == 5
     trials = study_of(run).trials
     for record in rejected:
+        assert set(record.objectives) == {"latency"}  # true values alone
         assert trials[record.number].values == [0.0, record.objectives["latency"]]
-        assert record.evaluation.violation > 0
+        assert trials[record.number].constraints == {"budget": record.evaluation.violation}
     feasible = {trial.number for trial in study_of(run).best_trials}
     assert feasible <= {record.number for record in records if record.objectives["latency"] <= 0.2}
 
 
+def judged(candidate: Candidate, budgets: Budgets) -> Evaluation:
+    """What a worker would send back under a budget of MACs: it measures nothing of a candidate over it."""
+    evaluation = answer(candidate)
+    assert evaluation.cost is not None
+    violation, reason = budget_violation(budgets, evaluation.cost)
+    return Evaluation(Outcome.REJECTED, reason, evaluation.cost, violation=violation) if violation else evaluation
+
+
+def search_under(run: RunDirectory, asks: int) -> Broker:
+    """The broker after so many candidates were judged by the run's budgets."""
+    broker = Broker(run)
+    for _ in range(asks):
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.finish(candidate, judged(candidate, run.settings.evaluation.budgets))
+    return broker
+
+
+def under_macs(sampler: str, space: SearchSpace = DIGITS) -> SearchSettings:
+    """A search of which about half of the space is over the budget."""
+    evaluation = EvaluationSettings(budgets=Budgets(max_macs=100_000))
+    return settings(space, trials=100, sampler=sampler, evaluation=evaluation)
+
+
+def test_the_default_sampler_learns_the_budget(make_run: RunFactory) -> None:
+    def rejected(sampler: str) -> int:
+        records = search_under(make_run(under_macs(sampler), sampler), 35).records
+        return sum(record.outcome is Outcome.REJECTED for record in records)
+
+    assert rejected("tpe") < 0.7 * rejected("random")
+
+
+@pytest.mark.parametrize(("sampler", "asks"), [("gp", 12), ("nsga2", 25)])  # the first 10 and 20 are random
+def test_other_samplers_run_with_rejected_candidates(make_run: RunFactory, sampler: str, asks: int) -> None:
+    broker = search_under(make_run(under_macs(sampler)), asks)
+    assert {record.outcome for record in broker.records} >= {Outcome.REJECTED, Outcome.DONE}
+
+
+def test_a_rejected_candidate_without_a_latency_is_told_with_the_worst_before_it(make_run: RunFactory) -> None:
+    run = make_run(under_macs("random"))
+    search_under(run, 20)
+    records = run.records()
+    trials = study_of(run).trials
+    rejected = [record for record in records if record.outcome is Outcome.REJECTED]
+    assert len(rejected) > 3
+    for record in rejected:
+        assert record.objectives == {}  # no stand-in is ever written down
+        before = [r.objectives["latency"] for r in records[: records.index(record)] if r.objectives]
+        assert trials[record.number].state is TrialState.COMPLETE
+        assert trials[record.number].values == [0.0, max(before, default=0.0)]
+        assert trials[record.number].constraints["budget"] > 0
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    assert {trials[record.number].constraints["budget"] for record in done} == {-1.0}
+    front = {record.digest for record in pareto_front(records, run.settings.objectives)}
+    assert front == {trial.user_attrs["digest"] for trial in study_of(run).best_trials}
+    assert all(record.text in front_csv(run, records) for record in done if record.digest in front)
+    assert open_run(write_report(run).parent).records() == records
+
+
+@pytest.mark.parametrize("budget", [20_000, 1_000])
+def test_repeats_of_rejected_candidates_and_a_rebuilt_study_are_told_alike(make_run: RunFactory, budget: int) -> None:
+    evaluation = EvaluationSettings(budgets=Budgets(max_macs=budget))
+    run = make_run(settings(TINY, trials=100, evaluation=evaluation))
+    broker = Broker(run)
+    while not broker.finished:
+        candidate = broker.ask()
+        if candidate is not None:
+            broker.finish(candidate, judged(candidate, evaluation.budgets))
+    assert broker.stop_reason == "the space has nothing new"
+    before = study_of(run).trials
+    records = run.records()
+    repeats = [record for record in records if record.outcome is Outcome.REPEAT and record.evaluation.violation > 0]
+    assert repeats
+    for repeat in repeats:
+        assert repeat.repeat_of is not None
+        assert before[repeat.number].values == before[repeat.repeat_of].values
+        assert before[repeat.number].constraints == before[repeat.repeat_of].constraints
+    run.study_path.unlink()
+    rebuilt = Broker(open_run(run.path)).study.trials
+    assert [(t.state, t.values, t.params, t.constraints) for t in rebuilt] == [
+        (t.state, t.values, t.params, t.constraints) for t in before
+    ]
+
+
+def over(violation: float) -> Evaluation:
+    """A rejection that a worker would send back."""
+    return Evaluation(Outcome.REJECTED, f"{1 + violation:.3f} ms, {100 * violation:.0f} % over the budget of 1 ms",
+                      violation=violation)  # fmt: skip
+
+
 def test_a_budget_that_nothing_meets_ends_and_names_the_closest(make_run: RunFactory) -> None:
-    evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=1e-6))
+    evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=1.0))
     run = make_run(settings(trials=5, evaluation=evaluation))
     broker = Broker(run)
-    over = iter(range(1000, 0, -1))
+    violations = iter(range(1000, 0, -1))
     while not broker.finished:
         candidate = broker.ask()
         assert candidate is not None
-        broker.finish(candidate, answer(candidate, Outcome.REJECTED, float(next(over))))
-    assert len(run.records()) == MAX_REJECTIONS
-    assert "the closest, " + run.records()[-1].text in (broker.stop_reason or "")
+        failed = not run.records()
+        broker.finish(candidate, answer(candidate, Outcome.FAILED) if failed else over(float(next(violations))))
+    assert len(run.records()) == MAX_REJECTIONS + 1
+    closest = f"{run.records()[-1].text} came closest, with 942.000 ms, 94100 % over the budget of 1 ms"
+    assert (
+        broker.ending == f"60 candidates are over a hard budget, and none within; of those over a hard budget {closest}"
+    )
     assert not broker.resumable
+
+
+@pytest.mark.parametrize("cause", ["time", "failures", "space"])
+def test_however_a_search_ends_it_names_the_closest_where_nothing_met_the_budget(
+    make_run: RunFactory, cause: str
+) -> None:
+    evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=1.0))
+    run = make_run(settings(TINY, trials=50, evaluation=evaluation, max_failures=1))
+    broker = Broker(run)
+    count = 0
+    while not broker.finished:
+        candidate = broker.ask()
+        if candidate is None:
+            continue
+        count += 1
+        broker.finish(
+            candidate, answer(candidate, Outcome.FAILED) if cause == "failures" and count > 3 else over(count)
+        )
+        if cause == "time" and count == 3:
+            broker._deadline = 0.0
+    first = {
+        "time": "the time budget is spent",
+        "failures": "2 candidates failed",
+        "space": "the space has nothing new",
+    }
+    assert broker.ending.startswith(first[cause])
+    assert broker.ending.endswith(f"{run.records()[0].text} came closest, with 2.000 ms, 100 % over the budget of 1 ms")
+
+
+def test_a_search_that_trained_says_nothing_of_the_closest_and_ends_where_few_meet_the_budget(
+    make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.search.broker, "MAX_REJECTIONS_IN_A_ROW", 15)
+    evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=1.0))
+    broker = Broker(make_run(settings(trials=50, evaluation=evaluation)))
+    count = 0
+    while not broker.finished:
+        candidate = broker.ask()
+        assert candidate is not None
+        count += 1
+        broker.finish(candidate, answer(candidate) if count == 10 else over(1.0))
+    assert count == 25
+    assert broker.ending == "15 candidates in a row are over a hard budget"
+
+
+def test_a_candidate_whose_memory_is_not_known_fails_where_it_is_an_objective(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=5, objectives=("accuracy", "memory")))
+    broker = Broker(run)
+    candidate = broker.ask()
+    assert candidate is not None
+    record = broker.finish(candidate, answer(candidate))  # its cost is in closed form, without peak activations
+    assert record.outcome is Outcome.FAILED
+    assert record.evaluation.reason == "its memory, which is an objective, is not known"
+    assert broker.trained == 0
 
 
 def test_lost_candidates_are_queued_again_a_bounded_number_of_times(make_run: RunFactory) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import RunFactory
 
+import nas.latency
 from nas.cli import main
 from nas.model import build
 from nas.options import parse_count, parse_duration, parse_milliseconds
@@ -85,8 +86,8 @@ BAD = {
     "missing space file": (["search", "no/such.yaml"], "no such file"),
     "unknown data": (["search", "--data", "nope"], "digits, cifar10"),
     "space without data": (["search", "lite0"], "--data"),
-    "unknown objective": (["search", "--objectives", "accuracy,speed"], "accuracy, latency, macs, params"),
-    "one objective": (["search", "--objectives", "accuracy"], "at least one of latency, macs, params"),
+    "unknown objective": (["search", "--objectives", "accuracy,speed"], "accuracy, latency, macs, params, memory"),
+    "one objective": (["search", "--objectives", "accuracy"], "at least one of latency, macs, params, memory"),
     "objective twice": (["search", "--objectives", "accuracy,latency,latency"], "twice"),
     "unknown metric": (["search", "--metric", "f2"], "accuracy, macro_f1, balanced_accuracy"),
     "metric without module": (["search", "--metric", "nowhere:f"], "nowhere"),
@@ -238,10 +239,16 @@ def test_space_commands(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert code == 0
     out = " ".join(out.split())
-    assert "A budget of 1 MACs cannot be met" in out
-    assert "A budget of 1,000,000 parameters can be met" in out
-    assert "A budget of 9,000.0 ms can be met" in out
+    assert re.search(r"A budget of 1 MACs cannot be met: the smallest network has [\d,]+ MACs\.", out)
+    assert re.search(r"A budget of 1,000,000 parameters can be met: the smallest network has [\d,]+ parameters\.", out)
+    assert re.search(r"A budget of 9,000 ms can be met: the fastest of these networks, the \w+, takes [\d.]+ ms\.", out)
     assert "times the backbone's MACs" in out
+    code, out, _ = call(capsys, "space", "show", "digits", "--max-latency", "1us", "--device", "cpu")
+    assert re.search(
+        r"A budget of 0\.001 ms can hardly be met: the fastest .* takes [\d.]+ ms\.", " ".join(out.split())
+    )
+    code, out, _ = call(capsys, "space", "show", "digits", "--max-latency", "2.5ms", "--no-measure")
+    assert "A budget of 2.5 ms was not checked: latency was not measured." in " ".join(out.split())
 
 
 def test_front_as_table_json_and_csv(capsys: pytest.CaptureFixture[str], run: RunDirectory) -> None:
@@ -259,6 +266,7 @@ def test_front_as_table_json_and_csv(capsys: pytest.CaptureFixture[str], run: Ru
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["digest"] for row in rows] == digests
     assert [float(row["latency_ms"]) for row in rows] == [1.0 + i for i in range(8)]
+    assert {row["memory_bytes"] for row in rows} == {""}  # records without bytes have none
     assert call(capsys, "front", str(run.path), "--csv", "--json")[0] == 2
 
 
@@ -313,6 +321,36 @@ def test_a_search_whose_backbone_cannot_be_trained_records_why(
     assert code == 1
     assert "No forecast" in said
     assert all("loss became" in (record.evaluation.reason or "") for record in open_run(out).records())
+
+
+def test_a_latency_that_was_looked_up_says_when_it_was_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
+    arguments = ["evaluate", "middle", "--epochs", "1", "--device", "cpu"]
+    call(capsys, *arguments)
+    _, out, _ = call(capsys, *arguments)
+    assert re.search(r"spread [\d.]+ % \(cached, measured \d{4}-\d\d-\d\d \d\d:\d\d UTC\)", out)
+
+
+def test_a_search_that_meets_no_budget_says_which_came_closest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out, space = tmp_path / "run", tmp_path / "two.yaml"
+    space.write_text(
+        "name: two\ninput: {channels: 1, size: 8}\nstem: {out_channels: 8}\n"
+        "stages:\n  - {out_channels: [8, 16], kernel_size: 3, expansion: 2}\n"
+    )
+    arguments = [str(space), "--data", "digits", "--max-latency", "1us", "--device", "cpu"]
+    code, said, _ = call(capsys, "search", *arguments, "--out", str(out))
+    assert code == 1
+    closest = r"of those over a hard budget (\S+) came closest, with [\d.]+ ms, [\d,]+ % over the budget of 0\.001 ms"
+    match = re.search(f"the space has nothing new; {closest}", said)
+    assert match
+    records = [record for record in open_run(out).records() if record.outcome is Outcome.REJECTED]
+    assert len(records) == 2
+    assert match[1] == min(records, key=lambda record: record.evaluation.violation).text
+    assert re.search(closest, (out / "report.html").read_text(encoding="utf-8"))
 
 
 def test_reports_of_the_test_part_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:

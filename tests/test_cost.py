@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 from nas.cost import architecture_cost, model_bytes, module_cost, peak_activation_bytes
 from nas.errors import CandidateError
 from nas.model import build
-from nas.record import Cost, Evaluation, Outcome, TrialRecord
+from nas.objectives import objective_values, peak_memory
+from nas.record import Cost, Evaluation, Latency, Outcome, TrialRecord
+from nas.settings import LatencyProtocol
 from nas.space_file import load_space
 from nas.wording import cost_text
 
@@ -150,6 +154,21 @@ def test_cost_in_words() -> None:
     assert text(Cost(385_200_000, 4_650_000, 18_600_000, 900_400)) == (
         "385.200 M MACs · 4.650 M parameters · 18.6 MB · peak activations 900.4 kB"
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "batch_size", "expected"), [("float32", 1, 1500), ("float32", 8, 5000), ("float16", 8, 2500)]
+)
+def test_peak_memory_is_that_of_the_protocol(dtype: Any, batch_size: int, expected: int) -> None:
+    """Weights once, activations for each image of a batch, both in the protocol's precision."""
+    protocol = LatencyProtocol(dtype=dtype, batch_size=batch_size)
+    latency = Latency(1.0, 1.0, 1.0, 0.0, 30, 1, False, False, 0.0, True, "test", (batch_size, 3, 8, 8), protocol)
+    evaluation = Evaluation(Outcome.DONE, cost=Cost(10, 250, 1000, 500), latency=latency)
+    assert peak_memory(evaluation) == expected
+    assert objective_values(evaluation, ("accuracy", "memory")) == {"memory": float(expected)}
+    for unknown in (Cost(10, 250), Cost(10, 250, 1000)):
+        assert peak_memory(replace(evaluation, cost=unknown)) is None
+    assert peak_memory(replace(evaluation, latency=None)) is None
 
 
 def test_reading_costs_does_not_import_torch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import nn
 
 import nas.evaluate
 from nas.backbones import normalised_for
+from nas.cost import architecture_cost
 from nas.data import ImageData, load_data
 from nas.device_data import DeviceData
 from nas.device_lease import DeviceLease
@@ -80,9 +82,9 @@ def test_other_input_sizes_are_resized_to(digits: ImageData) -> None:
 @pytest.mark.parametrize(
     ("budgets", "reason"),
     [
-        (Budgets(max_macs=1000), "MACs, over the budget of 1,000"),
-        (Budgets(max_params=10), "parameters, over the budget of 10"),
-        (Budgets(max_latency_ms=1e-6), "ms, over the budget of 0.000 ms"),
+        (Budgets(max_macs=1000), r"[\d,]{6,} MACs, [\d,]+ % over the budget of 1,000"),
+        (Budgets(max_params=10), r"[\d,]{4,} parameters, [\d,]+ % over the budget of 10"),
+        (Budgets(max_latency_ms=1e-6), r"\d\.\d{3} ms, [\d,]+ % over the budget of 1e-06 ms"),
     ],
 )
 def test_a_candidate_over_a_hard_budget_is_rejected_before_training(
@@ -91,9 +93,31 @@ def test_a_candidate_over_a_hard_budget_is_rejected_before_training(
     evaluation = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, budgets=budgets)).evaluation
     assert evaluation.outcome is Outcome.REJECTED
     assert evaluation.history == ()
-    assert reason in (evaluation.reason or "")
+    assert re.fullmatch(reason, evaluation.reason or "")
     assert evaluation.violation > 0
-    assert evaluation.latency is not None  # the sampler is told true costs
+    assert evaluation.cost is not None
+    assert (evaluation.latency is not None) == (budgets.max_latency_ms is not None)
+
+
+def test_a_candidate_with_too_many_macs_is_neither_built_nor_measured(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in ("build", "module_cost", "candidate_latency"):
+        monkeypatch.setattr(nas.evaluate, step, lambda *_: pytest.fail("not cheapest first"))
+    cost = architecture_cost(SPACE.backbone, 10)
+    budgets = Budgets(max_macs=cost.macs - 1, max_params=cost.params - 1, max_latency_ms=1e-6)
+    evaluation = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, budgets=budgets)).evaluation
+    assert evaluation.outcome is Outcome.REJECTED
+    assert evaluation.cost == cost
+    assert evaluation.violation == pytest.approx(1 / (cost.params - 1))  # the worse one of the two
+
+
+def test_a_budget_met_exactly_is_met(digits: ImageData) -> None:
+    cost = architecture_cost(SPACE.smallest, 10)
+    budgets = Budgets(max_macs=cost.macs, max_params=cost.params)
+    settings = replace(SETTINGS, recipe=Recipe(epochs=1), budgets=budgets)
+    evaluation = evaluate_candidate(SPACE.smallest, digits, settings).evaluation
+    assert (evaluation.outcome, evaluation.violation) == (Outcome.DONE, 0.0)
 
 
 def test_a_loss_that_is_not_a_number_fails_the_candidate(digits: ImageData) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import re
@@ -18,17 +20,20 @@ import optuna
 import pytest
 import yaml
 from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
 
 import nas.latency
 from nas.evaluate import evaluate_candidate
 from nas.export import export_candidate
 from nas.front import pareto_front, pick
 from nas.latency_cache import candidate_latency
+from nas.objectives import OBJECTIVES
 from nas.recipe import Recipe
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
 from nas.search import plan_search, run_search
-from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.show import front_csv, front_table
 from nas.space_file import load_space
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
@@ -140,6 +145,46 @@ def test_a_second_search_measures_nothing_twice(
         assert latency.cached
         assert before.contended or latency.measured == before.measured
     assert "6 candidates, measured before" in run.report_path.read_text(encoding="utf-8")
+
+
+def test_memory_is_an_objective_beside_others(tmp_path: Path) -> None:
+    protocol = replace(QUICK, batch_size=2, dtype="bfloat16")
+    small = replace(settings(trials=3), evaluation=EvaluationSettings(Recipe(epochs=1), protocol))
+    for objectives in (("accuracy", "memory"), ("accuracy", "latency", "memory")):
+        run = run_search(plan_search(replace(small, objectives=objectives), tmp_path / str(len(objectives)))).run
+        records = run.records()
+        assert [record.outcome for record in records] == [Outcome.DONE] * 3
+        for record in records:
+            cost = record.evaluation.cost
+            assert cost is not None
+            assert cost.size_bytes is not None
+            assert cost.peak_activation_bytes is not None
+            assert set(record.objectives) == set(objectives)
+            assert record.objectives["memory"] == cost.size_bytes // 2 + cost.peak_activation_bytes
+        memories = [record.objectives["memory"] for record in pareto_front(records, ("accuracy", "memory"))]
+        assert memories == sorted(memories)
+        shown = [OBJECTIVES["memory"].show(value) for value in memories]
+        table = Console(width=300, record=True, file=io.StringIO())
+        table.print(front_table(run, records))
+        text, page = table.export_text(), run.report_path.read_text(encoding="utf-8")
+        assert all(value in text and value in page for value in shown)
+        assert all(value.endswith((" kB", " MB")) for value in shown)
+        assert "pareto-memory" in page
+        rows = list(csv.DictReader(io.StringIO(front_csv(run, records))))
+        assert {float(row["memory_bytes"]) for row in rows} >= set(memories)
+
+
+def test_a_search_under_a_budget_of_macs_measures_only_what_is_within(tmp_path: Path) -> None:
+    limited = settings(trials=3)
+    budgets = Budgets(max_macs=40_000)
+    limited = replace(limited, evaluation=replace(limited.evaluation, budgets=budgets))
+    run = run_search(plan_search(limited, tmp_path / "run")).run
+    records = check_consistent(run)
+    rejected = [record for record in records if record.outcome is Outcome.REJECTED]
+    assert rejected  # the space's largest network is asked for first
+    assert all(record.evaluation.latency is None and not record.objectives for record in rejected)
+    assert all("% over the budget of 40,000" in (record.evaluation.reason or "") for record in rejected)
+    assert sum(record.outcome is Outcome.DONE for record in records) == 3
 
 
 def test_candidates_whose_metric_is_not_a_number_fail_alone(tmp_path: Path) -> None:

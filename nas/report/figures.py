@@ -289,6 +289,8 @@ def _wrapped(architecture: str) -> list[str]:
 
 def _cost_axis(cost: str, values: Sequence[float]) -> dict[str, Any]:
     axis: dict[str, Any] = {} if objective(cost).unit == "ms" else {"tickformat": "~s"}
+    if objective(cost).unit == "bytes":
+        axis["ticksuffix"] = "B"  # behind the k or M of the format
     if values and min(values) > 0 and max(values) > _LOG_RANGE * min(values):
         decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
         # Plotly's own ticks between two decades read "2" and "5", whatever the decade.

@@ -85,7 +85,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
             cost,
             metric=found.metric,
             images=found.provenance.validation_images,
-            limit=limits[cost],
+            limit=limits.get(cost),
             baselines=found.compared,
         )
         size = "plot large" if len(costs) == 1 else "plot"

@@ -20,6 +20,7 @@ from nas.settings import LatencyProtocol, LatencyTarget, SearchSettings
 from nas.wording import (
     NOTHING,
     capital,
+    closest_text,
     duration_text,
     label,
     plural,
@@ -136,7 +137,12 @@ def headline(found: Findings) -> Html:
 def _answer(found: Findings) -> str:
     """The result of the search in one sentence."""
     if not found.front:
-        return "No candidate is trained yet. Write the report again when one is."
+        closest = closest_text(found.records)
+        return (
+            f"No candidate is trained yet: {closest}."
+            if closest
+            else "No candidate is trained yet. Write the report again when one is."
+        )
     cost = primary_cost(found.settings.objectives)
 
     def at(record: TrialRecord) -> str:
@@ -173,7 +179,10 @@ def front_table(found: Findings) -> Html:
         **{_target_title(target): _target_cell(target) for target in found.settings.evaluation.targets},
         "MACs": lambda record: cost_cell(record, "macs"),
         "Parameters": lambda record: cost_cell(record, "params"),
+        "Memory": lambda record: objective("memory").show(record.objectives["memory"]),
     }
+    if "memory" not in found.settings.objectives:
+        del columns["Memory"]
     if all(record.evaluation.latency is None for record in found.front):
         del columns["Latency"]
     rows = [[cell(record) for cell in columns.values()] for record in found.front]

@@ -11,8 +11,9 @@ import logging
 import random
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -28,6 +29,7 @@ from nas.search.samplers import make_sampler
 from nas.search.screening import SURE, LatencyScreen, chance_within
 from nas.settings import derive_seed
 from nas.space import Choice
+from nas.wording import closest_text
 
 STUDY_NAME = "nas"
 MAX_REPEATS = 30
@@ -38,6 +40,8 @@ MAX_REJECTIONS = 60
 """Candidates over a hard budget, none trained yet, after which the search ends: it cannot be met, or hardly."""
 UNSEEN_DRAWS = 16
 """New random candidates, under a latency budget, of which one is taken."""
+MAX_REJECTIONS_IN_A_ROW = 500
+"""Candidates over a hard budget, none within it between, after which the search ends: few others meet it, or none."""
 MAX_LOSSES_IN_A_ROW = 12
 """Trials lost one after another, none finished between, after which the search ends: nothing here can work."""
 _RETRIES = "retries"
@@ -143,13 +147,23 @@ class Broker:
             elif self._deadline is not None and time.time() >= self._deadline:
                 self.stop("the time budget is spent")
             elif not self.trained and len(self._rejected()) >= MAX_REJECTIONS:
-                closest = min(self._rejected(), key=lambda record: record.evaluation.violation)
                 self.stop(
-                    f"all of {len(self._rejected())} candidates are over a hard budget; the closest, "
-                    f"{closest.text}, has {closest.evaluation.reason}",
-                    resumable=False,
+                    f"{len(self._rejected())} candidates are over a hard budget, and none within", resumable=False
                 )
+            elif self._rejections_in_a_row >= MAX_REJECTIONS_IN_A_ROW:
+                self.stop(f"{MAX_REJECTIONS_IN_A_ROW} candidates in a row are over a hard budget", resumable=False)
         return self._stopped
+
+    @property
+    def ending(self) -> str:
+        """Why the search ended, and where no candidate met the budgets which of them came closest, and by how much."""
+        closest = None if self.trained else closest_text(self.records)
+        return "; ".join(part for part in (self.stop_reason or "the search is over", closest) if part)
+
+    @property
+    def _rejections_in_a_row(self) -> int:
+        own = (r.outcome for r in reversed(self.records) if r.outcome not in (Outcome.REPEAT, Outcome.LOST))
+        return sum(1 for _ in takewhile(lambda outcome: outcome is Outcome.REJECTED, own))
 
     def _rejected(self) -> list[TrialRecord]:
         return [record for record in self.records if record.outcome is Outcome.REJECTED]
@@ -253,8 +267,10 @@ class Broker:
         values: dict[str, float] = {}
         if evaluation.outcome in (Outcome.DONE, Outcome.REJECTED):
             values = objective_values(evaluation, self.settings.objectives)
-        if evaluation.outcome is Outcome.REJECTED:
-            values["accuracy"] = 0.0  # never trained: the worst there is, and samplers mask it by the constraint
+        missing = [name for name in self.settings.objectives if name not in values]
+        if evaluation.outcome is Outcome.DONE and missing:
+            reason = f"its {missing[0]}, which is an objective, is not known"
+            evaluation, values = replace(evaluation, outcome=Outcome.FAILED, reason=reason), {}
         record = self._record(candidate, evaluation, values)
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
@@ -324,9 +340,10 @@ class Broker:
         trial.set_user_attr("outcome", record.outcome.value)
         if record.evaluation.reason:
             trial.set_user_attr("reason", record.evaluation.reason)
-        if self.settings.evaluation.has_budgets and record.evaluation.latency is not None:
+        state, values = told_as(record, self.settings.objectives, self.records)
+        # The GP sampler wants a constraint of each trial or of none.
+        if self.settings.evaluation.has_budgets and state is not TrialState.FAIL:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
-        state, values = told_as(record, self.settings.objectives)
         self.study.tell(record.number, values, state=state)
 
     def _trial(self, number: int) -> FrozenTrial:
@@ -369,7 +386,7 @@ class Broker:
         if record is None:  # a gap: a trial that was running
             self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
             return
-        state, values = told_as(record, self.settings.objectives)
+        state, values = told_as(record, self.settings.objectives, self.records)
         attributes: dict[str, object] = {"architecture": record.text, "digest": record.digest}
         attributes |= {"outcome": record.outcome.value, "reason": record.evaluation.reason or ""}
         trial = optuna.trial.create_trial(
@@ -379,19 +396,36 @@ class Broker:
             distributions=self._distributions,
             user_attrs=attributes,
         )
-        if self.settings.evaluation.has_budgets and record.evaluation.latency is not None:
+        if self.settings.evaluation.has_budgets and state is not TrialState.FAIL:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
         self.study.add_trial(trial)
 
 
-def told_as(record: TrialRecord, objectives: tuple[str, ...]) -> tuple[TrialState, list[float] | None]:
-    """State and values that the study is told for a record (the table of outcomes in docs/design.md)."""
+def told_as(
+    record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]
+) -> tuple[TrialState, list[float] | None]:
+    """State and values that the study is told for one of a run's records (the table of outcomes in docs/design.md)."""
     match record.outcome:
         case Outcome.DONE | Outcome.REJECTED | Outcome.REPEAT:
-            if all(name in record.objectives for name in objectives):
-                return TrialState.COMPLETE, [record.objectives[name] for name in objectives]
+            values = record.objectives
+            if record.evaluation.violation > 0:  # rejected, or the repeat of one that was
+                values = _stand_ins(record, objectives, records) | values
+            if all(name in values for name in objectives):
+                return TrialState.COMPLETE, [values[name] for name in objectives]
             return TrialState.FAIL, None
         case Outcome.STOPPED | Outcome.SKIPPED:
             return TrialState.PRUNED, None
         case Outcome.FAILED | Outcome.LOST:
             return TrialState.FAIL, None
+
+
+def _stand_ins(record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]) -> dict[str, float]:
+    """What the study is told in place of what a rejected candidate was not worth finding out; Optuna wants a number.
+
+    The worst there is: an accuracy of 0, and the largest cost of the records before it. Samplers mask it by the
+    constraint.
+    """
+    first = record.number if record.repeat_of is None else record.repeat_of
+    before = list(takewhile(lambda earlier: earlier.number != first, records))
+    worst = {name: max((r.objectives.get(name, 0.0) for r in before), default=0.0) for name in objectives}
+    return worst | {"accuracy": 0.0}

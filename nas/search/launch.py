@@ -237,8 +237,7 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
     finally:
         progress.end()
         write_report(run)
-    reason = broker.stop_reason or "the search is over"
-    return Finished(run, reason, broker.resumable, time.perf_counter() - start)
+    return Finished(run, broker.ending, broker.resumable, time.perf_counter() - start)
 
 
 @contextmanager
