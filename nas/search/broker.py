@@ -422,10 +422,11 @@ def told_as(
 def _stand_ins(record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]) -> dict[str, float]:
     """What the study is told in place of what a rejected candidate was not worth finding out; Optuna wants a number.
 
-    The worst there is: an accuracy of 0, and the largest cost of the records before it. Samplers mask it by the
-    constraint.
+    The worst there is: an accuracy of 0, and the largest cost of the records before it, or the latency that was
+    foretold. Samplers mask it by the constraint.
     """
     first = record.number if record.repeat_of is None else record.repeat_of
     before = list(takewhile(lambda earlier: earlier.number != first, records))
     worst = {name: max((r.objectives.get(name, 0.0) for r in before), default=0.0) for name in objectives}
-    return worst | {"accuracy": 0.0}
+    predicted = record.evaluation.predicted
+    return worst | {"accuracy": 0.0} | ({"latency": predicted.mean_ms} if predicted else {})
