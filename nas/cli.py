@@ -12,6 +12,7 @@ from rich.console import Console
 from nas.cli_baseline import baseline
 from nas.cli_evaluate import evaluate, recipe
 from nas.cli_measure import measure
+from nas.cli_space import space_app
 from nas.errors import InputError
 from nas.options import (
     Assignments,
@@ -29,7 +30,6 @@ from nas.options import (
     Metric,
     RecipeFile,
     Seed,
-    Space,
     SplitSeed,
     Targets,
     absolute_init,
@@ -57,7 +57,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"max_content_width": 110},
 )
-space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
 app.add_typer(space_app, name="space")
 
 # Typer has no public name for the error that unknown flags and missing arguments raise.
@@ -95,87 +94,6 @@ def _root(
         console.print(metadata.version("pareto-nas"), highlight=False)
     elif context.invoked_subcommand is None:
         console.print(_GUIDE, highlight=False)
-
-
-@space_app.command("list")
-def space_list() -> None:
-    """Search spaces that ship.
-
-    Example: nas space list
-    """
-    from rich.table import Table
-
-    from nas.space_file import list_spaces, load_space
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "networks", "default data", "what for"):
-        table.add_column(column)
-    for name in list_spaces():
-        space = load_space(name)
-        table.add_row(name, f"{space.size:.2g}", space.data or "-", space.summary)
-    console.print(table)
-
-
-@space_app.command("check")
-def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAML file.")]) -> None:
-    """Check the file of a search space.
-
-    Example: nas space check my_space.yaml
-    """
-    from nas.space_file import load_space
-
-    space = load_space(path)
-    console.print(
-        f"{path}: a valid search space, {len(space.parameters)} parameters, {space.size:.3g} networks", soft_wrap=True
-    )
-
-
-@space_app.command("show")
-def space_show(
-    name: Space,
-    classes: Annotated[int, typer.Option(min=2, help="Classes of the classifier that costs are counted with.")] = 10,
-    device: Device = "auto",
-    measure: Annotated[bool, typer.Option(help="Measure latency of the landmark networks.")] = True,
-    max_latency: MaxLatency = None,
-    max_macs: MaxMacs = None,
-    max_params: MaxParams = None,
-) -> None:
-    """Choices, size, landmark networks with cost and measured latency, and whether a budget can be met.
-
-    Example: nas space show lite0 --max-macs 100M
-    """
-    from nas import show
-    from nas.cost import architecture_cost
-    from nas.space_file import load_space
-
-    space = load_space(name)
-    console.print(f"[bold]{space.name}[/bold]  {space.summary}\n")
-    console.print(show.choices_table(space))
-    sides = " ".join(f"{side}x{side}" for side in space.input.size)
-    console.print(
-        f"\ninput {sides}; {len(space.parameters)} parameters, {space.size:.3g} different networks", highlight=False
-    )
-    latencies = {}
-    where = "latency not measured"
-    if measure:
-        from nas.device import device_name, resolve_device
-        from nas.latency_cache import candidate_latency
-
-        protocol = default_protocol(resolve_device(device))
-        where = f"latency on {device_name(protocol.device)}, batch 1, {protocol.dtype}, {protocol.mode}"
-        where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
-        with console.status("measuring"):
-            for landmark, architecture in show.landmarks(space).items():
-                latencies[landmark] = candidate_latency(architecture, classes, protocol)
-        cached = sum(latency.cached for latency in latencies.values())
-        where += f", {cached} of {len(latencies)} looked up" if cached else ""
-    console.print(f"with {classes} classes; {where}\n", highlight=False)
-    console.print(show.landmarks_table(space, classes, latencies))
-    ratio = show.median_macs(space, classes) / architecture_cost(space.backbone, classes).macs
-    console.print(f"\nThe median of 1,000 sampled networks has {ratio:.2f} times the backbone's MACs.", highlight=False)
-    budgets = Budgets(max_macs, max_params, max_latency)
-    for sentence in show.budget_sentences(space, classes, budgets, latencies):
-        console.print(sentence, highlight=False)
 
 
 @app.command()

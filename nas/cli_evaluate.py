@@ -133,7 +133,7 @@ def _print_epoch(epoch: EpochMetrics, metric: str) -> None:
 
 def _print_costs(evaluation: Evaluation) -> None:
     from nas.objectives import bytes_text
-    from nas.show import latency_text
+    from nas.show_latency import latency_text
     from nas.wording import time_text
 
     cost, measured = evaluation.cost, evaluation.latency

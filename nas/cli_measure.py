@@ -171,7 +171,7 @@ def _cost(chosen: Measurable) -> Cost | None:
 
 def _print(chosen: Measurable, cost: Cost | None, measured: list[Latency]) -> None:
     from nas.objectives import objective
-    from nas.show import measured_table, protocol_lines
+    from nas.show_latency import measured_table, protocol_lines
 
     macs = f"{objective('macs').show(cost.macs)} MACs" if cost else "MACs not known"
     params = sum(parameter.numel() for parameter in chosen.module.parameters())

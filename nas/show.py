@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import random
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,16 +13,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nas.architecture import Architecture
-from nas.cost import architecture_cost
 from nas.front import cheapest_first, hypervolume, knee, pareto_front, pick, reference_point
 from nas.objectives import objective, peak_memory, target_objective
-from nas.record import DeviceState, Latency, Outcome, TrialRecord
+from nas.record import Latency, Outcome, TrialRecord
 from nas.run import BaselineRecord, RunDirectory
-from nas.settings import Budgets, LatencyTarget
-from nas.space import SearchSpace
+from nas.settings import LatencyTarget
+from nas.show_latency import latency_text, marks_legend
 from nas.test_report import PartReport
-from nas.wording import plural, score_text, target_text, verdict_text
+from nas.wording import score_text, target_text, verdict_text
 
 MATRIX_CLASSES = 20
 """Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
@@ -68,7 +64,10 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
         )
         networks.add_row(record.digest[:8], record.text)
     parts = [table, _targets_table(front, targets)] if targets else [table]
-    return Group(*parts, "", networks)
+    measured = [
+        latency for record in front for latency in (record.evaluation.latency, *record.evaluation.latencies.values())
+    ]
+    return Group(*parts, *marks_legend(measured), "", networks)
 
 
 def _targets_table(front: Sequence[TrialRecord], targets: Sequence[LatencyTarget]) -> Group:
@@ -115,107 +114,7 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
         )
         verdict = verdict_text(baseline, front, objectives)
         verdicts.add_row(baseline.name, Text("; ".join(part for part in (verdict, baseline.note) if part)))
-    return Group(table, "", verdicts)
-
-
-def latency_text(latency: Latency) -> str:
-    """Median and range, with a mark where the number deserves less trust."""
-    mark = "!" if latency.contended else "~" if latency.noisy else ""
-    return f"{latency.median_ms:.3f} ({latency.p10_ms:.3f}-{latency.p90_ms:.3f}){mark}"
-
-
-def measured_table(measured: Sequence[Latency]) -> Table:
-    """One row a batch size: the time of a batch, and what that is for an image."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("batch", "ms", "p10-p90", "spread", "images/s", "ms/image"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, style="yellow")
-    for latency in measured:
-        size = latency.protocol.batch_size
-        marks = [text for text, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
-        table.add_row(
-            f"{size}",
-            f"{latency.median_ms:.3f}",
-            f"{latency.p10_ms:.3f}-{latency.p90_ms:.3f}",
-            f"{100 * latency.spread:.1f} %",
-            f"{1e3 * size / latency.median_ms:,.1f}",
-            f"{latency.median_ms / size:.3f}",
-            ", ".join(marks),
-        )
-    return table
-
-
-def protocol_lines(measured: Sequence[Latency]) -> list[str]:
-    """How latencies of one network were measured: what they share, what each batch size met, what its marks mean."""
-    first, protocol = measured[0], measured[0].protocol
-    versions = ", ".join(f"{name} {version}" for name, version in (first.software or {}).items())
-    threads = f", {plural(protocol.threads, 'thread')}" if protocol.device == "cpu" else ""
-    layout = "channels last" if protocol.channels_last else "channels first"
-    layout = "memory format its own" if protocol.mode == "onnxruntime" else layout
-    folded = "folded" if first.bn_folded else "not folded throughout"
-    caches = "emptied before each run" if protocol.cold else "hot"
-    block = "blocks of one run" if protocol.cold else f"blocks of at least {protocol.block_ms:g} ms"
-    lines = [
-        f"device    {first.device_name} ({protocol.device}){threads}; {versions}",
-        f"network   {protocol.mode}, {protocol.dtype}, {layout}, batch norm {folded}, caches {caches}",
-        f"timing    {protocol.warmup_s:g} s of warm-up, then {block}, {protocol.min_blocks} or more, "
-        f"until the spread is below {100 * protocol.max_spread:g} % or {protocol.max_s:g} s are over",
-    ]
-    for latency in measured:
-        lines += _circumstances(latency)
-    for latency in measured:
-        lines += _marks(latency)
-    return lines
-
-
-def _circumstances(latency: Latency) -> list[str]:
-    reference = "reference network not timed"
-    if latency.reference_ms:
-        before, after = latency.reference_ms
-        reference = f"reference network {before:.3f} → {after:.3f} ms (drift {100 * latency.drift:.1f} %)"
-    use = "unknown" if latency.others is None else f"{100 * latency.others:.0f} % of the device"
-    return [
-        f"batch {latency.protocol.batch_size:<3} {plural(latency.blocks, 'block')} x "
-        f"{plural(latency.runs_per_block, 'run')}, {plural(latency.attempts, 'attempt')}, "
-        f"waited {latency.waited_s:.1f} s for the device; {reference}",
-        f"          {_states(latency.before, latency.after)}; other processes: {use}",
-    ]
-
-
-def _states(before: DeviceState | None, after: DeviceState | None) -> str:
-    """Clocks, power and temperature before and after."""
-    before, after = before or DeviceState(), after or DeviceState()
-    parts, unknown = [], []
-    for name, unit, first, last in (
-        ("clock", "MHz", before.clock_mhz, after.clock_mhz),
-        ("memory clock", "MHz", before.memory_clock_mhz, after.memory_clock_mhz),
-        ("power", "W", before.power_w, after.power_w),
-        ("temperature", "°C", before.temperature_c, after.temperature_c),
-    ):
-        if first is None or last is None:
-            unknown.append(name)
-        else:
-            parts.append(f"{name} {first:.0f} → {last:.0f} {unit}")
-    if throttled := sorted({*(before.throttled or ()), *(after.throttled or ())}):
-        parts.append(f"clocks held back by {', '.join(throttled)}")
-    if unknown:
-        parts.append(f"{', '.join(unknown)} not known here")
-    return ", ".join(parts)
-
-
-def _marks(latency: Latency) -> list[str]:
-    """What each mark of a latency means, with the figure behind it."""
-    protocol, why = latency.protocol, []
-    if latency.spread >= protocol.max_spread:
-        why.append(f"noisy: the spread stayed at {100 * latency.spread:.1f} %")
-    if latency.drift > protocol.max_drift:
-        why.append(
-            f"noisy: the device changed its speed meanwhile, the reference network by {100 * latency.drift:.1f} %"
-        )
-    if latency.contended:
-        share = f", with {100 * latency.others:.0f} % of its time" if latency.others else ""
-        why.append(f"contended: others were on the device{share}")
-    return [f"batch {protocol.batch_size} is {reason}" for reason in why]
+    return Group(table, *marks_legend(baseline.evaluation.latency for baseline in baselines), "", verdicts)
 
 
 def front_json(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
@@ -277,85 +176,6 @@ def outcome_counts(records: Sequence[TrialRecord]) -> str:
     """How many trials ended how, in words."""
     counts = {outcome: sum(record.outcome is outcome for record in records) for outcome in Outcome}
     return ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items() if count) or "no trials yet"
-
-
-def choices_table(space: SearchSpace) -> Table:
-    """Every choice of a space, a row a stage."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "depth", "channels", "stride", "kernel size", "dilation", "expansion", "separable"):
-        table.add_column(column, no_wrap=True)
-
-    def text(choices: Sequence[object]) -> str:
-        return " ".join({True: "yes", False: "no"}.get(c, str(c)) if isinstance(c, bool) else f"{c}" for c in choices)
-
-    stem = space.stem
-    table.add_row("input", "", text([space.input.channels]), "", "", "", "", "", style="dim")
-    table.add_row("stem", "1", text(stem.out_channels), text(stem.stride), text(stem.kernel_size), "1", "", "no")
-    for index, stage in enumerate(space.stages):
-        table.add_row(
-            f"stage {index}",
-            *(text(getattr(stage, key)) for key in ("depth", "out_channels", "stride")),
-            *(text(getattr(stage, key)) for key in ("kernel_size", "dilation", "expansion", "separable")),
-        )
-    table.add_row("head", "", text(space.head_channels), "", "", "", "", "")
-    return table
-
-
-def landmarks(space: SearchSpace) -> dict[str, Architecture]:
-    """The networks that a space is shown by."""
-    return {name: getattr(space, name) for name in ("smallest", "middle", "backbone", "largest")}
-
-
-def median_macs(space: SearchSpace, num_classes: int, samples: int = 1_000) -> float:
-    """Median multiply-adds of uniformly sampled candidates."""
-    rng = random.Random(0)
-    drawn = (space.architecture(space.sample(rng)) for _ in range(samples))
-    return statistics.median(architecture_cost(architecture, num_classes).macs for architecture in drawn)
-
-
-def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, Latency]) -> Group:
-    """Cost of the landmarks, latency where it was measured; then their architectures, which fit no column."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("network", no_wrap=True)
-    for column in ("input", "MACs", "params", "latency ms (p10-p90)", "receptive field"):
-        table.add_column(column, justify="right", no_wrap=True)
-    networks = Table(box=None, pad_edge=False, show_header=False)
-    networks.add_column(no_wrap=True)
-    networks.add_column(overflow="fold", style="dim")
-    for name, architecture in landmarks(space).items():
-        cost = architecture_cost(architecture, num_classes)
-        table.add_row(
-            name,
-            f"{architecture.input_size}",
-            objective("macs").show(cost.macs),
-            objective("params").show(cost.params),
-            latency_text(latencies[name]) if name in latencies else "-",
-            f"{architecture.canonical.receptive_field}",
-        )
-        networks.add_row(name, str(architecture.canonical))
-    return Group(table, "", networks)
-
-
-def budget_sentences(
-    space: SearchSpace, num_classes: int, budgets: Budgets, latencies: dict[str, Latency]
-) -> list[str]:
-    """For each budget given, whether the space can meet it; of latency as far as the landmarks show, where measured."""
-    cost = architecture_cost(space.smallest, num_classes)
-    sentences = []
-    for what, value, limit in (("MACs", cost.macs, budgets.max_macs), ("parameters", cost.params, budgets.max_params)):
-        if limit is not None:
-            can = "can" if value <= limit else "cannot"
-            sentences.append(f"A budget of {limit:,} {what} {can} be met: the smallest network has {value:,} {what}.")
-    if budgets.max_latency_ms is not None:
-        budget = f"A budget of {budgets.max_latency_ms:,g} ms"
-        if not latencies:
-            return [*sentences, f"{budget} was not checked: latency was not measured."]
-        name, fastest = min(latencies.items(), key=lambda item: item[1].median_ms)
-        can = "can be met" if fastest.median_ms <= budgets.max_latency_ms else "can hardly be met"
-        sentences.append(
-            f"{budget} {can}: the fastest of these networks, the {name}, takes {fastest.median_ms:.3f} ms."
-        )
-    return sentences
 
 
 def report_table(before: PartReport | None, after: PartReport) -> Table:

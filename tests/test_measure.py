@@ -21,7 +21,7 @@ from nas.measurable import named
 from nas.model import build
 from nas.record import Cost, DeviceState, Evaluation, Latency, Outcome, TrialRecord
 from nas.settings import LatencyProtocol, default_protocol
-from nas.show import protocol_lines
+from nas.show_latency import protocol_lines
 
 NETWORK = """
 from dataclasses import dataclass
