@@ -230,12 +230,24 @@ def test_broken_space_file_names_file_line_and_key(capsys: pytest.CaptureFixture
     assert "4" in err
 
 
-def test_space_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_space_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
     code, out, _ = call(capsys, "space", "list")
     assert code == 0
     assert all(name in out for name in list_spaces())
     code, out, _ = call(
-        capsys, "space", "show", "digits", "--max-macs", "1", "--max-params", "1M", "--max-latency", "9s"
+        capsys,
+        "space",
+        "show",
+        "digits",
+        "--max-macs",
+        "1",
+        "--max-params",
+        "1M",
+        "--max-latency",
+        "9s",
+        "--device",
+        "cpu",
     )
     assert code == 0
     out = " ".join(out.split())
@@ -244,6 +256,7 @@ def test_space_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"A budget of 9,000 ms can be met: the fastest of these networks, the \w+, takes [\d.]+ ms\.", out)
     assert "times the backbone's MACs" in out
     code, out, _ = call(capsys, "space", "show", "digits", "--max-latency", "1us", "--device", "cpu")
+    assert "4 of 4 looked up" in " ".join(out.split())
     assert re.search(
         r"A budget of 0\.001 ms can hardly be met: the fastest .* takes [\d.]+ ms\.", " ".join(out.split())
     )

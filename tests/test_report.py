@@ -282,6 +282,13 @@ def test_the_front_is_a_step_line_with_its_errors() -> None:
         assert words in front.hovertext[0]
 
 
+def test_an_axis_of_memory_is_in_bytes() -> None:
+    records = [make_record(0), make_record(1)]
+    records = [replace(r, objectives=r.objectives | {"memory": 2e6 + r.number}) for r in records]
+    axis = pareto_figure(records, ("accuracy", "memory"), "memory").layout.xaxis
+    assert (axis.title.text, axis.tickformat, axis.ticksuffix) == ("Peak inference memory", "~s", "B")
+
+
 def test_a_metric_other_than_accuracy_has_no_binomial_error() -> None:
     records = [make_record(0, 0.8, 0.2), make_record(1, 0.9, 0.4)]
     figure = pareto_figure(records, ("accuracy", "latency"), "latency", metric="macro_f1", images=400)
