@@ -28,6 +28,8 @@ ITERATIONS = 40
 LIMIT = 5.0
 """How many standard deviations of its prior a hyperparameter may leave the prior's mean."""
 NOISE_FLOOR = 1e-6
+OUTLIER = 2.5
+"""Standard deviations: one in eighty measurements is further off if noise is normal, and on busy devices many are."""
 HESSIAN_STEP = 1e-3
 
 # Log-normal priors, targets having unit variance: (median, standard deviation of the logarithm). All are wide, as wide
@@ -93,10 +95,12 @@ class ChoiceProcess:
         values, vectors = torch.linalg.eigh(torch.exp(-self._distance / (SCALE_REACH * positions)))
         terms = min(positions, SCALE_TERMS) if scaled else 0
         self._scale_root = SCALE_SPREAD * (vectors * values.clamp_min(0).sqrt())[:, positions - terms :]
+        self.scaled = scaled
         self._scaled_choices = networks.choices.shape[2] if scaled else 0
         self._hyperparameters = torch.zeros(len(_PRIORS) + terms + self._scaled_choices, dtype=torch.double)
         if start is not None:
-            self._hyperparameters[: len(_PRIORS)] = start._hyperparameters[: len(_PRIORS)]
+            known = min(len(self._hyperparameters), len(start._hyperparameters))
+            self._hyperparameters[:known] = start._hyperparameters[:known]
         rows = torch.linspace(0, len(networks) - 1, min(len(networks), FITTED_ROWS)).long()
         self._maximise(networks.take(rows), targets[rows])
         self.log_evidence, determined = self._laplace(networks.take(rows), targets[rows])
@@ -117,6 +121,17 @@ class ChoiceProcess:
             prior = (features**2).sum(1) + 1 + self._value("interaction") + self._value("noise")
             explained = torch.linalg.solve_triangular(self._root, cross.T, upper=False).square().sum(0)
             return cross @ self._weights, self._inflation * (prior - explained).clamp_min(NOISE_FLOOR)
+
+    def tamed(self, targets: Tensor) -> Tensor:
+        """Its targets (networks,), where one is far from what all others predict for it pulled in to `OUTLIER`.
+
+        Winsorised residuals (Huber, "Robust Statistics", 1981, section 7.8) of leave-one-out predictions, which have a
+        closed form (Rasmussen & Williams 2006, section 5.4.2).
+        """
+        precision = torch.cholesky_inverse(self._root).diagonal()
+        error = self._weights / precision
+        limit = OUTLIER / precision.sqrt()
+        return targets - error + torch.maximum(torch.minimum(error, limit), -limit)
 
     def _value(self, name: str) -> Tensor:
         median, spread = _PRIORS[name]

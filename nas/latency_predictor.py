@@ -32,7 +32,7 @@ where latencies span decades.
 SCALED_ODDS = 3.0
 """Prior odds that effects differ in size along the network: channels and map sizes do, in nearly any space."""
 NEGLIGIBLE = 0.01
-"""Weight of a power, relative to the best, below which no richer model is tried with it."""
+"""Weight of a model, relative to the best, below which it is left out, and no richer one of its power is tried."""
 UNKNOWN_SPREAD = 0.3
 """Relative spread of latencies assumed with one measurement, which shows none; it fades as 1 / networks."""
 BATCH = 2000
@@ -97,11 +97,11 @@ class _Power:
 
 @dataclass(frozen=True)
 class _Member:
-    """One model of the average, and its weight."""
+    """One model of the average, and the logarithm of how likely it is, but for a constant."""
 
     power: _Power
     process: ChoiceProcess
-    weight: float
+    score: float
 
 
 class LatencyPredictor:
@@ -171,11 +171,12 @@ class LatencyPredictor:
 
     def _mixture(self, networks: Networks) -> tuple[Floats, Floats]:
         mean, second = np.zeros(len(networks)), np.zeros(len(networks))
-        for member in self._members:
+        weights = np.exp([member.score - self._members[0].score for member in self._members])
+        for member, weight in zip(self._members, weights / weights.sum(), strict=True):
             centre, variance = (values.numpy() for values in member.process.predict(networks))
             ms, std = member.power.inverse(centre, np.sqrt(variance))
-            mean += member.weight * ms
-            second += member.weight * (ms**2 + std**2)
+            mean += weight * ms
+            second += weight * (ms**2 + std**2)
         return mean, np.sqrt(np.maximum(second - mean**2, 0))
 
     def _networks(self, choices: Ints, costs: Floats) -> Networks:
@@ -192,33 +193,41 @@ class LatencyPredictor:
 
 
 def _average(networks: Networks, latency: Floats) -> list[_Member]:
-    """Models of each power, without scales of positions and with, weighted by their evidence."""
-    import torch
+    """The likely models: of each power, without scales of positions and with, measurements' outliers pulled in."""
+    plain: list[_Member] = []
+    for power in POWERS:
+        plain.append(_member(networks, latency, power, False, plain[-1].process if plain else None))
+    scaled = [_member(networks, latency, member.power.power, True, member.process) for member in _likely(plain)]
+    members = _likely(plain + scaled)
+    tamed = _tamed(members[0], latency)
+    if not np.allclose(tamed, latency, rtol=1e-6):
+        members = _likely([_member(networks, tamed, m.power.power, m.process.scaled, m.process) for m in members])
+    return members
+
+
+def _member(networks: Networks, latency: Floats, exponent: float, scaled: bool, start: ChoiceProcess | None) -> _Member:
+    import torch  # slow to import
 
     from nas.choice_process import ChoiceProcess
 
-    found: list[tuple[float, _Power, ChoiceProcess]] = []
+    power = _Power.of(latency, exponent)
+    process = ChoiceProcess(networks, torch.from_numpy(power.forward(latency)), scaled, start)
+    prior = np.log(POWERS[exponent] * (SCALED_ODDS if scaled else 1.0))
+    return _Member(power, process, float(process.log_evidence - process.fitted * np.log(power.spread) + prior))
 
-    def add(power: _Power, scaled: bool, start: ChoiceProcess | None) -> None:
-        process = ChoiceProcess(networks, torch.from_numpy(power.forward(latency)), scaled, start)
-        prior = np.log(POWERS[power.power] * (SCALED_ODDS if scaled else 1.0))
-        found.append((process.log_evidence - process.fitted * np.log(power.spread) + prior, power, process))
 
-    for exponent in POWERS:
-        add(_Power.of(latency, exponent), False, found[-1][2] if found else None)
-    least = max(score for score, *_ in found) + np.log(NEGLIGIBLE)
-    for score, power, process in tuple(found):
-        if score > least:
-            add(power, True, process)
-    scores = np.array([score for score, *_ in found])
-    weights = np.exp(scores - scores.max())
-    weights[weights < NEGLIGIBLE] = 0
-    weights /= weights.sum()
-    return [
-        _Member(power, process, float(weight))
-        for weight, (_, power, process) in zip(weights, found, strict=True)
-        if weight
-    ]
+def _likely(members: list[_Member]) -> list[_Member]:
+    """Those that are not negligible beside the likeliest, which comes first."""
+    ordered = sorted(members, key=lambda member: -member.score)
+    return [member for member in ordered if member.score > ordered[0].score + np.log(NEGLIGIBLE)]
+
+
+def _tamed(member: _Member, latency: Floats) -> Floats:
+    """Latencies without the outliers that the model sees."""
+    import torch
+
+    targets = member.process.tamed(torch.from_numpy(member.power.forward(latency))).numpy()
+    return member.power.inverse(targets, np.zeros(len(targets)))[0]
 
 
 def _box_cox(latency: Floats, power: float) -> Floats:

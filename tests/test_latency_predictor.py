@@ -170,6 +170,15 @@ def test_known_costs_help_a_first_guess() -> None:
     assert error(with_costs, additive(unseen)) < 0.5 * error(without, additive(unseen))
 
 
+def test_one_measurement_gone_wrong_spoils_little() -> None:
+    x, unseen = networks(60), networks(300, seed=1)
+    y = additive(x, noise=0.01)
+    y[7] *= 5
+    mean, std = LatencyPredictor.fit(x, y).predict(unseen)
+    assert error(mean, additive(unseen)) < 0.3
+    assert np.median(std / mean) < 0.1
+
+
 def test_both_spellings_of_fit() -> None:
     x, unseen = networks(10), networks(5, seed=1)
     predictor = LatencyPredictor()
