@@ -83,9 +83,10 @@ def space_show(
         protocol = default_protocol(resolve_device(device))
         where = f"latency on {device_name(protocol.device)}, batch 1, {protocol.dtype}, {protocol.mode}"
         where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
-        with console.status("measuring"):
-            for landmark, architecture in show_space.landmarks(space).items():
-                latencies[landmark] = candidate_latency(architecture, classes, protocol)
+        if console.is_terminal:
+            console.print("measuring", style="dim")  # no spinner: its thread would be measured too
+        for landmark, architecture in show_space.landmarks(space).items():
+            latencies[landmark] = candidate_latency(architecture, classes, protocol)
         cached = sum(latency.cached for latency in latencies.values())
         where += f", {cached} of {len(latencies)} looked up" if cached else ""
     console.print(f"with {classes} classes; {where}\n", highlight=False)
