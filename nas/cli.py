@@ -218,6 +218,7 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 def _end_of_search(finished: Finished) -> None:
     from nas.front import hypervolume, pareto_front, reference_point
+    from nas.objectives import objective
     from nas.show import front_table, outcome_counts
     from nas.wording import duration_text
 
@@ -239,8 +240,10 @@ def _end_of_search(finished: Finished) -> None:
     reference = reference_point(records, objectives)
     volume = hypervolume(records, objectives, reference)
     if reference and volume is not None:
-        corner = ", ".join(f"{name} {value:.4g}" for name, value in zip(objectives, reference.worst, strict=True))
-        console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False)
+        corner = ", ".join(
+            f"{name} {objective(name).show(value)}" for name, value in zip(objectives, reference.worst, strict=True)
+        )
+        console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
     console.print("\n[bold]Pareto front[/bold]")
     console.print(front_table(run, records))
     console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
@@ -301,12 +304,13 @@ def export(
     """
     from nas.export import export_candidate
     from nas.front import pick as pick_candidate
+    from nas.objectives import objective
     from nas.run import open_run
 
     run = open_run(directory)
     record = pick_candidate(run.records(), run.settings.objectives, pick)
     out = export_candidate(run, record, to)
-    values = ", ".join(f"{name} {value:.6g}" for name, value in record.objectives.items())
+    values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
     console.print(
         f"{record.text} ({values}) is in {out}; checked in a fresh process without nas", highlight=False, soft_wrap=True
     )

@@ -207,20 +207,20 @@ def budget_violation(
     worst, reason = 0.0, None
     measured_ms = None if latency is None else latency.median_ms
     for value, limit, text in (
-        (cost.macs, budgets.max_macs, "{:,} MACs, {} % over the budget of {:,}"),
-        (cost.params, budgets.max_params, "{:,} parameters, {} % over the budget of {:,}"),
-        (measured_ms, budgets.max_latency_ms, "{:.3f} ms, {} % over the budget of {:,g} ms"),
+        (cost.macs, budgets.max_macs, "{:,} MACs, {} the budget of {:,}"),
+        (cost.params, budgets.max_params, "{:,} parameters, {} the budget of {:,}"),
+        (measured_ms, budgets.max_latency_ms, "{:.3f} ms, {} the budget of {:,g} ms"),
         *(
             (
                 found.median_ms,
                 target.max_ms,
-                f"{{:.3f}} ms on target {target.name}, {{}} % over its limit of {{:,g}} ms",
+                f"{{:.3f}} ms on target {target.name}, {{}} its limit of {{:,g}} ms",
             )
             for target, found in on_targets
         ),
     ):
         if value is not None and limit is not None and value / limit - 1 > worst:
             worst = value / limit - 1
-            percent = f"{100 * worst:,.0f}" if worst >= 0.1 else f"{100 * worst:.2g}"
-            reason = text.format(value, percent, limit)
+            over = f"{100 * worst:.0f}" if worst >= 0.1 else f"{100 * worst:.2g}"
+            reason = text.format(value, f"{worst + 1:,.0f} times" if worst >= 10 else f"{over} % over", limit)
     return worst, reason

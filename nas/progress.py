@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.front import hypervolume, pareto_front, reference_point
+from nas.objectives import objective
 from nas.record import EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker, Candidate
 from nas.search.launch import Progress
@@ -69,7 +70,7 @@ class LineProgress(_Tracker):
         """Print one line."""
         super().record(record)
         assert self.broker is not None
-        values = ", ".join(f"{name} {value:.6g}" for name, value in record.objectives.items())
+        values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
         what = record.evaluation.reason if record.outcome is not Outcome.DONE else values
         self.console.print(
             f"[{self.broker.trained}/{self.broker.settings.trials}] trial {record.number} {record.outcome}: {what} "

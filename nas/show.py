@@ -45,8 +45,6 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     table.add_column("latency ms (p10-p90)", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     table.add_column("params", justify="right", no_wrap=True)
-    if "memory" in objectives:
-        table.add_column("memory", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, style="green")
     names = {pick(records, objectives, which).digest: which for which in ("most-accurate", "fastest")} if front else {}
     if front:
@@ -59,26 +57,29 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
             latency_text(latency) if latency else "",
             objective("macs").show(cost.macs) if cost else "",
             objective("params").show(cost.params) if cost else "",
-            *([objective("memory").show(record.objectives["memory"])] if "memory" in objectives else []),
             names.get(record.digest, ""),
         )
         networks.add_row(record.digest[:8], record.text)
-    parts = [table, _targets_table(front, targets)] if targets else [table]
+    parts = [table, _further_table(front, run)] if targets or "memory" in objectives else [table]
     measured = [
         latency for record in front for latency in (record.evaluation.latency, *record.evaluation.latencies.values())
     ]
     return Group(*parts, *marks_legend(measured), "", networks)
 
 
-def _targets_table(front: Sequence[TrialRecord], targets: Sequence[LatencyTarget]) -> Group:
-    """Latencies of the front on the further targets, which fit no column beside the others, and how they came about."""
+def _further_table(front: Sequence[TrialRecord], run: RunDirectory) -> Group:
+    """Memory, where it is an objective, and latencies on the further targets, which fit no column beside the others."""
+    targets, has_memory = run.settings.evaluation.targets, "memory" in run.settings.objectives
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("digest", no_wrap=True, style="cyan")
+    if has_memory:
+        table.add_column("memory", justify="right", no_wrap=True)
     for target in targets:
         table.add_column(f"{target.name} ms (p10-p90)", justify="right", no_wrap=True)
     for record in front:
+        memory = [objective("memory").show(record.objectives["memory"])] if has_memory else []
         measured = _on_targets(record, targets).values()
-        table.add_row(record.digest[:8], *(latency_text(latency) if latency else "" for latency in measured))
+        table.add_row(record.digest[:8], *memory, *(latency_text(latency) if latency else "" for latency in measured))
     legend = [Text(f"{target.name}: {target_text(target, _device(front, target))}", style="dim") for target in targets]
     return Group("", table, *legend)
 

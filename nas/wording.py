@@ -101,7 +101,8 @@ def lead_text(better: Mapping[str, float], worse: Mapping[str, float], objective
             faster = label(name).replace("latency", "faster")
             less = "less" if name == "memory" else "fewer"
             comparative = faster if objective(name).unit == "ms" else f"{less} {label(name)}"
-            parts.append(f"{worse[name] / better[name]:.3g}× {comparative}")
+            times = worse[name] / better[name]
+            parts.append(f"{times:,.0f}× {comparative}" if times >= 100 else f"{times:.3g}× {comparative}")
     return ", ".join(parts)
 
 

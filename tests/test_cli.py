@@ -357,7 +357,7 @@ def test_a_search_that_meets_no_budget_says_which_came_closest(
     arguments = [str(space), "--data", "digits", "--max-latency", "1us", "--device", "cpu"]
     code, said, _ = call(capsys, "search", *arguments, "--out", str(out))
     assert code == 1
-    closest = r"of those over a hard budget (\S+) came closest, with [\d.]+ ms, [\d,]+ % over the budget of 0\.001 ms"
+    closest = r"of those over a hard budget (\S+) came closest, with [\d.]+ ms, [\d,]+ times the budget of 0\.001 ms"
     match = re.search(f"the space has nothing new; {closest}", said)
     assert match
     records = [record for record in open_run(out).records() if record.outcome is Outcome.REJECTED]

@@ -22,8 +22,8 @@ from nas.report.figures import (
     pareto_figure,
     reference_text,
 )
+from nas.report.latency import latency_protocol, prediction
 from nas.report.markup import Html, join, tag
-from nas.report.prediction import prediction
 from nas.report.sections import Findings
 from nas.run import RunDirectory
 from nas.wording import plural
@@ -48,7 +48,7 @@ def report_page(found: Findings) -> Html:
         *_progress(found, figures),
         *(tag("h2", "All trials"), sections.trials_table(found)),
         *(tag("h2", "Failures"), sections.failures(found)),
-        *(tag("h2", "Latency protocol"), sections.latency_protocol(found)),
+        *(tag("h2", "Latency protocol"), latency_protocol(found)),
         prediction(found),
         *(tag("h2", "Settings and versions"), sections.settings_list(found)),
         *(tag("h2", "Commands"), sections.commands(found)),

@@ -16,7 +16,7 @@ from nas.record import Latency, Outcome, TrialRecord
 from nas.report.figures import landmarks
 from nas.report.markup import Html, facts, join, table, tag
 from nas.run import BaselineRecord, Provenance, RunDirectory
-from nas.settings import LatencyProtocol, LatencyTarget, SearchSettings
+from nas.settings import LatencyTarget, SearchSettings
 from nas.wording import (
     NOTHING,
     capital,
@@ -148,7 +148,7 @@ def _answer(found: Findings) -> str:
     def at(record: TrialRecord) -> str:
         value = objective(cost).show(record.objectives[cost])
         value += "" if cost == "latency" else f" {label(cost)}"
-        return f"{_unbroken(found.score(record))} at {_unbroken(value)}"
+        return f"{unbroken(found.score(record))} at {unbroken(value)}"
 
     if len(found.front) == 1:
         best = found.front[0]
@@ -237,54 +237,6 @@ def failures(found: Findings) -> Html:
     if len(rows) <= _FAILURES_SHOWN:
         return listed
     return tag("details", tag("summary", f"Show {plural(len(rows), 'trial')}"), listed)
-
-
-def latency_protocol(found: Findings) -> Html:
-    """How latency was measured, on each further target too, and how well that went."""
-    protocol, targets = found.settings.evaluation.protocol, found.settings.evaluation.targets
-    parts = [_measured(protocol, found.latencies)]
-    for target in targets:
-        parts += [tag("h3", f"Target {target.name}"), _measured(target.protocol, found.on_target(target), target)]
-    limits = dict.fromkeys(100 * each.max_spread for each in (protocol, *(target.protocol for target in targets)))
-    text = (
-        "Spread is the interquartile range over the median. Noisy: the spread did not get below "
-        f"{' or '.join(_unbroken(f'{limit:g} %') for limit in limits)} in time. "
-        "Contended: something else computed on the device meanwhile."
-    )
-    return join([*parts, tag("p", text, class_="soft")])
-
-
-def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: LatencyTarget | None = None) -> Html:
-    limit = _unbroken(f"{100 * protocol.max_spread:g} %")
-    devices = ", ".join(dict.fromkeys(latency.device_name for latency in measured))
-    noisy, contended = sum(latency.noisy for latency in measured), sum(latency.contended for latency in measured)
-    cached = sum(latency.cached for latency in measured)
-    shapes = dict.fromkeys("×".join(str(n) for n in latency.input_shape) for latency in measured)
-    rows: list[tuple[str, object]] = [
-        ("Device", f"{devices} ({protocol.device})" if measured else protocol.device),
-        ("Input", f"{', '.join(shapes) or f'batch {protocol.batch_size}'}, {protocol.dtype}"),
-        ("Mode", f"{protocol.mode}, {'channels last' if protocol.channels_last else 'contiguous'}"),
-        ("CPU threads", protocol.threads),
-        ("Batch norm", _folded(measured)),
-        ("Warm-up", f"{protocol.warmup_s:g} s, then back-to-back runs (caches hot)"),
-        ("Blocks", f"≥ {protocol.min_blocks}, of ≥ {protocol.block_ms:g} ms each"),
-        ("Stops at", f"spread < {limit}, or {protocol.max_s:g} s"),
-        ("Measured", plural(len(measured) - cached, "candidate")),
-        ("Looked up", f"{plural(cached, 'candidate')}, measured before"),
-        ("Noisy", f"{noisy:,}"),
-        ("Contended", f"{contended:,}"),
-    ]
-    if measured:
-        spreads = sorted(latency.spread for latency in measured)
-        rows.append(("Spread", f"median {100 * spreads[len(spreads) // 2]:.1f} %, largest {100 * spreads[-1]:.1f} %"))
-        rows.append(("Waiting for lease", f"{sum(latency.waited_s for latency in measured):.1f} s in all"))
-    if target is not None:
-        rows.insert(0, ("Hard budget", "none" if target.max_ms is None else f"{target.max_ms:g} ms"))
-        asked = [target.accelerator, *(f"{name}={amount:g}" for name, amount in target.resources.items())]
-        workers = dict.fromkeys(latency.worker for latency in measured if latency.worker)
-        where = [("Ray resources", asked), ("Measured by", workers)]
-        rows += [(name, ", ".join(filter(None, words))) for name, words in where if any(words)]
-    return facts(rows)
 
 
 def settings_list(found: Findings) -> Html:
@@ -391,13 +343,6 @@ def _note(record: TrialRecord) -> str:
     return record.evaluation.reason or ""
 
 
-def _folded(measured: Sequence[Latency]) -> str:
-    states = {latency.bn_folded for latency in measured}
-    return {frozenset({True}): "folded", frozenset({False}): "not folded", frozenset(): NOTHING}.get(
-        frozenset(states), "folded in some"
-    )
-
-
 def _fields(values: Mapping[str, Any], none: str = NOTHING) -> list[tuple[str, object]]:
     """The fields of a settings value, so that a new one never goes missing here."""
     words = {name: " ".join(_WORDS.get(word, word) for word in name.split("_")) for name in values}
@@ -419,6 +364,6 @@ def _space_size(settings: SearchSettings) -> Html:
     return join([settings.space.name, ", ", count, f" networks, {parameters} parameters"])
 
 
-def _unbroken(text: str) -> str:
+def unbroken(text: str) -> str:
     """The text with spaces at which no line breaks."""
     return text.replace(" ", "\u00a0")
