@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import nas.latency as latency_module
 from nas.device_lease import DeviceLease
 from nas.latency import measure
 from nas.model import build
@@ -116,6 +117,12 @@ def start(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(autouse=True)
+def _whoever_else_computes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the lease decides what is contended, not what else this machine does."""
+    monkeypatch.setitem(latency_module.OTHERS_LIMIT, "cpu", 1.0)
 
 
 def test_no_training_step_falls_into_a_measurement_and_training_goes_on_after_it(
