@@ -21,6 +21,7 @@ _HOME = {
     "CandidateError": "nas.errors",
     "EvaluationSettings": "nas.settings",
     "InputError": "nas.errors",
+    "LatencyPredictor": "nas.latency_predictor",
     "LatencyProtocol": "nas.settings",
     "LatencyTarget": "nas.settings",
     "Recipe": "nas.recipe",

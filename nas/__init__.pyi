@@ -12,6 +12,7 @@ from nas.front import pareto_front as pareto_front
 from nas.front import pick as pick
 from nas.front import reference_point as reference_point
 from nas.latency import measure as measure
+from nas.latency_predictor import LatencyPredictor as LatencyPredictor
 from nas.model import build as build
 from nas.recipe import Recipe as Recipe
 from nas.recipe import default_recipe as default_recipe
