@@ -20,6 +20,7 @@ from nas.device_data import DeviceData, DevicePart, resize
 from nas.device_lease import Bursts, DeviceLease
 from nas.errors import CandidateError
 from nas.freezing import Freezing
+from nas.memory import lean_activations, reused_memory
 from nas.metrics import METRICS, Metric, score
 from nas.optimise import Stepper, learning_rate_at
 from nas.recipe import Recipe
@@ -41,10 +42,9 @@ def finetune(
     Raises `CandidateError` when the loss is not finite.
     """
     model.to(data.device).to(memory_format=torch.channels_last)
-    training = _Training(model, data, side, recipe, seed, lease)
     labels = data.data.validation.labels
     best, best_epoch = -math.inf, 0
-    try:
+    with reused_memory(data.device), _Training(model, data, side, recipe, seed, lease) as training:
         for epoch in range(1, recipe.epochs + 1):
             start = time.perf_counter()
             train_loss = training.epoch()
@@ -73,8 +73,6 @@ def finetune(
             )
             if over:
                 return
-    finally:
-        training.release()
 
 
 class _Training:
@@ -95,6 +93,7 @@ class _Training:
         self._average = copy.deepcopy(model).requires_grad_(False) if recipe.ema else None
         self._freezing = Freezing(model, recipe.trainable)
         self._dropout = _dropout_before_classifier(model, recipe.dropout, self._generator)
+        self._plain_activations = (lambda: None) if recipe.compile else lean_activations(model)
         self.stepper = Stepper(model, recipe, data.device)
         self.images_per_s = 0.0
 
@@ -150,9 +149,13 @@ class _Training:
             self._model.load_state_dict(self._average.state_dict())
         self._model.eval()
 
-    def release(self) -> None:
+    def __enter__(self) -> _Training:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Take back what was done to the model beside its weights."""
         self._model.requires_grad_(True)
+        self._plain_activations()
         if self._dropout is not None:
             self._dropout.remove()
 
