@@ -41,6 +41,7 @@ from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
 from nas.run import BaselineRecord, RunDirectory
 from nas.settings import SCRATCH, Budgets, SearchSettings, derive_seed
 from nas.space import SearchSpace
+from nas.targets import targets_here
 
 Weights = Literal["scratch", "imagenet"]
 IMAGENET: Weights = "imagenet"
@@ -135,14 +136,15 @@ def measure_baseline(
 ) -> BaselineRecord:
     """One reference network under a run's settings: cost, latency, and with `data` a fine-tune.
 
-    A hard budget rejects none of them, but the note says where one is exceeded. Errors of the network's own come back
-    as a failed evaluation with their reason.
+    A hard budget rejects none of them, but the note says where one is exceeded. Targets whose device is elsewhere are
+    not measured. Errors of the network's own come back as a failed evaluation with their reason.
     """
     began = time.time()
     architecture = _in_space(name, settings.space)
     init, note = _start(name, settings, weights) if data is not None else (SCRATCH, "")
     if architecture is not None and data is not None:
-        of_a_trial = replace(settings.evaluation, budgets=Budgets())
+        unlimited = tuple(replace(target, max_ms=None) for target in targets_here(settings))
+        of_a_trial = replace(settings.evaluation, budgets=Budgets(), targets=unlimited)
         evaluation = evaluate_candidate(
             architecture, data, of_a_trial, lambda epoch: on_epoch(name, epoch.epoch)
         ).evaluation
@@ -150,7 +152,10 @@ def measure_baseline(
         evaluation = _evaluate(name, settings, classes, data, init, on_epoch)
     over_budget = None
     if evaluation.cost and evaluation.latency:
-        _, over_budget = budget_violation(settings.evaluation.budgets, evaluation.cost, evaluation.latency)
+        on_targets = [
+            (t, evaluation.latencies[t.name]) for t in targets_here(settings) if t.name in evaluation.latencies
+        ]
+        _, over_budget = budget_violation(settings.evaluation.budgets, evaluation.cost, evaluation.latency, on_targets)
     return BaselineRecord(
         name=name,
         evaluation=evaluation,
@@ -169,6 +174,7 @@ def _evaluate(
     began = time.perf_counter()
     cost: Cost | None = None
     latency: Latency | None = None
+    latencies: dict[str, Latency] = {}
     history: list[EpochMetrics] = []
     fresh: tuple[str, ...] = ()
     outcome, reason = Outcome.DONE, None
@@ -181,6 +187,8 @@ def _evaluate(
             network = BASELINES[name](space, classes, seed)
             cost = module_cost(network, (space.input.channels, side, side))
         latency = measure(network, (space.input.channels, side, side), protocol, lease)
+        for target in targets_here(settings):
+            latencies[target.name] = measure(network, (space.input.channels, side, side), target.protocol)
         if data is not None:
             if init == IMAGENET:
                 preset = _PUBLISHED[name].transforms()
@@ -203,6 +211,7 @@ def _evaluate(
         reason=reason,
         cost=cost,
         latency=latency,
+        latencies=latencies,
         history=tuple(history),
         seconds=time.perf_counter() - began,
         worker=socket.gethostname(),

@@ -65,8 +65,8 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 _INTERRUPTED = 130
 """What Typer gives after a KeyboardInterrupt."""
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)  # `threads:x` is no picture
 
 _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your hardware, measured there.
 

@@ -13,7 +13,7 @@ from nas.options import Directory
 if TYPE_CHECKING:
     from nas.run import BaselineRecord
 
-console = Console()
+console = Console(emoji=False)
 
 
 def baseline(
@@ -56,13 +56,14 @@ def baseline(
         raise InputError(f"--weights {weights}: only what is trained has initial weights; give --train too")
     run = open_run(directory)
     epochs = run.settings.evaluation.recipe.epochs
-    with console.status("") as status:
 
-        def show(name: str, epoch: int) -> None:
-            status.update(f"{name}: epoch {epoch} of {epochs}" if epoch else f"{name}: measuring")
+    def show(name: str, epoch: int) -> None:
+        if console.is_terminal:  # lines, no spinner: its thread would be measured too
+            text = f"{name}: epoch {epoch} of {epochs}" if epoch else f"{name}: measuring"
+            console.print(text, style="dim", highlight=False, markup=False)
 
-        for record in measure_baselines(run, names, train=train, weights=weights, device=device, on_epoch=show):
-            console.print(_line(record), highlight=False, markup=False, soft_wrap=True)
+    for record in measure_baselines(run, names, train=train, weights=weights, device=device, on_epoch=show):
+        console.print(_line(record), highlight=False, markup=False, soft_wrap=True)
     recorded = [record for record in run.baselines() if record.name in names]
     console.print()
     console.print(baselines_table(run, run.records(), recorded))

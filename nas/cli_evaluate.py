@@ -31,8 +31,8 @@ from nas.settings import SCRATCH, EvaluationSettings, default_protocol
 if TYPE_CHECKING:
     from nas.record import EpochMetrics, Evaluation
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 def evaluate(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from nas.measurable import Measurable
     from nas.record import Cost, Latency
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 DTYPES: dict[str, Precision] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 

@@ -13,7 +13,7 @@ from nas.settings import Budgets, default_protocol
 
 space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
 
-console = Console()
+console = Console(emoji=False)
 
 
 @space_app.command("list")

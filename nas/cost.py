@@ -7,6 +7,7 @@ norm (folded away in deployment), activations, pooling. Parameters and bytes of 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas.architecture import Architecture
@@ -16,6 +17,8 @@ from nas.record import Cost
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from nas.space import Choice, SearchSpace
 
 
 def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
@@ -52,6 +55,28 @@ def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
         features = architecture.head_channels
     params += features * num_classes + num_classes
     return Cost(macs + features * num_classes, params, 4 * params + statistics)
+
+
+def least_cost(space: SearchSpace, num_classes: int, what: str) -> int:
+    """The least `macs` or `params` of a network of the space, as far as changing one choice after another finds it.
+
+    The space's smallest network has the cheapest value of each choice by itself. Together they may be dearer: a stage
+    that is left out takes its stride with it, and all that follows works on larger maps.
+    """
+
+    def cost(values: Mapping[str, Choice]) -> int:
+        return int(getattr(architecture_cost(space.architecture(values), num_classes), what))
+
+    values: dict[str, Choice] = dict(space.locate(space.smallest))
+    least, improved = cost(values), True
+    while improved:
+        improved = False
+        for name, choices in space.parameters.items():
+            for choice in choices:
+                changed = values | {name: choice}
+                if cost(changed) < least:
+                    values, least, improved = changed, cost(changed), True
+    return least
 
 
 def module_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:

@@ -53,8 +53,11 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 def lease_directory() -> Path:
-    """The node-local folder of the lock files."""
-    return Path(os.environ.get("NAS_LEASE_DIR", DEFAULT_DIRECTORY))
+    """The node-local folder of the lock files; raises `InputError` unless its path is absolute."""
+    folder = Path(os.environ.get("NAS_LEASE_DIR") or DEFAULT_DIRECTORY)
+    if not folder.is_absolute():  # workers have another working directory: they would lock other files
+        raise InputError(f"NAS_LEASE_DIR {folder}: must be an absolute path, so that all processes find the same files")
+    return folder
 
 
 @dataclass
@@ -143,9 +146,11 @@ class _Files:
         try:
             for part in ("device", "turnstile"):
                 self._opened[part] = _opened_anew(f"{self._stem}.{part}")
-        except OSError:
+        except OSError as error:
             self.close()
-            raise
+            raise InputError(
+                f"NAS_LEASE_DIR {lease_directory()}: its lock files cannot be opened: {error.strerror}"
+            ) from error
         self._measurement = self.mark("device")
         return self
 

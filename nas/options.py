@@ -39,10 +39,10 @@ def parse_milliseconds(text: str) -> float:
 def parse_count(text: str) -> int:
     """`300M`, `1.5G`, `20k` or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG])?", text.strip())
-    count = int(float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]) if match else 0
-    if count < 1:
+    count = float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0
+    if not 1 <= count < 1e18:
         raise typer.BadParameter(f"{text!r} is not a count: write 300M, 20k or a plain number, at least 1")
-    return count
+    return int(count)
 
 
 def chosen_recipe(

@@ -28,6 +28,8 @@ from nas.settings import LatencyProtocol, Mode, Precision
 
 Run = Callable[[], object]
 
+MOST_THREADS = 1024
+"""Above, OpenMP may end the process where it cannot start so many."""
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -40,6 +42,8 @@ def check_protocol(protocol: LatencyProtocol) -> None:
     for flag, value in (("batch size", protocol.batch_size), ("threads", protocol.threads)):
         if value < 1:
             raise InputError(f"{flag} {value}: must be at least 1")
+    if protocol.threads > MOST_THREADS:
+        raise InputError(f"threads {protocol.threads}: must be at most {MOST_THREADS:,}")
     if protocol.mode == "cudagraph" and kind != "cuda":
         raise InputError(
             f"mode cudagraph needs a CUDA device, not {protocol.device}: use eager, compile or onnxruntime"

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from nas.architecture import Architecture
-from nas.cost import architecture_cost
+from nas.cost import architecture_cost, least_cost
 from nas.objectives import objective
 from nas.record import Latency
 from nas.settings import Budgets
@@ -79,10 +79,11 @@ def budget_sentences(
     space: SearchSpace, num_classes: int, budgets: Budgets, latencies: dict[str, Latency]
 ) -> list[str]:
     """For each budget given, whether the space can meet it; of latency as far as the landmarks show, where measured."""
-    cost = architecture_cost(space.smallest, num_classes)
     sentences = []
-    for what, value, limit in (("MACs", cost.macs, budgets.max_macs), ("parameters", cost.params, budgets.max_params)):
+    limits = {"macs": ("MACs", budgets.max_macs), "params": ("parameters", budgets.max_params)}
+    for name, (what, limit) in limits.items():
         if limit is not None:
+            value = least_cost(space, num_classes, name)
             can = "can" if value <= limit else "cannot"
             sentences.append(f"A budget of {limit:,} {what} {can} be met: the smallest network has {value:,} {what}.")
     if budgets.max_latency_ms is not None:

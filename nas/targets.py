@@ -41,6 +41,11 @@ def places(settings: SearchSettings) -> dict[Place, tuple[LatencyTarget, ...]]:
     return found
 
 
+def targets_here(settings: SearchSettings) -> tuple[LatencyTarget, ...]:
+    """The targets whose device a process has that trains on the settings' device."""
+    return tuple(target for target in settings.evaluation.targets if _in_worker(target, settings.device))
+
+
 def check_targets(settings: SearchSettings) -> None:
     """Raise `InputError` unless each target has a name of its own, serves for something, and can be measured.
 
@@ -72,7 +77,7 @@ def check_targets(settings: SearchSettings) -> None:
                 f"--target {target.name}: serves for nothing: give it a max, or {target_objective(target.name)} in "
                 "--objectives"
             )
-    check_measurable([target for target in targets if _in_worker(target, settings.device)])
+    check_measurable(targets_here(settings))
 
 
 def check_measurable(targets: Sequence[LatencyTarget]) -> None:

@@ -78,8 +78,9 @@ def verdict_text(baseline: BaselineRecord, front: Sequence[TrialRecord], objecti
     """Whether a run's front beats a reference network, by its cheapest member that does."""
     if baseline.evaluation.outcome is not Outcome.DONE:
         return f"{baseline.evaluation.outcome.value}: {baseline.evaluation.reason or 'no reason recorded'}"
-    if not all(name in baseline.objectives for name in objectives):
-        return "measured, not trained"
+    unknown = [label(name) for name in objectives if name not in baseline.objectives]
+    if unknown:
+        return f"trained, its {' and '.join(unknown)} not known here" if baseline.trained else "measured, not trained"
     if not front:
         return "no front to compare with yet"
     better = beaten_by(front, objectives, baseline.objectives)

@@ -27,7 +27,7 @@ from nas.objectives import objective_values
 from nas.recipe import Recipe
 from nas.record import Cost, EpochMetrics, Evaluation, Outcome, TrialRecord
 from nas.run import BaselineRecord, Provenance, RunDirectory, open_run
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings
 from nas.space_file import load_space
 from nas.wording import verdict_text
 
@@ -241,6 +241,22 @@ def test_a_loss_that_explodes_is_a_failed_baseline(run: RunDirectory) -> None:
     assert all(
         "not finite" in (r.evaluation.reason or "") or "loss became" in (r.evaluation.reason or "") for r in records
     )
+
+
+def test_targets_are_measured_where_their_device_is_here_and_reject_no_baseline(run: RunDirectory) -> None:
+    here = LatencyTarget("here", replace(QUICK.protocol, batch_size=2), max_ms=1e-6)
+    board = LatencyTarget("board", QUICK.protocol, max_ms=1e6, resources={"BOARD": 1.0})
+    evaluation = replace(QUICK, targets=(here, board))
+    objectives = ("accuracy", "latency", "latency:here")
+    run = run.with_settings(replace(run.settings, evaluation=evaluation, objectives=objectives))
+    for record in measure_baselines(run, ["mobilenet_v2_050", "largest"], train=True):
+        assert record.trained, record.evaluation.reason
+        assert list(record.evaluation.latencies) == ["here"], "a board's latency cannot be measured here"
+        assert set(record.objectives) == set(objectives)
+        assert "on target here" in record.note
+    run = run.with_settings(replace(run.settings, objectives=("accuracy", "latency:board")))
+    (record,) = measure_baselines(run, ["resnet18"], train=True)
+    assert verdict_text(record, [], run.settings.objectives) == "trained, its latency on board not known here"
 
 
 BAD = {

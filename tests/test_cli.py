@@ -138,6 +138,11 @@ BAD = {
         "--target e: mode cudagraph needs a CUDA device",
     ),
     "batch of a target": (["search", "--target", "e=batch:0,max:1ms"], "--target e: batch size 0: must be at least 1"),
+    "value with a picture's name": (
+        ["search", "--target", "e=threads:x,max:1ms"],
+        "--target e: threads:x: Input should",
+    ),
+    "count without end": (["search", "--max-macs", "9" * 400], "is not a count"),
     "target beside resume": (["search", "--resume", "x", "--target", "e=max:1"], "--target cannot be given with"),
     "ray client": (["search", "--address", "ray://head:10001"], "ray job submit"),
     "no cluster": (["search", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),

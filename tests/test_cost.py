@@ -14,12 +14,13 @@ import torchvision
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from nas.cost import architecture_cost, model_bytes, module_cost, peak_activation_bytes
+from nas.cost import architecture_cost, least_cost, model_bytes, module_cost, peak_activation_bytes
 from nas.errors import CandidateError
 from nas.model import build
 from nas.objectives import objective_values, peak_memory
 from nas.record import Cost, Evaluation, Latency, Outcome, TrialRecord
 from nas.settings import LatencyProtocol
+from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.wording import cost_text
 
@@ -174,3 +175,21 @@ def test_peak_memory_is_that_of_the_protocol(dtype: Any, batch_size: int, expect
 def test_reading_costs_does_not_import_torch() -> None:
     script = "import sys, nas.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_least_cost_is_that_of_the_cheapest_network_even_where_leaving_a_stage_out_makes_maps_larger() -> None:
+    space = SearchSpace.model_validate(
+        {
+            "name": "strided",
+            "input": {"channels": 1, "size": 32},
+            "stem": {"out_channels": 16},
+            "stages": [
+                {"depth": [0, 1], "out_channels": 16, "stride": 2, "kernel_size": 3, "expansion": 1},
+                {"depth": 2, "out_channels": [32, 64], "kernel_size": [3, 5], "expansion": 2},
+            ],
+        }
+    )
+    costs = [architecture_cost(space.architecture(values), 10) for values in space.all_values()]
+    assert least_cost(space, 10, "macs") == min(cost.macs for cost in costs)
+    assert least_cost(space, 10, "macs") < architecture_cost(space.smallest, 10).macs
+    assert least_cost(space, 10, "params") == min(cost.params for cost in costs)

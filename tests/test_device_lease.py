@@ -13,6 +13,7 @@ import pytest
 
 from nas import device_lease
 from nas.device_lease import DeviceLease
+from nas.errors import InputError
 
 # Each process appends "NAME enter" / "NAME leave" to one log; appends of a short line are atomic.
 _TRAINER = """
@@ -216,3 +217,24 @@ def test_devices_do_not_hinder_each_other() -> None:
 def test_another_folder_by_environment(tmp_path: Path) -> None:
     with DeviceLease("gpu-1").shared():
         assert sorted(path.name for path in (tmp_path / "leases").iterdir()) == ["gpu-1.device", "gpu-1.turnstile"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("leases", "NAS_LEASE_DIR leases: must be an absolute path"),
+        ("/proc", "NAS_LEASE_DIR /proc: its lock files cannot be opened"),
+        ("/etc/passwd", "NAS_LEASE_DIR /etc/passwd: cannot be made"),
+    ],
+)
+def test_a_folder_that_cannot_serve_is_said_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, folder: str, message: str
+) -> None:
+    monkeypatch.setenv("NAS_LEASE_DIR", folder)
+    with pytest.raises(InputError, match=message), DeviceLease("dev").shared():
+        pass
+
+
+def test_an_empty_variable_means_the_folder_that_all_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_LEASE_DIR", "")
+    assert device_lease.lease_directory() == device_lease.DEFAULT_DIRECTORY

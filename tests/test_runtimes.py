@@ -72,6 +72,7 @@ def test_a_network_that_does_not_run_says_the_same_in_every_mode(mode: Mode, cap
         ({"dtype": "fp16"}, "unknown dtype 'fp16': use float32, float16, bfloat16"),
         ({"batch_size": 0}, "batch size 0: must be at least 1"),
         ({"threads": 0}, "threads 0: must be at least 1"),
+        ({"threads": 10**14}, "threads 100000000000000: must be at most 1,024"),
         ({"mode": "cudagraph"}, "needs a CUDA device, not cpu"),
         ({"mode": "onnxruntime", "device": "cuda:1"}, "on the CPU alone, not cuda:1"),
         ({"mode": "onnxruntime", "dtype": "bfloat16"}, "float32 alone, not bfloat16"),

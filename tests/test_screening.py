@@ -16,7 +16,7 @@ from nas.cost import architecture_cost
 from nas.proxy import foresight, macs_mislead
 from nas.record import Evaluation, Latency, Outcome, Predicted, TrialRecord
 from nas.run import open_run
-from nas.search.broker import Broker, Candidate
+from nas.search.broker import MAX_LOSSES_IN_A_ROW, Broker, Candidate
 from nas.search.screening import MIN_NETWORKS, LatencyScreen, chance_within
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
 from nas.space_file import load_space
@@ -177,3 +177,22 @@ def test_the_pair_that_misleads_most_has_fewer_macs_and_is_slower() -> None:
 
 def test_too_few_networks_say_nothing() -> None:
     assert macs_mislead([record_of(i, 1000, 1.0) for i in range(3)]) is None
+
+
+def test_who_is_turned_away_says_nothing_of_the_workers_that_are_lost(make_run: RunFactory) -> None:
+    networks = drawn(60)
+    limit_ms = float(np.quantile([true_ms(network) for network in networks], 0.3))
+    budgets = EvaluationSettings(budgets=Budgets(max_latency_ms=limit_ms))
+    broker = Broker(make_run(settings(evaluation=budgets, trials=50)))
+    for _ in range(2 * MIN_NETWORKS):
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.finish(candidate, answer(candidate))
+    before = len(broker.records)
+    lost = 0
+    while (candidate := broker.ask()) is not None:
+        broker.lose(candidate, "out of memory")
+        lost += 1
+        assert lost <= MAX_LOSSES_IN_A_ROW
+    assert Outcome.REJECTED in {record.outcome for record in broker.records[before:]}
+    assert "in a row were lost" in (broker.stop_reason or "")

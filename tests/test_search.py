@@ -19,10 +19,12 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from conftest import RunFactory
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
 import nas.latency
+from nas.errors import InputError
 from nas.evaluate import evaluate_candidate
 from nas.export import export_candidate
 from nas.front import pareto_front, pick
@@ -31,7 +33,7 @@ from nas.objectives import OBJECTIVES
 from nas.recipe import Recipe
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
-from nas.search import plan_search, run_search
+from nas.search import plan_search, resume_search, run_search
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.show import front_csv, front_table
 from nas.space_file import load_space
@@ -266,3 +268,13 @@ def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> 
     assert after[: len(before)] == before
     assert sum(record.outcome is Outcome.DONE for record in after) == 20
     assert "Pareto front" in resumed.stdout
+
+
+def test_a_run_is_not_resumed_on_another_model_of_device(make_run: RunFactory) -> None:
+    """Its front would compare latencies of two machines."""
+    with pytest.raises(InputError, match="its latencies were measured on test and this is"):
+        resume_search(make_run().path)
+    by_cost = replace(make_run(name="macs").settings, objectives=("accuracy", "macs"))
+    run = make_run(by_cost, name="by cost")
+    with pytest.raises(InputError, match="the data set digits has changed"):  # which is looked at afterwards
+        resume_search(run.path)

@@ -63,7 +63,7 @@ def _network(record: BaselineRecord) -> Html:
 def _answer(found: Findings) -> str:
     """How many baselines the front beats, and what is not compared."""
     failed = sum(record.evaluation.outcome is not Outcome.DONE for record in found.baselines)
-    untrained = len(found.baselines) - len(found.compared) - failed
+    untrained = sum(not record.trained for record in found.baselines) - failed
     sentences = []
     if found.compared and found.front:
         beaten = [

@@ -224,7 +224,7 @@ class Broker:
             f"a predicted {predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms, over the budget of {limit_ms:.3f} ms; "
             "not measured"
         )
-        self.finish(candidate, Evaluation(Outcome.REJECTED, reason, violation=predicted.mean_ms / limit_ms - 1))
+        self._finish(candidate, Evaluation(Outcome.REJECTED, reason, violation=predicted.mean_ms / limit_ms - 1))
         return True
 
     def _learn(self, record: TrialRecord) -> None:
@@ -261,8 +261,11 @@ class Broker:
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
         """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""
-        self.running.pop(candidate.digest, None)
         self._losses_in_a_row = 0
+        return self._finish(candidate, evaluation)
+
+    def _finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
+        self.running.pop(candidate.digest, None)
         evaluation = replace(evaluation, predicted=self._foretold.pop(candidate.digest, None))
         values: dict[str, float] = {}
         if evaluation.outcome in (Outcome.DONE, Outcome.REJECTED):

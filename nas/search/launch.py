@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from nas.cost import architecture_cost
+from nas.cost import least_cost
 from nas.data import ImageData, load_data
 from nas.errors import InputError
 from nas.metrics import load_metric
@@ -99,15 +99,16 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
 
 def _check_budgets(settings: SearchSettings) -> None:
     """Raise `InputError` when the space's smallest network is over a budget that needs no measuring."""
-    cost = architecture_cost(settings.space.smallest, 2)  # of classes there are at least two
     budgets = settings.evaluation.budgets
-    for flag, value, limit in (
-        ("--max-macs", cost.macs, budgets.max_macs),
-        ("--max-params", cost.params, budgets.max_params),
-    ):
-        if limit is not None and value > limit:
+    limits = {"macs": budgets.max_macs, "params": budgets.max_params}
+    for what, limit in limits.items():
+        if limit is None:
+            continue
+        least = least_cost(settings.space, 2, what)  # of classes there are at least two
+        if least > limit:
             raise InputError(
-                f"{flag} {limit:,} cannot be met: the smallest network of the space {settings.space.name} has {value:,}"
+                f"--max-{what} {limit:,} cannot be met: the smallest network of the space {settings.space.name} "
+                f"has {least:,}"
             )
 
 
@@ -188,13 +189,12 @@ def resume_search(
     with run.locked():
         settings = run.settings
         load_metric(settings.evaluation.metric)
+        _check_same_hardware(run)
         data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
         if data.fingerprint() != run.provenance.data_fingerprint:
             raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
-        from nas.device import resolve_device
         from nas.optimise import check_recipe
 
-        resolve_device(settings.device)
         check_targets(settings)
         fitted_resources(settings, *_start_ray(address, settings))
         recipe = settings.evaluation.recipe
@@ -208,6 +208,21 @@ def resume_search(
 
         with measurers(settings) as actors:
             return _drive(run, data, progress or Progress(), actors)
+
+
+def _check_same_hardware(run: RunDirectory) -> None:
+    """Raise `InputError` when the run's device is not here, or is another model and latencies decide something."""
+    from nas.device import device_name, resolve_device
+
+    settings, before = run.settings, run.provenance.hardware
+    resolve_device(settings.device)
+    decides = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
+    here = device_name(settings.device)
+    if decides and here != before:
+        raise InputError(
+            f"{run.path}: its latencies were measured on {before} and this is {here}, so that new ones could not be "
+            "compared with them; resume it there, or start a search of its own here"
+        )
 
 
 def _start_ray(address: str | None, settings: SearchSettings) -> tuple[float, float]:
