@@ -22,6 +22,7 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.device import device_name
 from nas.device_lease import lease_for
+from nas.errors import InputError
 from nas.journal import append_line, read_lines
 from nas.latency import measure
 from nas.model import build
@@ -66,10 +67,17 @@ def _measured(
 
 
 def cache_folder() -> Path | None:
-    """Where latencies are kept: `NAS_LATENCY_CACHE`, or nas/latency in the user's cache; None where that is `off`."""
+    """Where latencies are kept: `NAS_LATENCY_CACHE`, or nas/latency in the user's cache; None where that is `off`.
+
+    Raises `InputError` unless its path is absolute: workers have another working directory.
+    """
     given = os.environ.get("NAS_LATENCY_CACHE")
+    if given == "off":
+        return None
     if given:
-        return None if given == "off" else Path(given)
+        if not Path(given).is_absolute():
+            raise InputError(f"NAS_LATENCY_CACHE {given}: must be an absolute path, or off")
+        return Path(given)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas" / "latency"
     except RuntimeError:  # a user without a home

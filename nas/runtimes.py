@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import shutil
 import warnings
@@ -42,6 +43,15 @@ def check_protocol(protocol: LatencyProtocol) -> None:
     for flag, value in (("batch size", protocol.batch_size), ("threads", protocol.threads)):
         if value < 1:
             raise InputError(f"{flag} {value}: must be at least 1")
+    for name, number, least in (
+        ("warmup_s", protocol.warmup_s, 0.0),
+        ("block_ms", protocol.block_ms, 1e-3),
+        ("min_blocks", protocol.min_blocks, 1),
+        ("max_s", protocol.max_s, 0.0),
+        ("attempts", protocol.attempts, 1),
+    ):
+        if not least <= number < math.inf:  # it would measure for ever, and hold the device
+            raise InputError(f"{name} {number}: must be a number of at least {least:g}")
     if protocol.threads > MOST_THREADS:
         raise InputError(f"threads {protocol.threads}: must be at most {MOST_THREADS:,}")
     if protocol.mode == "cudagraph" and kind != "cuda":

@@ -201,6 +201,18 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("name", ["NAS_LEASE_DIR", "NAS_LATENCY_CACHE"])
+def test_a_folder_that_workers_would_not_find_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv(name, "here")
+    with pytest.raises(SystemExit) as end:
+        main(["search", "--device", "cpu", "--out", str(tmp_path / "run")])
+    assert end.value.code == 2
+    assert f"{name} here: must be an absolute path" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_sentence_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

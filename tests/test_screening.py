@@ -54,6 +54,16 @@ def test_contended_latencies_teach_nothing() -> None:
     assert screen.predict(drawn(1)) is None
 
 
+def test_predictions_depend_on_what_was_measured_and_not_on_when_they_were_asked_for() -> None:
+    often, once = LatencyScreen(SPACE, 10), LatencyScreen(SPACE, 10)
+    for network in drawn(2 * MIN_NETWORKS - 2):
+        for screen in (often, once):
+            screen.learn(network, latency(true_ms(network)))
+        often.predict([network])
+    new = drawn(5, seed=1)
+    assert once.predict(new) == often.predict(new)
+
+
 def test_predictions_order_networks_that_were_never_measured() -> None:
     screen = LatencyScreen(SPACE, 10)
     for network in drawn(60):

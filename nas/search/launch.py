@@ -19,6 +19,7 @@ import optuna
 
 from nas.cost import least_cost
 from nas.data import ImageData, load_data
+from nas.device_lease import lease_directory
 from nas.errors import InputError
 from nas.metrics import load_metric
 from nas.objectives import check_objectives
@@ -90,7 +91,10 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     evaluation = settings.evaluation
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
     from nas.evaluate import settled_recipe
+    from nas.latency_cache import cache_folder
 
+    lease_directory()  # what is wrong with either is said now rather than by a worker
+    cache_folder()
     recipe = settled_recipe(
         evaluation.recipe, settings.space.backbone, data, settings.device, int(settings.resources.cpus_per_trial)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -17,7 +18,8 @@ from nas.space import SearchSpace
 MIN_NETWORKS = 8
 """Measured networks from which on latencies are predicted."""
 _GROWTH = 1.3
-"""The predictor is fitted anew when it could learn from so many times the networks."""
+"""The predictor is fitted anew when it could learn from so many times the networks, on the first ones measured: then
+what it says depends on the records alone, not on when it was asked or when the search was started again."""
 SURE = 3.0
 """Standard deviations that a predicted latency must be over a budget for a candidate to be turned away: in one of
 700 such cases, where the deviation is what it says, the candidate would have met it."""
@@ -42,11 +44,14 @@ class LatencyScreen:
         """What each of the networks will probably take, or None while too few are measured."""
         if len(self._measured) < MIN_NETWORKS:
             return None
-        if self._predictor is None or len(self._measured) >= _GROWTH * self._fitted:
-            known, latency_ms = zip(*self._measured.values(), strict=True)
+        size = MIN_NETWORKS
+        while (larger := math.ceil(_GROWTH * size)) <= len(self._measured):
+            size = larger
+        if self._predictor is None or size > self._fitted:
+            known, latency_ms = zip(*itertools.islice(self._measured.values(), size), strict=True)
             encodings, costs = self._describe(known)
             self._predictor = LatencyPredictor().fit(encodings, np.array(latency_ms), costs=costs)
-            self._fitted = len(known)
+            self._fitted = size
         encodings, costs = self._describe(architectures)
         mean_ms, std_ms = self._predictor.predict(encodings, costs=costs)
         return [Predicted(float(m), float(s), self._fitted) for m, s in zip(mean_ms, std_ms, strict=True)]
