@@ -33,3 +33,15 @@ def device_name(device: str) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_identity() -> str:
+    """Which CPU it is beside its name, which virtual machines often shorten: family, model, stepping, cache."""
+    wanted = ("cpu family", "model", "stepping", "cache size")
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() in wanted:
+                found.setdefault(key.strip(), value.strip())
+    return ", ".join(f"{key} {found[key]}" for key in wanted if key in found) or platform.machine()

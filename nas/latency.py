@@ -52,6 +52,9 @@ and the system take some of a CPU."""
 Block = Callable[[Run, int], float]
 """Runs a network so many times; the ms of them all."""
 _REFERENCE_S = 0.1
+_LONGEST, _FEWEST_BLOCKS = 10, 5
+"""A network so slow that `min_blocks` take this many times `max_s` gets fewer, and is marked noisy: trainers that wait
+for the device lose patience after a minute."""
 _FLUSH_BYTES = 256 * 2**20
 """More than any last-level cache of today's GPUs and CPUs, but for a few server CPUs."""
 
@@ -135,7 +138,9 @@ def measure(
         spread=best.spread,
         blocks=len(best.times_ms),
         runs_per_block=best.runs,
-        noisy=best.spread >= protocol.max_spread or best.drift > protocol.max_drift,
+        noisy=len(best.times_ms) < protocol.min_blocks
+        or best.spread >= protocol.max_spread
+        or best.drift > protocol.max_drift,
         contended=grant.contended or cpu.contended or _disturbed(best, protocol),
         waited_s=grant.waited_s + cpu.waited_s,
         bn_folded=bn_folded,
@@ -303,12 +308,14 @@ def _warm_up(run: Run, block: Block, protocol: LatencyProtocol) -> int:
 
 
 def _time_blocks(run: Run, block: Block, runs: int, protocol: LatencyProtocol) -> list[float]:
-    """Milliseconds a run of each block of so many runs."""
+    """Milliseconds a run of each block of so many runs; of a very slow network fewer blocks than asked for."""
     times: list[float] = []
-    end = time.perf_counter() + protocol.max_s
+    start = time.perf_counter()
+    end, patience_ends = start + protocol.max_s, start + _LONGEST * protocol.max_s
     while True:
         times.append(block(run, runs) / runs)
-        if len(times) < protocol.min_blocks:
+        hurry = len(times) >= _FEWEST_BLOCKS and time.perf_counter() > patience_ends
+        if len(times) < protocol.min_blocks and not hurry:
             continue
         p25, median, p75 = np.percentile(times, [25, 50, 75])
         if (p75 - p25) / median < protocol.max_spread or time.perf_counter() > end:

@@ -84,7 +84,7 @@ class LiveProgress(_Tracker):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=1, transient=True)
 
     def begin(self, broker: Broker) -> None:
         """Start drawing."""

@@ -17,12 +17,12 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import nn
 
+from nas.device import cpu_identity
 from nas.device_state import driver_version
 from nas.errors import CandidateError, InputError
 from nas.settings import LatencyProtocol, Mode, Precision
@@ -212,6 +212,7 @@ def software(protocol: LatencyProtocol) -> dict[str, str]:
                 "matrix products": torch.backends.cuda.matmul.fp32_precision,
             }
             versions["tf32"] = ", ".join(name for name, value in precisions.items() if value == "tf32") or "no"
-    elif Path("/proc/version").is_file():
+    else:
         versions["kernel"] = os.uname().release
+        versions["cpu"] = cpu_identity()
     return versions

@@ -20,13 +20,13 @@ from nas.data import ImageData, load_data
 from nas.device_data import DeviceData
 from nas.device_lease import DeviceLease
 from nas.errors import CandidateError, InputError
-from nas.evaluate import evaluate_candidate
+from nas.evaluate import budget_violation, evaluate_candidate
 from nas.export import export_candidate
 from nas.finetune import finetune, predict
 from nas.metrics import load_metric, score
 from nas.model import build
 from nas.recipe import Recipe
-from nas.record import Outcome, TrialRecord
+from nas.record import Cost, Latency, Outcome, TrialRecord
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
 from nas.space_file import load_space
 
@@ -223,3 +223,11 @@ def test_training_holds_the_lease_in_bursts_and_leaves_it_free(
         predict(model, data, data.validation, 8, lease=lease)
     with DeviceLease("burst-test", patience_s=0).exclusive() as grant:
         assert not grant.contended  # nor after an error
+
+
+@pytest.mark.parametrize(("contended", "over"), [(False, True), (True, False)])
+def test_neighbours_do_not_get_a_fast_network_rejected(contended: bool, over: bool) -> None:
+    latency = Latency(2.0, 0.8, 9.0, 1.0, 30, 1, True, contended, 0.0, True, "a", (1, 1, 8, 8), LatencyProtocol())
+    violation, reason = budget_violation(Budgets(max_latency_ms=1.0), Cost(1, 1), latency)
+    assert (violation > 0) == over
+    assert (reason is not None) == over

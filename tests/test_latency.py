@@ -355,3 +355,10 @@ def test_cold_runs_are_blocks_of_one_in_every_mode() -> None:
 
 def test_a_block_of_quick_runs_has_many() -> None:
     assert measure(nn.Identity(), (1, 8, 8), QUICK).runs_per_block > 100
+
+
+def test_a_very_slow_network_does_not_hold_the_device_for_all_its_blocks() -> None:
+    protocol = replace(QUICK, min_blocks=1000, max_s=0.01, attempts=1)
+    latency = measure(Sleeper(20), (1, 8, 8), protocol)
+    assert 5 <= latency.blocks < 1000
+    assert latency.noisy

@@ -28,7 +28,14 @@ from nas.report import write_report
 from nas.run import RunDirectory, open_run
 from nas.search import plan_search, resume_search, run_search
 from nas.search.launch import Progress, fitted_resources
-from nas.settings import EvaluationSettings, LatencyProtocol, LatencyTarget, Resources, SearchSettings
+from nas.settings import (
+    Budgets,
+    EvaluationSettings,
+    LatencyProtocol,
+    LatencyTarget,
+    Resources,
+    SearchSettings,
+)
 from nas.show import front_csv
 from nas.space_file import load_space
 from nas.targets import places
@@ -167,6 +174,15 @@ def test_candidates_are_measured_where_the_target_is_and_trained_elsewhere(
         assert evaluation.latencies["onnx"].worker == ""
         assert evaluation.latencies["onnx"].protocol == ONNX.protocol
     assert not [record for record in searched.records() if record.outcome in (Outcome.FAILED, Outcome.LOST)]
+
+
+def test_a_candidate_over_the_runs_own_latency_budget_is_measured_on_no_target() -> None:
+    search = settings(replace(EDGE, resources={}, max_ms=1e6))
+    budgets = Budgets(max_latency_ms=1e-6)
+    evaluation = evaluated(replace(search, evaluation=replace(search.evaluation, budgets=budgets)))
+    assert evaluation.outcome is Outcome.REJECTED
+    assert evaluation.latency is not None
+    assert not evaluation.latencies
 
 
 def test_a_limit_rejects_and_an_objective_is_searched_for(searched: RunDirectory) -> None:
