@@ -28,6 +28,7 @@ from nas.options import (
     MaxMacs,
     MaxParams,
     Metric,
+    Protocol,
     RecipeFile,
     Seed,
     SplitSeed,
@@ -36,6 +37,7 @@ from nas.options import (
     chosen_recipe,
     data_name,
     parse_duration,
+    parse_protocol,
     parse_target,
 )
 from nas.settings import (
@@ -45,7 +47,6 @@ from nas.settings import (
     Resources,
     SamplerName,
     SearchSettings,
-    default_protocol,
 )
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def search(
     max_latency: MaxLatency = None,
     max_macs: MaxMacs = None,
     max_params: MaxParams = None,
+    latency: Protocol = "",
     target: Targets = None,
     max_failures: Annotated[int, typer.Option(min=0, help="Failed candidates after which the search gives up.")] = 20,
     max_concurrent: Annotated[int, typer.Option(min=0, help="Trials at once; 0 is as many as fit.")] = 0,
@@ -165,7 +167,7 @@ def search(
         _end_of_search(resume_search(resume, trials, address, progress))
         return
     loaded = load_space(space)
-    protocol = default_protocol(resolve_device(device))
+    protocol = parse_protocol(latency, resolve_device(device))
     settings = SearchSettings(
         space=loaded,
         data=data_name(data, loaded),

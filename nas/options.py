@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,33 +75,50 @@ def parse_target(text: str, device: str) -> LatencyTarget:
     flag = f"--target {name.strip()}"
     if not equals:
         raise InputError(f"{flag}: write NAME=key:value,... with the keys {', '.join(_TARGET_KEYS)}")
-    values: dict[str, str] = {}
+    pairs = _pairs(flag, rest, _TARGET_KEYS)
     resources: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in rest.split(","))):
+    for value in pairs.pop("resource", []):
+        resource, _, amount = value.partition("=")
+        try:
+            resources[resource] = float(amount or 1)
+        except ValueError as error:
+            raise InputError(f"{flag}: resource:{value}: write resource:NAME or resource:NAME=AMOUNT") from error
+    values = {key: given[0] for key, given in pairs.items()}
+    try:
+        max_ms = parse_milliseconds(values["max"]) if "max" in values else None
+    except typer.BadParameter as error:
+        raise InputError(f"{flag}: max: {error.message}") from error
+    protocol = _protocol(flag, values, values.get("device", device))
+    return LatencyTarget(name.strip(), protocol, max_ms, values.get("accelerator"), resources)
+
+
+def parse_protocol(text: str, device: str) -> LatencyProtocol:
+    """The run's own protocol on `device` from `key:value,...`; raises `InputError` naming the key and the value."""
+    keys = [key for key in _PROTOCOL_KEYS if key != "device"]
+    pairs = _pairs("--latency", text, keys)
+    return _protocol("--latency", {key: given[0] for key, given in pairs.items()}, device)
+
+
+def _pairs(flag: str, text: str, keys: Sequence[str]) -> dict[str, list[str]]:
+    pairs: dict[str, list[str]] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
         key, _, value = (piece.strip() for piece in part.partition(":"))
-        if key not in _TARGET_KEYS or not value:
-            raise InputError(f"{flag}: {part!r} is not key:value with a key of {', '.join(_TARGET_KEYS)}")
-        if key in values:
+        if key not in keys or not value:
+            raise InputError(f"{flag}: {part!r} is not key:value with a key of {', '.join(keys)}")
+        if key in pairs and key != "resource":
             raise InputError(f"{flag}: {key} is given twice")
-        if key == "resource":
-            resource, _, amount = value.partition("=")
-            try:
-                resources[resource] = float(amount or 1)
-            except ValueError as error:
-                raise InputError(f"{flag}: resource:{value}: write resource:NAME or resource:NAME=AMOUNT") from error
-        else:
-            values[key] = value
+        pairs.setdefault(key, []).append(value)
+    return pairs
+
+
+def _protocol(flag: str, values: Mapping[str, str], device: str) -> LatencyProtocol:
     given = {field: values[key] for key, field in _PROTOCOL_KEYS.items() if key in values}
     try:
-        protocol = _PROTOCOL.validate_python(asdict(default_protocol(values.get("device", device))) | given)
-        max_ms = parse_milliseconds(values["max"]) if "max" in values else None
+        return _PROTOCOL.validate_python(asdict(default_protocol(device)) | given)
     except ValidationError as error:
         problem = error.errors()[0]
         key = next(key for key, field in _PROTOCOL_KEYS.items() if field == problem["loc"][0])
         raise InputError(f"{flag}: {key}:{values[key]}: {problem['msg']}") from error
-    except typer.BadParameter as error:
-        raise InputError(f"{flag}: max: {error.message}") from error
-    return LatencyTarget(name.strip(), protocol, max_ms, values.get("accelerator"), resources)
 
 
 def chosen_architecture(space: SearchSpace, text: str) -> Architecture:
@@ -176,6 +194,14 @@ Targets = Annotated[
         metavar="NAME=KEY:VALUE,...",
         help="A further latency, the objective latency:NAME, e.g. edge=device:cpu,batch:8,mode:onnxruntime,max:5ms; "
         "accelerator:TYPE or resource:NAME place it in a Ray cluster. May be repeated.",
+    ),
+]
+Protocol = Annotated[
+    str,
+    typer.Option(
+        "--latency",
+        metavar="KEY:VALUE,...",
+        help="How latency is measured, as it will be deployed, e.g. mode:onnxruntime,batch:8,threads:2.",
     ),
 ]
 Logs = Annotated[str, typer.Option("--log", help="tensorboard, mlflow, or both with a comma between.")]

@@ -21,7 +21,7 @@ from nas.errors import InputError, LostError
 from nas.evaluate import MeasureTarget, evaluate_steps, measure_here
 from nas.front import pareto_front
 from nas.model import build
-from nas.options import parse_target
+from nas.options import parse_protocol, parse_target
 from nas.recipe import Recipe
 from nas.record import Evaluation, Outcome, TrialRecord
 from nas.report import write_report
@@ -70,6 +70,12 @@ def test_a_target_is_read_from_text() -> None:
     assert target == LatencyTarget("edge", protocol, 0.5, "T4", {"A": 0.5, "B": 1.0})
     here = parse_target("here=channels_last:no,threads:2,mode:compile", "cpu").protocol
     assert here == LatencyProtocol(mode="compile", threads=2, channels_last=False)
+
+
+def test_the_runs_own_protocol_is_read_from_text() -> None:
+    protocol = parse_protocol("mode:onnxruntime, batch:8", "cpu")
+    assert protocol == LatencyProtocol(mode="onnxruntime", batch_size=8)
+    assert parse_protocol("", "cpu") == LatencyProtocol()
 
 
 def test_a_candidate_over_the_limit_of_a_target_is_rejected_before_training() -> None:

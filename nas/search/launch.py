@@ -93,6 +93,10 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     from nas.evaluate import settled_recipe
     from nas.latency_cache import cache_folder
 
+    if address is None:
+        from nas.runtimes import check_protocol
+
+        check_protocol(evaluation.protocol)
     lease_directory()  # what is wrong with either is said now rather than by a worker
     cache_folder()
     recipe = settled_recipe(
