@@ -45,6 +45,13 @@ class LatencyProtocol:
     attempts: int = 2
     cold: bool = False
 
+    @property
+    def memory_format(self) -> str:
+        """In which order the values of an image lie in memory, in words."""
+        if self.mode == "onnxruntime":
+            return "memory format its own"
+        return "channels last" if self.channels_last else "channels first"
+
 
 def default_protocol(device: str) -> LatencyProtocol:
     """Batch 1 in float32; eager on the CPU, a captured graph on CUDA (an eager loop would time the launches)."""

@@ -54,14 +54,12 @@ def protocol_lines(measured: Sequence[Latency]) -> list[str]:
     first, protocol = measured[0], measured[0].protocol
     versions = ", ".join(f"{name} {version}" for name, version in (first.software or {}).items())
     threads = f", {plural(protocol.threads, 'thread')}" if protocol.device == "cpu" else ""
-    layout = "channels last" if protocol.channels_last else "channels first"
-    layout = "memory format its own" if protocol.mode == "onnxruntime" else layout
     folded = "folded" if first.bn_folded else "not folded throughout"
     caches = "emptied before each run" if protocol.cold else "hot"
     block = "blocks of one run" if protocol.cold else f"blocks of at least {protocol.block_ms:g} ms"
     lines = [
         f"device    {first.device_name} ({protocol.device}){threads}; {versions}",
-        f"network   {protocol.mode}, {protocol.dtype}, {layout}, batch norm {folded}, caches {caches}",
+        f"network   {protocol.mode}, {protocol.dtype}, {protocol.memory_format}, batch norm {folded}, caches {caches}",
         f"timing    {protocol.warmup_s:g} s of warm-up, then {block}, {protocol.min_blocks} or more, "
         f"until the spread is below {100 * protocol.max_spread:g} % or {protocol.max_s:g} s are over",
     ]

@@ -36,7 +36,7 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
     rows: list[tuple[str, object]] = [
         ("Device", f"{devices} ({protocol.device})" if measured else protocol.device),
         ("Input", f"{', '.join(shapes) or f'batch {protocol.batch_size}'}, {protocol.dtype}"),
-        ("Mode", f"{protocol.mode}, {'channels last' if protocol.channels_last else 'contiguous'}"),
+        ("Mode", f"{protocol.mode}, {protocol.memory_format}"),
         ("CPU threads", protocol.threads),
         ("Batch norm", _folded(measured)),
         ("Warm-up", f"{protocol.warmup_s:g} s, then back-to-back runs (caches hot)"),
