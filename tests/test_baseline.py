@@ -376,6 +376,9 @@ def test_the_verdict_says_by_how_much() -> None:
         "2.5× faster, 15× fewer MACs)"
     )
     assert beaten_by(FRONT, objectives, worse | {"macs": 150.0}) == []
-    assert verdict_text(baseline("x", {"latency": 5.0}), FRONT, ("accuracy", "latency")) == "measured, not trained"
+    unmeasured = baseline("x", {"accuracy": 0.75, "macs": 1.0})
+    assert verdict_text(unmeasured, FRONT, objectives) == "trained, its latency not known here"
+    untrained = replace(unmeasured, evaluation=replace(unmeasured.evaluation, history=()), objectives={"latency": 5.0})
+    assert verdict_text(untrained, FRONT, objectives) == "measured, not trained"
     assert verdict_text(baseline("x", worse), [], objectives) == "no front to compare with yet"
     assert verdict_text(baseline("x", outcome=Outcome.FAILED), FRONT, objectives).startswith("failed: ")
