@@ -11,7 +11,7 @@ from nas.space import SearchSpace
 
 Mode = Literal["eager", "cudagraph", "compile", "onnxruntime"]
 Precision = Literal["float32", "float16", "bfloat16"]
-SamplerName = Literal["tpe", "nsga2", "gp", "random"]
+SamplerName = Literal["front", "tpe", "nsga2", "gp", "random"]
 
 
 SCRATCH = "scratch"

@@ -44,7 +44,7 @@ DRAWS = 50
 """Attempts at finding a network that is not known yet by drawing at random."""
 ENUMERABLE = 20_000
 """Settings of the parameters up to which a space is searched in full for what is not known yet."""
-SETTLED = 0.3
+SETTLED = float('inf')
 
 
 @dataclass
@@ -60,16 +60,13 @@ class _Space:
         return np.array([len(options) for options in self.choices], dtype=np.int64)
 
     @functools.cached_property
-    def _indices(self) -> list[dict[tuple[type, Any], int]]:
-        return [{(type(option), option): i for i, option in enumerate(options)} for options in self.choices]
+    def _indices(self) -> list[dict[Any, int]]:
+        return [{option: i for i, option in enumerate(options)} for options in self.choices]
 
     def row(self, parameters: Parameters) -> tuple[int, ...] | None:
         """Choice indices of a trial's parameters; None where it lacks one."""
         try:
-            return tuple(
-                index[type(parameters[name]), parameters[name]]
-                for name, index in zip(self.names, self._indices, strict=True)
-            )
+            return tuple(index[parameters[name]] for name, index in zip(self.names, self._indices, strict=True))
         except KeyError:
             return None
 
@@ -88,6 +85,7 @@ class _History:
     constraints: dict[str, tuple[Ints, Floats]]
     running: Ints
     tried: set[tuple[int, ...]]
+    told: int
 
 
 class FrontSampler(optuna.samplers.BaseSampler):
@@ -204,7 +202,7 @@ class _Proposal:
 
     def best(self) -> tuple[int, ...]:
         """The choice indices to try next."""
-        if len(self._history.rows) < FIRST:
+        if self._history.told < FIRST:
             return self._spread()
         return self._promising()
 
@@ -308,7 +306,7 @@ class _Proposal:
 
 
 def _read(space: _Space, trials: Sequence[FrozenTrial], signs: Floats) -> _History:
-    rows, losses, running = [], [], []
+    rows, losses, running, told = [], [], [], 0
     tried: set[tuple[int, ...]] = set()
     constraints: dict[str, tuple[list[tuple[int, ...]], list[float]]] = {}
     for trial in trials:
@@ -320,6 +318,7 @@ def _read(space: _Space, trials: Sequence[FrozenTrial], signs: Floats) -> _Histo
             running.append(row)
         if trial.state is not TrialState.COMPLETE:
             continue
+        told += 1
         limits = trial.constraints
         for name, value in limits.items():
             of_name = constraints.setdefault(name, ([], []))
@@ -335,6 +334,7 @@ def _read(space: _Space, trials: Sequence[FrozenTrial], signs: Floats) -> _Histo
         {name: (np.array(r, dtype=np.int64), np.array(v)) for name, (r, v) in constraints.items()},
         np.array(running, dtype=np.int64).reshape(len(running), width),
         tried,
+        told,
     )
 
 
