@@ -16,7 +16,6 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
@@ -38,13 +37,14 @@ MAX_STEPS = 64
 """Values of an ordered number that are choices; a parameter with more is sampled independently."""
 MODELLED = 300
 """Observations that a process is given at most: those nearest to the front, and some of the rest."""
+FITTED = 120
+"""Observations that hyperparameters are fitted to at most."""
 REFIT = 1.1
 """Hyperparameters are fitted anew when there are so many times the observations."""
 DRAWS = 50
 """Attempts at finding a network that is not known yet by drawing at random."""
 ENUMERABLE = 20_000
 """Settings of the parameters up to which a space is searched in full for what is not known yet."""
-SETTLED = float('inf')
 
 
 @dataclass
@@ -78,14 +78,14 @@ class _Space:
 
 @dataclass
 class _History:
-    """What a study knows, as arrays: losses (less is better) of the feasible, constraints of all, rows of the running."""
+    """What a study knows, as arrays: rows and losses (less is better) of the feasible, and of all what they are asked."""
 
     rows: Ints
     losses: Floats
     constraints: dict[str, tuple[Ints, Floats]]
     running: Ints
+    complete: Ints
     tried: set[tuple[int, ...]]
-    told: int
 
 
 class FrontSampler(optuna.samplers.BaseSampler):
@@ -125,11 +125,15 @@ class FrontSampler(optuna.samplers.BaseSampler):
         for objective in self._costs:
             if not 0 <= objective < len(study.directions):
                 raise ValueError(f"costs: there is no objective {objective} among {len(study.directions)}")
-        trials = study.get_trials(deepcopy=False)
-        space = intersection_search_space(trials)
-        if not space:
-            running = (other for other in trials if other.state is TrialState.RUNNING and other.number != trial.number)
-            space = max((other.distributions for other in running), key=len, default={})
+        trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        # Optuna's own intersection compares distributions, which takes a second at 2,000 trials of 40 parameters.
+        finished = [other for other in trials if other.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if finished:
+            shared = set(finished[0].distributions).intersection(*(other.distributions for other in finished))
+            space = {name: finished[-1].distributions[name] for name in sorted(shared)}
+        else:
+            running = (other.distributions for other in trials if other.state is TrialState.RUNNING)
+            space = max(running, key=len, default={})
         return {name: space[name] for name in sorted(space) if _options(space[name]) is not None}
 
     def sample_independent(
@@ -194,6 +198,7 @@ class _Proposal:
         self._costs = sampler._costs
         self._features = sampler._features
         self._canonical = sampler._canonical
+        self._described: dict[tuple[int, ...], list[float]] = {}
         self._rng = np.random.default_rng([sampler._seed, trial.number])
         trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         self._signs = np.array([-1.0 if d is StudyDirection.MAXIMIZE else 1.0 for d in study.directions])
@@ -202,7 +207,7 @@ class _Proposal:
 
     def best(self) -> tuple[int, ...]:
         """The choice indices to try next."""
-        if self._history.told < FIRST:
+        if len(self._history.complete) < FIRST:
             return self._spread()
         return self._promising()
 
@@ -283,18 +288,21 @@ class _Proposal:
 
     def known(self, rows: Ints) -> Floats:
         """Features (N, known): logarithms of what `features` and `costs` give, where they are positive."""
-        array = np.array([self._describe(tuple(row)) for row in rows.tolist()], dtype=np.float64)
+        array = np.array([self._describe(row) for row in map(tuple, rows.tolist())], dtype=np.float64)
         return np.where(array > 0, np.log(np.maximum(array, 1e-300)), 0.0)
 
-    def _describe(self, row: tuple[int, ...]) -> list[float]:
-        parameters = self._space.parameters(row)
-        described = [] if self._features is None else list(self._features(parameters))
-        return described + [cost(parameters) for cost in self._costs.values()]
-
     def exact(self, rows: Ints, objective: int) -> Floats:
-        cost = self._costs[objective]
-        values = [cost(self._space.parameters(row)) for row in map(tuple, rows.tolist())]
+        """Losses (N,) of an objective that is told."""
+        column = list(self._costs).index(objective) - len(self._costs)
+        values = [self._describe(row)[column] for row in map(tuple, rows.tolist())]
         return self._signs[objective] * np.array(values, dtype=np.float64)
+
+    def _describe(self, row: tuple[int, ...]) -> list[float]:
+        if row not in self._described and (self._features or self._costs):
+            parameters = self._space.parameters(row)
+            features = list(self._features(parameters)) if self._features else []
+            self._described[row] = features + [cost(parameters) for cost in self._costs.values()]
+        return self._described.get(row, [])
 
     @property
     def choices(self) -> list[tuple[Any, ...]]:
@@ -306,7 +314,7 @@ class _Proposal:
 
 
 def _read(space: _Space, trials: Sequence[FrozenTrial], signs: Floats) -> _History:
-    rows, losses, running, told = [], [], [], 0
+    rows, losses, running, complete = [], [], [], []
     tried: set[tuple[int, ...]] = set()
     constraints: dict[str, tuple[list[tuple[int, ...]], list[float]]] = {}
     for trial in trials:
@@ -318,7 +326,7 @@ def _read(space: _Space, trials: Sequence[FrozenTrial], signs: Floats) -> _Histo
             running.append(row)
         if trial.state is not TrialState.COMPLETE:
             continue
-        told += 1
+        complete.append(row)
         limits = trial.constraints
         for name, value in limits.items():
             of_name = constraints.setdefault(name, ([], []))
@@ -333,8 +341,8 @@ def _read(space: _Space, trials: Sequence[FrozenTrial], signs: Floats) -> _Histo
         np.array(losses, dtype=np.float64).reshape(len(rows), len(signs)) * signs,
         {name: (np.array(r, dtype=np.int64), np.array(v)) for name, (r, v) in constraints.items()},
         np.array(running, dtype=np.int64).reshape(len(running), width),
+        np.array(complete, dtype=np.int64).reshape(len(complete), width),
         tried,
-        told,
     )
 
 
@@ -343,71 +351,69 @@ class _Models:
 
     def __init__(self, proposal: _Proposal, history: _History) -> None:
         self._proposal = proposal
-        known = proposal.known(history.rows)
-        self._known_mean = known.mean(0)
-        spread = known.std(0)
+        # Of the rows that hyperparameters are fitted to, so that a fit can be remembered while trials come in.
+        known = proposal.known(history.complete[_learnt_from(len(history.complete))])
+        self._known_mean, spread = known.mean(0), known.std(0)
         self._known_spread = np.where(spread > 1e-9, spread, np.inf)
         self._embedding = Embedding(proposal.choices, known.shape[1])
-        features = self._featurise(history.rows)
-        objectives = history.losses.shape[1]
+        self._limits = [
+            self._process(rows, values, np.arange(len(rows))[-MODELLED:])
+            for rows, values in history.constraints.values()
+            if values.max() > 0
+        ]
+        self._objectives: list[Process | None] = []
+        self._front = np.empty((0, history.losses.shape[1]))
+        self.parents = history.complete
+        if len(history.rows) < 2:  # nothing feasible to learn from yet
+            return
         kept = _near_front(history.losses)
-        count = _milestone(len(history.rows))
-        self._scales = [Scale.of(history.losses[:, j], SETTLED) for j in range(objectives)]
-        self._processes: list[Process | None] = []
-        fantasies = self._featurise(history.running) if len(history.running) else features[:0]
-        for j in range(objectives):
-            if j in proposal.exact_objectives:
-                self._processes.append(None)
-                continue
-            found = cached_fit(self._embedding, features[:count], history.losses[:count, j])
-            process = Process(self._embedding, found, features[kept], history.losses[kept, j])
-            if len(fantasies):
-                mean, _ = process.predict(fantasies)
-                believed = process.scale.backward(mean)
-                process = Process(
-                    self._embedding,
-                    found,
-                    np.vstack([features[kept], fantasies]),
-                    np.concatenate([history.losses[kept, j], believed]),
-                )
-            self._processes.append(process)
-        self._limits = []
-        for rows, values in history.constraints.values():
-            if values.max() > 0 and values.min() < values.max():
-                own = self._featurise(rows)
-                top = np.minimum(values, 3 * max(-values.min(), 1e-9))
-                self._limits.append(
-                    (Process(self._embedding, cached_fit(self._embedding, own[-300:], top[-300:]), own[-300:], top[-300:]))
-                )
+        for objective in range(history.losses.shape[1]):
+            process = None
+            if objective not in proposal.exact_objectives:
+                process = self._process(history.rows, history.losses[:, objective], kept, history.running)
+            self._objectives.append(process)
         seen = np.vstack([history.rows[kept], history.running])
         means, _ = self._predict(seen)
         front = front_of(means)
         self._front, self.parents = means[front], seen[front]
 
+    def _process(self, rows: Ints, targets: Floats, kept: Ints, running: Ints | None = None) -> Process:
+        """The posterior given the observations kept, and running trials believed to come out as expected."""
+        some = _learnt_from(len(rows))
+        found = cached_fit(self._embedding, self._featurise(rows[some]), targets[some])
+        scale = Scale.of(targets, found.offset)
+        features, scaled = self._featurise(rows[kept]), scale.forward(targets[kept])
+        process = Process(self._embedding, found.hyperparameters, scale, features, scaled)
+        if running is None or not len(running):
+            return process
+        believed = self._featurise(running)
+        features, scaled = np.vstack([features, believed]), np.concatenate([scaled, process.predict(believed)[0]])
+        return Process(self._embedding, found.hyperparameters, scale, features, scaled)
+
     def score(self, rows: Ints) -> Floats:
         """Expected growth of the front's hypervolume times the chance to be feasible, (N,)."""
-        means, stds = self._predict(rows)
-        score = expected_improvement(self._front, means, stds)
+        score = np.ones(len(rows))
+        if len(self._front):
+            score = expected_improvement(self._front, *self._predict(rows))
         features = self._featurise(rows)
         for process in self._limits:
             mean, std = process.predict(features)
-            limit = process.scale.forward(np.zeros(1))
-            score = score * normal_cdf((limit - mean) / std)
+            score = score * normal_cdf((process.scale.forward(np.zeros(1)) - mean) / std)
         return score
 
     def _predict(self, rows: Ints) -> tuple[Floats, Floats]:
-        """Means and standard deviations (N, objectives) on the scales that improvement is judged on."""
-        means = np.empty((len(rows), len(self._processes)))
+        """Means and standard deviations (N, objectives) of losses."""
+        means = np.empty((len(rows), len(self._objectives)))
         stds = np.zeros_like(means)
         features = self._featurise(rows)
-        for j, process in enumerate(self._processes):
-            scale = self._scales[j]
+        for objective, process in enumerate(self._objectives):
             if process is None:
-                means[:, j] = scale.forward(self._proposal.exact(rows, j))
+                means[:, objective] = self._proposal.exact(rows, objective)
                 continue
             mean, std = process.predict(features)
-            low, middle, high = (scale.forward(process.scale.backward(mean + step * std)) for step in (-1, 0, 1))
-            means[:, j], stds[:, j] = middle, (high - low) / 2
+            means[:, objective] = process.scale.backward(mean)
+            low, high = (process.scale.backward(mean + step * std) for step in (-1, 1))
+            stds[:, objective] = (high - low) / 2
         return means, stds
 
     def _featurise(self, rows: Ints) -> Floats:
@@ -415,12 +421,15 @@ class _Models:
         return self._embedding(rows, known)
 
 
-def _milestone(count: int) -> int:
-    """The number of observations that hyperparameters are fitted to, of `count` that there are."""
-    steps = FIRST
+def _learnt_from(count: int) -> Ints:
+    """Which of `count` observations hyperparameters are fitted to: evenly taken ones of all but the latest few.
+
+    They change only every so often, so that a fit can be remembered, and depend on nothing but the count.
+    """
+    steps = min(FIRST, count)
     while (after := max(steps + 1, int(steps * REFIT))) <= count:
         steps = after
-    return steps
+    return np.linspace(0, steps - 1, min(steps, FITTED)).astype(np.int64)
 
 
 def _near_front(losses: Floats) -> Ints:

@@ -19,9 +19,8 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FITTED_ROWS = 120
-"""Observations that hyperparameters are fitted on at most."""
-ITERATIONS = 15
+ITERATIONS = 30
+"""Of L-BFGS on the first scale; on each other one it starts from what was found, and takes half as many."""
 NOISE_FLOOR = 1e-6
 OFFSETS = (math.inf, 1.0, 0.3, 0.1)
 """Offsets of the logarithm that targets may be modelled on, in spreads; infinity is the targets themselves."""
@@ -71,6 +70,9 @@ class Embedding:
         for row, (hyperparameters, _) in enumerate(columns):
             self.design[row, hyperparameters] = 1
         self.base = np.log([weight for _, weight in columns])
+        priors = [_ADDITIVE, _INTERACTION, _BEND, _NOISE, *self.priors]
+        self.medians = torch.tensor([math.log(median) for median, _ in priors], dtype=torch.double)
+        self.spreads = torch.tensor([spread for _, spread in priors], dtype=torch.double)
 
     def __call__(self, indices: Ints, known: Floats) -> Floats:
         parts = [table[indices[:, position]] for position, table in enumerate(self._tables)]
@@ -111,29 +113,30 @@ class Scale:
 
 @dataclass(frozen=True)
 class Fit:
-    """A scale of the targets, and the hyperparameters found on it."""
+    """The offset of the targets' scale, and the hyperparameters found on it."""
 
-    scale: Scale
+    offset: float
     hyperparameters: Floats
 
 
 class Process:
-    """The posterior of a Gaussian process given features (N, F) and targets (N,).
+    """The posterior of a Gaussian process given features (N, F) and targets (N,) on a scale.
 
     The kernel is a weighted sum of products of features (effects that add), a squared exponential of the same weighted
     distance (interactions), a constant, and noise (Rasmussen & Williams, "Gaussian Processes for Machine Learning",
     2006).
     """
 
-    def __init__(self, embedding: Embedding, fit: Fit, features: Floats, targets: Floats) -> None:
-        self.scale = fit.scale
-        self._kernel = _Kernel(embedding, torch.from_numpy(fit.hyperparameters), features.mean(0))
+    def __init__(
+        self, embedding: Embedding, hyperparameters: Floats, scale: Scale, features: Floats, scaled: Floats
+    ) -> None:
+        self.scale = scale
+        self._kernel = _Kernel(embedding, torch.from_numpy(hyperparameters), features.mean(0))
         self._features = self._kernel.weigh(features)
         covariance = self._kernel.between(self._features, self._features)
         covariance.diagonal().add_(self._kernel.noise)
         self._root = _cholesky(covariance)
-        scaled = torch.from_numpy(fit.scale.forward(targets))
-        self._weights = torch.cholesky_solve(scaled[:, None], self._root)[:, 0]
+        self._weights = torch.cholesky_solve(torch.from_numpy(scaled)[:, None], self._root)[:, 0]
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation (N,) of the noiseless targets, on the process's scale."""
@@ -162,29 +165,28 @@ class _Kernel:
 
 
 def fit(embedding: Embedding, features: Floats, targets: Floats) -> Fit:
-    """Hyperparameters and scale of most likelihood times prior, on evenly taken `FITTED_ROWS` of the observations.
+    """Hyperparameters and scale of most likelihood times prior.
 
     A pure function of its arguments: nothing of earlier fits goes into it.
     """
-    rows = np.linspace(0, len(targets) - 1, min(len(targets), FITTED_ROWS)).astype(int)
-    features, targets = features[rows], targets[rows]
     columns = torch.from_numpy(features - features.mean(0))
     hyperparameters = torch.zeros(4 + len(embedding.priors), dtype=torch.double)
     best: tuple[float, Fit] | None = None
     for offset in OFFSETS:
         scale = Scale.of(targets, offset)
-        loss = _maximise(embedding, columns, torch.from_numpy(scale.forward(targets)), hyperparameters)
+        iterations = ITERATIONS // (1 if best is None else 2)
+        loss = _maximise(embedding, columns, torch.from_numpy(scale.forward(targets)), hyperparameters, iterations)
         score = scale.log_slope(targets) - loss
         if best is None or score > best[0]:
-            best = score, Fit(scale, hyperparameters.numpy().copy())
+            best = score, Fit(offset, hyperparameters.numpy().copy())
     assert best is not None
     return best[1]
 
 
-def _maximise(embedding: Embedding, columns: Tensor, targets: Tensor, hyperparameters: Tensor) -> float:
+def _maximise(embedding: Embedding, columns: Tensor, targets: Tensor, hyperparameters: Tensor, iterations: int) -> float:
     optimiser = torch.optim.LBFGS(
         [hyperparameters],
-        max_iter=ITERATIONS,
+        max_iter=iterations,
         tolerance_grad=1e-2,
         tolerance_change=1e-3,
         line_search_fn="strong_wolfe",
@@ -227,7 +229,7 @@ def _loss(embedding: Embedding, columns: Tensor, targets: Tensor, hyperparameter
         ]
     )
     inside = hyperparameters.abs() < LIMIT
-    hyperparameters.grad = gradient * _spreads(embedding) * inside + hyperparameters
+    hyperparameters.grad = gradient * embedding.spreads * inside + hyperparameters
     return float(0.5 * targets @ alpha + root.diagonal().log().sum() + 0.5 * hyperparameters.square().sum())
 
 
@@ -236,13 +238,7 @@ LIMIT = 6.0
 
 
 def _values(embedding: Embedding, hyperparameters: Tensor) -> Tensor:
-    priors = [_ADDITIVE, _INTERACTION, _BEND, _NOISE, *embedding.priors]
-    medians = torch.tensor([math.log(median) for median, _ in priors], dtype=torch.double)
-    return medians + _spreads(embedding) * hyperparameters.clamp(-LIMIT, LIMIT)
-
-
-def _spreads(embedding: Embedding) -> Tensor:
-    return torch.tensor([spread for _, spread in [_ADDITIVE, _INTERACTION, _BEND, _NOISE, *embedding.priors]]).double()
+    return embedding.medians + embedding.spreads * hyperparameters.clamp(-LIMIT, LIMIT)
 
 
 def _log_weights(embedding: Embedding, values: Tensor) -> Tensor:
