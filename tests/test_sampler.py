@@ -181,7 +181,9 @@ def test_choices_may_be_anything_that_optuna_takes_and_integers_are_choices_in_o
     }
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        asked = search(new_study(FrontSampler(seed=0)), 30, lambda p: (float(p["width"] ** 0.5), p["width"] + p["drop"]), space)
+        asked = search(
+            new_study(FrontSampler(seed=0)), 30, lambda p: (float(p["width"] ** 0.5), p["width"] + p["drop"]), space
+        )
     assert len({tuple(map(repr, parameters.values())) for parameters in asked}) == 30
     assert all(parameters["width"] in range(8, 65, 8) for parameters in asked)
 

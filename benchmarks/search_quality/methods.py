@@ -125,7 +125,9 @@ class BotorchSearch:
         self._known: list[tuple[list[float], Values]] = []
 
     def _encode(self, parameters: Parameters) -> list[float]:
-        return [float(parameters[name] == option) for name, options in self._problem.choices.items() for option in options]
+        return [
+            float(parameters[name] == option) for name, options in self._problem.choices.items() for option in options
+        ]
 
     def ask(self) -> tuple[Ticket, Parameters]:
         pool = [{name: _draw(self._rng, o) for name, o in self._problem.choices.items()} for _ in range(500)]

@@ -169,7 +169,9 @@ def landscape(
     width = neighbours + 1
     others = np.stack(
         [
-            np.stack([[i, *rng.choice(np.delete(np.arange(parameters), i), neighbours, False)] for i in range(parameters)])
+            np.stack(
+                [[i, *rng.choice(np.delete(np.arange(parameters), i), neighbours, False)] for i in range(parameters)]
+            )
             for _ in range(objectives)
         ]
     )

@@ -56,7 +56,9 @@ def run(problem: Problem, method: str, seed: int, trials: int, workers: int = 1,
                     identity = problem.identity(parameters)
             in_a_row = 0
             started.add(identity)
-            heapq.heappush(queue, (clock + float(np.exp(0.5 * rng.standard_normal())), asked, ticket, parameters, identity))
+            heapq.heappush(
+                queue, (clock + float(np.exp(0.5 * rng.standard_normal())), asked, ticket, parameters, identity)
+            )
         clock, _, ticket, parameters, identity = heapq.heappop(queue)
         if ticket is not None:
             begin = time.process_time()

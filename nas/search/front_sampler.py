@@ -332,7 +332,11 @@ def _read(space: _Space, trials: Sequence[FrozenTrial], signs: Floats) -> _Histo
             of_name = constraints.setdefault(name, ([], []))
             of_name[0].append(row)
             of_name[1].append(value)
-        if all(value <= 0 for value in limits.values()) and trial.values is not None and np.isfinite(trial.values).all():
+        if (
+            all(value <= 0 for value in limits.values())
+            and trial.values is not None
+            and np.isfinite(trial.values).all()
+        ):
             rows.append(row)
             losses.append(trial.values)
     width = len(space.names)

@@ -183,7 +183,9 @@ def fit(embedding: Embedding, features: Floats, targets: Floats) -> Fit:
     return best[1]
 
 
-def _maximise(embedding: Embedding, columns: Tensor, targets: Tensor, hyperparameters: Tensor, iterations: int) -> float:
+def _maximise(
+    embedding: Embedding, columns: Tensor, targets: Tensor, hyperparameters: Tensor, iterations: int
+) -> float:
     optimiser = torch.optim.LBFGS(
         [hyperparameters],
         max_iter=iterations,
