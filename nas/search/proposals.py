@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +36,7 @@ def crosses(parents: Ints, count: int, rng: np.random.Generator) -> Ints:
     return np.where(rng.random(mothers.shape) < 0.5, mothers, fathers)
 
 
-def unseen(rows: Ints, known: set[tuple[int, ...]]) -> Ints:
+def unseen(rows: Ints, known: Container[tuple[int, ...]]) -> Ints:
     """The different rows that are not known, in their order."""
     fresh = dict.fromkeys(row for row in map(tuple, rows.tolist()) if row not in known)
     return np.array(list(fresh), dtype=np.int64).reshape(len(fresh), rows.shape[1])
