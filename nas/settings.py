@@ -93,7 +93,7 @@ class SearchSettings:
     trials: int = 30
     time_budget_s: float | None = None
     seed: int = 0
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = "front"
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
 

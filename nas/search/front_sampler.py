@@ -94,6 +94,9 @@ class FrontSampler(optuna.samplers.BaseSampler):
                 stacklevel=2,
             )
         rng = np.random.default_rng([self._seed, trial.number, *param_name.encode()])
+        options = options_of(param_distribution)
+        if options is not None:
+            return options[rng.integers(len(options))]
         sampler = optuna.samplers.RandomSampler(seed=int(rng.integers(2**31)))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
@@ -142,11 +145,10 @@ class _Proposal:
                 return row
         rows = unseen(random_rows(sizes, POOL, self._rng), self._history.tried)
         tried = np.array(sorted(self._history.tried), dtype=np.int64)
-        least = np.full(len(rows), math.inf)
-        for other in tried:
-            steps = np.abs(rows - other)
-            least = np.minimum(least, ((steps > 0) + steps / (sizes - 1)).sum(1))
-        return self._first_new(rows, least)
+        distance = np.zeros((len(rows), len(tried)))
+        for one, other, steps in zip(rows.T, tried.T, sizes - 1, strict=True):
+            distance += (one[:, None] != other) + np.abs(one[:, None] / steps - other / steps)
+        return self._first_new(rows, distance.min(1))
 
     def _promising(self) -> Row:
         """The candidate of most expected improvement, after some climbing."""
