@@ -96,7 +96,7 @@ def main() -> None:
             problems[task["problem"]], task["method"], task["seed"], task["trials"], task["workers"], task["cache"]
         )
         line = task | {
-            "scores": result.scores,
+            "scores": {n: {box: round(v, 3) for box, v in boxes.items()} for n, boxes in result.scores.items()},
             "cpu_ms": round(result.cpu_ms, 2),
             "repeats": round(result.repeats, 4),
             "date": time.strftime("%Y-%m-%d"),

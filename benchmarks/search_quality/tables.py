@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from methods import OURS
 
 T_975 = (
     12.71,
@@ -30,7 +31,6 @@ T_975 = (
     2.09,
 )
 """Student's t for a two-sided 95 % interval, by degrees of freedom from 1."""
-OURS = ("front", "front, told costs")
 
 Key = tuple[str, bool]
 
@@ -68,9 +68,8 @@ def _print_differences(
 ) -> None:
     print("\n| paired difference from the best peer | " + " | ".join(f"N={n}" for n in counts) + " |")
     print("|---|" + "---|" * len(counts))
-    for own in OURS:
-        mine = methods.get((own, True))
-        if not mine:
+    for (own, cache), mine in methods.items():
+        if own not in OURS:
             continue
         for box in boxes:
             cells = []
@@ -78,7 +77,7 @@ def _print_differences(
                 peers = {
                     key: {s: line["scores"][str(n)][box] for s, line in runs.items() if str(n) in line["scores"]}
                     for key, runs in methods.items()
-                    if key[0] not in OURS
+                    if key[0] not in OURS and key[1] == cache
                 }
                 peers = {key: scores for key, scores in peers.items() if len(scores) > 1}
                 scores = {s: line["scores"][str(n)][box] for s, line in mine.items() if str(n) in line["scores"]}
@@ -92,6 +91,5 @@ def _print_differences(
                     continue
                 t = T_975[len(gaps) - 2] if len(gaps) - 2 < len(T_975) else 1.98
                 half = t * gaps.std(ddof=1) / np.sqrt(len(gaps))
-                name = best[0] if best[1] else f"{best[0]}, no cache"
-                cells.append(f"{gaps.mean():+.1f} ± {half:.1f} ({name})")
-            print(f"| {own}, {box} | {' | '.join(cells)} |")
+                cells.append(f"{gaps.mean():+.1f} ± {half:.1f} ({best[0]})")
+            print(f"| {own}{'' if cache else ', no cache'}, {box} | {' | '.join(cells)} |")
