@@ -126,7 +126,7 @@ def search(
     address: Annotated[
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
     ] = None,
-    sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "tpe",
+    sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,

@@ -11,7 +11,7 @@ from nas.space import SearchSpace
 
 Mode = Literal["eager", "cudagraph", "compile", "onnxruntime"]
 Precision = Literal["float32", "float16", "bfloat16"]
-SamplerName = Literal["tpe", "nsga2", "gp", "random"]
+SamplerName = Literal["front", "tpe", "nsga2", "gp", "random"]
 
 
 SCRATCH = "scratch"
@@ -122,7 +122,7 @@ class SearchSettings:
     trials: int = 30
     time_budget_s: float | None = None
     seed: int = 0
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = "front"
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
 

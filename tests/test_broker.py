@@ -82,7 +82,7 @@ def test_budget_counts_distinct_trained_candidates(make_run: RunFactory) -> None
     assert broker.stop_reason == "12 candidates trained"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "gp"])
+@pytest.mark.parametrize("sampler", ["front", "tpe", "nsga2", "random", "gp"])
 def test_small_space_is_exhausted_and_repeats_are_answered_from_the_records(make_run: RunFactory, sampler: str) -> None:
     run = make_run(settings(TINY, trials=100, sampler=sampler))
     broker = Broker(run)

@@ -25,7 +25,7 @@ from nas.front import pareto_front
 from nas.objectives import objective, objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
-from nas.search.samplers import make_sampler
+from nas.search.samplers import Foreknowledge, make_sampler
 from nas.search.screening import SURE, LatencyScreen, chance_within
 from nas.settings import derive_seed
 from nas.space import Choice
@@ -83,6 +83,7 @@ class Broker:
         self.answers = known_digests(self.records)
         self.running: dict[str, Candidate] = {}
         self._screen = LatencyScreen(self._space, len(run.provenance.classes))
+        self._known = Foreknowledge(self._space, len(run.provenance.classes), self.settings.objectives)
         self._foretold: dict[str, Predicted] = {}
         for record in self.records:
             self._learn(record)
@@ -203,7 +204,8 @@ class Broker:
     def _ask_study(self) -> Candidate:
         # Seeded anew for each trial, so that the proposal depends on the study and the seed, not on the process.
         number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.settings.sampler, derive_seed(self.settings.seed, "sampler", number))
+        seed = derive_seed(self.settings.seed, "sampler", number)
+        self.study.sampler = make_sampler(self.settings.sampler, seed, self._known)
         trial = self.study.ask(fixed_distributions=self._distributions)
         architecture = self._space.architecture(trial.params)
         trial.set_user_attr("architecture", str(architecture.canonical))
