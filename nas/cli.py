@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -12,45 +12,10 @@ from rich.console import Console
 from nas.cli_baseline import baseline
 from nas.cli_evaluate import evaluate, recipe
 from nas.cli_measure import measure
+from nas.cli_search import search
 from nas.cli_space import space_app
 from nas.errors import InputError
-from nas.options import (
-    Assignments,
-    BatchSize,
-    Data,
-    Device,
-    Directory,
-    Epochs,
-    Init,
-    LearningRate,
-    Logs,
-    MaxLatency,
-    MaxMacs,
-    MaxParams,
-    Metric,
-    Protocol,
-    RecipeFile,
-    Seed,
-    SplitSeed,
-    Targets,
-    absolute_init,
-    chosen_recipe,
-    data_name,
-    parse_duration,
-    parse_protocol,
-    parse_target,
-)
-from nas.settings import (
-    SCRATCH,
-    Budgets,
-    EvaluationSettings,
-    Resources,
-    SamplerName,
-    SearchSettings,
-)
-
-if TYPE_CHECKING:
-    from nas.search import Finished
+from nas.options import Directory
 
 app = typer.Typer(
     add_completion=False,
@@ -97,161 +62,7 @@ def _root(
         console.print(_GUIDE, highlight=False)
 
 
-@app.command()
-def search(
-    context: typer.Context,
-    space: Annotated[
-        str,
-        typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file."),
-    ] = "digits",
-    data: Data = None,
-    trials: Annotated[int | None, typer.Option(help="Distinct candidates to train; by default 30.")] = None,
-    objectives: Annotated[
-        str, typer.Option(help="accuracy and one or more of latency, macs, params, memory, latency:TARGET.")
-    ] = "accuracy,latency",
-    seed: Seed = 0,
-    time_budget: Annotated[
-        float | None,
-        typer.Option(parser=parse_duration, metavar="TIME", help="Start nothing after this time, e.g. 30m."),
-    ] = None,
-    metric: Metric = "accuracy",
-    out: Annotated[
-        Path | None, typer.Option(help="The run directory to make; by default results/SPACE-DATE-TIME.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with this run instead; --trials may raise its budget.")
-    ] = None,
-    init: Init = SCRATCH,
-    device: Device = "auto",
-    address: Annotated[
-        str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
-    ] = None,
-    sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    recipe_file: RecipeFile = None,
-    assignments: Assignments = None,
-    log: Logs = "",
-    split_seed: SplitSeed = 0,
-    max_latency: MaxLatency = None,
-    max_macs: MaxMacs = None,
-    max_params: MaxParams = None,
-    latency: Protocol = "",
-    target: Targets = None,
-    max_failures: Annotated[int, typer.Option(min=0, help="Failed candidates after which the search gives up.")] = 20,
-    max_concurrent: Annotated[int, typer.Option(min=0, help="Trials at once; 0 is as many as fit.")] = 0,
-    cpus_per_trial: Annotated[float, typer.Option(min=0.1, help="CPU cores of a trial.")] = 1.0,
-    gpus_per_trial: Annotated[
-        float, typer.Option(min=0.0, help="GPUs of a trial on cuda, parts allowed; 0 is one.")
-    ] = 0.0,
-) -> None:
-    """Search a space for the networks that are accurate and fast.
-
-    Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
-    """
-    from nas.device import resolve_device
-    from nas.progress import LineProgress, LiveProgress
-    from nas.search import plan_search, resume_search, run_search
-    from nas.search.launch import estimate
-    from nas.space_file import load_space
-    from nas.tracking import Progresses, check_trackers, make_trackers
-    from nas.wording import duration_text, plural
-
-    display = LiveProgress(console) if console.is_terminal else LineProgress(console)
-    logs = [name.strip() for name in log.split(",") if name.strip()]
-    check_trackers(logs)
-    if resume is not None:
-        _refuse_beside_resume(context)
-        progress = Progresses([display, *make_trackers(logs, resume)])
-        _end_of_search(resume_search(resume, trials, address, progress))
-        return
-    loaded = load_space(space)
-    protocol = parse_protocol(latency, resolve_device(device))
-    settings = SearchSettings(
-        space=loaded,
-        data=data_name(data, loaded),
-        split_seed=split_seed,
-        objectives=tuple(name.strip() for name in objectives.split(",")),
-        evaluation=EvaluationSettings(
-            recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
-            protocol=protocol,
-            budgets=Budgets(max_macs, max_params, max_latency),
-            metric=metric,
-            seed=seed,
-            init=absolute_init(init),
-            targets=tuple(parse_target(text, protocol.device) for text in target or ()),
-        ),
-        trials=30 if trials is None else trials,
-        time_budget_s=time_budget,
-        seed=seed,
-        sampler=sampler,
-        max_failures=max_failures,
-        resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
-    )
-    plan = plan_search(settings, out, address)
-    console.print(
-        f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
-        f"{len(plan.data.validation)} validation images, {plural(settings.trials, 'candidate')} of at most "
-        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    if address is None:
-        import os
-
-        concurrent = max_concurrent or max(1, int(len(os.sched_getaffinity(0)) // cpus_per_trial))
-        forecast = estimate(plan, concurrent if settings.device == "cpu" else 1)
-        about = "No forecast"
-        if forecast is not None:
-            seconds = min(forecast.seconds, time_budget or forecast.seconds)
-            about = f"About {duration_text(seconds)} and {forecast.disk_bytes / 1e6:.0f} MB of disk"
-        console.print(f"{about}, {concurrent} at a time; run directory {plan.out}", highlight=False, soft_wrap=True)
-    _end_of_search(run_search(plan, Progresses([display, *make_trackers(logs, plan.out)])))
-
-
-def _refuse_beside_resume(context: typer.Context) -> None:
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in ("resume", "trials", "address", "log") and source is not None and source.name == "COMMANDLINE":
-            flag = {"space": "SPACE", "recipe_file": "--recipe", "assignments": "--set"}.get(name)
-            flag = flag or f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag} cannot be given with --resume, which keeps the run's settings; --trials can")
-
-
-def _end_of_search(finished: Finished) -> None:
-    from nas.front import hypervolume, pareto_front, reference_point
-    from nas.objectives import objective
-    from nas.show import front_table, outcome_counts
-    from nas.wording import duration_text
-
-    run = finished.run
-    records, objectives = run.records(), run.settings.objectives
-    console.print(
-        f"\nEnded after {duration_text(finished.seconds)}: {finished.reason} ({outcome_counts(records)})",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    if finished.resumable:
-        console.print(f"To go on: nas search --resume {run.path}", highlight=False, soft_wrap=True)
-    if not pareto_front(records, objectives):
-        console.print(
-            f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(1)
-    reference = reference_point(records, objectives)
-    volume = hypervolume(records, objectives, reference)
-    if reference and volume is not None:
-        corner = ", ".join(
-            f"{name} {objective(name).show(value)}" for name, value in zip(objectives, reference.worst, strict=True)
-        )
-        console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
-    console.print("\n[bold]Pareto front[/bold]")
-    console.print(front_table(run, records))
-    console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
-    console.print(f"Next:   nas export {run.path} --pick knee --to model", highlight=False, soft_wrap=True)
-
-
+app.command()(search)
 app.command()(evaluate)
 app.command()(recipe)
 app.command()(baseline)
