@@ -418,7 +418,7 @@ def test_resume_tells_what_was_recorded_but_not_told_and_queues_what_ran(
     def die(*_: object) -> None:
         raise KeyboardInterrupt  # the driver dies between the record and the telling
 
-    monkeypatch.setattr(broker, "_tell", die)
+    monkeypatch.setattr(broker.study, "tell", die)
     with pytest.raises(KeyboardInterrupt):
         broker.finish(second, answer(second))
 

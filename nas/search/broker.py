@@ -10,28 +10,22 @@ from __future__ import annotations
 import logging
 import random
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
-
 from nas.architecture import Architecture
 from nas.front import pareto_front
-from nas.objectives import objective, objective_values
+from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
 from nas.search.samplers import Foreknowledge, make_sampler
 from nas.search.screening import SURE, LatencyScreen, chance_within
+from nas.search.study import RunStudy
 from nas.settings import derive_seed
 from nas.space import Choice
 from nas.wording import closest_text
 
-STUDY_NAME = "nas"
 MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
 MAX_LOSSES = 3
@@ -89,33 +83,13 @@ class Broker:
             self._learn(record)
         self._exhausted = False  # every network is answered or running; a lost one may be asked for again
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
-        self._distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(choices) for name, choices in self._space.parameters.items()
-        }
-        try:
-            self.study = self._open_study()
-        except Exception as error:  # a torn or overwritten journal raises whatever its reader meets first
-            aside = run.study_path.with_name(f"{run.study_path.name}.damaged-{time.time_ns()}")
-            run.study_path.rename(aside)
-            logger.warning(
-                "%s cannot be read (%s): moved to %s, made anew from the records", run.study_path, error, aside
-            )
-            self.study = self._open_study()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.set_metric_names(list(self.settings.objectives))
-        begun = bool(self.study.get_trials(deepcopy=False))
-        self._reconcile()
-        if not begun:
+        self.study = RunStudy(run)
+        for trial in self.study.reconcile(self.records):
+            architecture = self._space.architecture(trial.params)
+            candidate = Candidate(trial.number, dict(trial.params), architecture, time.time())
+            self._lose(candidate, "the search ended while it ran")
+        if not self.study.begun:
             self._enqueue_landmarks()
-
-    def _open_study(self) -> optuna.Study:
-        return optuna.create_study(
-            storage=optuna.storages.JournalStorage(JournalFileBackend(str(self.run.study_path))),
-            study_name=STUDY_NAME,
-            directions=[objective(name).direction for name in self.settings.objectives],
-            load_if_exists=True,
-        )
 
     # ---------------------------------------------------------------- budget
 
@@ -203,10 +177,8 @@ class Broker:
 
     def _ask_study(self) -> Candidate:
         # Seeded anew for each trial, so that the proposal depends on the study and the seed, not on the process.
-        number = len(self.study.get_trials(deepcopy=False))
-        seed = derive_seed(self.settings.seed, "sampler", number)
-        self.study.sampler = make_sampler(self.settings.sampler, seed, self._known)
-        trial = self.study.ask(fixed_distributions=self._distributions)
+        seed = derive_seed(self.settings.seed, "sampler", len(self.study.trials))
+        trial = self.study.ask(make_sampler(self.settings.sampler, seed, self._known))
         architecture = self._space.architecture(trial.params)
         trial.set_user_attr("architecture", str(architecture.canonical))
         trial.set_user_attr("digest", architecture.digest)
@@ -235,16 +207,17 @@ class Broker:
 
     def _enqueue_landmarks(self) -> None:
         """Start with the space's ends and its backbone: the front's corners, and what people would otherwise pick."""
-        for architecture in (self._space.smallest, self._space.backbone, self._space.largest):
-            if architecture.digest not in self.answers:
-                self.study.enqueue_trial(dict(self._space.locate(architecture)), skip_if_exists=True)
+        landmarks = {a.digest: a for a in (self._space.smallest, self._space.backbone, self._space.largest)}
+        for digest, architecture in landmarks.items():
+            if digest not in self.answers:
+                self.study.enqueue(self._space.locate(architecture))
 
     def _enqueue_unseen(self) -> bool:
         """Queue a random candidate that is neither answered nor running; False when there is none.
 
         Under a latency budget the one of several that most probably meets it.
         """
-        rng = random.Random(derive_seed(self.settings.seed, "unseen", len(self.study.get_trials(deepcopy=False))))
+        rng = random.Random(derive_seed(self.settings.seed, "unseen", len(self.study.trials)))
         known = self.answers.keys() | self.running.keys()
         limit_ms = self.settings.evaluation.budgets.max_latency_ms
         drawn = [self._space.unseen(known, rng) for _ in range(1 if limit_ms is None else UNSEEN_DRAWS)]
@@ -256,7 +229,7 @@ class Broker:
         if limit_ms is not None and predictions is not None:
             chances = [chance_within(predicted, limit_ms) for predicted in predictions]
             best = chances.index(max(chances))
-        self.study.enqueue_trial(dict(unseen[best]))
+        self.study.enqueue(unseen[best])
         return True
 
     # ---------------------------------------------------------------- tell
@@ -298,10 +271,10 @@ class Broker:
         return record
 
     def _queue_again(self, number: int, parameters: dict[str, Choice]) -> None:
-        retries = self.study.get_trials(deepcopy=False)[number].user_attrs.get(_RETRIES, 0)
+        retries = self.study.trials[number].user_attrs.get(_RETRIES, 0)
         if retries < MAX_LOSSES:
             self._exhausted = False
-            self.study.enqueue_trial(dict(parameters), user_attrs={_RETRIES: retries + 1})
+            self.study.enqueue(parameters, {_RETRIES: retries + 1})
         else:
             logger.warning("trial %d: lost %d times, not tried again", number, retries + 1)
 
@@ -335,103 +308,6 @@ class Broker:
         if record.outcome not in (Outcome.REPEAT, Outcome.LOST):
             self.answers.setdefault(record.digest, record)
         self._learn(record)
-        self._tell(record)
+        self.study.tell(record, self.records)
         self.on_record(record)
         return record
-
-    def _tell(self, record: TrialRecord) -> None:
-        """Tell the study what is recorded, by the table of outcomes."""
-        trial = optuna.trial.Trial(self.study, self._trial(record.number)._trial_id)
-        trial.set_user_attr("outcome", record.outcome.value)
-        if record.evaluation.reason:
-            trial.set_user_attr("reason", record.evaluation.reason)
-        state, values = told_as(record, self.settings.objectives, self.records)
-        # The GP sampler wants a constraint of each trial or of none.
-        if self.settings.evaluation.has_budgets and state is not TrialState.FAIL:
-            trial.set_constraint("budget", record.evaluation.violation or -1.0)
-        self.study.tell(record.number, values, state=state)
-
-    def _trial(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
-
-    # ---------------------------------------------------------------- resume
-
-    def _reconcile(self) -> None:
-        """Bring the study to where the records are: the records are the truth.
-
-        Recorded but not told: told now. Running when the process died: failed, and queued again. Recorded but
-        unknown to the study (its file was lost): put back.
-        """
-        recorded = {record.number: record for record in self.records}
-        trials = self.study.get_trials(deepcopy=False)
-        missing = range(len(trials), max(recorded, default=-1) + 1)
-        for number in missing:
-            self._put_back(recorded.get(number))
-        if missing:
-            lost = {r.digest: r for r in self.records if r.outcome is Outcome.LOST and r.digest not in self.answers}
-            for loss in lost.values():
-                self.study.enqueue_trial(dict(loss.parameters))
-        for trial in trials:
-            if trial.state is not TrialState.RUNNING:
-                continue
-            record = recorded.get(trial.number)
-            if record is not None:
-                self._tell(record)
-                continue
-            if set(trial.params) == set(self._distributions):
-                architecture = self._space.architecture(trial.params)
-                self._lose(
-                    Candidate(trial.number, dict(trial.params), architecture, time.time()),
-                    "the search ended while it ran",
-                )
-            else:  # died between two parameters
-                self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _put_back(self, record: TrialRecord | None) -> None:
-        if record is None:  # a gap: a trial that was running
-            self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
-            return
-        state, values = told_as(record, self.settings.objectives, self.records)
-        attributes: dict[str, object] = {"architecture": record.text, "digest": record.digest}
-        attributes |= {"outcome": record.outcome.value, "reason": record.evaluation.reason or ""}
-        trial = optuna.trial.create_trial(
-            state=state,
-            values=values,
-            params=record.parameters,
-            distributions=self._distributions,
-            user_attrs=attributes,
-        )
-        if self.settings.evaluation.has_budgets and state is not TrialState.FAIL:
-            trial.set_constraint("budget", record.evaluation.violation or -1.0)
-        self.study.add_trial(trial)
-
-
-def told_as(
-    record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]
-) -> tuple[TrialState, list[float] | None]:
-    """State and values that the study is told for one of a run's records (the table of outcomes in docs/design.md)."""
-    match record.outcome:
-        case Outcome.DONE | Outcome.REJECTED | Outcome.REPEAT:
-            values = record.objectives
-            if record.evaluation.violation > 0:  # rejected, or the repeat of one that was
-                values = _stand_ins(record, objectives, records) | values
-            if all(name in values for name in objectives):
-                return TrialState.COMPLETE, [values[name] for name in objectives]
-            return TrialState.FAIL, None
-        case Outcome.STOPPED | Outcome.SKIPPED:
-            return TrialState.PRUNED, None
-        case Outcome.FAILED | Outcome.LOST:
-            return TrialState.FAIL, None
-
-
-def _stand_ins(record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]) -> dict[str, float]:
-    """What the study is told in place of what a rejected candidate was not worth finding out; Optuna wants a number.
-
-    The worst there is: an accuracy of 0, and the largest cost of the records before it, or the latency that was
-    foretold. Samplers mask it by the constraint.
-    """
-    first = record.number if record.repeat_of is None else record.repeat_of
-    before = list(takewhile(lambda earlier: earlier.number != first, records))
-    worst = {name: max((r.objectives.get(name, 0.0) for r in before), default=0.0) for name in objectives}
-    predicted = record.evaluation.predicted
-    return worst | {"accuracy": 0.0} | ({"latency": predicted.mean_ms} if predicted else {})

@@ -1,0 +1,163 @@
+"""The Optuna study of a run: asked for parameters, told only what is recorded. It can be made anew from the records."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.objectives import objective
+from nas.record import Outcome, TrialRecord
+from nas.run import RunDirectory
+from nas.space import Choice
+
+STUDY_NAME = "nas"
+
+logger = logging.getLogger(__name__)
+
+
+class RunStudy:
+    """The study in a run's directory; a damaged file is moved aside. `begun` says whether it had trials on opening."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        settings = run.settings
+        self._path = run.study_path
+        self._objectives = settings.objectives
+        self._constrained = settings.evaluation.has_budgets
+        self._distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(choices) for name, choices in settings.space.parameters.items()
+        }
+        try:
+            self._study = self._open()
+        except Exception as error:  # a torn or overwritten journal raises whatever its reader meets first
+            aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
+            self._path.rename(aside)
+            logger.warning("%s cannot be read (%s): moved to %s, made anew from the records", self._path, error, aside)
+            self._study = self._open()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.set_metric_names(list(self._objectives))
+        self.begun = bool(self.trials)
+
+    def _open(self) -> optuna.Study:
+        return optuna.create_study(
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(self._path))),
+            study_name=STUDY_NAME,
+            directions=[objective(name).direction for name in self._objectives],
+            load_if_exists=True,
+        )
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials by number; not to be changed."""
+        return self._study.get_trials(deepcopy=False)
+
+    def ask(self, sampler: optuna.samplers.BaseSampler) -> Trial:
+        """A new trial with the parameters that are queued, or else those that the sampler proposes."""
+        self._study.sampler = sampler
+        return self._study.ask(fixed_distributions=self._distributions)
+
+    def enqueue(self, parameters: Mapping[str, Choice], attributes: dict[str, Any] | None = None) -> None:
+        """Queue parameters that are asked for before any proposal."""
+        self._study.enqueue_trial(dict(parameters), user_attrs=attributes)
+
+    def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
+        """Tell what one of a run's records holds, by the table of outcomes in docs/design.md."""
+        trial = optuna.trial.Trial(self._study, self.trials[record.number]._trial_id)
+        for name, value in _attributes(record).items():
+            trial.set_user_attr(name, value)
+        state, values = told_as(record, self._objectives, records)
+        # The GP sampler wants a constraint of each trial or of none.
+        if self._constrained and state is not TrialState.FAIL:
+            trial.set_constraint("budget", record.evaluation.violation or -1.0)
+        self._study.tell(record.number, values, state=state)
+
+    def put_back(self, record: TrialRecord | None, records: Sequence[TrialRecord]) -> None:
+        """Add a recorded trial that the study does not know, or in place of None one of which nothing is recorded."""
+        if record is None:
+            self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+            return
+        state, values = told_as(record, self._objectives, records)
+        trial = optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=record.parameters,
+            distributions=self._distributions,
+            user_attrs={"architecture": record.text, "digest": record.digest} | _attributes(record),
+        )
+        if self._constrained and state is not TrialState.FAIL:
+            trial.set_constraint("budget", record.evaluation.violation or -1.0)
+        self._study.add_trial(trial)
+
+    def reconcile(self, records: Sequence[TrialRecord]) -> list[FrozenTrial]:
+        """Bring the study to where the records are, which are the truth; the trials that ran, unrecorded, are returned.
+
+        Recorded but not told: told now. Recorded but unknown to the study (its file was lost): put back, and what had
+        been lost is queued again.
+        """
+        recorded = {record.number: record for record in records}
+        trials = self.trials
+        missing = range(len(trials), max(recorded, default=-1) + 1)
+        for number in missing:
+            self.put_back(recorded.get(number), records)
+        if missing:
+            answered = {record.digest for record in records if record.outcome not in (Outcome.REPEAT, Outcome.LOST)}
+            lost = {r.digest: r for r in records if r.outcome is Outcome.LOST and r.digest not in answered}
+            for loss in lost.values():
+                self.enqueue(loss.parameters)
+        ran = []
+        for trial in trials:
+            if trial.state is not TrialState.RUNNING:
+                continue
+            record = recorded.get(trial.number)
+            if record is not None:
+                self.tell(record, records)
+            elif set(trial.params) == set(self._distributions):
+                ran.append(trial)
+            else:  # died between two parameters
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        return ran
+
+
+def _attributes(record: TrialRecord) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"outcome": record.outcome.value}
+    return attributes | ({"reason": record.evaluation.reason} if record.evaluation.reason else {})
+
+
+def told_as(
+    record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]
+) -> tuple[TrialState, list[float] | None]:
+    """State and values that the study is told for one of a run's records (the table of outcomes in docs/design.md)."""
+    match record.outcome:
+        case Outcome.DONE | Outcome.REJECTED | Outcome.REPEAT:
+            values = record.objectives
+            if record.evaluation.violation > 0:  # rejected, or the repeat of one that was
+                values = _stand_ins(record, objectives, records) | values
+            if all(name in values for name in objectives):
+                return TrialState.COMPLETE, [values[name] for name in objectives]
+            return TrialState.FAIL, None
+        case Outcome.STOPPED | Outcome.SKIPPED:
+            return TrialState.PRUNED, None
+        case Outcome.FAILED | Outcome.LOST:
+            return TrialState.FAIL, None
+
+
+def _stand_ins(record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]) -> dict[str, float]:
+    """What the study is told in place of what a rejected candidate was not worth finding out; Optuna wants a number.
+
+    The worst there is: an accuracy of 0, and the largest cost of the records before it, or the latency that was
+    foretold. Samplers mask it by the constraint.
+    """
+    first = record.number if record.repeat_of is None else record.repeat_of
+    before = list(takewhile(lambda earlier: earlier.number != first, records))
+    worst = {name: max((r.objectives.get(name, 0.0) for r in before), default=0.0) for name in objectives}
+    predicted = record.evaluation.predicted
+    return worst | {"accuracy": 0.0} | ({"latency": predicted.mean_ms} if predicted else {})
