@@ -53,8 +53,10 @@ def evaluate_steps(
     data: DeviceData,
     settings: EvaluationSettings,
     measure_target: MeasureTarget = measure_here,
-) -> Generator[EpochMetrics, None, Evaluated]:
+) -> Generator[Evaluation, None, Evaluated]:
     """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
+
+    Each step gives what is known by then: the evaluation of a candidate that is stopped there.
 
     Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
     neither inherits weights nor trains.
@@ -111,7 +113,7 @@ def evaluate_steps(
         recipe = settled_recipe(settings.recipe, architecture, data.data, settings.protocol.device)
         for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease):
             history.append(epoch)
-            yield epoch
+            yield result(Outcome.STOPPED).evaluation
     except (InputError, LostError):
         raise
     except CandidateError as error:
@@ -169,7 +171,7 @@ def evaluate_candidate(
     steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.protocol.device), settings)
     while True:
         try:
-            on_epoch(next(steps))
+            on_epoch(next(steps).history[-1])
         except StopIteration as end:
             return end.value
 

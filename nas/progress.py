@@ -13,7 +13,8 @@ from rich.text import Text
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.objectives import objective
 from nas.record import EpochMetrics, Outcome, TrialRecord
-from nas.search.broker import Broker, Candidate
+from nas.search.broker import Broker
+from nas.search.candidate import Candidate
 from nas.search.launch import Progress
 from nas.show import front_table
 from nas.wording import duration_text

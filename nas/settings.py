@@ -112,7 +112,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Everything that a search is told. `trials` counts distinct candidates trained; times are in seconds."""
+    """Everything that a search is told. `trials` counts distinct candidates trained; times are in seconds.
+
+    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py).
+    """
 
     space: SearchSpace
     data: str
@@ -123,6 +126,7 @@ class SearchSettings:
     time_budget_s: float | None = None
     seed: int = 0
     sampler: SamplerName = "front"
+    stop_early: bool = False
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
 

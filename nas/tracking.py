@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import InputError
 from nas.objectives import target_objective
 from nas.record import EpochMetrics, Outcome, TrialRecord
-from nas.search.broker import Broker, Candidate
+from nas.search.broker import Broker
+from nas.search.candidate import Candidate
 from nas.search.launch import Progress
 
 if TYPE_CHECKING:

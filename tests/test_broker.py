@@ -22,7 +22,8 @@ from nas.front import pareto_front
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome
 from nas.report import write_report
 from nas.run import RunDirectory, open_run
-from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker, Candidate
+from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
+from nas.search.candidate import Candidate
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.show import front_csv
 from nas.space import SearchSpace

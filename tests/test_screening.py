@@ -16,7 +16,8 @@ from nas.cost import architecture_cost
 from nas.proxy import foresight, macs_mislead
 from nas.record import Evaluation, Latency, Outcome, Predicted, TrialRecord
 from nas.run import open_run
-from nas.search.broker import MAX_LOSSES_IN_A_ROW, Broker, Candidate
+from nas.search.broker import MAX_LOSSES_IN_A_ROW, Broker
+from nas.search.candidate import Candidate
 from nas.search.screening import MIN_NETWORKS, LatencyScreen, chance_within
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
 from nas.space_file import load_space

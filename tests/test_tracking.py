@@ -14,7 +14,8 @@ from conftest import RunFactory
 from nas import tracking
 from nas.errors import InputError
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.search.broker import Broker, Candidate
+from nas.search.broker import Broker
+from nas.search.candidate import Candidate
 from nas.search.launch import Progress
 from nas.settings import LatencyProtocol
 from nas.tracking import MLFLOW_DEFAULTS, Progresses, check_trackers, make_trackers

@@ -11,14 +11,15 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 
-from nas.architecture import Architecture
 from nas.front import pareto_front
 from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
+from nas.search.candidate import Candidate
+from nas.search.rungs import Rungs
 from nas.search.samplers import Foreknowledge, make_sampler
 from nas.search.screening import SURE, LatencyScreen, chance_within
 from nas.search.study import RunStudy
@@ -43,21 +44,6 @@ _RETRIES = "retries"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A question to be answered: trial number of the study, parameters, and the network they describe."""
-
-    number: int
-    parameters: dict[str, Choice]
-    architecture: Architecture
-    started: float
-
-    @property
-    def digest(self) -> str:
-        """Digest of the canonical architecture."""
-        return self.architecture.digest
-
-
 class Broker:
     """Asks the sampler, answers repeats, keeps the records, tells the study. Not thread-safe.
 
@@ -79,6 +65,9 @@ class Broker:
         self._screen = LatencyScreen(self._space, len(run.provenance.classes))
         self._known = Foreknowledge(self._space, len(run.provenance.classes), self.settings.objectives)
         self._foretold: dict[str, Predicted] = {}
+        self._rungs: Rungs | None = None
+        if self.settings.stop_early:
+            self._rungs = Rungs(self.settings.objectives, self.settings.evaluation.recipe.epochs)
         for record in self.records:
             self._learn(record)
         self._exhausted = False  # every network is answered or running; a lost one may be asked for again
@@ -86,7 +75,7 @@ class Broker:
         self.study = RunStudy(run)
         for trial in self.study.reconcile(self.records):
             architecture = self._space.architecture(trial.params)
-            candidate = Candidate(trial.number, dict(trial.params), architecture, time.time())
+            candidate = Candidate(trial.number, dict(trial.params), architecture, time.time(), self.settings.evaluation)
             self._lose(candidate, "the search ended while it ran")
         if not self.study.begun:
             self._enqueue_landmarks()
@@ -182,7 +171,7 @@ class Broker:
         architecture = self._space.architecture(trial.params)
         trial.set_user_attr("architecture", str(architecture.canonical))
         trial.set_user_attr("digest", architecture.digest)
-        return Candidate(trial.number, dict(trial.params), architecture, time.time())
+        return Candidate(trial.number, dict(trial.params), architecture, time.time(), self.settings.evaluation)
 
     def _turned_away(self, candidate: Candidate) -> bool:
         """Foretell a candidate's latency; whether it is surely over the budget, and rejected for that."""
@@ -204,6 +193,8 @@ class Broker:
     def _learn(self, record: TrialRecord) -> None:
         if record.outcome is not Outcome.REPEAT and record.evaluation.latency is not None:
             self._screen.learn(record.architecture, record.evaluation.latency)
+        if self._rungs is not None and record.outcome.counts:
+            self._rungs.remember(record.digest, record.evaluation)
 
     def _enqueue_landmarks(self) -> None:
         """Start with the space's ends and its backbone: the front's corners, and what people would otherwise pick."""
@@ -233,6 +224,10 @@ class Broker:
         return True
 
     # ---------------------------------------------------------------- tell
+
+    def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
+        """Why a candidate in training is to be stopped, or None to let it go on."""
+        return None if self._rungs is None else self._rungs.judge(candidate.digest, so_far)
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
         """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""

@@ -33,7 +33,8 @@ from nas.run import (
     open_run,
     package_versions,
 )
-from nas.search.broker import Broker, Candidate
+from nas.search.broker import Broker
+from nas.search.candidate import Candidate
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
 from nas.space import SearchSpace

@@ -32,7 +32,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import tune
 from ray._private.utils import read_ray_address
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from nas.architecture import Architecture
@@ -41,14 +41,14 @@ from nas.device_lease import lease_for
 from nas.errors import InputError, LostError
 from nas.record import EpochMetrics, Evaluation
 from nas.run import RunDirectory
-from nas.search.broker import Broker, Candidate
+from nas.search.candidate import Asker, Candidate
 from nas.search.measuring import measure_on, node_name
-from nas.settings import SearchSettings
+from nas.settings import EvaluationSettings, SearchSettings
 
 logger = logging.getLogger(__name__)
 
-_EPOCH = TypeAdapter(EpochMetrics)
 _EVALUATION = TypeAdapter(Evaluation)
+_SETTINGS = TypeAdapter(EvaluationSettings)
 _MAX_RESTARTS = 3
 
 
@@ -75,7 +75,9 @@ class CandidateTrainable(tune.Trainable):
         from nas.evaluate import evaluate_steps
 
         self._architecture = Architecture.from_json(json.loads(config["architecture"]))
-        self._steps = evaluate_steps(self._architecture, self._data, self._run.settings.evaluation, self._measure)
+        self._keep_weights = config["keep_weights"]
+        settings = _SETTINGS.validate_json(config["settings"])
+        self._steps = evaluate_steps(self._architecture, self._data, settings, self._measure)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next candidate in the same process."""
@@ -86,10 +88,10 @@ class CandidateTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One epoch, or the end of the evaluation."""
         try:
-            return {"epoch": _EPOCH.dump_json(next(self._steps)).decode()}
+            return {"so_far": _EVALUATION.dump_json(next(self._steps)).decode(), "worker": node_name()}
         except StopIteration as end:
             evaluated = end.value
-        if evaluated.network is not None:
+        if evaluated.network is not None and self._keep_weights:
             self._run.save_weights(self._architecture.digest, evaluated.network.state_dict())
         evaluation = replace(evaluated.evaluation, worker=node_name())
         return {"evaluation": _EVALUATION.dump_json(evaluation).decode(), "done": True}
@@ -101,68 +103,84 @@ class CandidateTrainable(tune.Trainable):
         """Nothing was saved."""
 
 
-class BrokerSearcher(Searcher):
-    """Hands Tune the broker's candidates and the broker Tune's results.
+class AskerSearcher(Searcher):
+    """Hands Tune the candidates that are asked for, and whoever asks for them Tune's results.
 
-    An exception in a searcher would end the whole Tune run without a word to the broker, so it is kept in
-    `error`, the search is stopped, and the caller raises it.
+    An exception in a searcher would end the whole Tune run without a word, so it is kept in `error`, the search is
+    stopped, and the caller raises it.
     """
 
-    def __init__(
-        self, broker: Broker, on_epoch: Callable[[Candidate, EpochMetrics], None], reasons: dict[str, str]
-    ) -> None:
+    def __init__(self, asker: Asker, on_epoch: Callable[[Candidate, EpochMetrics], None]) -> None:
         super().__init__()
-        self._reasons = reasons
-        self._broker = broker
+        self._asker = asker
         self._on_epoch = on_epoch
         self._candidates: dict[str, Candidate] = {}
+        self._stopped: dict[str, Evaluation] = {}
+        self.reasons: dict[str, str] = {}
+        """Errors of failing trials, which Tune tells its scheduler but not a searcher."""
         self.error: BaseException | None = None
-        self.limit = broker.settings.resources.max_concurrent
+        self.limit = asker.run.settings.resources.max_concurrent
         self._lease = lease_for("cpu")
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate, None to be asked again later, FINISHED at the end."""
         try:
-            if self._broker.finished:
+            if self._asker.finished:
                 return Searcher.FINISHED
             if len(self._candidates) >= self.limit:
                 return None
             with self._lease.shared():  # the sampler computes; a CPU measurement must not hear it
-                candidate = self._broker.ask()
+                candidate = self._asker.ask()
             if candidate is None:
-                return Searcher.FINISHED if self._broker.finished else None
+                return Searcher.FINISHED if self._asker.finished else None
             self._candidates[trial_id] = candidate
-            return {"number": candidate.number, "architecture": json.dumps(candidate.architecture.canonical.to_json())}
+            return {
+                "number": candidate.number,
+                "architecture": json.dumps(candidate.architecture.canonical.to_json()),
+                "settings": _SETTINGS.dump_json(candidate.settings).decode(),
+                "keep_weights": candidate.keep_weights,
+            }
         except Exception as error:
             self._fail(error)
             return Searcher.FINISHED
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An epoch ended."""
+    def epoch(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """An epoch ended; whether the candidate is to be stopped there."""
+        candidate = self._candidates.get(trial_id)
+        if candidate is None or "so_far" not in result:
+            return False
         try:
-            if "epoch" in result and trial_id in self._candidates:
-                self._on_epoch(self._candidates[trial_id], _EPOCH.validate_json(result["epoch"]))
+            so_far = _EVALUATION.validate_json(result["so_far"])
+            self._on_epoch(candidate, so_far.history[-1])
+            reason = self._asker.judge(candidate, so_far)
         except Exception as error:
             self._fail(error)
+            return False
+        if reason is not None:
+            self._stopped[trial_id] = replace(so_far, reason=reason, worker=result["worker"])
+        return reason is not None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial ended, or its worker died."""
+        """A trial ended or was stopped, or its worker died."""
         candidate = self._candidates.pop(trial_id, None)
+        stopped = self._stopped.pop(trial_id, None)
         if candidate is None:
             return
         try:
-            if error or not result or "evaluation" not in result:
-                reason = self._reasons.pop(trial_id, "no reason given")
+            if stopped is not None and not error:
+                self._asker.finish(candidate, stopped)
+            elif error or not result or "evaluation" not in result:
+                reason = self.reasons.pop(trial_id, "no reason given")
                 _, lost, told = reason.partition(f"{LostError.__name__}: ")
-                self._broker.lose(candidate, told if lost else f"its worker died: {reason}")
+                self._asker.lose(candidate, told if lost else f"its worker died: {reason}")
             else:
-                self._broker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
+                self._asker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
         except Exception as failure:
             self._fail(failure)
 
     def _fail(self, error: Exception) -> None:
         self.error = self.error or error
-        self._broker.stop(f"an error in the search: {error}")
+        self._asker.stop(f"an error in the search: {error}")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the broker's study and records are the state."""
@@ -175,12 +193,17 @@ class BrokerSearcher(Searcher):
         return {}
 
 
-class ReasonKeeper(FIFOScheduler):
-    """First in, first out; it keeps the error of a failing trial, which Tune does not tell a searcher."""
+class AskerScheduler(FIFOScheduler):
+    """First in, first out; after each epoch the asker says whether the candidate goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, searcher: AskerSearcher) -> None:
         super().__init__()
-        self.reasons: dict[str, str] = {}
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called before the searcher hears of the result."""
+        stop = self._searcher.epoch(trial.trial_id, result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Called before the searcher hears of the failure."""
@@ -190,7 +213,7 @@ class ReasonKeeper(FIFOScheduler):
             return
         told = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
         if told:
-            self.reasons[trial.trial_id] = told[-1][:300]
+            self._searcher.reasons[trial.trial_id] = told[-1][:300]
 
 
 def start_ray(address: str | None, gpus: bool) -> None:
@@ -239,30 +262,29 @@ def cluster_capacity() -> tuple[float, float]:
 
 
 def run_candidates(
-    broker: Broker,
+    asker: Asker,
     data: ImageData,
     on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None,
     actors: Mapping[str, Any] | None = None,
 ) -> None:
-    """Evaluate the broker's candidates on Ray until the broker has finished. Ray must be running.
+    """Evaluate on Ray what is asked for until the asker has finished. Ray must be running.
 
     `actors` measure the targets that no worker has (nas/search/measuring.py).
     A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
     """
     # Workers have another working directory.
-    run = RunDirectory(broker.run.path.resolve(), broker.run.content)
+    run = RunDirectory(asker.run.path.resolve(), asker.run.content)
     trainable = tune.with_resources(
         tune.with_parameters(CandidateTrainable, run=run, data=data, actors=dict(actors or {})),
-        _resources(broker.settings),
+        _resources(run.settings),
     )
     for attempt in range(_MAX_RESTARTS + 1):
-        scheduler = ReasonKeeper()
-        searcher = BrokerSearcher(broker, on_epoch or (lambda candidate, metrics: None), scheduler.reasons)
+        searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None))
         try:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
-                _fit(trainable, searcher, scheduler, Path(scratch))
+                _fit(trainable, searcher, Path(scratch))
         except KeyboardInterrupt:
-            broker.stop("interrupted")
+            asker.stop("interrupted")
             raise
         except Exception as error:
             if searcher.error is not None or attempt == _MAX_RESTARTS:
@@ -270,14 +292,14 @@ def run_candidates(
             logger.warning("Ray Tune ended with %s; starting it again", error)
         if searcher.error is not None:
             raise searcher.error
-        for candidate in list(broker.running.values()):
-            broker.lose(candidate, "Ray Tune ended while it ran")
-        if broker.finished:
+        for candidate in list(asker.running.values()):
+            asker.lose(candidate, "Ray Tune ended while it ran")
+        if asker.finished:
             return
     raise RuntimeError(f"Ray Tune ended {_MAX_RESTARTS + 1} times before the search was over")
 
 
-def _fit(trainable: Any, searcher: BrokerSearcher, scheduler: ReasonKeeper, scratch: Path) -> None:
+def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
     # As many actors may start at once as trials may run. Tune's default of one lets the first actor, as soon as
     # it is idle, take the trial whose own actor is still starting; with short trials the second never comes up.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(searcher.limit)
@@ -285,7 +307,7 @@ def _fit(trainable: Any, searcher: BrokerSearcher, scheduler: ReasonKeeper, scra
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=AskerScheduler(searcher),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']}",

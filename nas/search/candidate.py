@@ -1,0 +1,58 @@
+"""What workers evaluate, and who asks for it: the seam between a search and whatever runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from nas.architecture import Architecture
+from nas.record import Evaluation
+from nas.run import RunDirectory
+from nas.settings import EvaluationSettings
+from nas.space import Choice
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
+
+    `keep_weights` says whether the run keeps what was trained.
+    """
+
+    number: int
+    parameters: dict[str, Choice]
+    architecture: Architecture
+    started: float
+    settings: EvaluationSettings
+    keep_weights: bool = True
+
+    @property
+    def digest(self) -> str:
+        """Digest of the canonical architecture."""
+        return self.architecture.digest
+
+
+class Asker(Protocol):
+    """Asks for candidates and takes in what evaluating them gave. Each candidate is finished or lost, once."""
+
+    run: RunDirectory
+    running: dict[str, Candidate]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to start and nothing runs."""
+
+    def ask(self) -> Candidate | None:
+        """The next candidate, or None when nothing can be started now."""
+
+    def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
+        """Why a candidate in training is to be stopped, or None to let it go on; asked after each epoch."""
+
+    def finish(self, candidate: Candidate, evaluation: Evaluation) -> object:
+        """Take in an evaluation."""
+
+    def lose(self, candidate: Candidate, reason: str) -> object:
+        """Its worker died."""
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more."""

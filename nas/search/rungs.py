@@ -1,0 +1,110 @@
+"""Early stopping for several objectives: asynchronous successive halving by rank of domination. It knows no Ray.
+
+Li et al., "A System for Massively Parallel Hyperparameter Tuning" (ASHA, 2020), stops by one value; here a rung's order
+is that of non-dominated sorting (Deb et al., NSGA-II, 2002) over the accuracy so far and the exact costs, as others
+have combined the two (Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021). Nothing is ever
+paused: a candidate goes on, or ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna._hypervolume import compute_hypervolume
+from optuna.study._multi_objective import _fast_non_domination_rank
+
+from nas.objectives import objective, objective_values
+from nas.record import Evaluation
+from nas.wording import plural
+
+Floats = NDArray[np.float64]
+
+REDUCTION = 3
+"""One in so many goes on from a rung; and whatever is on the front there, however many that are."""
+FEWEST = 8
+"""Candidates that must have come to a rung before it stops any."""
+
+
+def levels(epochs: int, reduction: int = REDUCTION) -> tuple[int, ...]:
+    """The epochs after which there is a rung, in a training of so many: a third of it, a ninth, and so on, from 1."""
+    found = []
+    level = epochs // reduction
+    while level >= 1:
+        found.append(level)
+        level //= reduction
+    return tuple(reversed(found))
+
+
+class Rungs:
+    """Who came to which rung with what, and who of them is to be stopped there."""
+
+    def __init__(
+        self, objectives: Sequence[str], epochs: int, reduction: int = REDUCTION, fewest: int = FEWEST
+    ) -> None:
+        self._objectives = tuple(objectives)
+        self._epochs = epochs
+        self._reduction = reduction
+        self._fewest = fewest
+        self._rungs: dict[int, dict[str, Floats]] = {level: {} for level in levels(epochs, reduction)}
+
+    def remember(self, digest: str, evaluation: Evaluation) -> None:
+        """Enter a candidate that was trained, or stopped, on every rung that it came to."""
+        for level in self._rungs:
+            if len(evaluation.history) >= level:
+                self._enter(level, digest, replace(evaluation, history=evaluation.history[:level]))
+
+    def judge(self, digest: str, so_far: Evaluation) -> str | None:
+        """Why a candidate is to be stopped after its latest epoch, or None to let it go on."""
+        level = len(so_far.history)
+        if level not in self._rungs or not self._enter(level, digest, so_far):
+            return None
+        rung = self._rungs[level]
+        ahead = ahead_of(list(rung).index(digest), np.array(list(rung.values())))
+        if len(rung) < self._fewest or ahead < math.ceil(len(rung) / self._reduction):
+            return None
+        return (
+            f"stopped after epoch {level} of {self._epochs}: of {plural(len(rung), 'candidate')} that came so far "
+            f"{ahead} are ahead of it on {_listed(self._objectives)} together"
+        )
+
+    def _enter(self, level: int, digest: str, evaluation: Evaluation) -> bool:
+        values = objective_values(evaluation, self._objectives)
+        known = len(values) == len(self._objectives)
+        if known:
+            losses = [objective(name).loss(values[name]) for name in self._objectives]
+            self._rungs[level][digest] = np.array(losses, dtype=np.float64)
+        return known
+
+
+def ahead_of(index: int, losses: Floats) -> int:
+    """How many of the points (N, objectives) come before one of them; none where it is on the front.
+
+    By rank of domination; within a rank by what each adds to the hypervolume of the rank.
+    """
+    ranks = _fast_non_domination_rank(losses)
+    if ranks[index] == 0:
+        return 0
+    peers = np.flatnonzero(ranks == ranks[index])
+    own = contributions(losses[peers], losses)
+    return int((ranks < ranks[index]).sum() + (own > own[peers.tolist().index(index)]).sum())
+
+
+def contributions(points: Floats, among: Floats) -> Floats:
+    """What each of some points (N, objectives) that do not dominate each other adds to their hypervolume.
+
+    Each objective is scaled to its range in `among`; the reference point lies a tenth of the range beyond the worst.
+    """
+    best, worst = among.min(0), among.max(0)
+    scaled = (points - best) / np.where(worst > best, worst - best, 1.0)
+    corner = np.full(points.shape[1], 1.1)
+    whole = compute_hypervolume(scaled, corner)
+    return np.array([whole - compute_hypervolume(np.delete(scaled, i, 0), corner) for i in range(len(points))])
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}"
