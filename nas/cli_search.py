@@ -56,7 +56,9 @@ def search(
         typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file."),
     ] = "digits",
     data: Data = None,
-    trials: Annotated[int | None, typer.Option(help="Distinct candidates to train; by default 30.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Budget in brief trainings, of a candidate each; by default 30.")
+    ] = None,
     objectives: Annotated[
         str, typer.Option(help="accuracy and one or more of latency, macs, params, memory, latency:TARGET.")
     ] = "accuracy,latency",
@@ -78,6 +80,10 @@ def search(
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
     ] = None,
     sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
+    confirm: Annotated[
+        float,
+        typer.Option(help="Share of the budget for training members of the front again, longer, from other seeds."),
+    ] = 0.15,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -137,14 +143,16 @@ def search(
         time_budget_s=time_budget,
         seed=seed,
         sampler=sampler,
+        confirm=confirm,
         max_failures=max_failures,
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
     )
     plan = plan_search(settings, out, address)
+    again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
     console.print(
         f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
-        f"{len(plan.data.validation)} validation images, {plural(settings.trials, 'candidate')} of at most "
-        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}",
+        f"{len(plan.data.validation)} validation images, {plural(settings.candidates, 'candidate')} of at most "
+        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}{again}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if address is None:

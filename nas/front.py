@@ -102,6 +102,18 @@ def hypervolume(
     return float(compute_hypervolume(scaled, np.ones(len(objectives)), assume_pareto=True))
 
 
+def contributions(points: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each of some points (N, objectives) that do not dominate each other adds to their hypervolume.
+
+    Each objective is scaled to its range in `among`; the reference point lies a tenth of the range beyond the worst.
+    """
+    best, worst = among.min(0), among.max(0)
+    scaled = (points - best) / np.where(worst > best, worst - best, 1.0)
+    corner = np.full(points.shape[1], 1.1)
+    whole = compute_hypervolume(scaled, corner)
+    return np.array([whole - compute_hypervolume(np.delete(scaled, i, 0), corner) for i in range(len(points))])
+
+
 def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[tuple[int, float]]:
     """(trained candidates so far, hypervolume) after each one that changed it, once the reference point is fixed."""
     reference = reference_point(records, objectives)

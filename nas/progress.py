@@ -12,12 +12,13 @@ from rich.text import Text
 
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.objectives import objective
-from nas.record import EpochMetrics, Outcome, TrialRecord
+from nas.recipe import LONGER
+from nas.record import Confirmation, EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.launch import Progress
 from nas.show import front_table
-from nas.wording import duration_text
+from nas.wording import duration_text, score_text
 
 
 class _Tracker(Progress):
@@ -29,6 +30,7 @@ class _Tracker(Progress):
         self.epochs: dict[int, EpochMetrics] = {}
         self._start = time.monotonic()
         self._trained_before = 0
+        self.confirmed = 0
 
     def begin(self, broker: Broker) -> None:
         """The search starts (or goes on)."""
@@ -44,6 +46,10 @@ class _Tracker(Progress):
         """A trial ended and is on disk."""
         self.epochs.pop(record.number, None)
 
+    def confirmation(self, confirmation: Confirmation) -> None:
+        """A candidate was trained again, and what it gave is on disk."""
+        self.confirmed += 1
+
     def _left(self) -> str:
         """Time left, from the pace so far."""
         assert self.broker is not None
@@ -51,7 +57,10 @@ class _Tracker(Progress):
         if not trained:
             return "time left not known yet"
         elapsed = time.monotonic() - self._start
-        left = elapsed / trained * (self.broker.settings.trials - self.broker.trained)
+        trained += LONGER * self.confirmed
+        settings = self.broker.settings
+        confirmed = len(self.broker.run.confirmations())
+        left = elapsed / trained * (settings.trials - self.broker.trained - LONGER * confirmed)
         if self.broker.settings.time_budget_s is not None:
             left = min(left, max(self.broker.settings.time_budget_s - elapsed, 0.0))
         return f"about {duration_text(left)} left"
@@ -74,8 +83,22 @@ class LineProgress(_Tracker):
         values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
         what = record.evaluation.reason if record.outcome is not Outcome.DONE else values
         self.console.print(
-            f"[{self.broker.trained}/{self.broker.settings.trials}] trial {record.number} {record.outcome}: {what} "
+            f"[{self.broker.trained}/{self.broker.settings.candidates}] trial {record.number} {record.outcome}: {what} "
             f"({record.text}); {self._volume()}, {self._left()}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+    def confirmation(self, confirmation: Confirmation) -> None:
+        """Print one line."""
+        super().confirmation(confirmation)
+        assert self.broker is not None
+        metric, images = self.broker.settings.evaluation.metric, self.broker.run.provenance.validation_images
+        brief = next(record for record in self.broker.records if record.number == confirmation.trial)
+        score, before = confirmation.score, score_text(brief.objectives["accuracy"], metric, images)
+        told = confirmation.evaluation.reason if score is None else score_text(score, metric, images)
+        self.console.print(
+            f"confirming trial {confirmation.trial}: {told} after {confirmation.epochs} epochs, {before} before; "
+            f"{self._left()}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
 
@@ -85,12 +108,22 @@ class LiveProgress(_Tracker):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
+        self.again: dict[int, tuple[Candidate, EpochMetrics]] = {}  # by seed
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=1, transient=True)
 
     def begin(self, broker: Broker) -> None:
         """Start drawing."""
         super().begin(broker)
         self._live.start()
+
+    def epoch_again(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate that is trained again ended."""
+        self.again[candidate.settings.seed] = candidate, metrics
+
+    def confirmation(self, confirmation: Confirmation) -> None:
+        """A candidate was trained again, and what it gave is on disk."""
+        super().confirmation(confirmation)
+        self.again.pop(confirmation.seed, None)
 
     def end(self) -> None:
         """Stop drawing and leave the terminal clean."""
@@ -102,7 +135,7 @@ class LiveProgress(_Tracker):
         if broker is None:
             return Group()
         records, running = list(broker.records), list(broker.running.values())
-        trained, total = broker.trained, broker.settings.trials
+        trained, total = broker.trained, broker.settings.candidates
         failed = sum(record.outcome is Outcome.FAILED for record in records)
         head = Table.grid(padding=(0, 2))
         head.add_row(
@@ -116,6 +149,9 @@ class LiveProgress(_Tracker):
         for candidate in running:
             metrics = self.epochs.get(candidate.number)
             state = "measuring" if metrics is None else f"epoch {metrics.epoch}/{epochs}, {100 * metrics.score:.1f} %"
+            now.add_row(f"trial {candidate.number}", state, Text(str(candidate.architecture.canonical), style="dim"))
+        for candidate, metrics in list(self.again.values()):
+            state = f"again, epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {100 * metrics.score:.1f} %"
             now.add_row(f"trial {candidate.number}", state, Text(str(candidate.architecture.canonical), style="dim"))
         parts: list[Table | Text | Group] = [head, now]
         if pareto_front(records, broker.settings.objectives):

@@ -88,6 +88,21 @@ class Recipe:
     cutmix: _Alpha = 0.0
 
 
+LONGER = 2
+"""How many times as long a candidate is trained that is confirmed."""
+
+
+def longer(recipe: Recipe, times: int = LONGER) -> Recipe:
+    """The recipe with a training so many times as long."""
+    return replace(
+        recipe,
+        epochs=recipe.epochs * times,
+        steps=recipe.steps and recipe.steps * times,
+        seconds=recipe.seconds and recipe.seconds * times,
+        patience=recipe.patience * times,
+    )
+
+
 _RECIPE = TypeAdapter(Recipe)
 _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError on a date that does not exist, RecursionError on brackets without end."""

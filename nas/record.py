@@ -149,6 +149,30 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Confirmation:
+    """One line of confirmations.jsonl: a candidate trained again, longer and from another seed.
+
+    `trial` is the number of the trial that trained it first; `epochs` those of the longer recipe. Times are UTC seconds
+    since the epoch.
+    """
+
+    digest: str
+    trial: int
+    seed: int
+    epochs: int
+    evaluation: Evaluation
+    started: float = 0.0
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def score(self) -> float | None:
+        """The run's metric after the last epoch; None where the training failed."""
+        evaluation = self.evaluation
+        return evaluation.history[-1].score if evaluation.outcome is Outcome.DONE and evaluation.history else None
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One line of trials.jsonl: a trial of the study, from question to outcome.
 

@@ -3,6 +3,7 @@
 run.yaml         settings, versions, hardware: everything needed to run it again
 trials.jsonl     one complete record a line, appended and fsynced: the source of truth
 study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
+confirmations.jsonl  members of the front trained again, longer, a line each
 baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
 weights/         DIGEST.safetensors of the front and the most recent few
 report.html      the report
@@ -30,7 +31,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
 from nas.journal import append_line, read_lines
-from nas.record import SCHEMA_VERSION, Evaluation, Outcome, TrialRecord
+from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class BaselineRecord:
 _RUN_FILE = TypeAdapter(RunFile)
 _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
+_CONFIRMATION = TypeAdapter(Confirmation)
 _T = TypeVar("_T")
 
 
@@ -178,6 +180,15 @@ class RunDirectory:
     def records(self) -> list[TrialRecord]:
         """All records in the order written. A torn or foreign line is left out, with a warning."""
         return _read(self.path / "trials.jsonl", _RECORD)
+
+    def append_confirmation(self, confirmation: Confirmation) -> None:
+        """Add what training a candidate again gave; on return it is on the disk."""
+        _append(self.path / "confirmations.jsonl", confirmation)
+
+    def confirmations(self) -> list[Confirmation]:
+        """All confirmations in the order written; torn lines as in `records`."""
+        path = self.path / "confirmations.jsonl"
+        return _read(path, _CONFIRMATION) if path.is_file() else []
 
     def append_baseline(self, record: BaselineRecord) -> None:
         """Add what a reference network gave, also while a search runs; on return it is on the disk."""
@@ -297,7 +308,7 @@ def _write_run_file(path: Path, content: RunFile) -> None:
     _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
-def _append(path: Path, record: TrialRecord | BaselineRecord) -> None:
+def _append(path: Path, record: TrialRecord | BaselineRecord | Confirmation) -> None:
     append_line(path, json.dumps(asdict(record), separators=(",", ":")))
 
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import astuple, dataclass, field
 from typing import Literal
 
-from nas.recipe import Recipe
+from nas.recipe import LONGER, Recipe
 from nas.space import SearchSpace
 
 Mode = Literal["eager", "cudagraph", "compile", "onnxruntime"]
@@ -112,8 +112,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Everything that a search is told. `trials` counts distinct candidates trained; times are in seconds.
+    """Everything that a search is told; times are in seconds.
 
+    `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
+    of the front are trained again, longer (nas/confirmation.py).
     `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py).
     """
 
@@ -126,9 +128,20 @@ class SearchSettings:
     time_budget_s: float | None = None
     seed: int = 0
     sampler: SamplerName = "front"
+    confirm: float = 0.0
     stop_early: bool = False
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
+
+    @property
+    def confirmations(self) -> int:
+        """Trainings that confirm members of the front."""
+        return int(self.confirm * self.trials / LONGER + 1e-9)
+
+    @property
+    def candidates(self) -> int:
+        """Distinct candidates to train."""
+        return self.trials - LONGER * self.confirmations
 
     @property
     def device(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from nas.confirmation import Confirmed, confirmed_in
 from nas.front import cheapest_first, hypervolume, knee, pareto_front, pick, reference_point
 from nas.objectives import objective, peak_memory, target_objective
 from nas.record import Latency, Outcome, TrialRecord
@@ -20,7 +21,7 @@ from nas.run import BaselineRecord, RunDirectory
 from nas.settings import LatencyTarget
 from nas.show_latency import latency_text, marks_legend
 from nas.test_report import PartReport
-from nas.wording import score_text, target_text, verdict_text
+from nas.wording import plural, score_text, target_text, verdict_text
 
 MATRIX_CLASSES = 20
 """Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
@@ -35,7 +36,7 @@ def accuracy_text(record: TrialRecord | BaselineRecord, run: RunDirectory) -> st
 def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     """The Pareto front, cheapest first: figures, then the architectures, which fit no column."""
     objectives, targets = run.settings.objectives, run.settings.evaluation.targets
-    front = pareto_front(records, objectives)
+    front, again = pareto_front(records, objectives), confirmed_in(run, records)
     table = Table(box=None, pad_edge=False, header_style="bold")
     networks = Table(box=None, pad_edge=False, show_header=False)
     networks.add_column(no_wrap=True, style="cyan")
@@ -49,8 +50,12 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     names = {pick(records, objectives, which).digest: which for which in ("most-accurate", "fastest")} if front else {}
     if front:
         names.setdefault(knee(front, objectives).digest, "knee")
-    for record in front:
+    unconfirmed = False
+    for record in sorted(front, key=lambda record: record.digest not in again):  # confirmed ones and the others apart
         cost, latency = record.evaluation.cost, record.evaluation.latency
+        if again and record.digest not in again and not unconfirmed:
+            unconfirmed = True
+            table.add_row(Text("unconfirmed", style="dim"))
         table.add_row(
             record.digest[:8],
             accuracy_text(record, run),
@@ -60,11 +65,29 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
             names.get(record.digest, ""),
         )
         networks.add_row(record.digest[:8], record.text)
-    parts = [table, _further_table(front, run)] if targets or "memory" in objectives else [table]
+    parts: list[Table | Group] = [table, _further_table(front, run)] if targets or "memory" in objectives else [table]
     measured = [
         latency for record in front for latency in (record.evaluation.latency, *record.evaluation.latencies.values())
     ]
+    parts += [_again_table(front, again, run)] if again else []
     return Group(*parts, *marks_legend(measured), "", networks)
+
+
+def _again_table(front: Sequence[TrialRecord], again: Mapping[str, Confirmed], run: RunDirectory) -> Group:
+    """What training members of the front again gave."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("confirmed", no_wrap=True, style="cyan")
+    table.add_column(f"{run.settings.evaluation.metric} %", justify="right", no_wrap=True)
+    table.add_column("trainings", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for record in front:
+        one = again.get(record.digest)
+        if one is not None:
+            trainings = f"{one.trainings} × {plural(one.epochs, 'epoch')}"
+            beaten = "" if one.on_front else "beaten by another that was trained again"
+            table.add_row(record.digest[:8], one.text.removesuffix(" %"), trainings, beaten)
+    legend = "trained again, longer and from other seeds; these scores can be compared with each other only"
+    return Group("", table, Text(legend, style="dim"))
 
 
 def _further_table(front: Sequence[TrialRecord], run: RunDirectory) -> Group:
@@ -121,7 +144,7 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
 def front_json(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     """The front with everything known of it, as JSON."""
     objectives = run.settings.objectives
-    reference = reference_point(records, objectives)
+    reference, again = reference_point(records, objectives), confirmed_in(run, records)
     data = {
         "run": str(run.path),
         "objectives": list(objectives),
@@ -129,15 +152,26 @@ def front_json(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
         "hypervolume": hypervolume(records, objectives, reference),
         "reference_point": dict(zip(objectives, reference.worst, strict=True)) if reference else None,
         "targets": [asdict(target) for target in run.settings.evaluation.targets],
-        "front": [_row(record, run) for record in pareto_front(records, objectives)],
+        "front": [_row(record, run, again.get(record.digest)) for record in pareto_front(records, objectives)],
     }
     return json.dumps(data, indent=2)
 
 
 def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     """The front as CSV, a row a member."""
-    rows = [_row(record, run) for record in pareto_front(records, run.settings.objectives)]
-    columns = ["digest", "trial", "accuracy", "latency_ms", "latency_p10_ms", "latency_p90_ms"]
+    again = confirmed_in(run, records)
+    rows = [_row(record, run, again.get(record.digest)) for record in pareto_front(records, run.settings.objectives)]
+    columns = [
+        "digest",
+        "trial",
+        "accuracy",
+        "again_accuracy",
+        "again_error",
+        "again_trainings",
+        "latency_ms",
+        "latency_p10_ms",
+        "latency_p90_ms",
+    ]
     for target in run.settings.evaluation.targets:
         columns += _latency_fields(target_objective(target.name), None)
     columns += ["macs", "params", "memory_bytes"]
@@ -153,13 +187,16 @@ def _latency_fields(name: str, latency: Latency | None) -> dict[str, float | Non
     return dict(zip((f"{name}_ms", f"{name}_p10_ms", f"{name}_p90_ms"), values, strict=True))
 
 
-def _row(record: TrialRecord, run: RunDirectory) -> dict[str, Any]:
+def _row(record: TrialRecord, run: RunDirectory, again: Confirmed | None) -> dict[str, Any]:
     latency, cost = record.evaluation.latency, record.evaluation.cost
     on_targets = _on_targets(record, run.settings.evaluation.targets)
     return {
         "digest": record.digest,
         "trial": record.number,
         "accuracy": record.objectives["accuracy"],
+        "again_accuracy": again.score if again else None,
+        "again_error": again.error if again else None,
+        "again_trainings": again.trainings if again else 0,
         **_latency_fields("latency", latency),
         **{
             key: value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import InputError
 from nas.objectives import target_objective
-from nas.record import EpochMetrics, Outcome, TrialRecord
+from nas.record import Confirmation, EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.launch import Progress
@@ -57,6 +57,14 @@ class Progresses(Progress):
     def record(self, record: TrialRecord) -> None:
         """A trial ended and is on disk."""
         self._tell(lambda member: member.record(record))
+
+    def epoch_again(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate that is trained again ended."""
+        self._tell(lambda member: member.epoch_again(candidate, metrics))
+
+    def confirmation(self, confirmation: Confirmation) -> None:
+        """A candidate was trained again, and what it gave is on disk."""
+        self._tell(lambda member: member.confirmation(confirmation))
 
     def end(self) -> None:
         """The search is over, by whatever cause."""

@@ -52,8 +52,12 @@ def standard_error(accuracy: float, metric: str, images: int) -> float | None:
 
 def score_text(accuracy: float, metric: str, images: int) -> str:
     """In percent, with its standard error where there is one."""
-    error = standard_error(accuracy, metric, images)
-    return f"{100 * accuracy:.2f} %" if error is None else f"{100 * accuracy:.2f} ± {100 * error:.2f} %"
+    return percent_text(accuracy, standard_error(accuracy, metric, images))
+
+
+def percent_text(share: float, error: float | None) -> str:
+    """A share in percent, with its standard error where there is one."""
+    return f"{100 * share:.2f} %" if error is None else f"{100 * share:.2f} ± {100 * error:.2f} %"
 
 
 def latency_text(latency: Latency) -> str:

@@ -79,8 +79,9 @@ def _ray_stops_at_the_end() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     out = tmp_path_factory.mktemp("search") / "run"
-    ended = run_search(plan_search(replace(settings(), max_failures=0), out))
-    assert (ended.reason, ended.resumable) == ("6 candidates trained", False)
+    ended = run_search(plan_search(replace(settings(trials=10), confirm=0.4, max_failures=0), out))
+    reason = "6 candidates trained; 2 trainings to confirm the front"
+    assert (ended.reason, ended.resumable) == (reason, False)
     return ended.run
 
 
@@ -112,8 +113,15 @@ def test_a_search_leaves_front_weights_and_report(finished: RunDirectory) -> Non
         assert record.evaluation.cost is not None
         assert len(record.evaluation.history) == 1
         assert record.finished >= record.started > 0
-    for record in pareto_front(records, finished.settings.objectives):
+    front = pareto_front(records, finished.settings.objectives)
+    for record in front:
         assert finished.weights_path(record.digest).is_file()
+    confirmations = finished.confirmations()
+    assert len(confirmations) == len({confirmation.digest for confirmation in confirmations}) == 2
+    assert {confirmation.digest for confirmation in confirmations} <= {record.digest for record in front}
+    for confirmation in confirmations:
+        assert confirmation.evaluation.outcome is Outcome.DONE
+        assert len(confirmation.evaluation.history) == confirmation.epochs == 2
     assert finished.report_path.stat().st_size > 1_000_000
     assert finished.settings.resources.max_concurrent >= 1
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
+from nas.confirmation import Confirmed
 from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
 from nas.objectives import measured_latency, objective, target_objective
 from nas.record import TrialRecord
@@ -53,13 +54,15 @@ def pareto_figure(
     images: int = 0,
     limit: float | None = None,
     baselines: Sequence[BaselineRecord] = (),
+    again: Mapping[str, Confirmed] | None = None,
 ) -> go.Figure:
     """Accuracy in percent against one cost objective, for the candidates trained to the full budget.
 
     The line joins what no candidate beats in these two objectives; the filled points are the front in all of
     them. Bars are p10 to p90 of a latency, and the binomial standard error of an accuracy on `images` images.
     `limit` is the hard budget of the cost, in its unit. `baselines` are trained reference networks, drawn as open
-    squares with their names; the widths of one network are joined.
+    squares with their names; the widths of one network are joined. `again` are longer trainings, by digest, drawn as
+    open circles.
     """
     front = pareto_front(records, objectives)
     members = {record.number for record in front}
@@ -104,6 +107,31 @@ def pareto_figure(
                 name="knee",
                 marker={"color": VERMILLION, "size": 13, "symbol": "diamond"},
                 hoverinfo="skip",
+            )
+        )
+    retrained = [record for record in trained(records) if again and record.digest in again]
+    if again and retrained:
+        found = [again[record.digest] for record in retrained]
+        figure.add_trace(
+            go.Scatter(
+                x=_points(retrained, cost)["x"],
+                y=[round(100 * one.score, 4) for one in found],
+                error_y={
+                    "type": "data",
+                    "array": [100 * (one.error or 0.0) for one in found],
+                    "color": GREEN,
+                    "thickness": 1.2,
+                    "width": 0,
+                },
+                mode="markers",
+                name="trained again, longer",
+                marker={"color": GREEN, "size": 9, "symbol": "circle-open", "line": {"width": 2}},
+                hoverinfo="text",
+                hovertext=[
+                    f"<b>{escape(record.digest, quote=False)}</b>  trained again<br>{one.text}, {one.trainings} × "
+                    f"{one.epochs} epochs"
+                    for record, one in zip(retrained, found, strict=True)
+                ],
             )
         )
     for number, (family, widths) in enumerate(_families(baselines, cost).items()):

@@ -15,6 +15,7 @@ from nas.objectives import objective, target_objective
 from nas.record import Outcome
 from nas.report import sections
 from nas.report.baselines import baselines
+from nas.report.confirmation import confirmation
 from nas.report.figures import (
     cost_objectives,
     hypervolume_figure,
@@ -44,6 +45,7 @@ def report_page(found: Findings) -> Html:
         "main",
         sections.headline(found),
         *(tag("h2", "Pareto front"), _pareto(found, figures), sections.front_table(found), _bias(found)),
+        confirmation(found),
         baselines(found),
         *_progress(found, figures),
         *(tag("h2", "All trials"), sections.trials_table(found)),
@@ -87,6 +89,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
             images=found.provenance.validation_images,
             limit=limits.get(cost),
             baselines=found.compared,
+            again=found.again,
         )
         size = "plot large" if len(costs) == 1 else "plot"
         plots.append(tag("figure", tag("div", id=f"pareto-{cost}", class_=size)))

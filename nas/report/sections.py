@@ -6,10 +6,11 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nas.confirmation import Confirmed, confirmed_in
 from nas.front import ReferencePoint, cheapest_first, pareto_front, primary_cost, reference_point
 from nas.objectives import objective, target_objective
 from nas.record import Latency, Outcome, TrialRecord
@@ -39,7 +40,8 @@ class Findings:
     """What a run holds at one moment, worked out once for every section.
 
     `records` are in the order written; `scored` are those trained to the full budget with a value for every
-    objective; `names` says by digest what a front member is known for; `baselines` are reference networks.
+    objective; `names` says by digest what a front member is known for; `baselines` are reference networks; `again`
+    is what training candidates again gave, by digest.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Findings:
     reference: ReferencePoint | None
     names: dict[str, tuple[str, ...]]
     baselines: tuple[BaselineRecord, ...] = ()
+    again: dict[str, Confirmed] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -102,6 +105,7 @@ def find(run: RunDirectory) -> Findings:
         reference=reference_point(scored, objectives),
         names=landmarks(front, objectives),
         baselines=tuple(cheapest_first(run.baselines(), objectives)),
+        again=confirmed_in(run, scored),
     )
 
 
@@ -109,11 +113,13 @@ def headline(found: Findings) -> Html:
     """What was searched on what, what came out of it, and what it took."""
     settings, provenance, records = found.settings, found.provenance, found.records
     counts = Counter(record.outcome for record in records)
-    trained = tag("small", f" of {settings.trials:,}") if not counts[Outcome.STOPPED] else ""
+    trained = tag("small", f" of {settings.candidates:,}") if not counts[Outcome.STOPPED] else ""
     tiles: list[tuple[str, object]] = [("Trained", join([f"{counts[Outcome.DONE]:,}", trained]))]
     for name, outcome in (("Stopped early", Outcome.STOPPED), ("Skipped", Outcome.SKIPPED)):
         if counts[outcome]:
             tiles.append((name, f"{counts[outcome]:,}"))
+    if found.again:
+        tiles.append(("Trained again", f"{len(found.again):,}"))
     for outcome in (Outcome.REJECTED, Outcome.REPEAT, Outcome.FAILED, Outcome.LOST):
         tiles.append((outcome.value.capitalize(), f"{counts[outcome]:,}"))
     if records:
@@ -167,14 +173,23 @@ def _answer(found: Findings) -> str:
 
 
 def front_table(found: Findings) -> Html:
-    """The members of the front, cheapest first."""
-    if not found.front:
-        return Html("")
+    """The members of the front, cheapest first; those that were trained again and the others apart."""
+    if not found.again:
+        return _members_table(found, found.front) if found.front else Html("")
+    parts = []
+    for title, again in (("Confirmed", True), ("Not confirmed", False)):
+        members = [record for record in found.front if (record.digest in found.again) is again]
+        parts += [tag("h3", title), _members_table(found, members)] if members else []
+    return join(parts)
+
+
+def _members_table(found: Findings, members: Sequence[TrialRecord]) -> Html:
     title = capital(score_title(found.metric))
     columns: dict[str, Callable[[TrialRecord], object]] = {
         "Candidate": lambda record: _candidate(record, found.names.get(record.digest, ())),
         "Architecture": lambda record: _architecture(record.text),
         title: found.score,
+        "Trained again": lambda record: again_cell(found.again[record.digest]),
         "Latency": lambda record: latency_cell(record.evaluation.latency),
         **{_target_title(target): _target_cell(target) for target in found.settings.evaluation.targets},
         "MACs": lambda record: cost_cell(record, "macs"),
@@ -185,7 +200,9 @@ def front_table(found: Findings) -> Html:
         del columns["Memory"]
     if all(record.evaluation.latency is None for record in found.front):
         del columns["Latency"]
-    rows = [[cell(record) for cell in columns.values()] for record in found.front]
+    if any(record.digest not in found.again for record in members):
+        del columns["Trained again"]
+    rows = [[cell(record) for cell in columns.values()] for record in members]
     return table(list(columns), rows, numeric=[name for name in columns if name not in _TEXTS], stacks=True)
 
 
@@ -253,6 +270,7 @@ def settings_list(found: Findings) -> Html:
         ("Seed", settings.seed),
         ("Split seed", settings.split_seed),
         ("Trials", f"{settings.trials:,}"),
+        ("Share for confirmation", f"{100 * settings.confirm:g} %"),
         ("Time budget", "none" if settings.time_budget_s is None else duration_text(settings.time_budget_s)),
         ("Failures allowed", settings.max_failures),
         *_fields(asdict(settings.evaluation.budgets), none="none"),
@@ -282,7 +300,7 @@ def commands(found: Findings) -> Html:
     """How to run it again, go on with it, and take a network out of it."""
     folder = shlex.quote(str(found.path))
     parts = [tag("h3", "Run it again"), tag("pre", found.provenance.command)]
-    if sum(record.outcome.counts for record in found.records) < found.settings.trials:
+    if sum(record.outcome.counts for record in found.records) < found.settings.candidates:
         parts += [tag("h3", "Go on with it"), tag("pre", f"nas search --resume {folder}")]
     if found.front:
         parts += [
@@ -321,6 +339,12 @@ def latency_cell(latency: Latency | None) -> object:
     flaws = [name for name, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
     band = f"{latency.p10_ms:.3f}–{latency.p90_ms:.3f}"
     return join([objective("latency").show(latency.median_ms), tag("small", " · ".join([band, *flaws]))])
+
+
+def again_cell(again: Confirmed) -> Html:
+    """The score of the longer trainings, and below it how many and how long they were."""
+    trainings = f"{again.trainings} × {plural(again.epochs, 'epoch')}"
+    return join([again.text, tag("small", trainings if again.on_front else f"{trainings} · beaten")])
 
 
 def cost_cell(record: TrialRecord | BaselineRecord, name: str) -> str:

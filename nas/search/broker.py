@@ -55,7 +55,10 @@ class Broker:
         self.settings = run.settings
         self._space = run.settings.space
         self.on_record: Callable[[TrialRecord], None] = lambda record: None
-        self._deadline = None if self.settings.time_budget_s is None else time.time() + self.settings.time_budget_s
+        self._deadline: float | None = None
+        if self.settings.time_budget_s is not None:
+            kept = self.settings.confirm if self.settings.confirmations else 0.0
+            self._deadline = time.time() + (1 - kept) * self.settings.time_budget_s
         self._stopped: str | None = None
         self._losses_in_a_row = 0
         self.resumable = True
@@ -101,7 +104,7 @@ class Broker:
     def stop_reason(self) -> str | None:
         """Why nothing more is started, or None while the search goes on."""
         if self._stopped is None:
-            if self.trained >= self.settings.trials:
+            if self.trained >= self.settings.candidates:
                 self.stop(f"{self.trained} candidates trained", resumable=False)
             elif self.failures > self.settings.max_failures:
                 self.stop(f"{self.failures} candidates failed, more than --max-failures", resumable=False)
@@ -148,7 +151,9 @@ class Broker:
             self.stop("the space has nothing new", resumable=False)
         repeats = 0
         while (
-            not self._exhausted and self.stop_reason is None and self.trained + len(self.running) < self.settings.trials
+            not self._exhausted
+            and self.stop_reason is None
+            and self.trained + len(self.running) < self.settings.candidates
         ):
             if repeats >= MAX_REPEATS and not self._enqueue_unseen():
                 self._exhausted = True

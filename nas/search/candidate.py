@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +37,10 @@ class Asker(Protocol):
     """Asks for candidates and takes in what evaluating them gave. Each candidate is finished or lost, once."""
 
     run: RunDirectory
-    running: dict[str, Candidate]
+
+    @property
+    def running(self) -> Mapping[str, Candidate]:
+        """What is being evaluated."""
 
     @property
     def finished(self) -> bool:

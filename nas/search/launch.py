@@ -23,7 +23,7 @@ from nas.device_lease import lease_directory
 from nas.errors import InputError
 from nas.metrics import load_metric
 from nas.objectives import check_objectives
-from nas.record import EpochMetrics, TrialRecord
+from nas.record import Confirmation, EpochMetrics, TrialRecord
 from nas.run import (
     Provenance,
     RunDirectory,
@@ -34,11 +34,15 @@ from nas.run import (
     package_versions,
 )
 from nas.search.broker import Broker
-from nas.search.candidate import Candidate
+from nas.search.candidate import Asker, Candidate
+from nas.search.confirming import Confirmer
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
 from nas.space import SearchSpace
 from nas.targets import check_targets, places
+
+MOST_CONFIRM = 0.5
+"""Share of the budget that confirmation may take at most: there must be a search to confirm."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,12 @@ class Progress:
 
     def record(self, record: TrialRecord) -> None:
         """A trial ended and is on disk."""
+
+    def epoch_again(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate that is trained again ended."""
+
+    def confirmation(self, confirmation: Confirmation) -> None:
+        """A candidate was trained again, and what it gave is on disk."""
 
     def end(self) -> None:
         """The search is over, by whatever cause."""
@@ -76,6 +86,8 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     make_sampler(settings.sampler, 0)
     if settings.trials < 1:
         raise InputError(f"--trials {settings.trials}: needs at least 1")
+    if not 0 <= settings.confirm <= MOST_CONFIRM:
+        raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
     if settings.device.startswith("cuda:"):
         raise InputError(
             f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
@@ -253,19 +265,24 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
     start = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     broker = Broker(run)
+    confirmer = Confirmer(broker, progress.confirmation)
+
+    def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
+        (progress.epoch_again if confirmer.is_again(candidate) else progress.epoch)(candidate, metrics)
+
     progress.begin(broker)
     broker.on_record = progress.record
     try:
-        with _gentle_signals(broker):
-            run_candidates(broker, data.without_test(), progress.epoch, actors)
+        with _gentle_signals(confirmer):
+            run_candidates(confirmer, data.without_test(), on_epoch, actors)
     finally:
         progress.end()
         write_report(run)
-    return Finished(run, broker.ending, broker.resumable, time.perf_counter() - start)
+    return Finished(run, confirmer.ending, confirmer.resumable, time.perf_counter() - start)
 
 
 @contextmanager
-def _gentle_signals(broker: Broker) -> Iterator[None]:
+def _gentle_signals(asker: Asker) -> Iterator[None]:
     """The first SIGINT or SIGTERM lets what runs finish and starts nothing more; the next one stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -273,7 +290,7 @@ def _gentle_signals(broker: Broker) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, frame: object) -> None:
-        broker.stop(f"stopped by {signal.Signals(number).name}")
+        asker.stop(f"stopped by {signal.Signals(number).name}")
         logger.warning("stopping when what runs has finished; once more to stop at once")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

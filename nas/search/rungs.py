@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _fast_non_domination_rank
 
+from nas.front import contributions
 from nas.objectives import objective, objective_values
 from nas.record import Evaluation
 from nas.wording import plural
@@ -91,18 +91,6 @@ def ahead_of(index: int, losses: Floats) -> int:
     peers = np.flatnonzero(ranks == ranks[index])
     own = contributions(losses[peers], losses)
     return int((ranks < ranks[index]).sum() + (own > own[peers.tolist().index(index)]).sum())
-
-
-def contributions(points: Floats, among: Floats) -> Floats:
-    """What each of some points (N, objectives) that do not dominate each other adds to their hypervolume.
-
-    Each objective is scaled to its range in `among`; the reference point lies a tenth of the range beyond the worst.
-    """
-    best, worst = among.min(0), among.max(0)
-    scaled = (points - best) / np.where(worst > best, worst - best, 1.0)
-    corner = np.full(points.shape[1], 1.1)
-    whole = compute_hypervolume(scaled, corner)
-    return np.array([whole - compute_hypervolume(np.delete(scaled, i, 0), corner) for i in range(len(points))])
 
 
 def _listed(names: Iterable[str]) -> str:
