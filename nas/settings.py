@@ -114,7 +114,9 @@ class Resources:
 class SearchSettings:
     """Everything that a search is told. `trials` counts distinct candidates trained; times are in seconds.
 
-    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py).
+    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py). `enqueue` names networks to try
+    first, as `nas search --enqueue` does (nas/known.py), and `warm_start` run directories whose trials are taken over
+    (nas/search/warm_start.py); `plan_search` writes both out in full.
     """
 
     space: SearchSpace
@@ -129,6 +131,8 @@ class SearchSettings:
     stop_early: bool = False
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
+    enqueue: tuple[str, ...] = ()
+    warm_start: tuple[str, ...] = ()
 
     @property
     def device(self) -> str:
