@@ -266,7 +266,8 @@ def _from_trials(run: RunDirectory, name: str) -> BaselineRecord | None:
     """What a trial of the run already found of the space's smallest or largest network."""
     architecture = _in_space(name, run.settings.space)
     for trial in run.records() if architecture else ():
-        if architecture and trial.outcome is Outcome.DONE and trial.digest == architecture.digest:
+        own = trial.outcome is Outcome.DONE and trial.imported_from is None
+        if architecture and own and trial.digest == architecture.digest:
             return BaselineRecord(
                 name=name,
                 evaluation=trial.evaluation,

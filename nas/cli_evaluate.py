@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from nas.errors import InputError
+from nas.known import chosen_architecture
 from nas.options import (
     Assignments,
     BatchSize,
@@ -22,7 +23,6 @@ from nas.options import (
     Seed,
     SplitSeed,
     absolute_init,
-    chosen_architecture,
     chosen_recipe,
     data_name,
 )

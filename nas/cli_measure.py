@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from nas.errors import CandidateError, InputError
-from nas.options import Device, chosen_architecture
+from nas.known import chosen_architecture
+from nas.options import Device
 from nas.settings import LatencyProtocol, Mode, Precision, default_protocol
 
 if TYPE_CHECKING:

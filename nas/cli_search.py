@@ -68,6 +68,14 @@ def search(
         typer.Option(parser=parse_duration, metavar="TIME", help="Start nothing after this time, e.g. 30m."),
     ] = None,
     metric: Metric = "accuracy",
+    enqueue: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARCH|FILE", help="A network to try first, or a file of them; may be repeated."),
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="An earlier run whose trials are taken over; may be repeated."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run directory to make; by default results/SPACE-DATE-TIME.")
     ] = None,
@@ -146,6 +154,8 @@ def search(
         confirm=confirm,
         max_failures=max_failures,
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
+        enqueue=tuple(enqueue or ()),
+        warm_start=tuple(warm_start or ()),
     )
     plan = plan_search(settings, out, address)
     again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
@@ -155,6 +165,8 @@ def search(
         f"{plural(settings.evaluation.recipe.epochs, 'epoch')}{again}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    for note in plan.warm.notes if plan.warm else ():
+        console.print(f"Warm start from {note}", highlight=False, markup=False, soft_wrap=True)
     if address is None:
         import os
 

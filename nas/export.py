@@ -107,6 +107,10 @@ def export_candidate(run: RunDirectory, record: TrialRecord, out: Path) -> Path:
         raise InputError(f"{out.parent}: no such folder")
     from safetensors.torch import save_file
 
+    if record.imported_from and not run.weights_path(record.digest).is_file():
+        raise InputError(
+            f"{record.digest} was taken over from {record.imported_from}, and that run had not kept its weights"
+        )
     state = run.load_weights(record.digest)
     network = build(record.architecture, len(run.provenance.classes))
     network.load_state_dict(state, strict=True)
@@ -183,6 +187,7 @@ def model_card(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
             "space": run.settings.space.name,
             "data": run.settings.data,
             "trial": record.number,
+            "imported_from": record.imported_from,
             "seed": run.settings.seed,
             "versions": run.provenance.versions,
         },

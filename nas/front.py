@@ -74,7 +74,8 @@ def beaten_by(
 def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ReferencePoint | None:
     """The run's reference point, or None while too few candidates are trained to fix it.
 
-    The records are only ever appended to, so that it never moves once fixed.
+    The records are only ever appended to, so that it never moves once fixed. Those taken over from earlier runs come
+    first: then it is theirs.
     """
     first = trained(records)[:REFERENCE_TRIALS]
     if len(first) < REFERENCE_TRIALS:
@@ -115,16 +116,20 @@ def contributions(points: NDArray[np.float64], among: NDArray[np.float64]) -> ND
 
 
 def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[tuple[int, float]]:
-    """(trained candidates so far, hypervolume) after each one that changed it, once the reference point is fixed."""
+    """(trained candidates so far, hypervolume) after each one that changed it, once the reference point is fixed.
+
+    What was taken over from earlier runs is there at the start, and not counted.
+    """
     reference = reference_point(records, objectives)
-    history: list[tuple[int, float]] = []
+    history: dict[int, float] = {}
     front: list[TrialRecord] = []
-    for count, record in enumerate(trained(records), 1):
+    count = 0
+    for known, record in enumerate(trained(records), 1):
+        count += record.counts
         front = pareto_front([*front, record], objectives)
-        if count >= REFERENCE_TRIALS and (count == REFERENCE_TRIALS or record in front):
-            volume = hypervolume(front, objectives, reference)
-            history.append((count, volume or 0.0))
-    return history
+        if known >= REFERENCE_TRIALS and (known == REFERENCE_TRIALS or record in front):
+            history[count] = hypervolume(front, objectives, reference) or 0.0
+    return list(history.items())
 
 
 def primary_cost(objectives: Sequence[str]) -> str:

@@ -17,7 +17,6 @@ from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, rea
 from nas.settings import SCRATCH, LatencyProtocol, LatencyTarget, default_protocol
 
 if TYPE_CHECKING:
-    from nas.architecture import Architecture
     from nas.space import SearchSpace
 
 
@@ -119,14 +118,6 @@ def _protocol(flag: str, values: Mapping[str, str], device: str) -> LatencyProto
         problem = error.errors()[0]
         key = next(key for key, field in _PROTOCOL_KEYS.items() if field == problem["loc"][0])
         raise InputError(f"{flag}: {key}:{values[key]}: {problem['msg']}") from error
-
-
-def chosen_architecture(space: SearchSpace, text: str) -> Architecture:
-    """A network of the space by its compact string, or by the name of a landmark."""
-    if text in ("smallest", "middle", "backbone", "largest"):
-        landmark: Architecture = getattr(space, text)
-        return landmark
-    return space.parse(text)
 
 
 def data_name(given: str | None, space: SearchSpace) -> str:

@@ -177,7 +177,8 @@ class TrialRecord:
     """One line of trials.jsonl: a trial of the study, from question to outcome.
 
     `objectives` holds the values by name where the candidate has them all; `started` and `finished` are UTC
-    seconds since the epoch; `repeat_of` is the number of the trial that answered a repeat.
+    seconds since the epoch; `repeat_of` is the number of the trial that answered a repeat; `imported_from` names the
+    earlier run, and the trial there, that it was taken over from (`nas search --warm-start`).
     """
 
     number: int
@@ -191,6 +192,12 @@ class TrialRecord:
     started: float = 0.0
     finished: float = 0.0
     schema: int = SCHEMA_VERSION
+    imported_from: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether this run trained it, so that it counts towards the budget of trials."""
+        return self.outcome.counts and self.imported_from is None
 
     @property
     def outcome(self) -> Outcome:

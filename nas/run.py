@@ -19,8 +19,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -133,8 +133,19 @@ class RunDirectory:
         return self.path / "study.journal"
 
     @classmethod
-    def create(cls, path: Path, settings: SearchSettings, provenance: Provenance) -> RunDirectory:
-        """Make the directory and its run.yaml; raises `InputError` when something is there already."""
+    def create(
+        cls,
+        path: Path,
+        settings: SearchSettings,
+        provenance: Provenance,
+        records: Sequence[TrialRecord] = (),
+        weights: Mapping[str, Path] | None = None,
+    ) -> RunDirectory:
+        """Make the directory and its run.yaml; raises `InputError` when something is there already.
+
+        It begins with `records` of earlier runs, and copies of `weights` by digest, if they are still there. run.yaml
+        comes last: a directory that can be opened holds all of them.
+        """
         content = RunFile(settings, provenance)
         try:
             path.mkdir(parents=True)
@@ -143,9 +154,14 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"{path}: cannot be made: {error.strerror}") from error
         (path / "weights").mkdir()
-        (path / "trials.jsonl").touch()
+        run = cls(path, content)
+        for digest, file in (weights or {}).items():
+            with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
+                _write_atomically(run.weights_path(digest), file.read_bytes())
+        lines = "".join(f"{_line(record)}\n" for record in records)
+        _write_atomically(path / "trials.jsonl", lines.encode())
         _write_run_file(path, content)
-        return cls(path, content)
+        return run
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -309,7 +325,11 @@ def _write_run_file(path: Path, content: RunFile) -> None:
 
 
 def _append(path: Path, record: TrialRecord | BaselineRecord | Confirmation) -> None:
-    append_line(path, json.dumps(asdict(record), separators=(",", ":")))
+    append_line(path, _line(record))
+
+
+def _line(record: TrialRecord | BaselineRecord | Confirmation) -> str:
+    return json.dumps(asdict(record), separators=(",", ":"))
 
 
 def _read(path: Path, kind: TypeAdapter[_T]) -> list[_T]:

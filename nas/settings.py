@@ -116,7 +116,9 @@ class SearchSettings:
 
     `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/confirmation.py).
-    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py).
+    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py). `enqueue` names networks to try
+    first, as `nas search --enqueue` does (nas/known.py), and `warm_start` run directories whose trials are taken over
+    (nas/search/warm_start.py); `plan_search` writes both out in full.
     """
 
     space: SearchSpace
@@ -132,6 +134,8 @@ class SearchSettings:
     stop_early: bool = False
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
+    enqueue: tuple[str, ...] = ()
+    warm_start: tuple[str, ...] = ()
 
     @property
     def confirmations(self) -> int:

@@ -62,7 +62,9 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
             latency_text(latency) if latency else "",
             objective("macs").show(cost.macs) if cost else "",
             objective("params").show(cost.params) if cost else "",
-            names.get(record.digest, ""),
+            ", ".join(
+                part for part in (names.get(record.digest), "earlier run" if record.imported_from else "") if part
+            ),
         )
         networks.add_row(record.digest[:8], record.text)
     parts: list[Table | Group] = [table, _further_table(front, run)] if targets or "memory" in objectives else [table]
@@ -174,7 +176,7 @@ def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     ]
     for target in run.settings.evaluation.targets:
         columns += _latency_fields(target_objective(target.name), None)
-    columns += ["macs", "params", "memory_bytes"]
+    columns += ["macs", "params", "memory_bytes", "imported_from"]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "architecture"], lineterminator="\n")
     writer.writeheader()
@@ -206,14 +208,16 @@ def _row(record: TrialRecord, run: RunDirectory, again: Confirmed | None) -> dic
         "macs": cost.macs if cost else None,
         "params": cost.params if cost else None,
         "memory_bytes": peak_memory(record.evaluation),
+        "imported_from": record.imported_from,
         "architecture": record.text,
     }
 
 
 def outcome_counts(records: Sequence[TrialRecord]) -> str:
-    """How many trials ended how, in words."""
-    counts = {outcome: sum(record.outcome is outcome for record in records) for outcome in Outcome}
-    return ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items() if count) or "no trials yet"
+    """How many trials ended how, in words, and how many were taken over from earlier runs."""
+    own = [record.outcome for record in records if record.imported_from is None]
+    counts = {outcome.value: own.count(outcome) for outcome in Outcome} | {"from earlier runs": len(records) - len(own)}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no trials yet"
 
 
 def report_table(before: PartReport | None, after: PartReport) -> Table:

@@ -111,6 +111,12 @@ def lead_text(better: Mapping[str, float], worse: Mapping[str, float], objective
     return ", ".join(parts)
 
 
+def trial_text(record: TrialRecord) -> str:
+    """The trial's number, and which earlier run it was taken over from, if it was."""
+    origin = f", taken over from {record.imported_from}" if record.imported_from else ""
+    return f"trial {record.number}{origin}"
+
+
 def protocol_text(latency: Latency) -> str:
     """How a latency was measured, in one line."""
     protocol = latency.protocol

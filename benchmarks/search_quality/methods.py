@@ -28,17 +28,17 @@ class OptunaSearch:
     """Any sampler of Optuna, in a study in memory."""
 
     def __init__(self, problem: Problem, sampler: optuna.samplers.BaseSampler, objectives: int) -> None:
-        self._study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
+        self.study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
         self._space: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(choices) for name, choices in problem.choices.items()
         }
 
     def ask(self) -> tuple[Ticket, Parameters]:
-        trial = self._study.ask(self._space)
+        trial = self.study.ask(self._space)
         return trial, trial.params
 
     def tell(self, ticket: Ticket, losses: Values) -> None:
-        self._study.tell(ticket, losses)
+        self.study.tell(ticket, losses)
 
 
 class EvolvedFront:

@@ -30,6 +30,7 @@ from nas.wording import (
     score_text,
     score_title,
     standard_error,
+    trial_text,
 )
 
 # Okabe and Ito's palette (2008), told apart with any kind of colour vision.
@@ -169,7 +170,7 @@ def hypervolume_figure(records: Sequence[TrialRecord], objectives: Sequence[str]
     """
     history = hypervolume_history(records, objectives)
     if history:
-        history.append((len(trained(records)), history[-1][1]))
+        history.append((sum(record.counts for record in trained(records)), history[-1][1]))
     figure = go.Figure(layout=_layout())
     figure.add_trace(
         go.Scatter(
@@ -300,7 +301,7 @@ def hover_text(record: TrialRecord | BaselineRecord, metric: str, images: int) -
     if isinstance(record, BaselineRecord):
         name, of, about = record.name, f"from {record.init}", []
     else:
-        name, of, about = record.digest, f"trial {record.number}", _wrapped(record.text)
+        name, of, about = record.digest, trial_text(record), _wrapped(record.text)
     head = f"<b>{escape(name, quote=False)}</b>  {escape(of, quote=False)}"
     return "<br>".join([head, *(escape(line, quote=False) for line in [*about, *lines])])
 

@@ -28,6 +28,7 @@ from nas.wording import (
     score_text,
     score_title,
     time_text,
+    trial_text,
 )
 
 _FAILURES_SHOWN = 10
@@ -111,7 +112,8 @@ def find(run: RunDirectory) -> Findings:
 
 def headline(found: Findings) -> Html:
     """What was searched on what, what came out of it, and what it took."""
-    settings, provenance, records = found.settings, found.provenance, found.records
+    settings, provenance = found.settings, found.provenance
+    records = [record for record in found.records if record.imported_from is None]
     counts = Counter(record.outcome for record in records)
     trained = tag("small", f" of {settings.candidates:,}") if not counts[Outcome.STOPPED] else ""
     tiles: list[tuple[str, object]] = [("Trained", join([f"{counts[Outcome.DONE]:,}", trained]))]
@@ -122,6 +124,8 @@ def headline(found: Findings) -> Html:
         tiles.append(("Trained again", f"{len(found.again):,}"))
     for outcome in (Outcome.REJECTED, Outcome.REPEAT, Outcome.FAILED, Outcome.LOST):
         tiles.append((outcome.value.capitalize(), f"{counts[outcome]:,}"))
+    if taken_over := len(found.records) - len(records):
+        tiles.append(("From earlier runs", f"{taken_over:,}"))
     if records:
         wall = max(record.finished for record in records) - min(record.started for record in records)
         tiles.append(("Wall time", duration_text(wall)))
@@ -273,6 +277,8 @@ def settings_list(found: Findings) -> Html:
         ("Share for confirmation", f"{100 * settings.confirm:g} %"),
         ("Time budget", "none" if settings.time_budget_s is None else duration_text(settings.time_budget_s)),
         ("Failures allowed", settings.max_failures),
+        ("Tried first", ", ".join(settings.enqueue) or "none"),
+        ("Warm start from", ", ".join(settings.warm_start) or "none"),
         *_fields(asdict(settings.evaluation.budgets), none="none"),
         *_fields(asdict(settings.resources)),
     ]
@@ -300,7 +306,7 @@ def commands(found: Findings) -> Html:
     """How to run it again, go on with it, and take a network out of it."""
     folder = shlex.quote(str(found.path))
     parts = [tag("h3", "Run it again"), tag("pre", found.provenance.command)]
-    if sum(record.outcome.counts for record in found.records) < found.settings.candidates:
+    if sum(record.counts for record in found.records) < found.settings.candidates:
         parts += [tag("h3", "Go on with it"), tag("pre", f"nas search --resume {folder}")]
     if found.front:
         parts += [
@@ -316,7 +322,7 @@ def commands(found: Findings) -> Html:
 
 def _candidate(record: TrialRecord, names: Sequence[str]) -> Html:
     badges = [tag("span", name, class_=f"badge {name.replace(' ', '-')}") for name in names]
-    return join([tag("span", record.digest, class_="code digest"), tag("small", f"trial {record.number}"), *badges])
+    return join([tag("span", record.digest, class_="code digest"), tag("small", trial_text(record)), *badges])
 
 
 def _architecture(text: str) -> Html:
@@ -361,10 +367,10 @@ def _trained_score(record: TrialRecord) -> str:
 
 
 def _note(record: TrialRecord) -> str:
+    parts = [f"taken over from {record.imported_from}"] if record.imported_from else []
     if record.outcome is Outcome.STOPPED:
-        stopped = f"after {plural(len(record.evaluation.history), 'epoch')}"
-        return f"{stopped}: {record.evaluation.reason}" if record.evaluation.reason else stopped
-    return record.evaluation.reason or ""
+        parts.append(f"after {plural(len(record.evaluation.history), 'epoch')}")
+    return ": ".join([*parts, *([record.evaluation.reason] if record.evaluation.reason else [])])
 
 
 def _fields(values: Mapping[str, Any], none: str = NOTHING) -> list[tuple[str, object]]:

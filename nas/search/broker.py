@@ -80,15 +80,14 @@ class Broker:
             architecture = self._space.architecture(trial.params)
             candidate = Candidate(trial.number, dict(trial.params), architecture, time.time(), self.settings.evaluation)
             self._lose(candidate, "the search ended while it ran")
-        if not self.study.begun:
-            self._enqueue_landmarks()
+        self._enqueue_known()
 
     # ---------------------------------------------------------------- budget
 
     @property
     def trained(self) -> int:
-        """Distinct candidates trained so far."""
-        return sum(record.outcome.counts for record in self.records)
+        """Distinct candidates trained so far, by this run."""
+        return sum(record.counts for record in self.records)
 
     @property
     def failures(self) -> int:
@@ -113,7 +112,7 @@ class Broker:
                 self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {last.evaluation.reason}")
             elif self._deadline is not None and time.time() >= self._deadline:
                 self.stop("the time budget is spent")
-            elif not self.trained and len(self._rejected()) >= MAX_REJECTIONS:
+            elif not self._budgets_met and len(self._rejected()) >= MAX_REJECTIONS:
                 self.stop(
                     f"{len(self._rejected())} candidates are over a hard budget, and none within", resumable=False
                 )
@@ -124,16 +123,20 @@ class Broker:
     @property
     def ending(self) -> str:
         """Why the search ended, and where no candidate met the budgets which of them came closest, and by how much."""
-        closest = None if self.trained else closest_text(self.records)
+        closest = None if self._budgets_met else closest_text(self.records)
         return "; ".join(part for part in (self.stop_reason or "the search is over", closest) if part)
 
     @property
     def _rejections_in_a_row(self) -> int:
-        own = (r.outcome for r in reversed(self.records) if r.outcome not in (Outcome.REPEAT, Outcome.LOST))
-        return sum(1 for _ in takewhile(lambda outcome: outcome is Outcome.REJECTED, own))
+        told = (record for record in reversed(self.records) if record.outcome not in (Outcome.REPEAT, Outcome.LOST))
+        return sum(1 for _ in takewhile(lambda r: r.outcome is Outcome.REJECTED and not r.imported_from, told))
+
+    @property
+    def _budgets_met(self) -> bool:
+        return any(record.outcome.counts for record in self.records)
 
     def _rejected(self) -> list[TrialRecord]:
-        return [record for record in self.records if record.outcome is Outcome.REJECTED]
+        return [r for r in self.records if r.outcome is Outcome.REJECTED and not r.imported_from]
 
     @property
     def finished(self) -> bool:
@@ -201,12 +204,16 @@ class Broker:
         if self._rungs is not None and record.outcome.counts:
             self._rungs.remember(record.digest, record.evaluation)
 
-    def _enqueue_landmarks(self) -> None:
-        """Start with the space's ends and its backbone: the front's corners, and what people would otherwise pick."""
-        landmarks = {a.digest: a for a in (self._space.smallest, self._space.backbone, self._space.largest)}
-        for digest, architecture in landmarks.items():
+    def _enqueue_known(self) -> None:
+        """Start with what the user knows to be good, then with the space's ends and its backbone.
+
+        Those are the front's corners, and what people would otherwise pick.
+        """
+        known = [self._space.parse(text) for text in self.settings.enqueue]
+        known += [self._space.smallest, self._space.backbone, self._space.largest]
+        for digest, architecture in {a.digest: a for a in known}.items():
             if digest not in self.answers:
-                self.study.enqueue(self._space.locate(architecture))
+                self.study.enqueue(self._space.locate(architecture), once=True)
 
     def _enqueue_unseen(self) -> bool:
         """Queue a random candidate that is neither answered nor running; False when there is none.

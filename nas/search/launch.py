@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -21,6 +21,7 @@ from nas.cost import least_cost
 from nas.data import ImageData, load_data
 from nas.device_lease import lease_directory
 from nas.errors import InputError
+from nas.known import tried_first
 from nas.metrics import load_metric
 from nas.objectives import check_objectives
 from nas.record import Confirmation, EpochMetrics, TrialRecord
@@ -40,6 +41,9 @@ from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
 from nas.space import SearchSpace
 from nas.targets import check_targets, places
+
+if TYPE_CHECKING:
+    from nas.search.warm_start import WarmStart
 
 MOST_CONFIRM = 0.5
 """Share of the budget that confirmation may take at most: there must be a search to confirm."""
@@ -71,12 +75,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search that was checked and can start."""
+    """A search that was checked and can start; `warm` is what it takes over from earlier runs."""
 
     settings: SearchSettings
     data: ImageData
     out: Path
     address: str | None = None
+    warm: WarmStart | None = None
 
 
 def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
@@ -101,7 +106,12 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         )
     out = out or default_run_path(settings.space.name)
     _check_new_folder(out)
+    settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
     evaluation = settings.evaluation
+    from nas.search.warm_start import adopted_precision, open_earlier, warmed
+
+    for path in settings.warm_start:
+        open_earlier(path)
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
     from nas.evaluate import settled_recipe
     from nas.latency_cache import cache_folder
@@ -112,10 +122,12 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         check_protocol(evaluation.protocol)
     lease_directory()  # what is wrong with either is said now rather than by a worker
     cache_folder()
+    given = adopted_precision(evaluation.recipe, settings)
     recipe = settled_recipe(
-        evaluation.recipe, settings.space.backbone, data, settings.device, int(settings.resources.cpus_per_trial)
+        given, settings.space.backbone, data, settings.device, int(settings.resources.cpus_per_trial)
     )
-    return SearchPlan(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, out, address)
+    settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data)
+    return SearchPlan(settings, data, out, address, warm)
 
 
 def _check_budgets(settings: SearchSettings) -> None:
@@ -194,7 +206,8 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     from nas.search.measuring import measurers
 
     with measurers(settings) as actors:
-        run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data))
+        taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
+        run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data), *taken)
         with run.locked():
             return _drive(run, plan.data, progress or Progress(), actors)
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunStudy:
-    """The study in a run's directory; a damaged file is moved aside. `begun` says whether it had trials on opening."""
+    """The study in a run's directory; a damaged file is moved aside."""
 
     def __init__(self, run: RunDirectory) -> None:
         settings = run.settings
@@ -45,7 +45,6 @@ class RunStudy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(self._objectives))
-        self.begun = bool(self.trials)
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(
@@ -65,9 +64,11 @@ class RunStudy:
         self._study.sampler = sampler
         return self._study.ask(fixed_distributions=self._distributions)
 
-    def enqueue(self, parameters: Mapping[str, Choice], attributes: dict[str, Any] | None = None) -> None:
-        """Queue parameters that are asked for before any proposal."""
-        self._study.enqueue_trial(dict(parameters), user_attrs=attributes)
+    def enqueue(
+        self, parameters: Mapping[str, Choice], attributes: dict[str, Any] | None = None, once: bool = False
+    ) -> None:
+        """Queue parameters that are asked for before any proposal; `once`: not where a trial has them already."""
+        self._study.enqueue_trial(dict(parameters), user_attrs=attributes, skip_if_exists=once)
 
     def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
         """Tell what one of a run's records holds, by the table of outcomes in docs/design.md."""
