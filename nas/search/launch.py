@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import optuna
 
+from nas.conditions import data_of, load_images, settings_here
 from nas.cost import least_cost
-from nas.data import ImageData, load_data
+from nas.data import ImageData
 from nas.device_lease import lease_directory
 from nas.errors import InputError
 from nas.metrics import load_metric
@@ -37,7 +38,6 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
-from nas.space import SearchSpace
 from nas.targets import check_targets, places
 
 logger = logging.getLogger(__name__)
@@ -134,15 +134,6 @@ def _check_new_folder(out: Path) -> None:
         raise InputError(f"--out {out}: {parent} is not a folder that can be written to")
 
 
-def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
-    """The data set in the channels, size and normalisation that the space and the initial weights ask for."""
-    from nas.backbones import check_fits, normalised_for
-
-    check_fits(init, space)
-    loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
-    return normalised_for(loaded, init)
-
-
 def fitted_resources(settings: SearchSettings, cpus: float, gpus: float) -> Resources:
     """The settings' resources with zeros replaced, on hardware with so many CPU cores and GPUs.
 
@@ -196,21 +187,14 @@ def resume_search(
     """
     run = open_run(path)
     with run.locked():
-        settings = run.settings
+        settings = settings_here(run)
         load_metric(settings.evaluation.metric)
         _check_same_hardware(run)
-        data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
-        if data.fingerprint() != run.provenance.data_fingerprint:
-            raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
-        from nas.optimise import check_recipe
-
+        data = data_of(run)
         check_targets(settings)
         fitted_resources(settings, *_start_ray(address, settings))
-        recipe = settings.evaluation.recipe
-        check_recipe(recipe, settings.device)
-        if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
-            evaluation = replace(settings.evaluation, recipe=replace(recipe, precision="float32"))
-            run = run.with_settings(replace(settings, evaluation=evaluation))
+        if settings != run.settings:
+            run = run.with_settings(settings)
         if trials is not None:
             run = run.with_trials(trials)
         from nas.search.measuring import measurers
@@ -220,11 +204,10 @@ def resume_search(
 
 
 def _check_same_hardware(run: RunDirectory) -> None:
-    """Raise `InputError` when the run's device is not here, or is another model and latencies decide something."""
-    from nas.device import device_name, resolve_device
+    """Raise `InputError` when the device here is another model than the run's and latencies decide something."""
+    from nas.device import device_name
 
     settings, before = run.settings, run.provenance.hardware
-    resolve_device(settings.device)
     decides = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
     here = device_name(settings.device)
     if decides and here != before:
