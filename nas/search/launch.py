@@ -35,7 +35,7 @@ from nas.run import (
     package_versions,
 )
 from nas.search.broker import Broker
-from nas.search.candidate import Candidate
+from nas.search.candidate import Asker, Candidate
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
 from nas.targets import check_targets, places
@@ -168,7 +168,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     Zeros in the settings' resources are replaced by what the hardware allows. Ray is started when it does not run
     yet, and keeps running until this process ends, for the next search.
     """
-    capacity = _start_ray(plan.address, plan.settings)
+    capacity = ray_capacity(plan.address, plan.settings)
     settings = replace(plan.settings, resources=fitted_resources(plan.settings, *capacity))
     from nas.search.measuring import measurers
 
@@ -192,7 +192,7 @@ def resume_search(
         _check_same_hardware(run)
         data = data_of(run)
         check_targets(settings)
-        fitted_resources(settings, *_start_ray(address, settings))
+        fitted_resources(settings, *ray_capacity(address, settings))
         if settings != run.settings:
             run = run.with_settings(settings)
         if trials is not None:
@@ -217,7 +217,7 @@ def _check_same_hardware(run: RunDirectory) -> None:
         )
 
 
-def _start_ray(address: str | None, settings: SearchSettings) -> tuple[float, float]:
+def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, float]:
     """Start Ray here, or connect to a cluster; the CPU cores and GPUs that it has."""
     if address is None:
         # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
@@ -239,7 +239,7 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
     progress.begin(broker)
     broker.on_record = progress.record
     try:
-        with _gentle_signals(broker):
+        with gentle_signals(broker):
             run_candidates(broker, data.without_test(), progress.epoch, actors)
     finally:
         progress.end()
@@ -248,7 +248,7 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
 
 
 @contextmanager
-def _gentle_signals(broker: Broker) -> Iterator[None]:
+def gentle_signals(asker: Asker) -> Iterator[None]:
     """The first SIGINT or SIGTERM lets what runs finish and starts nothing more; the next one stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -256,7 +256,7 @@ def _gentle_signals(broker: Broker) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, frame: object) -> None:
-        broker.stop(f"stopped by {signal.Signals(number).name}")
+        asker.stop(f"stopped by {signal.Signals(number).name}")
         logger.warning("stopping when what runs has finished; once more to stop at once")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
