@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.audit import Audit, audit_of
 from nas.front import ReferencePoint, cheapest_first, pareto_front, primary_cost, reference_point
 from nas.objectives import objective, target_objective
 from nas.record import Latency, Outcome, TrialRecord
@@ -39,7 +40,8 @@ class Findings:
     """What a run holds at one moment, worked out once for every section.
 
     `records` are in the order written; `scored` are those trained to the full budget with a value for every
-    objective; `names` says by digest what a front member is known for; `baselines` are reference networks.
+    objective; `names` says by digest what a front member is known for; `baselines` are reference networks;
+    `audit` says whether the brief fine-tune can rank candidates, where that was looked into.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Findings:
     reference: ReferencePoint | None
     names: dict[str, tuple[str, ...]]
     baselines: tuple[BaselineRecord, ...] = ()
+    audit: Audit | None = None
 
     @property
     def metric(self) -> str:
@@ -102,6 +105,7 @@ def find(run: RunDirectory) -> Findings:
         reference=reference_point(scored, objectives),
         names=landmarks(front, objectives),
         baselines=tuple(cheapest_first(run.baselines(), objectives)),
+        audit=audit_of(run),
     )
 
 
