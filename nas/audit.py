@@ -1,13 +1,7 @@
 """Can a run's brief fine-tune rank candidates? What an audit trains, and what its trainings say.
 
-Each chosen candidate is trained by a longer recipe, twice, and once more by the brief one, all with new seeds. The
-ceiling is how well one full training ranks what the other gives: no score can be expected to do better against a single
-training (the noise ceiling of Nili et al., "A toolbox for representational similarity analysis", 2014). The brief
-score, MACs and the ceiling are therefore all held against a single full training, the mean over the two. The brief
-repeat tells noise from bias: two scores that rank alike but for the noise of their trainings agree as far as their
-reliabilities allow (`nas.agreement.attenuated`).
-
-The cost is that of two full trainings and a brief one for each candidate.
+Each chosen candidate is trained by a longer recipe, twice, and once more by the brief one, all with new seeds: nas/ranking.py
+says what these are for. The cost is that of two full trainings and a brief one for each candidate.
 """
 
 from __future__ import annotations
@@ -15,37 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nas.agreement import (
-    Coefficient,
-    Floats,
-    Interval,
-    attenuated,
-    interval,
-    mean_correlation,
-    rank_correlation,
-    repeatability,
-    resamples,
-)
 from nas.front import losses, pareto_front, primary_cost, trained
-from nas.proxy import MIN_NETWORKS
+from nas.ranking import Audited, Ranking, Verdict, by_latency, rank, verdict_on
 from nas.recipe import Recipe
 from nas.record import Outcome, TrialRecord
 from nas.run import AuditRecord, RunDirectory
 from nas.settings import derive_seed
-from nas.wording import plural
 
 LENGTHENED = 4
 """How many times as long as the brief fine-tune a full training is where nothing is said."""
 FULL_TRAININGS = 2
 """Full trainings of a candidate: as many as it takes to see how far two of them agree."""
-MARGIN = 0.2
-"""Kendall's tau that may be lost against the ceiling: one pair of candidates in ten more in the wrong order."""
-_BANDS = ("fast third", "middle third", "slow third")
 
 
 @dataclass(frozen=True)
@@ -60,56 +37,6 @@ class Training:
     def key(self) -> tuple[str, int, Recipe]:
         """What makes two of them the same."""
         return self.trial.digest, self.seed, self.recipe
-
-
-@dataclass(frozen=True)
-class Audited:
-    """A candidate with all of its trainings: the scores of the search and of one more brief training, then the full ones.
-
-    `curves` holds the score after each epoch of each full training.
-    """
-
-    trial: TrialRecord
-    brief: tuple[float, float]
-    full: tuple[float, ...]
-    curves: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well each of these ranks what one full training gives, by one coefficient.
-
-    `ceiling` is another full training, `allowed` what the noise of both trainings leaves to a brief one that has no
-    bias, `shortfall` the ceiling less the brief score, and `lead` the brief score less MACs.
-    """
-
-    brief: Interval
-    macs: Interval
-    ceiling: Interval
-    allowed: Interval
-    shortfall: Interval
-    lead: Interval
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The agreements within a group of candidates, whose latencies lie between `fastest_ms` and `slowest_ms`."""
-
-    name: str
-    candidates: int
-    fastest_ms: float
-    slowest_ms: float
-    agreements: dict[Coefficient, Agreement]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the brief fine-tune ranks well enough, or the `epochs` it should have; the sentence, and what else to know."""
-
-    kind: Literal["enough", "raise", "unsure"]
-    sentence: str
-    notes: tuple[str, ...] = ()
-    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -248,17 +175,8 @@ def conclude(
     seconds: float = 0.0,
 ) -> Audit:
     """Rankings and verdict from the trainings of so many candidates."""
-    ordered = sorted(audited, key=lambda candidate: (_latency_ms(candidate), candidate.trial.number))
-    groups = {"all": ordered} if len(ordered) >= MIN_NETWORKS else {}
-    thirds = [
-        ordered[part[0] : part[-1] + 1] for part in np.array_split(np.arange(len(ordered)), len(_BANDS)) if len(part)
-    ]
-    if thirds and min(map(len, thirds)) >= MIN_NETWORKS:
-        groups |= dict(zip(_BANDS, thirds, strict=True))
-    rankings = [
-        Ranking(name, len(group), _latency_ms(group[0]), _latency_ms(group[-1]), _agreements(group))
-        for name, group in groups.items()
-    ]
+    ordered = by_latency(audited)
+    rankings = rank(ordered)
     by_full = [_scored(candidate, float(np.mean(candidate.full))) for candidate in ordered]
     full_front = {record.digest for record in pareto_front(by_full, objectives)}
     brief_front = {record.digest for record in pareto_front([each.trial for each in ordered], objectives)}
@@ -271,127 +189,10 @@ def conclude(
         rankings=tuple(rankings),
         full_front=len(full_front),
         kept_front=len(full_front & brief_front),
-        verdict=_verdict(brief, full, ordered, rankings),
+        verdict=verdict_on(brief, full, ordered, rankings),
         seconds=seconds,
     )
 
 
 def _scored(candidate: Audited, accuracy: float) -> TrialRecord:
     return replace(candidate.trial, objectives={**candidate.trial.objectives, "accuracy": accuracy})
-
-
-def _latency_ms(candidate: Audited) -> float:
-    latency = candidate.trial.evaluation.latency
-    assert latency is not None  # `choose` takes no candidate without one
-    return latency.median_ms
-
-
-def _macs(candidate: Audited) -> int:
-    cost = candidate.trial.evaluation.cost
-    assert cost is not None
-    return cost.macs
-
-
-def _agreements(group: Sequence[Audited]) -> dict[Coefficient, Agreement]:
-    weights = resamples(len(group))
-    brief = np.array([candidate.brief for candidate in group])
-    full = np.array([candidate.full for candidate in group])
-    macs = np.array([_macs(candidate) for candidate in group])
-    found: dict[Coefficient, Agreement] = {}
-    for kind in get_args(Coefficient):
-        of_brief = mean_correlation(kind, brief[:, 0], full, weights)
-        of_macs = mean_correlation(kind, macs, full, weights)
-        ceiling = repeatability(kind, full, weights)
-        allowed = attenuated(kind, (repeatability(kind, brief, weights), ceiling))
-        samples = (of_brief, of_macs, ceiling, allowed, ceiling - of_brief, of_brief - of_macs)
-        found[kind] = Agreement(*map(interval, samples))
-    return found
-
-
-def _verdict(brief: Recipe, full: Recipe, audited: Sequence[Audited], rankings: Sequence[Ranking]) -> Verdict:
-    """By the interval of what the brief score loses, in Kendall's tau, against a second full training.
-
-    Enough where the loss is surely within the margin and the brief score surely ranks at all; to be raised where there
-    surely is a loss; else not to be told.
-    """
-    if not rankings:
-        few = f"Cannot tell with so few: {plural(len(audited), 'candidate has', 'candidates have')} all trainings"
-        return Verdict("unsure", f"{few}, and it takes {MIN_NETWORKS}.")
-    tau = rankings[0].agreements["kendall"]
-    if not math.isfinite(tau.brief.value + tau.ceiling.value):
-        return Verdict("unsure", "Cannot tell: the candidates all score alike.")
-    reach = f"τ {interval_text(tau.brief)} against a full training, where a second full training reaches {tau.ceiling.value:.2f}"
-    notes = [_macs_note(tau)]
-    if tau.shortfall.high <= MARGIN and tau.brief.low > 0:
-        sentence = f"The brief fine-tune of {plural(brief.epochs, 'epoch')} ranks well enough: {reach}."
-        return Verdict("enough", sentence, tuple(filter(None, notes)))
-    lost = f"between {tau.shortfall.low:.2f} and {tau.shortfall.high:.2f}"
-    if tau.shortfall.low > 0:
-        epochs, why = _epochs_needed(brief, full, audited)
-        sentence = f"Raise the budget to {plural(epochs, 'epoch')}: {plural(brief.epochs, 'epoch')} rank with {reach}."
-        notes = [f"What is lost lies {lost}, more than noise explains. {why}", *notes]
-        return Verdict("raise", sentence, tuple(filter(None, notes)), epochs)
-    if tau.ceiling.low <= 0:
-        notes.insert(
-            0, "The full trainings themselves do not surely agree: these candidates differ by less than noise."
-        )
-    sentence = (
-        f"Cannot tell with so few: with {len(audited)} candidates the brief fine-tune ranks with {reach}, and what is lost "
-        f"lies {lost} ({MARGIN:g} is allowed)."
-    )
-    return Verdict("unsure", sentence, tuple(filter(None, notes)))
-
-
-def _macs_note(tau: Agreement) -> str:
-    if not math.isfinite(tau.macs.value) or tau.lead.low > 0:
-        return ""
-    how = "rank better than it" if tau.lead.high < 0 else "may rank as well, without any training"
-    return f"MACs alone {how}: τ {interval_text(tau.macs)}."
-
-
-def _epochs_needed(brief: Recipe, full: Recipe, audited: Sequence[Audited]) -> tuple[int, str]:
-    """How many epochs would rank well enough, and why so many.
-
-    The first epoch from which on the scores of one full training surely rank what the other ended with, but for the
-    margin. Passing through an epoch at a high learning rate ranks worse than ending a schedule there does, so that it is
-    at most so many. Twice the brief epochs where the curves cannot be read so.
-    """
-    lengths = {len(curve) for candidate in audited for curve in candidate.curves}
-    if lengths != {full.epochs} or full.epochs <= brief.epochs or brief.steps or brief.seconds or brief.patience:
-        limits = " (and its steps and seconds alike)" if brief.steps or brief.seconds else ""
-        return (
-            2 * brief.epochs,
-            f"Twice the budget{limits} is a guess: the curves do not tell; audit a run of it again.",
-        )
-    curves: NDArray[np.float64] = np.array(
-        [candidate.curves for candidate in audited]
-    )  # (candidates, trainings, epochs)
-    weights = resamples(len(audited))
-    ceiling = repeatability("kendall", curves[:, :, -1], weights)
-    needed = full.epochs
-    while needed > brief.epochs + 1:
-        agreement = _between_trainings(curves[:, :, needed - 2], curves[:, :, -1], weights)
-        if not interval(ceiling - agreement).high <= MARGIN:
-            break
-        needed -= 1
-    end = "" if needed < full.epochs else ", which is the end of it"
-    return needed, (
-        f"From epoch {needed} on{end}, a full training ranks what another one ends with as well as is allowed; a schedule "
-        "that ends there anneals and usually ranks better than one that passes by, so that fewer epochs may do."
-    )
-
-
-def _between_trainings(scores: Floats, finals: Floats, weights: Floats) -> Floats:
-    """How well scores of a training (candidates, trainings) rank what the other trainings end with."""
-    count = scores.shape[1]
-    pairs = [(one, other) for one in range(count) for other in range(count) if one != other]
-    return np.mean(
-        [rank_correlation("kendall", scores[:, one], finals[:, other], weights) for one, other in pairs], axis=0
-    )
-
-
-def interval_text(value: Interval) -> str:
-    """A value with its 95 % interval."""
-    if not math.isfinite(value.value):
-        return "not defined"
-    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nas.agreement import Coefficient, Interval
-from nas.audit import MARGIN, Agreement, Audit, Ranking, interval_text
+from nas.audit import Audit
+from nas.ranking import MARGIN, Agreement, Ranking, interval_text
 from nas.wording import plural
 
 COEFFICIENTS: dict[Coefficient, str] = {"kendall": "Kendall τ", "spearman": "Spearman ρ"}

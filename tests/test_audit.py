@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from conftest import RunFactory
 
 import nas
 from nas.agreement import (
+    Coefficient,
     Floats,
     attenuated,
     interval,
@@ -28,7 +30,7 @@ from nas.agreement import (
     resamples,
     spearman,
 )
-from nas.audit import MARGIN, Audit, Audited, audit_of, choose, conclude, full_recipe
+from nas.audit import Audit, audit_of, choose, conclude, full_recipe
 from nas.cli import main
 from nas.cost import architecture_cost
 from nas.data import load_data
@@ -37,6 +39,7 @@ from nas.errors import InputError
 from nas.evaluate import evaluate_candidate
 from nas.front import pareto_front
 from nas.objectives import objective_values
+from nas.ranking import MARGIN, Audited
 from nas.recipe import Recipe
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.report import write_report
@@ -86,7 +89,7 @@ def test_a_bootstrap_sample_is_what_its_candidates_give_one_by_one() -> None:
     assert (weights.sum(axis=1) == 12).all()
     for row in weights:
         held = np.repeat(np.arange(12), row.astype(int))
-        for kind in ("kendall", "spearman"):
+        for kind in get_args(Coefficient):
             alone = rank_correlation(kind, a[held], b[held], once(12))
             assert rank_correlation(kind, a, b, row[None])[0] == pytest.approx(alone[0])
 
@@ -107,6 +110,13 @@ def test_the_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
     assert 88 <= held <= 100
 
 
+THEORY: dict[str, Callable[[float], float]] = {
+    "kendall": lambda r: 2 / np.pi * float(np.arcsin(r)),
+    "spearman": lambda r: 6 / np.pi * float(np.arcsin(r / 2)),
+}
+"""The rank correlations of two normal variables whose correlation is r (Greiner, 1909; Pearson, 1907)."""
+
+
 def test_repeats_give_the_reliability_and_with_it_what_noise_allows() -> None:
     """An unbiased brief score agrees with a full one exactly as far as both reliabilities allow; a biased one less."""
     rng = np.random.default_rng(1)
@@ -114,10 +124,8 @@ def test_repeats_give_the_reliability_and_with_it_what_noise_allows() -> None:
     brief, full = noisy(true, 0.5, rng), noisy(true, 0.8, rng)
     biased = noisy(0.6 * true + 0.8 * bias, 0.5, rng)
     weights = once(1_500)
-    for kind, theory in (
-        ("kendall", lambda r: 2 / np.pi * np.arcsin(r)),
-        ("spearman", lambda r: 6 / np.pi * np.arcsin(r / 2)),
-    ):
+    for kind in get_args(Coefficient):
+        theory = THEORY[kind]
         ceiling = repeatability(kind, full, weights)
         assert ceiling[0] == pytest.approx(theory(0.8), abs=0.03)
         allowed = attenuated(kind, (repeatability(kind, brief, weights), ceiling))
@@ -182,7 +190,14 @@ def test_a_score_that_ranks_at_random_wants_the_epochs_from_which_full_trainings
     assert audit.verdict.epochs == settles
     assert f"Raise the budget to {settles} epochs" in audit.verdict.sentence
     assert audit.rankings[0].agreements["kendall"].allowed.value > 0.7  # it is no noise that spoils it
+    assert "the same with every seed" in audit.verdict.notes[0]
     assert any("MACs alone" in note for note in audit.verdict.notes)
+
+
+def test_a_loss_that_noise_explains_is_told_from_bias() -> None:
+    audit = simulated(80, 0.3)
+    assert audit.verdict.kind == "raise"
+    assert "several seeds may help as much" in audit.verdict.notes[0]
 
 
 def test_where_curves_end_apart_the_budget_is_doubled() -> None:

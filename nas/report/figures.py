@@ -14,9 +14,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nas.audit import Audited
 from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
 from nas.objectives import measured_latency, objective, target_objective
+from nas.ranking import Audited
 from nas.record import TrialRecord
 from nas.run import BaselineRecord
 from nas.wording import (
