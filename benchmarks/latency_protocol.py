@@ -20,12 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from nas.agreement import spearman
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
 from nas.device import device_name
 from nas.latency import measure
 from nas.model import build
-from nas.proxy import spearman
 from nas.record import Latency
 from nas.settings import LatencyProtocol, Mode, default_protocol
 from nas.space_file import load_space

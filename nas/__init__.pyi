@@ -1,4 +1,5 @@
 from nas.architecture import Architecture as Architecture
+from nas.audit import audit_of as audit_of
 from nas.baseline import measure_baselines as measure_baselines
 from nas.cost import architecture_cost as architecture_cost
 from nas.cost import module_cost as module_cost
@@ -23,6 +24,8 @@ from nas.run import open_run as open_run
 from nas.search import plan_search as plan_search
 from nas.search import resume_search as resume_search
 from nas.search import run_search as run_search
+from nas.search.auditing import plan_audit as plan_audit
+from nas.search.auditing import run_audit as run_audit
 from nas.settings import Budgets as Budgets
 from nas.settings import EvaluationSettings as EvaluationSettings
 from nas.settings import LatencyProtocol as LatencyProtocol

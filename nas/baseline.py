@@ -24,9 +24,10 @@ from torchvision.models import (
 
 from nas.architecture import Architecture
 from nas.backbones import with_normalisation
+from nas.conditions import data_of, settings_here
 from nas.cost import module_cost
 from nas.data import ImageData
-from nas.device import device_name, resolve_device
+from nas.device import device_name
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
 from nas.errors import CandidateError, InputError
@@ -36,7 +37,6 @@ from nas.latency import measure
 from nas.metrics import load_metric
 from nas.model import build
 from nas.objectives import objective_values
-from nas.optimise import check_recipe
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
 from nas.run import BaselineRecord, RunDirectory
 from nas.settings import SCRATCH, Budgets, SearchSettings, derive_seed
@@ -106,8 +106,9 @@ def measure_baselines(
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise InputError(f"unknown network {unknown[0]!r}: choose from {', '.join(BASELINES)}")
-    settings = _settings_here(run, device)
-    data = _data_of(run, settings) if train else None
+    settings = settings_here(run, device)
+    _check_measured_here(run, settings.device)
+    data = data_of(run) if train else None
     recorded = {record.name: record for record in run.baselines()}
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(settings.resources.cpus_per_trial)))  # a recipe's seconds are those of a trial
@@ -280,31 +281,12 @@ def _from_trials(run: RunDirectory, name: str) -> BaselineRecord | None:
     return None
 
 
-def _settings_here(run: RunDirectory, device: str | None) -> SearchSettings:
-    """The run's settings on a device of this machine; raises `InputError` when the run was measured on another."""
-    settings = run.settings
-    here = resolve_device(device or settings.device)
+def _check_measured_here(run: RunDirectory, device: str) -> None:
+    """Raise `InputError` when the run was measured on another device than this one."""
     latencies = [record.evaluation.latency for record in run.records()]
     measured = {latency.device_name for latency in latencies if latency} or {run.provenance.hardware}
-    if device_name(here) not in measured:
+    if device_name(device) not in measured:
         raise InputError(
-            f"{run.path}: the run was measured on {', '.join(sorted(measured))} and device {here} is "
-            f"{device_name(here)}, so that nothing measured here could be compared; run nas baseline there"
+            f"{run.path}: the run was measured on {', '.join(sorted(measured))} and device {device} is "
+            f"{device_name(device)}, so that nothing measured here could be compared; run nas baseline there"
         )
-    evaluation = settings.evaluation
-    recipe = evaluation.recipe
-    check_recipe(recipe, here)
-    if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
-        recipe = replace(recipe, precision="float32")
-    protocol = replace(evaluation.protocol, device=here)
-    return replace(settings, evaluation=replace(evaluation, recipe=recipe, protocol=protocol))
-
-
-def _data_of(run: RunDirectory, settings: SearchSettings) -> ImageData:
-    """The data that the run's candidates were trained on; raises `InputError` when it has changed since."""
-    from nas.search.launch import load_images
-
-    data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
-    if data.fingerprint() != run.provenance.data_fingerprint:
-        raise InputError(f"{run.path}: the data set {settings.data} has changed since the search began")
-    return data

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from nas.cli_audit import audit
 from nas.cli_baseline import baseline
 from nas.cli_evaluate import evaluate, recipe
 from nas.cli_measure import measure
@@ -43,6 +44,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas front DIR                  the Pareto front of a run
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
+  nas audit DIR                  can its brief training rank candidates? some trained in full
   nas export DIR --to OUT        a candidate as a plain PyTorch module
   nas measure mobilenet_v2       latency of any network, measured here
 
@@ -66,6 +68,7 @@ app.command()(search)
 app.command()(evaluate)
 app.command()(recipe)
 app.command()(baseline)
+app.command()(audit)
 app.command()(measure)
 
 

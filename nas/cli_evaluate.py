@@ -63,12 +63,12 @@ def evaluate(
     """
     import json
 
+    from nas.conditions import load_images
     from nas.device import resolve_device
     from nas.evaluate import before_and_after, evaluate_candidate
     from nas.metrics import load_metric
     from nas.optimise import check_recipe
     from nas.record import Outcome
-    from nas.search.launch import load_images
     from nas.space_file import load_space
 
     loaded = load_space(space)

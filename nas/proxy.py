@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
+from nas.agreement import spearman
 from nas.record import Outcome, TrialRecord
 
 MIN_NETWORKS = 8
@@ -55,11 +55,6 @@ def macs_mislead(records: Sequence[TrialRecord]) -> Misled | None:
         cheaper=known[first] if some else None,
         faster=known[second] if some else None,
     )
-
-
-def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """Rank correlation; ties share their rank. NaN where one of the two is constant."""
-    return float(pd.Series(np.asarray(a)).rank().corr(pd.Series(np.asarray(b)).rank()))
 
 
 @dataclass(frozen=True)

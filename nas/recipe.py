@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -92,14 +93,14 @@ LONGER = 2
 """How many times as long a candidate is trained that is confirmed."""
 
 
-def longer(recipe: Recipe, times: int = LONGER) -> Recipe:
+def longer(recipe: Recipe, times: float = LONGER) -> Recipe:
     """The recipe with a training so many times as long."""
     return replace(
         recipe,
-        epochs=recipe.epochs * times,
-        steps=recipe.steps and recipe.steps * times,
+        epochs=math.ceil(recipe.epochs * times),
+        steps=recipe.steps and math.ceil(recipe.steps * times),
         seconds=recipe.seconds and recipe.seconds * times,
-        patience=recipe.patience * times,
+        patience=math.ceil(recipe.patience * times),
     )
 
 

@@ -5,6 +5,7 @@ trials.jsonl     one complete record a line, appended and fsynced: the source of
 study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
 confirmations.jsonl  members of the front trained again, longer, a line each
 baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
+audit.jsonl      further trainings of candidates by `nas audit`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
 report.html      the report
 """
@@ -31,6 +32,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
 from nas.journal import append_line, read_lines
+from nas.recipe import Recipe
 from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
 
@@ -98,10 +100,25 @@ class BaselineRecord:
         return self.evaluation.outcome is Outcome.DONE and bool(self.evaluation.history)
 
 
+@dataclass(frozen=True)
+class AuditRecord:
+    """One line of audit.jsonl: a further training of the candidate of trial `number`, by a recipe and a seed of its own."""
+
+    number: int
+    digest: str
+    recipe: Recipe
+    seed: int
+    evaluation: Evaluation
+    started: float = 0.0
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+
 _RUN_FILE = TypeAdapter(RunFile)
 _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
+_AUDIT = TypeAdapter(AuditRecord)
 _T = TypeVar("_T")
 
 
@@ -165,12 +182,12 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only search on this directory; raises `InputError` when another process is."""
+        """Be the only search or audit on this directory; raises `InputError` when another process is."""
         with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InputError(f"{self.path}: another search is running on this directory") from error
+                raise InputError(f"{self.path}: another search is running on this directory, or an audit") from error
             yield
 
     def with_trials(self, trials: int) -> RunDirectory:
@@ -214,6 +231,15 @@ class RunDirectory:
         """The latest record of each reference network, in the order first written; torn lines as in `records`."""
         path = self.path / "baselines.jsonl"
         return list({record.name: record for record in _read(path, _BASELINE)}.values()) if path.is_file() else []
+
+    def append_audit(self, record: AuditRecord) -> None:
+        """Add what a training of an audit gave; on return it is on the disk."""
+        _append(self.path / "audit.jsonl", record)
+
+    def audit_records(self) -> list[AuditRecord]:
+        """All trainings of audits in the order written; torn lines as in `records`."""
+        path = self.path / "audit.jsonl"
+        return _read(path, _AUDIT) if path.is_file() else []
 
     def save_report(self, page: str) -> Path:
         """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
@@ -324,11 +350,11 @@ def _write_run_file(path: Path, content: RunFile) -> None:
     _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
-def _append(path: Path, record: TrialRecord | BaselineRecord | Confirmation) -> None:
+def _append(path: Path, record: TrialRecord | BaselineRecord | Confirmation | AuditRecord) -> None:
     append_line(path, _line(record))
 
 
-def _line(record: TrialRecord | BaselineRecord | Confirmation) -> str:
+def _line(record: TrialRecord | BaselineRecord | Confirmation | AuditRecord) -> str:
     return json.dumps(asdict(record), separators=(",", ":"))
 
 

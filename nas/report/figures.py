@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from nas.confirmation import Confirmed
 from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
 from nas.objectives import measured_latency, objective, target_objective
+from nas.ranking import Audited
 from nas.record import TrialRecord
 from nas.run import BaselineRecord
 from nas.wording import (
@@ -216,6 +217,57 @@ def learning_curves_figure(
     figure.update_xaxes(title="Epoch", **_counting_axis(epochs_seen))
     figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
     return figure
+
+
+def audit_figure(audited: Sequence[Audited], front: Sequence[TrialRecord], metric: str = "accuracy") -> go.Figure:
+    """The mean score in percent of the full trainings against that of the search, members of the front apart.
+
+    Bars join the full trainings. The dotted line is where a longer training would change nothing.
+    """
+    members = {record.digest for record in front}
+    figure = go.Figure(layout=_layout())
+    for name, colour, size, on_front in (("behind the front", GREY, 7, False), ("Pareto front", BLUE, 9, True)):
+        group = [candidate for candidate in audited if (candidate.trial.digest in members) == on_front]
+        means = [sum(candidate.full) / len(candidate.full) for candidate in group]
+        brief = [candidate.brief[0] for candidate in group]
+        figure.add_trace(
+            go.Scatter(
+                x=[round(100 * score, 4) for score in brief],
+                y=[round(100 * score, 4) for score in means],
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [100 * (max(each.full) - mean) for each, mean in zip(group, means, strict=True)],
+                    "arrayminus": [100 * (mean - min(each.full)) for each, mean in zip(group, means, strict=True)],
+                    "color": colour,
+                    "thickness": 1.2,
+                    "width": 0,
+                },
+                mode="markers",
+                name=name,
+                marker={"color": colour, "size": size},
+                hoverinfo="text",
+                hovertext=[_audit_hover(candidate) for candidate in group],
+            )
+        )
+    scores = [100 * score for candidate in audited for score in (candidate.brief[0], *candidate.full)]
+    ends = [min(scores, default=0.0), max(scores, default=100.0)]
+    line = {"color": GREY, "width": 1, "dash": "dot"}
+    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", showlegend=False))
+    title = escape(capital(score_title(metric)), quote=False)
+    figure.update_xaxes(title=f"{title}, brief (%)", tickformat=".4~g")
+    figure.update_yaxes(title=f"{title}, full (%)", tickformat=".4~g")
+    return figure
+
+
+def _audit_hover(candidate: Audited) -> str:
+    trial = candidate.trial
+    lines = [
+        f"<b>{escape(trial.digest, quote=False)}</b>  trial {trial.number}",
+        "brief " + ", ".join(f"{100 * score:.2f} %" for score in candidate.brief),
+        "full " + ", ".join(f"{100 * score:.2f} %" for score in candidate.full),
+    ]
+    return "<br>".join([*lines, *(escape(line, quote=False) for line in _wrapped(trial.text))])
 
 
 def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from nas.front import REFERENCE_TRIALS
 from nas.objectives import objective, target_objective
 from nas.record import Outcome
 from nas.report import sections
+from nas.report.audit import audit
 from nas.report.baselines import baselines
 from nas.report.confirmation import confirmation
 from nas.report.figures import (
@@ -47,6 +48,7 @@ def report_page(found: Findings) -> Html:
         *(tag("h2", "Pareto front"), _pareto(found, figures), sections.front_table(found), _bias(found)),
         confirmation(found),
         baselines(found),
+        audit(found, figures),
         *_progress(found, figures),
         *(tag("h2", "All trials"), sections.trials_table(found)),
         *(tag("h2", "Failures"), sections.failures(found)),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nas.audit import Audit, audit_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.front import ReferencePoint, cheapest_first, pareto_front, primary_cost, reference_point
 from nas.objectives import objective, target_objective
@@ -42,7 +43,8 @@ class Findings:
 
     `records` are in the order written; `scored` are those trained to the full budget with a value for every
     objective; `names` says by digest what a front member is known for; `baselines` are reference networks; `again`
-    is what training candidates again gave, by digest.
+    is what training candidates again gave, by digest; `audit` says whether the brief fine-tune can rank candidates, where that
+    was looked into.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Findings:
     names: dict[str, tuple[str, ...]]
     baselines: tuple[BaselineRecord, ...] = ()
     again: dict[str, Confirmed] = field(default_factory=dict)
+    audit: Audit | None = None
 
     @property
     def metric(self) -> str:
@@ -107,6 +110,7 @@ def find(run: RunDirectory) -> Findings:
         names=landmarks(front, objectives),
         baselines=tuple(cheapest_first(run.baselines(), objectives)),
         again=confirmed_in(run, scored),
+        audit=audit_of(run),
     )
 
 

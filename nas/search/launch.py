@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 
+from nas.conditions import data_of, load_images, settings_here
 from nas.cost import least_cost
-from nas.data import ImageData, load_data
+from nas.data import ImageData
 from nas.device_lease import lease_directory
 from nas.errors import InputError
 from nas.known import tried_first
@@ -39,7 +40,6 @@ from nas.search.candidate import Asker, Candidate
 from nas.search.confirming import Confirmer
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
-from nas.space import SearchSpace
 from nas.targets import check_targets, places
 
 if TYPE_CHECKING:
@@ -158,15 +158,6 @@ def _check_new_folder(out: Path) -> None:
         raise InputError(f"--out {out}: {parent} is not a folder that can be written to")
 
 
-def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
-    """The data set in the channels, size and normalisation that the space and the initial weights ask for."""
-    from nas.backbones import check_fits, normalised_for
-
-    check_fits(init, space)
-    loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
-    return normalised_for(loaded, init)
-
-
 def fitted_resources(settings: SearchSettings, cpus: float, gpus: float) -> Resources:
     """The settings' resources with zeros replaced, on hardware with so many CPU cores and GPUs.
 
@@ -201,7 +192,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     Zeros in the settings' resources are replaced by what the hardware allows. Ray is started when it does not run
     yet, and keeps running until this process ends, for the next search.
     """
-    capacity = _start_ray(plan.address, plan.settings)
+    capacity = ray_capacity(plan.address, plan.settings)
     settings = replace(plan.settings, resources=fitted_resources(plan.settings, *capacity))
     from nas.search.measuring import measurers
 
@@ -221,21 +212,14 @@ def resume_search(
     """
     run = open_run(path)
     with run.locked():
-        settings = run.settings
+        settings = settings_here(run)
         load_metric(settings.evaluation.metric)
         _check_same_hardware(run)
-        data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
-        if data.fingerprint() != run.provenance.data_fingerprint:
-            raise InputError(f"{path}: the data set {settings.data} has changed since the search began")
-        from nas.optimise import check_recipe
-
+        data = data_of(run)
         check_targets(settings)
-        fitted_resources(settings, *_start_ray(address, settings))
-        recipe = settings.evaluation.recipe
-        check_recipe(recipe, settings.device)
-        if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
-            evaluation = replace(settings.evaluation, recipe=replace(recipe, precision="float32"))
-            run = run.with_settings(replace(settings, evaluation=evaluation))
+        fitted_resources(settings, *ray_capacity(address, settings))
+        if settings != run.settings:
+            run = run.with_settings(settings)
         if trials is not None:
             run = run.with_trials(trials)
         from nas.search.measuring import measurers
@@ -245,11 +229,10 @@ def resume_search(
 
 
 def _check_same_hardware(run: RunDirectory) -> None:
-    """Raise `InputError` when the run's device is not here, or is another model and latencies decide something."""
-    from nas.device import device_name, resolve_device
+    """Raise `InputError` when the device here is another model than the run's and latencies decide something."""
+    from nas.device import device_name
 
     settings, before = run.settings, run.provenance.hardware
-    resolve_device(settings.device)
     decides = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
     here = device_name(settings.device)
     if decides and here != before:
@@ -259,7 +242,7 @@ def _check_same_hardware(run: RunDirectory) -> None:
         )
 
 
-def _start_ray(address: str | None, settings: SearchSettings) -> tuple[float, float]:
+def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, float]:
     """Start Ray here, or connect to a cluster; the CPU cores and GPUs that it has."""
     if address is None:
         # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
@@ -286,7 +269,7 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
     progress.begin(broker)
     broker.on_record = progress.record
     try:
-        with _gentle_signals(confirmer):
+        with gentle_signals(confirmer):
             run_candidates(confirmer, data.without_test(), on_epoch, actors)
     finally:
         progress.end()
@@ -295,7 +278,7 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
 
 
 @contextmanager
-def _gentle_signals(asker: Asker) -> Iterator[None]:
+def gentle_signals(asker: Asker) -> Iterator[None]:
     """The first SIGINT or SIGTERM lets what runs finish and starts nothing more; the next one stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,0 +1,190 @@
+"""Can a run's brief fine-tune rank candidates? What an audit trains, and what its trainings say.
+
+Each chosen candidate is trained by a longer recipe, twice, and once more by the brief one, all with new seeds: nas/ranking.py
+says what these are for. The cost is that of two full trainings and a brief one for each candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nas.front import losses, pareto_front, primary_cost, trained
+from nas.ranking import Audited, Ranking, Verdict, by_latency, rank, verdict_on
+from nas.recipe import Recipe, longer
+from nas.record import Outcome, TrialRecord
+from nas.run import AuditRecord, RunDirectory
+from nas.settings import derive_seed
+
+LENGTHENED = 4
+"""How many times as long as the brief fine-tune a full training is where nothing is said."""
+FULL_TRAININGS = 2
+"""Full trainings of a candidate: as many as it takes to see how far two of them agree."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that an audit asks for: of a trial's candidate, by a recipe and a seed."""
+
+    trial: TrialRecord
+    recipe: Recipe
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, int, Recipe]:
+        """What makes two of them the same."""
+        return self.trial.digest, self.seed, self.recipe
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the trainings by one full recipe say.
+
+    `rankings` begins with all candidates; bands of latency follow where each has enough. `failed` and `unfinished`
+    count candidates that are left out. Of the `full_front` candidates that are on the front by their mean full score,
+    `kept_front` are on that of the brief scores. `seconds` is what all trainings took together.
+    """
+
+    brief: Recipe
+    full: Recipe
+    audited: tuple[Audited, ...]
+    failed: int
+    unfinished: int
+    rankings: tuple[Ranking, ...]
+    full_front: int
+    kept_front: int
+    verdict: Verdict
+    seconds: float
+
+
+# ---------------------------------------------------------------- what to train
+
+
+def full_recipe(brief: Recipe, epochs: int | None = None) -> Recipe:
+    """The brief recipe made longer, to `epochs` or `LENGTHENED` times its own; steps and seconds grow alike.
+
+    Patience is lifted: a full training goes on to the end of its schedule.
+    """
+    epochs = epochs or LENGTHENED * brief.epochs
+    return replace(longer(brief, epochs / brief.epochs), epochs=epochs, patience=0)
+
+
+def choose(records: Sequence[TrialRecord], objectives: Sequence[str], count: int) -> list[TrialRecord]:
+    """At most `count` trained candidates: of the front up to half of them, evenly along it, and the others behind it.
+
+    Those are taken one after another, each the farthest from all chosen so far (Kennard and Stone, "Computer aided
+    design of experiments", 1969), by their ranks in each objective, so that outliers draw no more than others.
+    """
+    found = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
+    found = [record for record in found if record.evaluation.cost and record.evaluation.latency]
+    front = pareto_front(found, objectives)
+    members = {record.number for record in front}
+    behind = [record for record in found if record.number not in members]
+    of_front = min(len(front), max(count // 2, count - len(behind)))
+    along = np.unique(np.linspace(0, len(front) - 1, of_front).round().astype(int))
+    chosen = [front[index] for index in along]
+    pool = [*chosen, *behind]
+    ranks = losses(pool, objectives).argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+    place = ranks / max(1, len(pool) - 1)
+    distance = np.linalg.norm(place[:, None] - place[None, :], axis=2)
+    taken = list(range(len(chosen)))
+    while len(taken) < min(count, len(pool)):
+        nearest = distance[:, taken].min(axis=1) if taken else distance.max(axis=1)
+        nearest[taken] = -1.0
+        taken.append(int(nearest.argmax()))
+    cost = primary_cost(objectives)
+    return sorted((pool[index] for index in taken), key=lambda record: (record.objectives[cost], record.number))
+
+
+def trainings_of(trial: TrialRecord, brief: Recipe, full: Recipe, seed: int) -> list[Training]:
+    """What an audit trains of one candidate; `seed` is that of the run's evaluations."""
+    again = Training(trial, brief, _brief_seed(seed))
+    return [*(Training(trial, full, of_full) for of_full in _full_seeds(seed)), again]
+
+
+def _full_seeds(seed: int) -> list[int]:
+    return [derive_seed(seed, "audit", number) for number in range(FULL_TRAININGS)]
+
+
+def _brief_seed(seed: int) -> int:
+    return derive_seed(seed, "audit", "brief")
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def audit_of(run: RunDirectory, full: Recipe | None = None) -> Audit | None:
+    """What the recorded trainings by a full recipe say, by default the latest one; None where there are none."""
+    records = run.audit_records()
+    seeds = _full_seeds(run.settings.evaluation.seed)
+    of_full = [record for record in records if record.seed in seeds and full in (None, record.recipe)]
+    if not of_full:
+        return None
+    full = of_full[-1].recipe
+    of_full = [record for record in of_full if record.recipe == full]
+    of_brief = [record for record in records if record.seed == _brief_seed(run.settings.evaluation.seed)]
+    trials = {record.digest: record for record in trained(run.records())}
+    began = {record.digest for record in of_full} & trials.keys()
+    counted = [record for record in (*of_full, *of_brief) if record.digest in began]
+    audited = {digest: _audited(trials[digest], counted, seeds) for digest in began}
+    failing = {record.digest for record in counted if record.evaluation.outcome is Outcome.FAILED}
+    complete = [candidate for candidate in audited.values() if candidate]
+    left_out = [digest for digest, candidate in audited.items() if candidate is None]
+    failed = sum(digest in failing for digest in left_out)
+    return conclude(
+        run.settings.evaluation.recipe,
+        full,
+        complete,
+        run.settings.objectives,
+        failed=failed,
+        unfinished=len(left_out) - failed,
+        seconds=sum(record.evaluation.seconds for record in counted),
+    )
+
+
+def _audited(trial: TrialRecord, records: Sequence[AuditRecord], seeds: Sequence[int]) -> Audited | None:
+    """The candidate of a trial with what its trainings gave; None while one of them is missing."""
+    own = [record for record in records if record.digest == trial.digest and record.evaluation.outcome is Outcome.DONE]
+    by_seed = {record.seed: record.evaluation.history for record in own}
+    if len(by_seed) < FULL_TRAININGS + 1:
+        return None
+    curves = tuple(tuple(epoch.score for epoch in by_seed.pop(seed)) for seed in seeds)
+    (again,) = by_seed.values()
+    brief = (trial.objectives["accuracy"], again[-1].score)
+    return Audited(trial, brief, tuple(curve[-1] for curve in curves), curves)
+
+
+def conclude(
+    brief: Recipe,
+    full: Recipe,
+    audited: Sequence[Audited],
+    objectives: Sequence[str],
+    *,
+    failed: int = 0,
+    unfinished: int = 0,
+    seconds: float = 0.0,
+) -> Audit:
+    """Rankings and verdict from the trainings of so many candidates."""
+    ordered = by_latency(audited)
+    rankings = rank(ordered)
+    by_full = [_scored(candidate, float(np.mean(candidate.full))) for candidate in ordered]
+    full_front = {record.digest for record in pareto_front(by_full, objectives)}
+    brief_front = {record.digest for record in pareto_front([each.trial for each in ordered], objectives)}
+    return Audit(
+        brief=brief,
+        full=full,
+        audited=tuple(ordered),
+        failed=failed,
+        unfinished=unfinished,
+        rankings=tuple(rankings),
+        full_front=len(full_front),
+        kept_front=len(full_front & brief_front),
+        verdict=verdict_on(brief, full, ordered, rankings),
+        seconds=seconds,
+    )
+
+
+def _scored(candidate: Audited, accuracy: float) -> TrialRecord:
+    return replace(candidate.trial, objectives={**candidate.trial.objectives, "accuracy": accuracy})

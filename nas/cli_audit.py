@@ -1,0 +1,120 @@
+"""`nas audit`: can the run's brief fine-tune rank candidates?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from nas.options import Assignments, Directory
+
+if TYPE_CHECKING:
+    from nas.run import AuditRecord
+    from nas.search.auditing import AuditPlan
+
+console = Console(emoji=False)
+
+
+def audit(
+    directory: Directory,
+    count: Annotated[int, typer.Option(min=1, help="Candidates, of the front and behind it; at least 8.")] = 30,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of a full training; by default 4 times the run's.", show_default=False),
+    ] = None,
+    recipe_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", metavar="FILE", help="The full recipe in YAML; what it leaves out is the run's, longer."
+        ),
+    ] = None,
+    assignments: Assignments = None,
+    max_concurrent: Annotated[int, typer.Option(min=0, help="Trainings at once; 0 is as many as fit.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False,
+) -> None:
+    """Can the run's brief fine-tune rank candidates? Some are trained again, by a longer recipe, and compared.
+
+    Each is trained twice by the full recipe and once more by the brief one, with new seeds. What is recorded already is
+    not trained again, so that an audit that was stopped goes on with the same command.
+
+    Example: nas audit results/digits-20261124-070000 --count 20
+    """
+    from nas.audit import audit_of, full_recipe
+    from nas.conditions import settings_here
+    from nas.recipe import read_recipe
+    from nas.run import open_run
+    from nas.search.auditing import plan_audit, run_audit
+    from nas.show_audit import audit_json, audit_table
+
+    run = open_run(directory)
+    brief = settings_here(run).evaluation.recipe
+    full = read_recipe(full_recipe(brief, epochs), recipe_file, assignments or ())
+    plan = plan_audit(run, count, full, max_concurrent)
+    if not as_json:
+        for line in _announcement(plan):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    progress = _Lines(len(plan.missing))
+    ending = run_audit(plan, (lambda record: None) if as_json else progress.record)
+    found = audit_of(run, plan.full)
+    if found is not None and as_json:
+        print(audit_json(run, found))
+    elif found is not None:
+        console.print()
+        console.print(audit_table(found))
+        console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
+    if ending is not None:
+        Console(stderr=as_json, emoji=False).print(
+            f"Ended early: {ending}. The same command goes on.", highlight=False, markup=False, soft_wrap=True
+        )
+    if found is None or not found.audited:
+        raise typer.Exit(1)
+
+
+def _announcement(plan: AuditPlan) -> list[str]:
+    """What will be trained, and what that takes."""
+    from nas.wording import duration_text, plural
+
+    brief, full, missing = plan.settings.evaluation.recipe, plan.full, plan.missing
+    times = full.epochs / brief.epochs
+    lines = [
+        f"Auditing {plan.candidates} of {plural(plan.trained, 'trained candidate')}: each twice by the full recipe of "
+        f"{plural(full.epochs, 'epoch')}, {times:g} times the run's {brief.epochs}, and once more by the brief one"
+    ]
+    if len(missing) < len(plan.trainings):
+        lines.append(f"{len(plan.trainings) - len(missing)} of {len(plan.trainings)} trainings are recorded already")
+    if missing:
+        seconds = sum(
+            sum(epoch.seconds for epoch in training.trial.evaluation.history) * training.recipe.epochs / brief.epochs
+            for training in missing
+        )
+        lines.append(f"{plural(len(missing), 'training')}, {duration_text(seconds)} of training at the search's pace")
+    return lines
+
+
+class _Lines:
+    """A line for every training that ended, with the time left at the pace so far."""
+
+    def __init__(self, trainings: int) -> None:
+        import time
+
+        self._trainings, self._done = trainings, 0
+        self._start = time.monotonic()
+
+    def record(self, record: AuditRecord) -> None:
+        """Print one line."""
+        import time
+
+        from nas.record import Outcome
+        from nas.wording import duration_text, plural
+
+        lost, done = record.evaluation.outcome is Outcome.LOST, record.evaluation.outcome is Outcome.DONE
+        self._done += not lost
+        what = f"{100 * record.evaluation.history[-1].score:.2f} %" if done else record.evaluation.reason
+        left = (time.monotonic() - self._start) / max(self._done, 1) * (self._trainings - self._done)
+        console.print(
+            f"[{self._done}/{self._trainings}] trial {record.number}, {plural(record.recipe.epochs, 'epoch')}, "
+            f"{record.evaluation.outcome}: {what}; about {duration_text(left)} left",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""The conditions under which a run evaluates its candidates, on this machine: settings, recipe and data.
+
+Whatever trains a network to be compared with a run's candidates, or goes on with the run, starts here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nas.data import ImageData, load_data
+from nas.errors import InputError
+from nas.run import RunDirectory
+from nas.settings import SearchSettings
+from nas.space import SearchSpace
+
+
+def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
+    """The run's settings on a device of this machine, by default the run's own, with the recipe that it trained by.
+
+    Raises `InputError` when the device is not here, or cannot do what the recipe asks for.
+    """
+    from nas.device import resolve_device
+    from nas.optimise import check_recipe
+
+    settings = run.settings
+    here = resolve_device(device or settings.device)
+    evaluation = settings.evaluation
+    recipe = evaluation.recipe
+    check_recipe(recipe, here)
+    if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
+        recipe = replace(recipe, precision="float32")
+    protocol = replace(evaluation.protocol, device=here)
+    return replace(settings, evaluation=replace(evaluation, recipe=recipe, protocol=protocol))
+
+
+def data_of(run: RunDirectory) -> ImageData:
+    """The data that the run's candidates are trained on; raises `InputError` when it has changed since."""
+    settings = run.settings
+    data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
+    if data.fingerprint() != run.provenance.data_fingerprint:
+        raise InputError(f"{run.path}: the data set {settings.data} has changed since the search began")
+    return data
+
+
+def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
+    """The data set in the channels, size and normalisation that the space and the initial weights ask for."""
+    from nas.backbones import check_fits, normalised_for
+
+    check_fits(init, space)
+    loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
+    return normalised_for(loaded, init)

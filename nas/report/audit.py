@@ -1,0 +1,36 @@
+"""The report's section on trust in the ranking: can the brief fine-tune tell which candidates are better?"""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from nas.audit_text import COEFFICIENTS, counts, group_text, legend, rows
+from nas.report.figures import audit_figure
+from nas.report.markup import Html, join, table, tag
+from nas.report.sections import Findings
+
+
+def audit(found: Findings, figures: dict[str, go.Figure]) -> Html:
+    """The section, its figure added to `figures`; nothing where there was no audit."""
+    if found.audit is None:
+        return Html("")
+    verdict = found.audit.verdict
+    parts = [
+        tag("h2", "Trust in the ranking"),
+        tag("p", tag("strong", verdict.sentence)),
+        *(tag("p", note) for note in verdict.notes),
+        tag("p", counts(found.audit)),
+    ]
+    if found.audit.audited:
+        figures["audit"] = audit_figure(found.audit.audited, found.front, found.metric)
+        caption = (
+            "Mean of the full trainings against the score that the search saw; bars join the full trainings. On the "
+            "dotted line a longer training changes nothing; above it, it helps."
+        )
+        parts.append(tag("figure", tag("div", id="audit", class_="plot"), tag("figcaption", caption)))
+    for ranking in found.audit.rankings:
+        head = [group_text(ranking), *COEFFICIENTS.values()]
+        parts.append(table(head, rows(ranking), numeric=tuple(COEFFICIENTS.values())))
+    if found.audit.rankings:
+        parts.append(tag("p", legend(found.audit), class_="soft"))
+    return join(parts)

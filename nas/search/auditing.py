@@ -1,0 +1,214 @@
+"""The trainings of an audit, run on Ray and recorded one by one, so that one that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from nas.audit import Training, choose, full_recipe, trainings_of
+from nas.conditions import data_of, settings_here
+from nas.errors import InputError
+from nas.metrics import load_metric
+from nas.proxy import MIN_NETWORKS
+from nas.recipe import Recipe
+from nas.record import EpochMetrics, Evaluation, Outcome
+from nas.run import AuditRecord, RunDirectory
+from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
+from nas.search.candidate import Candidate
+from nas.search.launch import fitted_resources, gentle_signals, ray_capacity
+from nas.settings import Budgets, SearchSettings
+from nas.wording import plural
+
+logger = logging.getLogger(__name__)
+
+OnRecord = Callable[[AuditRecord], None]
+
+
+class Auditor:
+    """Asks for the trainings that an audit misses, and records what they give. Not thread-safe.
+
+    One whose worker died is asked for again, `MAX_LOSSES` times at most. `on_record` is called with every record after
+    it is on disk.
+    """
+
+    def __init__(self, run: RunDirectory, trainings: Sequence[Training]) -> None:
+        self.run = run
+        self.running: dict[str, Candidate] = {}
+        self.on_record: OnRecord = lambda record: None
+        self.waiting = list(trainings)
+        self._started: dict[str, Training] = {}
+        self._losses: Counter[str] = Counter()
+        self._losses_in_a_row = 0
+        self.ending: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to start and nothing runs."""
+        return not self.running and (self.ending is not None or not self.waiting)
+
+    def ask(self) -> Candidate | None:
+        """The next training, as a candidate with settings of its own."""
+        if self.ending is not None or not self.waiting:
+            return None
+        training = self.waiting.pop(0)
+        evaluation = replace(self.run.settings.evaluation, recipe=training.recipe, seed=training.seed)
+        trial = training.trial
+        candidate = Candidate(
+            trial.number, trial.parameters, trial.architecture, time.time(), evaluation, keep_weights=False
+        )
+        self.running[_name(candidate)] = candidate
+        self._started[_name(candidate)] = training
+        return candidate
+
+    def judge(self, candidate: Candidate, so_far: Evaluation) -> None:
+        """None is stopped: an audit wants the whole training."""
+
+    def finish(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Record what a training gave."""
+        self._losses_in_a_row = 0
+        self._record(candidate, evaluation)
+
+    def lose(self, candidate: Candidate, reason: str) -> None:
+        """Its worker died: record it, and ask for the training again."""
+        training = self._record(candidate, Evaluation(Outcome.LOST, reason))
+        self._losses[_name(candidate)] += 1
+        self._losses_in_a_row += 1
+        if self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW:
+            self.stop(f"{MAX_LOSSES_IN_A_ROW} trainings in a row were lost: {reason}")
+        elif self._losses[_name(candidate)] <= MAX_LOSSES:
+            self.waiting.append(training)
+        else:
+            logger.warning(
+                "a training of trial %d was lost %d times, not tried again", candidate.number, MAX_LOSSES + 1
+            )
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more; what runs may finish."""
+        self.ending = self.ending or reason
+
+    def _record(self, candidate: Candidate, evaluation: Evaluation) -> Training:
+        self.running.pop(_name(candidate))
+        training = self._started[_name(candidate)]
+        record = AuditRecord(
+            candidate.number,
+            candidate.digest,
+            training.recipe,
+            training.seed,
+            evaluation,
+            candidate.started,
+            time.time(),
+        )
+        self.run.append_audit(record)
+        self.on_record(record)
+        return training
+
+
+def _name(candidate: Candidate) -> str:
+    """Tells the trainings of one audit apart: each of a candidate's has a seed of its own."""
+    return f"{candidate.digest}:{candidate.settings.seed}"
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """An audit that was checked and can start.
+
+    `settings` are the run's for the trainings; `candidates` is how many were chosen, of `trained` that could be.
+    """
+
+    run: RunDirectory
+    settings: SearchSettings
+    full: Recipe
+    trainings: tuple[Training, ...]
+    candidates: int
+    trained: int
+
+    @property
+    def missing(self) -> list[Training]:
+        """The trainings that have no record yet; those whose worker died are missing."""
+        records = self.run.audit_records()
+        known = {(r.digest, r.seed, r.recipe) for r in records if r.evaluation.outcome is not Outcome.LOST}
+        return [training for training in self.trainings if training.key not in known]
+
+
+def plan_audit(run: RunDirectory, count: int = 30, recipe: Recipe | None = None, max_concurrent: int = 0) -> AuditPlan:
+    """Choose candidates and say what an audit trains; `recipe` is the full one, by default the run's made longer.
+
+    Raises `InputError` when too few candidates are trained, the recipe is the run's own, or it cannot be followed here.
+    """
+    settings = _of_trainings(settings_here(run), max_concurrent)
+    evaluation = settings.evaluation
+    load_metric(evaluation.metric)
+    brief = evaluation.recipe
+    full = recipe or full_recipe(brief)
+    if full.precision == "auto":  # settled once, by the search
+        full = replace(full, precision=brief.precision)
+    if count < MIN_NETWORKS:
+        raise InputError(f"--count {count}: with fewer than {MIN_NETWORKS} candidates a rank correlation says nothing")
+    if full == brief:
+        raise InputError(f"{run.path}: the recipe is the run's own; give more --epochs, or another --recipe")
+    from nas.optimise import check_recipe
+
+    check_recipe(full, settings.device)
+    records = run.records()
+    trained = len(choose(records, settings.objectives, len(records)))
+    if trained < MIN_NETWORKS:
+        raise InputError(
+            f"{run.path}: {plural(trained, 'candidate is', 'candidates are')} trained, and an audit takes at least "
+            f"{MIN_NETWORKS}"
+        )
+    chosen = choose(records, settings.objectives, count)
+    # In an order of their own, so that those of an audit that is stopped are spread like all of them.
+    random.Random(evaluation.seed).shuffle(chosen)
+    trainings = [one for trial in chosen for one in trainings_of(trial, brief, full, evaluation.seed)]
+    return AuditPlan(run, settings, full, tuple(trainings), len(chosen), trained)
+
+
+def _of_trainings(settings: SearchSettings, max_concurrent: int) -> SearchSettings:
+    """Without budgets and targets: an audit compares scores, and takes all else from the records."""
+    evaluation = replace(settings.evaluation, budgets=Budgets(), targets=())
+    resources = replace(settings.resources, max_concurrent=max_concurrent)
+    return replace(settings, evaluation=evaluation, resources=resources)
+
+
+def run_audit(
+    plan: AuditPlan,
+    on_record: OnRecord = lambda record: None,
+    on_epoch: Callable[[Candidate, EpochMetrics], None] = lambda candidate, metrics: None,
+) -> str | None:
+    """Train what is not recorded yet and write the run's report; why it ended early, or None at its end.
+
+    Raises `InputError` when a search runs on the directory, or the data has changed since. An evaluation wants a latency
+    too, which the cache answers for whatever was measured here and was not contended.
+    """
+    from nas.report import write_report
+
+    with plan.run.locked():
+        missing, ending = plan.missing, None
+        try:
+            if missing:
+                ending = _train(plan, missing, on_record, on_epoch)
+        finally:
+            write_report(plan.run)
+    return ending
+
+
+def _train(
+    plan: AuditPlan,
+    missing: Sequence[Training],
+    on_record: OnRecord,
+    on_epoch: Callable[[Candidate, EpochMetrics], None],
+) -> str | None:
+    data = data_of(plan.run)
+    resources = fitted_resources(plan.settings, *ray_capacity(None, plan.settings))
+    settings = replace(plan.settings, resources=resources)
+    auditor = Auditor(RunDirectory(plan.run.path, replace(plan.run.content, settings=settings)), missing)
+    auditor.on_record = on_record
+    from nas.search.tune import run_candidates
+
+    with gentle_signals(auditor):
+        run_candidates(auditor, data.without_test(), on_epoch)
+    return auditor.ending

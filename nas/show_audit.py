@@ -1,0 +1,58 @@
+"""An audit as tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from nas.audit import Audit
+from nas.audit_text import COEFFICIENTS, counts, group_text, legend, rows
+from nas.run import RunDirectory
+
+
+def audit_table(audit: Audit) -> Group:
+    """Agreements within each group, what they are, and the verdict."""
+    parts: list[Table | Text] = []
+    for ranking in audit.rankings:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(group_text(ranking), no_wrap=True)
+        for name in COEFFICIENTS.values():
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows(ranking):
+            table.add_row(*row)
+        parts += [table, Text()]
+    if audit.rankings:
+        parts += [Text(legend(audit), style="dim"), Text()]
+    verdict = [Text(audit.verdict.sentence, style="bold"), *map(Text, audit.verdict.notes)]
+    return Group(*parts, Text(counts(audit)), Text(), *verdict)
+
+
+def audit_json(run: RunDirectory, audit: Audit) -> str:
+    """Everything that an audit found, as JSON; what is not defined is null."""
+    data = asdict(audit)
+    data["audited"] = [
+        {
+            "digest": candidate.trial.digest,
+            "trial": candidate.trial.number,
+            "latency_ms": candidate.trial.evaluation.latency.median_ms if candidate.trial.evaluation.latency else None,
+            "macs": candidate.trial.evaluation.cost.macs if candidate.trial.evaluation.cost else None,
+            "brief": candidate.brief,
+            "full": candidate.full,
+        }
+        for candidate in audit.audited
+    ]
+    return json.dumps(_defined({"run": str(run.path), "metric": run.settings.evaluation.metric, **data}), indent=2)
+
+
+def _defined(value: Any) -> Any:
+    """The value with None for each NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(item) for item in value]
+    return None if value != value else value
