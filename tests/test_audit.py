@@ -525,6 +525,8 @@ def test_a_killed_audit_on_ray_goes_on_and_ends_with_a_verdict_and_a_report(
     assert len(after) == len({(record.digest, record.seed) for record in after}) == 24
     assert {record.evaluation.outcome for record in after} == {Outcome.DONE}
     assert sorted({len(record.evaluation.history) for record in after}) == [1, 2]
+    latencies = {record.digest: record.evaluation.latency for record in run.records()}
+    assert all(record.evaluation.latency == latencies[record.digest] for record in after)  # not measured again
     found = json.loads(out)
     assert found["verdict"]["kind"] in ("enough", "raise", "unsure")
     assert len(found["audited"]) == found["rankings"][0]["candidates"] == 8
