@@ -53,13 +53,14 @@ def evaluate_steps(
     data: DeviceData,
     settings: EvaluationSettings,
     measure_target: MeasureTarget = measure_here,
+    known: Latency | None = None,
 ) -> Generator[Evaluation, None, Evaluated]:
     """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
 
     Each step gives what is known by then: the evaluation of a candidate that is stopped there.
 
     Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
-    neither inherits weights nor trains.
+    neither inherits weights nor trains. A latency that is `known` is taken as it is and not measured.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
@@ -99,7 +100,7 @@ def evaluate_steps(
         with lease_for("cpu").shared():
             network = build(architecture, classes, seed)
             cost = module_cost(network, architecture.input_shape)
-        latency = candidate_latency(architecture, classes, settings.protocol, network)
+        latency = known or candidate_latency(architecture, classes, settings.protocol, network)
         violation, reason = budget_violation(settings.budgets, cost, latency)
         for target in settings.targets if violation == 0 else ():
             latencies[target.name] = measure_target(target, architecture, classes, network)

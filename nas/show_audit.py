@@ -20,12 +20,12 @@ def audit_table(audit: Audit) -> Group:
     parts: list[Table | Text] = []
     for ranking in audit.rankings:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column(group_text(ranking), no_wrap=True)
+        table.add_column("", no_wrap=True)
         for name in COEFFICIENTS.values():
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows(ranking):
             table.add_row(*row)
-        parts += [table, Text()]
+        parts += [Text(group_text(ranking), style="bold"), table, Text()]
     if audit.rankings:
         parts += [Text(legend(audit), style="dim"), Text()]
     verdict = [Text(audit.verdict.sentence, style="bold"), *map(Text, audit.verdict.notes)]

@@ -102,12 +102,12 @@ def noisy(true: Floats, reliability: float, rng: np.random.Generator, repeats: i
 
 def test_the_interval_holds_the_true_value_about_as_often_as_it_says() -> None:
     true_tau, held, weights = 2 / np.pi * np.arcsin(0.6), 0, resamples(20, draws=600)
-    for seed in range(100):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         pair = noisy(rng.normal(size=20), 0.6, rng)
         found = interval(rank_correlation("kendall", pair[:, 0], pair[:, 1], weights))
         held += found.low <= true_tau <= found.high
-    assert 88 <= held <= 100
+    assert 52 <= held <= 60
 
 
 THEORY: dict[str, Callable[[float], float]] = {
@@ -227,10 +227,10 @@ def test_candidates_that_score_alike_are_not_ranked() -> None:
 
 def test_verdicts_over_many_audits_are_seldom_wrong() -> None:
     """A perfect brief score is seldom told to be raised, and one that ranks at random never ranks well enough."""
-    perfect = [simulated(30, 0.95, seed=seed).verdict.kind for seed in range(20)]
-    assert perfect.count("raise") <= 2
-    assert perfect.count("enough") >= 15
-    useless = [simulated(30, 0.95, biased=True, seed=seed).verdict.kind for seed in range(20)]
+    perfect = [simulated(30, 0.95, seed=seed).verdict.kind for seed in range(12)]
+    assert perfect.count("raise") <= 1
+    assert perfect.count("enough") >= 9
+    useless = [simulated(30, 0.95, biased=True, seed=seed).verdict.kind for seed in range(12)]
     assert set(useless) == {"raise"}
 
 
@@ -525,6 +525,8 @@ def test_a_killed_audit_on_ray_goes_on_and_ends_with_a_verdict_and_a_report(
     assert len(after) == len({(record.digest, record.seed) for record in after}) == 24
     assert {record.evaluation.outcome for record in after} == {Outcome.DONE}
     assert sorted({len(record.evaluation.history) for record in after}) == [1, 2]
+    latencies = {record.digest: record.evaluation.latency for record in run.records()}
+    assert all(record.evaluation.latency == latencies[record.digest] for record in after)  # not measured again
     found = json.loads(out)
     assert found["verdict"]["kind"] in ("enough", "raise", "unsure")
     assert len(found["audited"]) == found["rankings"][0]["candidates"] == 8

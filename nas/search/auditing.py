@@ -58,7 +58,13 @@ class Auditor:
         evaluation = replace(self.run.settings.evaluation, recipe=training.recipe, seed=training.seed)
         trial = training.trial
         candidate = Candidate(
-            trial.number, trial.parameters, trial.architecture, time.time(), evaluation, keep_weights=False
+            number=trial.number,
+            parameters=trial.parameters,
+            architecture=trial.architecture,
+            started=time.time(),
+            settings=evaluation,
+            keep_weights=False,
+            latency=trial.evaluation.latency,
         )
         self.running[_name(candidate)] = candidate
         self._started[_name(candidate)] = training
@@ -181,8 +187,8 @@ def run_audit(
 ) -> str | None:
     """Train what is not recorded yet and write the run's report; why it ended early, or None at its end.
 
-    Raises `InputError` when a search runs on the directory, or the data has changed since. An evaluation wants a latency
-    too, which the cache answers for whatever was measured here and was not contended.
+    Raises `InputError` when a search runs on the directory, or the data has changed since. Latencies are
+    those of the records.
     """
     from nas.report import write_report
 

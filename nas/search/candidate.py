@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nas.architecture import Architecture
-from nas.record import Evaluation
+from nas.record import Evaluation, Latency
 from nas.run import RunDirectory
 from nas.settings import EvaluationSettings
 from nas.space import Choice
@@ -17,7 +17,7 @@ from nas.space import Choice
 class Candidate:
     """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
 
-    `keep_weights` says whether the run keeps what was trained.
+    `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again.
     """
 
     number: int
@@ -26,6 +26,7 @@ class Candidate:
     started: float
     settings: EvaluationSettings
     keep_weights: bool = True
+    latency: Latency | None = None
 
     @property
     def digest(self) -> str:

@@ -39,7 +39,7 @@ from nas.architecture import Architecture
 from nas.data import ImageData
 from nas.device_lease import lease_for
 from nas.errors import InputError, LostError
-from nas.record import EpochMetrics, Evaluation
+from nas.record import EpochMetrics, Evaluation, Latency
 from nas.run import RunDirectory
 from nas.search.candidate import Asker, Candidate
 from nas.search.measuring import measure_on, node_name
@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _EVALUATION = TypeAdapter(Evaluation)
 _SETTINGS = TypeAdapter(EvaluationSettings)
+_LATENCY = TypeAdapter(Latency | None)
 _MAX_RESTARTS = 3
 
 
@@ -77,7 +78,8 @@ class CandidateTrainable(tune.Trainable):
         self._architecture = Architecture.from_json(json.loads(config["architecture"]))
         self._keep_weights = config["keep_weights"]
         settings = _SETTINGS.validate_json(config["settings"])
-        self._steps = evaluate_steps(self._architecture, self._data, settings, self._measure)
+        known = _LATENCY.validate_json(config["latency"])
+        self._steps = evaluate_steps(self._architecture, self._data, settings, self._measure, known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next candidate in the same process."""
@@ -139,6 +141,7 @@ class AskerSearcher(Searcher):
                 "architecture": json.dumps(candidate.architecture.canonical.to_json()),
                 "settings": _SETTINGS.dump_json(candidate.settings).decode(),
                 "keep_weights": candidate.keep_weights,
+                "latency": _LATENCY.dump_json(candidate.latency).decode(),
             }
         except Exception as error:
             self._fail(error)
