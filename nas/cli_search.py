@@ -78,6 +78,9 @@ def search(
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
     ] = None,
     sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
+    stop_early: Annotated[
+        bool, typer.Option(help="End trainings whose candidates fall behind in all objectives together.")
+    ] = False,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -137,6 +140,7 @@ def search(
         time_budget_s=time_budget,
         seed=seed,
         sampler=sampler,
+        stop_early=stop_early,
         max_failures=max_failures,
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
     )
@@ -144,7 +148,7 @@ def search(
     console.print(
         f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
         f"{len(plan.data.validation)} validation images, {plural(settings.trials, 'candidate')} of at most "
-        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}",
+        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}{', fewer where they fall behind' if stop_early else ''}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if address is None:
