@@ -48,7 +48,7 @@ def test_a_fast_inaccurate_candidate_goes_on_and_a_dominated_one_is_stopped() ->
     assert filled().judge("fast", so_far(0.01, 999)) is None
     reason = filled().judge("dominated", so_far(0.01, 1500))
     assert reason is not None
-    assert f"after epoch {RUNG} of {EPOCHS}" in reason
+    assert f"epoch {RUNG} of {EPOCHS}" in reason
     assert "accuracy and macs together" in reason
     # Less accurate than nearly all, yet better than the cheaper ones.
     assert filled().judge("between", so_far(0.505, 1050)) is None
@@ -175,7 +175,7 @@ def test_what_a_search_stopped_keeps_its_curve_costs_and_reason(searched: RunDir
         assert evaluation.latency is not None
         assert evaluation.worker
         assert evaluation.reason is not None
-        assert "stopped after epoch 2 of 3" in evaluation.reason
+        assert "epoch 2 of 3" in evaluation.reason
         assert not record.objectives
         assert trials[record.number].state is TrialState.PRUNED
         assert not searched.weights_path(record.digest).exists()

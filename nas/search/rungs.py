@@ -70,8 +70,8 @@ class Rungs:
         if len(rung) < self._fewest or ahead < math.ceil(len(rung) / self._reduction):
             return None
         return (
-            f"stopped after epoch {level} of {self._epochs}: of {plural(len(rung), 'candidate')} that came so far "
-            f"{ahead} are ahead of it on {_listed(self._objectives)} together"
+            f"of {plural(len(rung), 'candidate')} that came to epoch {level} of {self._epochs} so far, {ahead} are ahead of it "
+            f"on {_listed(self._objectives)} together"
         )
 
     def _enter(self, level: int, digest: str, evaluation: Evaluation) -> bool:
