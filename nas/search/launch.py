@@ -35,10 +35,12 @@ from nas.run import (
 )
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
+from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
 from nas.space import SearchSpace
 from nas.targets import check_targets, places
+from nas.wording import plural
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,11 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     make_sampler(settings.sampler, 0)
     if settings.trials < 1:
         raise InputError(f"--trials {settings.trials}: needs at least 1")
+    epochs = settings.evaluation.recipe.epochs
+    if settings.stop_early and not levels(epochs):
+        raise InputError(
+            f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
+        )
     if settings.device.startswith("cuda:"):
         raise InputError(
             f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
