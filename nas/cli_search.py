@@ -92,6 +92,9 @@ def search(
         float,
         typer.Option(help="Share of the budget for training members of the front again, longer, from other seeds."),
     ] = 0.15,
+    stop_early: Annotated[
+        bool, typer.Option(help="End trainings whose candidates fall behind in all objectives together.")
+    ] = False,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -152,17 +155,19 @@ def search(
         seed=seed,
         sampler=sampler,
         confirm=confirm,
+        stop_early=stop_early,
         max_failures=max_failures,
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
         enqueue=tuple(enqueue or ()),
         warm_start=tuple(warm_start or ()),
     )
     plan = plan_search(settings, out, address)
+    fewer = ", fewer where they fall behind" if stop_early else ""
     again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
     console.print(
         f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
         f"{len(plan.data.validation)} validation images, {plural(settings.candidates, 'candidate')} of at most "
-        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}{again}",
+        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}{fewer}{again}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     for note in plan.warm.notes if plan.warm else ():

@@ -93,6 +93,7 @@ BAD = {
     "unknown objective": (["search", "--objectives", "accuracy,speed"], "accuracy, latency, macs, params, memory"),
     "one objective": (["search", "--objectives", "accuracy"], "at least one of latency, macs, params, memory"),
     "objective twice": (["search", "--objectives", "accuracy,latency,latency"], "twice"),
+    "nothing to stop": (["search", "--stop-early", "--epochs", "1"], "--stop-early: a training of 1 epoch"),
     "unknown metric": (["search", "--metric", "f2"], "accuracy, macro_f1, balanced_accuracy"),
     "metric without module": (["search", "--metric", "nowhere:f"], "nowhere"),
     "unknown weights": (["search", "--init", "resnet50"], "scratch, efficientnet_lite0, mobilenet_v2"),

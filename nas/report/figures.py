@@ -18,7 +18,7 @@ from nas.confirmation import Confirmed
 from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
 from nas.objectives import measured_latency, objective, target_objective
 from nas.ranking import Audited
-from nas.record import TrialRecord
+from nas.record import Outcome, TrialRecord
 from nas.run import BaselineRecord
 from nas.wording import (
     capital,
@@ -190,13 +190,27 @@ def hypervolume_figure(records: Sequence[TrialRecord], objectives: Sequence[str]
 def learning_curves_figure(
     records: Sequence[TrialRecord], objectives: Sequence[str], metric: str = "accuracy"
 ) -> go.Figure:
-    """Validation score in percent after each epoch, for the members of the Pareto front.
+    """Validation score in percent after each epoch, for the members of the Pareto front and what was stopped early.
 
-    The cheapest, the knee and the most accurate are named; the others are thin lines. The number of dominated
-    candidates does not matter, so that the figure stays small.
+    The cheapest, the knee and the most accurate are named; the others are thin lines, the stopped ones grey and one
+    trace together. The number of dominated candidates does not matter, so that the figure stays small.
     """
     front = pareto_front(records, objectives)
     figure = go.Figure(layout=_layout())
+    stopped = [record.evaluation.history for record in records if record.outcome is Outcome.STOPPED]
+    if stopped:
+        figure.add_trace(
+            go.Scatter(
+                x=[x for epochs in stopped for x in (*(epoch.epoch for epoch in epochs), None)],
+                y=[y for epochs in stopped for y in (*(round(100 * epoch.score, 3) for epoch in epochs), None)],
+                mode="lines+markers",  # one that was stopped after its first epoch is a point
+                line={"color": GREY, "width": 1},
+                marker={"size": 3},
+                opacity=0.5,
+                name="stopped early",
+                hoverinfo="skip",
+            )
+        )
     named = landmarks(front, objectives)
     for record in sorted(front, key=lambda record: record.digest in named):  # the named ones are drawn on top
         names = named.get(record.digest, ())
@@ -213,7 +227,8 @@ def learning_curves_figure(
                 hovertemplate=f"{escape(record.digest, quote=False)}<br>epoch %{{x}}: %{{y:.2f}} %<extra></extra>",
             )
         )
-    epochs_seen = [epoch.epoch for record in front for epoch in record.evaluation.history]
+    curves = [*(record.evaluation.history for record in front), *stopped]
+    epochs_seen = [epoch.epoch for epochs in curves for epoch in epochs]
     figure.update_xaxes(title="Epoch", **_counting_axis(epochs_seen))
     figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
     return figure

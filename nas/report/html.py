@@ -141,8 +141,10 @@ def _progress(found: Findings, figures: dict[str, go.Figure]) -> list[Html]:
         figures["hypervolume"] = hypervolume_figure(found.scored, objectives)
         caption = reference_text(found.reference, objectives)
         volume = join([tag("div", id="hypervolume", class_="plot"), tag("figcaption", caption)])
-    figures["learning-curves"] = learning_curves_figure(found.scored, objectives, found.metric)
-    curves = join([tag("div", id="learning-curves", class_="plot"), tag("figcaption", "Members of the Pareto front.")])
+    figures["learning-curves"] = learning_curves_figure(found.records, objectives, found.metric)
+    stopped = any(record.outcome is Outcome.STOPPED for record in found.records)
+    drawn = f"Members of the Pareto front{', and in grey what was stopped early' if stopped else ''}."
+    curves = join([tag("div", id="learning-curves", class_="plot"), tag("figcaption", drawn)])
     return [
         tag("h2", "Progress"),
         tag(

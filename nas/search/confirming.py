@@ -105,7 +105,13 @@ class Confirmer:
             targets=(),
         )
         candidate = Candidate(
-            record.number, record.parameters, record.architecture, time.time(), again, keep_weights=False
+            number=record.number,
+            parameters=record.parameters,
+            architecture=record.architecture,
+            started=time.time(),
+            settings=again,
+            keep_weights=False,
+            latency=record.evaluation.latency,
         )
         self._running[again.seed] = candidate
         return candidate

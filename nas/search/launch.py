@@ -38,9 +38,11 @@ from nas.run import (
 from nas.search.broker import Broker
 from nas.search.candidate import Asker, Candidate
 from nas.search.confirming import Confirmer
+from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
 from nas.settings import Resources, SearchSettings
 from nas.targets import check_targets, places
+from nas.wording import plural
 
 if TYPE_CHECKING:
     from nas.search.warm_start import WarmStart
@@ -93,6 +95,11 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         raise InputError(f"--trials {settings.trials}: needs at least 1")
     if not 0 <= settings.confirm <= MOST_CONFIRM:
         raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
+    epochs = settings.evaluation.recipe.epochs
+    if settings.stop_early and not levels(epochs):
+        raise InputError(
+            f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
+        )
     if settings.device.startswith("cuda:"):
         raise InputError(
             f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"

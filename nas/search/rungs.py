@@ -23,33 +23,36 @@ from nas.wording import plural
 
 Floats = NDArray[np.float64]
 
-REDUCTION = 3
+SHARES = (0.4, 0.7)
+"""Shares of the epochs after which there is a rung. In a one-cycle training what comes before ranks badly, and those that
+learn slowly at first, the deep ones, are lost (docs/early_stopping.md)."""
+REDUCTION = 2
 """One in so many goes on from a rung; and whatever is on the front there, however many that are."""
 FEWEST = 8
 """Candidates that must have come to a rung before it stops any."""
 
 
-def levels(epochs: int, reduction: int = REDUCTION) -> tuple[int, ...]:
-    """The epochs after which there is a rung, in a training of so many: a third of it, a ninth, and so on, from 1."""
-    found = []
-    level = epochs // reduction
-    while level >= 1:
-        found.append(level)
-        level //= reduction
-    return tuple(reversed(found))
+def levels(epochs: int, shares: Sequence[float] = SHARES) -> tuple[int, ...]:
+    """The epochs after which there is a rung, in a training of so many; never the last."""
+    return tuple(sorted({level for share in shares if 1 <= (level := round(share * epochs)) < epochs}))
 
 
 class Rungs:
     """Who came to which rung with what, and who of them is to be stopped there."""
 
     def __init__(
-        self, objectives: Sequence[str], epochs: int, reduction: int = REDUCTION, fewest: int = FEWEST
+        self,
+        objectives: Sequence[str],
+        epochs: int,
+        shares: Sequence[float] = SHARES,
+        reduction: float = REDUCTION,
+        fewest: int = FEWEST,
     ) -> None:
         self._objectives = tuple(objectives)
         self._epochs = epochs
         self._reduction = reduction
         self._fewest = fewest
-        self._rungs: dict[int, dict[str, Floats]] = {level: {} for level in levels(epochs, reduction)}
+        self._rungs: dict[int, dict[str, Floats]] = {level: {} for level in levels(epochs, shares)}
 
     def remember(self, digest: str, evaluation: Evaluation) -> None:
         """Enter a candidate that was trained, or stopped, on every rung that it came to."""
@@ -67,8 +70,8 @@ class Rungs:
         if len(rung) < self._fewest or ahead < math.ceil(len(rung) / self._reduction):
             return None
         return (
-            f"stopped after epoch {level} of {self._epochs}: of {plural(len(rung), 'candidate')} that came so far "
-            f"{ahead} are ahead of it on {_listed(self._objectives)} together"
+            f"of {plural(len(rung), 'candidate')} that came to epoch {level} of {self._epochs} so far, {ahead} are ahead of it "
+            f"on {_listed(self._objectives)} together"
         )
 
     def _enter(self, level: int, digest: str, evaluation: Evaluation) -> bool:
