@@ -76,7 +76,7 @@ def _plain_name(name: str) -> str:
 def _is_among(value: Any, choices: Sequence[Choice]) -> bool:
     # Python holds 1 == 1.0 == True; as choices they would be three spellings with three digests. A loop, as samplers
     # ask for this some 50,000 times a proposal.
-    for choice in choices:
+    for choice in choices:  # noqa: SIM110
         if value is choice or (value == choice and type(value) is type(choice)):
             return True
     return False
@@ -229,12 +229,12 @@ class SearchSpace(_Section):
         return {name: choices[0] for name, choices in self._slots.items() if len(choices) == 1}
 
     @cached_property
-    def _stage_slots(self) -> list[tuple[str, str, str, list[tuple[str, ...]]]]:
+    def _stage_slots(self) -> list[tuple[list[str], list[list[str]]]]:
         """Of each stage the names of its slots for depth, channels and stride, and of those of each of its layers."""
         return [
             (
-                *(f"s{i}.{key}" for key in STAGE_KEYS),
-                [tuple(f"s{i}.l{j}.{key}" for key in LAYER_KEYS) for j in range(max(stage.depth))],
+                [f"s{i}.{key}" for key in STAGE_KEYS],
+                [[f"s{i}.l{j}.{key}" for key in LAYER_KEYS] for j in range(max(stage.depth))],
             )
             for i, stage in enumerate(self.stages)
         ]
@@ -297,7 +297,7 @@ class SearchSpace(_Section):
             if not _is_among(value, choices):
                 raise InputError(f"parameter {name} is {value}; space {self.name} allows {list(choices)}")
         layers = []
-        for depth, out_channels, stride, own in self._stage_slots:
+        for (depth, out_channels, stride), own in self._stage_slots:
             width = slot[out_channels]
             for j in range(slot[depth]):
                 kernel_size, dilation, expansion, separable = map(slot.__getitem__, own[j])
