@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -14,9 +15,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.objectives import objective
+from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory
+from nas.search.partial import STEPS
 from nas.space import Choice
 
 STUDY_NAME = "nas"
@@ -72,7 +74,7 @@ class RunStudy:
     def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
         """Tell what one of a run's records holds, by the table of outcomes in docs/design.md."""
         trial = optuna.trial.Trial(self._study, self.trials[record.number]._trial_id)
-        for name, value in _attributes(record).items():
+        for name, value in _attributes(record, self._objectives).items():
             trial.set_user_attr(name, value)
         state, values = told_as(record, self._objectives, records)
         # The GP sampler wants a constraint of each trial or of none.
@@ -91,7 +93,7 @@ class RunStudy:
             values=values,
             params=record.parameters,
             distributions=self._distributions,
-            user_attrs={"architecture": record.text, "digest": record.digest} | _attributes(record),
+            user_attrs={"architecture": record.text, "digest": record.digest} | _attributes(record, self._objectives),
         )
         if self._constrained and state is not TrialState.FAIL:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
@@ -127,9 +129,16 @@ class RunStudy:
         return ran
 
 
-def _attributes(record: TrialRecord) -> dict[str, Any]:
+def _attributes(record: TrialRecord, objectives: Sequence[str]) -> dict[str, Any]:
+    evaluation = record.evaluation
     attributes: dict[str, Any] = {"outcome": record.outcome.value}
-    return attributes | ({"reason": record.evaluation.reason} if record.evaluation.reason else {})
+    if evaluation.reason:
+        attributes["reason"] = evaluation.reason
+    if record.outcome.counts:
+        history = evaluation.history
+        so_far = (replace(evaluation, history=history[:epoch]) for epoch in range(1, len(history) + 1))
+        attributes[STEPS] = [list(objective_values(known, objectives).values()) for known in so_far]
+    return attributes
 
 
 def told_as(
