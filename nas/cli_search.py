@@ -78,6 +78,9 @@ def search(
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
     ] = None,
     sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
+    skip_hopeless: Annotated[
+        bool, typer.Option(help="Do not train candidates that are nearly certainly dominated, given their costs.")
+    ] = False,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -137,6 +140,7 @@ def search(
         time_budget_s=time_budget,
         seed=seed,
         sampler=sampler,
+        skip_hopeless=skip_hopeless,
         max_failures=max_failures,
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
     )

@@ -114,7 +114,8 @@ class Resources:
 class SearchSettings:
     """Everything that a search is told. `trials` counts distinct candidates trained; times are in seconds.
 
-    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py).
+    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py); `skip_hopeless` trains none that are
+    nearly certainly dominated, given their exact costs (nas/search/hopeless.py).
     """
 
     space: SearchSpace
@@ -127,6 +128,7 @@ class SearchSettings:
     seed: int = 0
     sampler: SamplerName = "front"
     stop_early: bool = False
+    skip_hopeless: bool = False
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from nas.architecture import Architecture
 from nas.record import Evaluation
 from nas.run import RunDirectory
+from nas.search.prospect import Prospect
 from nas.settings import EvaluationSettings
 from nas.space import Choice
 
@@ -16,7 +17,8 @@ from nas.space import Choice
 class Candidate:
     """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
 
-    `keep_weights` says whether the run keeps what was trained.
+    `keep_weights` says whether the run keeps what was trained. With a `prospect` it is not trained where that says, once its
+    costs are known, that it is hopeless.
     """
 
     number: int
@@ -25,6 +27,7 @@ class Candidate:
     started: float
     settings: EvaluationSettings
     keep_weights: bool = True
+    prospect: Prospect | None = None
 
     @property
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,18 @@ REFIT = 1.1
 """Hyperparameters are fitted anew when there are so many times the observations."""
 REMEMBERED = 64
 """Fits that are remembered, by their content."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Means and standard deviations (N,) of losses on a process's scale, the standard deviation there of the noise of one
+    observation, and the means as losses (N,).
+    """
+
+    means: Floats
+    stds: Floats
+    noise: float
+    natural: Floats
 
 
 class FrontModel:
@@ -76,6 +89,13 @@ class FrontModel:
             mean, std = process.predict(features)
             score = score * normal_cdf((process.scale.forward(np.zeros(1)) - mean) / std)
         return score
+
+    def belief(self, rows: Ints, objective: int) -> Belief:
+        """What is believed of an objective that is not told, at each row."""
+        process = self._objectives[objective]
+        assert process is not None
+        means, stds = process.predict(self._featurise(rows))
+        return Belief(means, stds, process.noise, process.scale.backward(means))
 
     def _process(
         self,

@@ -10,7 +10,9 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -18,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory
+from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
 from nas.space import Choice
 
@@ -61,6 +64,16 @@ class RunStudy:
     def trials(self) -> list[FrozenTrial]:
         """All trials by number; not to be changed."""
         return self._study.get_trials(deepcopy=False)
+
+    @property
+    def signs(self) -> NDArray[np.float64]:
+        """Of each objective, what turns its values into losses."""
+        return signs_of(self._study)
+
+    def history(self) -> tuple[ChoiceSpace, History]:
+        """The parameters, and what all trials that have ended tell, as arrays."""
+        space = ChoiceSpace.of(self._distributions)
+        return space, History.of(space, self._study, [trial for trial in self.trials if trial.state.is_finished()])
 
     def ask(self, sampler: optuna.samplers.BaseSampler) -> Trial:
         """A new trial with the parameters that are queued, or else those that the sampler proposes."""

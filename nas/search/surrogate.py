@@ -150,6 +150,11 @@ class Process:
         self._root = _cholesky(covariance)
         self._weights = torch.cholesky_solve(torch.from_numpy(scaled)[:, None], self._root)[:, 0]
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of an observation's noise, on the process's scale."""
+        return math.sqrt(self._kernel.noise)
+
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation (N,) of the noiseless targets, on the process's scale."""
         weighed = self._kernel.weigh(features)

@@ -43,12 +43,14 @@ from nas.record import EpochMetrics, Evaluation
 from nas.run import RunDirectory
 from nas.search.candidate import Asker, Candidate
 from nas.search.measuring import measure_on, node_name
+from nas.search.prospect import Prospect
 from nas.settings import EvaluationSettings, SearchSettings
 
 logger = logging.getLogger(__name__)
 
 _EVALUATION = TypeAdapter(Evaluation)
 _SETTINGS = TypeAdapter(EvaluationSettings)
+_PROSPECT: TypeAdapter[Prospect | None] = TypeAdapter(Prospect | None)
 _MAX_RESTARTS = 3
 
 
@@ -77,7 +79,9 @@ class CandidateTrainable(tune.Trainable):
         self._architecture = Architecture.from_json(json.loads(config["architecture"]))
         self._keep_weights = config["keep_weights"]
         settings = _SETTINGS.validate_json(config["settings"])
-        self._steps = evaluate_steps(self._architecture, self._data, settings, self._measure)
+        prospect = _PROSPECT.validate_json(config["prospect"])
+        hopeless = (lambda known: None) if prospect is None else prospect.hopeless
+        self._steps = evaluate_steps(self._architecture, self._data, settings, self._measure, hopeless)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next candidate in the same process."""
@@ -138,6 +142,7 @@ class AskerSearcher(Searcher):
                 "number": candidate.number,
                 "architecture": json.dumps(candidate.architecture.canonical.to_json()),
                 "settings": _SETTINGS.dump_json(candidate.settings).decode(),
+                "prospect": _PROSPECT.dump_json(candidate.prospect).decode(),
                 "keep_weights": candidate.keep_weights,
             }
         except Exception as error:
