@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -17,6 +17,9 @@ from nas.geometry import Padding, effective_kernel, output_size, receptive_field
 
 Positive = Annotated[int, Field(ge=1)]
 Activation = Literal["relu", "relu6"]
+
+REMEMBERED = 100_000
+"""Layers, each where it stands, of which canonical form and cost are remembered: a space's networks are made of few."""
 
 _LAYER = re.compile(r"k(\d*[13579])(?:d([1-9]\d*))?e(\d+(?:\.\d+)?)([sf])([1-9]\d*)(?:/([1-9]\d*))?")
 _STEM = re.compile(r"c([1-9]\d*)k(\d*[13579])(?:/([1-9]\d*))?")
@@ -153,6 +156,7 @@ class Architecture:
             raise InputError(f"not an architecture: {where}: {problem['msg']}") from error
 
 
+@lru_cache(REMEMBERED)
 def canonical_layer(layer: LayerSpec, shape: LayerShape, padding: Padding) -> LayerSpec:
     """A layer's canonical form where it stands (see `Architecture.canonical`)."""
     kernel_size, dilation = effective_kernel(shape.in_size, layer.kernel_size, layer.dilation, layer.stride, padding)

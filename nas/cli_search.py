@@ -95,6 +95,9 @@ def search(
     stop_early: Annotated[
         bool, typer.Option(help="End trainings whose candidates fall behind in all objectives together.")
     ] = False,
+    skip_hopeless: Annotated[
+        bool, typer.Option(help="Do not train candidates that are nearly certainly dominated, given their costs.")
+    ] = False,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -156,6 +159,7 @@ def search(
         sampler=sampler,
         confirm=confirm,
         stop_early=stop_early,
+        skip_hopeless=skip_hopeless,
         max_failures=max_failures,
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
         enqueue=tuple(enqueue or ()),

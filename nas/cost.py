@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from nas.architecture import Architecture
+from nas.architecture import REMEMBERED, Architecture, LayerSpec
 from nas.errors import CandidateError
 from nas.geometry import output_size
 from nas.record import Cost
@@ -26,35 +27,42 @@ def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
 
     Peak activations, which have no such form, are left out.
     """
-    macs = params = statistics = 0
     architecture = architecture.canonical
-
-    def convolution(in_channels: int, out_channels: int, kernel_size: int, side: int) -> None:
-        nonlocal macs, params, statistics
-        weights = in_channels * out_channels * kernel_size**2
-        macs += weights * side**2
-        params += weights + 2 * out_channels
-        statistics += 4 * 2 * out_channels + 8  # mean and variance in float32, the number of batches in int64
-
     stem = architecture.stem
-    side = output_size(architecture.input_size, stem.stride)
-    convolution(architecture.input_channels, stem.out_channels, stem.kernel_size, side)
-    for layer, shape in architecture.shapes():
-        hidden = layer.hidden_channels(shape.in_channels)
-        side = output_size(shape.in_size, layer.stride)
-        if layer.separable:
-            if layer.expansion != 1:
-                convolution(shape.in_channels, hidden, 1, shape.in_size)
-            convolution(1, hidden, layer.kernel_size, side)
-        else:
-            convolution(shape.in_channels, hidden, layer.kernel_size, side)
-        convolution(hidden, layer.out_channels, 1, side)
-    features = architecture.output_shape.in_channels
+    side, channels = output_size(architecture.input_size, stem.stride), stem.out_channels
+    parts = [_convolution(architecture.input_channels, channels, stem.kernel_size, side)]
+    for layer in architecture.layers:
+        parts.append(_layer(layer, channels, side))
+        side, channels = output_size(side, layer.stride), layer.out_channels
     if architecture.head_channels:
-        convolution(features, architecture.head_channels, 1, side)
-        features = architecture.head_channels
-    params += features * num_classes + num_classes
-    return Cost(macs + features * num_classes, params, 4 * params + statistics)
+        parts.append(_convolution(channels, architecture.head_channels, 1, side))
+        channels = architecture.head_channels
+    macs, params, statistics = map(sum, zip(*parts, strict=True))
+    params += channels * num_classes + num_classes
+    return Cost(macs + channels * num_classes, params, 4 * params + statistics)
+
+
+def _convolution(in_channels: int, out_channels: int, kernel_size: int, side: int) -> tuple[int, int, int]:
+    """Multiply-adds, parameters, and bytes of statistics of a convolution to a map of `side`, with its batch norm."""
+    weights = in_channels * out_channels * kernel_size**2
+    # Mean and variance in float32, the number of batches in int64.
+    return weights * side**2, weights + 2 * out_channels, 4 * 2 * out_channels + 8
+
+
+@lru_cache(REMEMBERED)
+def _layer(layer: LayerSpec, in_channels: int, in_size: int) -> tuple[int, int, int]:
+    """The same of a layer on a map of `in_channels` and side `in_size`."""
+    hidden = layer.hidden_channels(in_channels)
+    side = output_size(in_size, layer.stride)
+    parts = [_convolution(hidden, layer.out_channels, 1, side)]
+    if not layer.separable:
+        parts.append(_convolution(in_channels, hidden, layer.kernel_size, side))
+    else:
+        parts.append(_convolution(1, hidden, layer.kernel_size, side))
+        if layer.expansion != 1:
+            parts.append(_convolution(in_channels, hidden, 1, in_size))
+    macs, params, statistics = map(sum, zip(*parts, strict=True))
+    return macs, params, statistics
 
 
 def least_cost(space: SearchSpace, num_classes: int, what: str) -> int:

@@ -54,13 +54,15 @@ def evaluate_steps(
     settings: EvaluationSettings,
     measure_target: MeasureTarget = measure_here,
     known: Latency | None = None,
+    hopeless: Callable[[Evaluation], str | None] = lambda known: None,
 ) -> Generator[Evaluation, None, Evaluated]:
     """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
 
     Each step gives what is known by then: the evaluation of a candidate that is stopped there.
 
     Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
-    neither inherits weights nor trains. A latency that is `known` is taken as it is and not measured.
+    neither inherits weights nor trains; nor does one for which `hopeless`, given all that is known before training, has
+    a reason. A latency that is `known` is taken as it is and not measured.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
@@ -109,6 +111,9 @@ def evaluate_steps(
             violation, reason = budget_violation(settings.budgets, cost, latency, on_targets)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
+        reason = hopeless(result(Outcome.SKIPPED).evaluation)
+        if reason is not None:
+            return result(Outcome.SKIPPED, reason)
         if settings.init != SCRATCH:
             fresh = _inherit(network, architecture, data, settings)
         recipe = settled_recipe(settings.recipe, architecture, data.data, settings.protocol.device)

@@ -116,7 +116,8 @@ class SearchSettings:
 
     `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/confirmation.py).
-    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py). `enqueue` names networks to try
+    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py); `skip_hopeless` trains none that are
+    nearly certainly dominated, given their exact costs (nas/search/hopeless.py). `enqueue` names networks to try
     first, as `nas search --enqueue` does (nas/known.py), and `warm_start` run directories whose trials are taken over
     (nas/search/warm_start.py); `plan_search` writes both out in full.
     """
@@ -132,6 +133,7 @@ class SearchSettings:
     sampler: SamplerName = "front"
     confirm: float = 0.0
     stop_early: bool = False
+    skip_hopeless: bool = False
     max_failures: int = 20
     resources: Resources = field(default_factory=Resources)
     enqueue: tuple[str, ...] = ()

@@ -74,8 +74,12 @@ def _plain_name(name: str) -> str:
 
 
 def _is_among(value: Any, choices: Sequence[Choice]) -> bool:
-    # Python holds 1 == 1.0 == True; as choices they would be three spellings with three digests.
-    return any(value == choice and type(value) is type(choice) for choice in choices)
+    # Python holds 1 == 1.0 == True; as choices they would be three spellings with three digests. A loop, as samplers
+    # ask for this some 50,000 times a proposal.
+    for choice in choices:  # noqa: SIM110
+        if value is choice or (value == choice and type(value) is type(choice)):
+            return True
+    return False
 
 
 Kernel = Annotated[StrictInt, Field(ge=1, le=15), AfterValidator(_odd)]
@@ -219,6 +223,22 @@ class SearchSpace(_Section):
         """The parameters of the search: name to choices, in a fixed order."""
         return {name: choices for name, choices in self._slots.items() if len(choices) > 1}
 
+    @cached_property
+    def _fixed(self) -> dict[str, Choice]:
+        """The slots that have no choice, with their values."""
+        return {name: choices[0] for name, choices in self._slots.items() if len(choices) == 1}
+
+    @cached_property
+    def _stage_slots(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Of each stage the names of its slots for depth, channels and stride, and of those of each of its layers."""
+        return [
+            (
+                [f"s{i}.{key}" for key in STAGE_KEYS],
+                [[f"s{i}.l{j}.{key}" for key in LAYER_KEYS] for j in range(max(stage.depth))],
+            )
+            for i, stage in enumerate(self.stages)
+        ]
+
     @property
     def raw_size(self) -> int:
         """Number of parameter settings, spellings of one network counted apart."""
@@ -271,17 +291,19 @@ class SearchSpace(_Section):
 
         Raises `InputError` when a parameter is missing or has a value outside its choices.
         """
-        slot: dict[str, Any] = {}
-        for name, choices in self._slots.items():
-            slot[name] = values.get(name) if len(choices) > 1 else choices[0]
-            if not _is_among(slot[name], choices):
-                raise InputError(f"parameter {name} is {slot[name]}; space {self.name} allows {list(choices)}")
+        slot: dict[str, Any] = dict(self._fixed)
+        for name, choices in self.parameters.items():
+            slot[name] = value = values.get(name)
+            if not _is_among(value, choices):
+                raise InputError(f"parameter {name} is {value}; space {self.name} allows {list(choices)}")
         layers = []
-        for i in range(len(self.stages)):
-            for j in range(slot[f"s{i}.depth"]):
-                choice = {key: slot[f"s{i}.l{j}.{key}"] for key in LAYER_KEYS}
-                stride = slot[f"s{i}.stride"] if j == 0 else 1
-                layers.append(LayerSpec(**choice, out_channels=slot[f"s{i}.out_channels"], stride=stride))
+        for (depth, out_channels, stride), own in self._stage_slots:
+            width = slot[out_channels]
+            for j in range(slot[depth]):
+                kernel_size, dilation, expansion, separable = map(slot.__getitem__, own[j])
+                layers.append(
+                    LayerSpec(kernel_size, dilation, expansion, separable, width, slot[stride] if j == 0 else 1)
+                )
         stem = StemSpec(slot["stem.kernel_size"], slot["stem.stride"], slot["stem.out_channels"])
         return Architecture(
             input_channels=self.input.channels,

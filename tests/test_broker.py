@@ -24,6 +24,7 @@ from nas.report import write_report
 from nas.run import RunDirectory, open_run
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
 from nas.search.candidate import Candidate
+from nas.search.partial import STEPS
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.show import front_csv
 from nas.space import SearchSpace
@@ -524,3 +525,24 @@ def test_front_of_the_study_is_the_front_of_the_records(make_run: RunFactory) ->
     ours = {record.digest for record in pareto_front(records, run.settings.objectives)}
     theirs = {trial.user_attrs["digest"] for trial in study_of(run).best_trials}
     assert ours == theirs
+
+
+def test_the_study_holds_the_values_after_each_epoch_also_when_it_is_made_anew(make_run: RunFactory) -> None:
+    run = make_run(settings(trials=4))
+    broker = Broker(run)
+    for outcome in (Outcome.DONE, Outcome.STOPPED, Outcome.FAILED):
+        candidate = broker.ask()
+        assert candidate is not None
+        whole = answer(candidate)
+        assert whole.latency is not None
+        history = tuple(replace(whole.history[0], epoch=epoch, score=0.2 * epoch) for epoch in (1, 2))
+        broker.finish(candidate, replace(whole, outcome=outcome, reason="told so", history=history))
+    first = study_of(run).trials
+    for trial, record in zip(first[:2], run.records(), strict=False):
+        assert record.evaluation.latency is not None
+        latency_ms = record.evaluation.latency.median_ms
+        assert trial.user_attrs[STEPS] == [[0.2, latency_ms], [0.4, latency_ms]]
+    assert STEPS not in first[2].user_attrs
+    run.study_path.unlink()
+    Broker(open_run(run.path))
+    assert [t.user_attrs.get(STEPS) for t in study_of(run).trials[:3]] == [t.user_attrs.get(STEPS) for t in first[:3]]

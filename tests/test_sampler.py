@@ -20,6 +20,7 @@ from nas.run import open_run
 from nas.search.broker import Broker
 from nas.search.front_sampler import FIRST, FrontSampler
 from nas.search.improvement import expected_improvement
+from nas.search.partial import foretell
 
 Parameters = Mapping[str, Any]
 SPACE: dict[str, BaseDistribution] = {f"layer{i}": CategoricalDistribution([0, 1, 2, 3]) for i in range(8)}
@@ -99,6 +100,66 @@ def test_failed_and_pruned_trials_are_not_asked_for_again() -> None:
         state = (TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE)[number % 3]
         study.tell(trial, (1.0, float(sum(trial.params.values()))) if number % 3 == 2 else None, state=state)
     assert len(set(asked)) == 16
+
+
+def _with_stopped(seed: int, attribute: str) -> float:
+    """The front's volume after 12 complete trials, 60 random ones stopped at their first step, and 10 proposals."""
+    study = new_study(FrontSampler(seed=seed))
+    rng = np.random.default_rng(seed)
+    complete = []
+    for number in range(82):
+        if number < 72:
+            corner = {0: 0, 1: 3}.get(number)
+            study.enqueue_trial({name: int(rng.integers(4)) if corner is None else corner for name in SPACE})
+        trial = study.ask(dict(SPACE))
+        accuracy, dear = problem(trial.params)
+        stopped = 12 <= number < 72
+        # At its first step a network has half of its accuracy, and a little luck.
+        steps = [[0.5 * accuracy + 0.005 * rng.standard_normal(), dear], [accuracy, dear]]
+        trial.set_user_attr(attribute, steps[:1] if stopped else steps)
+        if stopped:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, (accuracy, dear))
+            complete.append(trial.params)
+    return volume(complete)
+
+
+def test_stopped_trials_count_at_their_fidelity() -> None:
+    told, not_told = ([_with_stopped(seed, attribute) for seed in range(3)] for attribute in ("steps", "other"))
+    assert np.mean(told) > np.mean(not_told) + 0.01
+
+
+@pytest.mark.parametrize("steps", ["nonsense", [], [[1.0]], [[None, 2.0]], [[float("nan"), 1.0]], [[1.0, 2.0], [1.0]]])
+def test_a_broken_record_of_steps_is_ignored(steps: Any) -> None:
+    one, other = new_study(FrontSampler(seed=3)), new_study(FrontSampler(seed=3))
+    for study, broken in ((one, False), (other, True)):
+        search(study, 12)
+        trial = study.ask(dict(SPACE))
+        if broken:
+            trial.set_user_attr("steps", steps)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert search(other, 2) == search(one, 2)
+
+
+def test_a_stopped_trial_is_foretold_by_the_line_of_those_that_went_on() -> None:
+    rng = np.random.default_rng(0)
+    complete = []
+    for early in np.linspace(0.3, 0.6, 12):
+        accuracy = 0.2 + early + 0.01 * rng.standard_normal()
+        complete.append(
+            (np.array([[0.1, 7 * early], [early, 7 * early], [accuracy, 7 * early]]), [accuracy, 7 * early])
+        )
+    curves = [(steps, np.array(final)) for steps, final in complete]
+    near, doubt = foretell(np.array([0.45, 3.3]), 2, curves)
+    far, more_doubt = foretell(np.array([0.1, 0.1]), 2, curves)
+    assert near == pytest.approx([0.65, 3.3], abs=0.02)
+    assert far == pytest.approx([0.3, 0.1], abs=0.05)
+    assert 0.005 < doubt[0] < more_doubt[0] < 0.1
+    assert doubt[1] == pytest.approx(0, abs=1e-6)  # a cost does not change while training goes on
+    unknown, wide = foretell(np.array([0.45, 3.3]), 4, curves)  # nobody came so far
+    assert unknown.tolist() == [0.45, 3.3]
+    assert wide[0] > 5 * doubt[0]
 
 
 def test_running_trials_are_counted() -> None:

@@ -19,6 +19,7 @@ from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
 from nas.search.candidate import Candidate
+from nas.search.hopeless import Forecast
 from nas.search.rungs import Rungs
 from nas.search.samplers import Foreknowledge, make_sampler
 from nas.search.screening import SURE, LatencyScreen, chance_within
@@ -80,6 +81,9 @@ class Broker:
             architecture = self._space.architecture(trial.params)
             candidate = Candidate(trial.number, dict(trial.params), architecture, time.time(), self.settings.evaluation)
             self._lose(candidate, "the search ended while it ran")
+        self._forecast: Forecast | None = None
+        if self.settings.skip_hopeless:
+            self._forecast = Forecast(self.study, self._known, self.settings.objectives)
         self._enqueue_known()
 
     # ---------------------------------------------------------------- budget
@@ -167,6 +171,8 @@ class Broker:
             elif candidate.digest in self.running:
                 self._waiting.setdefault(candidate.digest, []).append(candidate)
             elif not self._turned_away(candidate):
+                if self._forecast is not None:
+                    candidate = self._forecast.added_to(candidate, self.records)
                 self.running[candidate.digest] = candidate
                 return candidate
             repeats += 1

@@ -9,6 +9,7 @@ from typing import Protocol
 from nas.architecture import Architecture
 from nas.record import Evaluation, Latency
 from nas.run import RunDirectory
+from nas.search.prospect import Prospect
 from nas.settings import EvaluationSettings
 from nas.space import Choice
 
@@ -17,7 +18,8 @@ from nas.space import Choice
 class Candidate:
     """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
 
-    `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again.
+    `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again. With a
+    `prospect` it is not trained where that says, once its costs are known, that it is hopeless.
     """
 
     number: int
@@ -27,6 +29,7 @@ class Candidate:
     settings: EvaluationSettings
     keep_weights: bool = True
     latency: Latency | None = None
+    prospect: Prospect | None = None
 
     @property
     def digest(self) -> str:

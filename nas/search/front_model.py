@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,25 @@ REMEMBERED = 64
 """Fits that are remembered, by their content."""
 
 
+@dataclass(frozen=True)
+class Belief:
+    """Means and standard deviations (N,) of losses on a process's scale, the standard deviation there of the noise of one
+    observation, and the means as losses (N,).
+    """
+
+    means: Floats
+    stds: Floats
+    noise: float
+    natural: Floats
+
+
 class FrontModel:
     """Processes of the objectives that are not told and of the constraints, and the front by their means.
 
     A running trial counts as one that came out as expected ("kriging believer"; Ginsbourger, Le Riche & Carraro,
-    2010). The front is that of the processes' means, so that the luck of one noisy training does not stand in the way.
+    2010). A stopped one counts as what it would have come to, as far as that can be told (nas/search/partial.py), and
+    defines no front. The front is that of the processes' means, so that the luck of one noisy training does not stand in
+    the way.
     `parents` (N, parameters) are the choice indices on that front.
     """
 
@@ -56,7 +71,8 @@ class FrontModel:
         for objective in range(history.losses.shape[1]):
             process = None
             if objective not in foreseen.objectives:
-                process = self._process(history.feasible, history.losses[:, objective], kept, history.running)
+                stopped = history.stopped, history.foretold[:, objective], history.doubt[:, objective]
+                process = self._process(history.feasible, history.losses[:, objective], kept, stopped, history.running)
             self._objectives.append(process)
         seen = np.vstack([history.feasible[kept], history.running])
         means, _ = self._predict(seen)
@@ -74,18 +90,41 @@ class FrontModel:
             score = score * normal_cdf((process.scale.forward(np.zeros(1)) - mean) / std)
         return score
 
-    def _process(self, rows: Ints, targets: Floats, kept: Ints, running: Ints | None = None) -> Process:
-        """The posterior given the observations kept, and running trials believed to come out as expected."""
+    def belief(self, rows: Ints, objective: int) -> Belief:
+        """What is believed of an objective that is not told, at each row."""
+        process = self._objectives[objective]
+        assert process is not None
+        means, stds = process.predict(self._featurise(rows))
+        return Belief(means, stds, process.noise, process.scale.backward(means))
+
+    def _process(
+        self,
+        rows: Ints,
+        targets: Floats,
+        kept: Ints,
+        stopped: tuple[Ints, Floats, Floats] | None = None,
+        running: Ints | None = None,
+    ) -> Process:
+        """The posterior given the observations kept, those foretold of stopped trials with their standard deviations,
+        and running trials believed to come out as expected.
+        """
         some = _learnt_from(len(rows))
         found = _remembered_fit(self._embedding, self._featurise(rows[some]), targets[some])
         scale = Scale.of(targets, found.offset)
         features, scaled = self._featurise(rows[kept]), scale.forward(targets[kept])
-        process = Process(self._embedding, found.hyperparameters, scale, features, scaled)
+        doubt = np.zeros(len(kept))
+        if stopped is not None and len(stopped[0]):
+            values = np.maximum(stopped[1], (targets.min() + scale.low) / 2)  # a logarithm's argument stays positive
+            features = np.vstack([features, self._featurise(stopped[0])])
+            scaled = np.concatenate([scaled, scale.forward(values)])
+            doubt = np.concatenate([doubt, stopped[2] * scale.slope(values)])
+        process = Process(self._embedding, found.hyperparameters, scale, features, scaled, doubt)
         if running is None or not len(running):
             return process
         believed = self._featurise(running)
         features, scaled = np.vstack([features, believed]), np.concatenate([scaled, process.predict(believed)[0]])
-        return Process(self._embedding, found.hyperparameters, scale, features, scaled)
+        doubt = np.concatenate([doubt, np.zeros(len(running))])
+        return Process(self._embedding, found.hyperparameters, scale, features, scaled, doubt)
 
     def _predict(self, rows: Ints) -> tuple[Floats, Floats]:
         """Means and standard deviations (N, objectives) of losses."""

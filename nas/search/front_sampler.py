@@ -44,7 +44,8 @@ class FrontSampler(optuna.samplers.BaseSampler):
     modelled. `features` gives positive quantities known beforehand (multiply-adds, parameters), on whose logarithms
     the other objectives may depend. `canonical` gives an identity that all spellings of one network share, so that it
     is proposed once. All three should be quick, or remember. A running trial counts as one that will come out as
-    expected. Infeasible trials (`trial.set_constraint`) teach what to avoid.
+    expected. Infeasible trials (`trial.set_constraint`) teach what to avoid. Pruned trials count at their fidelity where
+    trials have the user attribute `steps`, the objectives' values after each step (nas/search/partial.py).
 
     A proposal depends on the seed, the number of the trial and what the study records, on nothing else: a new sampler
     with the same seed goes on as the old one would. Integers and stepped numbers of few values are choices in order;

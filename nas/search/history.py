@@ -14,6 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.search.partial import foretell, steps_of
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = Mapping[str, Any]
@@ -22,6 +24,8 @@ Row = tuple[int, ...]
 
 MAX_STEPS = 64
 """Values of a stepped number that are choices; one with more is none."""
+STOPPED = 100
+"""Pruned trials whose partial results are made use of: the latest."""
 
 
 def options_of(distribution: BaseDistribution) -> tuple[Any, ...] | None:
@@ -82,10 +86,12 @@ class ChoiceSpace:
 
 @dataclass(frozen=True)
 class History:
-    """Choice indices (trials, parameters) of the complete trials, the feasible ones and the running ones.
+    """Choice indices (trials, parameters) of the complete trials, the feasible ones, the running and the stopped ones.
 
     `losses` (feasible, objectives) have signs turned so that less is better. `constraints` are the rows and values of
-    each by name. `tried` is every row that some trial has, failed ones too.
+    each by name. `stopped` are pruned trials of which partial results are known, `foretold` and `doubt` (stopped,
+    objectives) the losses that they would have come to, and their standard deviations. `tried` is every row that some
+    trial has, failed ones too.
     """
 
     complete: Ints
@@ -93,11 +99,17 @@ class History:
     losses: Floats
     constraints: dict[str, tuple[Ints, Floats]]
     running: Ints
+    stopped: Ints
+    foretold: Floats
+    doubt: Floats
     tried: frozenset[Row]
 
     @classmethod
     def of(cls, space: ChoiceSpace, study: optuna.Study, trials: Sequence[FrozenTrial]) -> History:
         complete, feasible, losses, running, tried = [], [], [], [], []
+        signs = signs_of(study)
+        stopped: list[tuple[Row, Floats]] = []
+        curves: list[tuple[Floats, Floats]] = []
         constraints: dict[str, tuple[list[Row], list[float]]] = {}
         for trial in trials:
             row = space.row(trial.params)
@@ -106,18 +118,27 @@ class History:
             tried.append(row)
             if trial.state is TrialState.RUNNING:
                 running.append(row)
-            if trial.state is not TrialState.COMPLETE:
+            if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
                 continue
-            complete.append(row)
             limits = trial.constraints
             for name, value in limits.items():
                 rows, values = constraints.setdefault(name, ([], []))
                 rows.append(row)
                 values.append(value)
-            if all(value <= 0 for value in limits.values()) and np.isfinite(trial.values).all():
+            met = all(value <= 0 for value in limits.values())
+            steps = steps_of(trial, len(signs))
+            if trial.state is TrialState.PRUNED:
+                if met and steps is not None:
+                    stopped.append((row, steps * signs))
+                continue
+            complete.append(row)
+            if met and np.isfinite(trial.values).all():
                 feasible.append(row)
                 losses.append(trial.values)
-        signs = signs_of(study)
+                if steps is not None:
+                    curves.append((steps * signs, np.array(trial.values) * signs))
+        stopped = stopped[-STOPPED:]
+        foretold = [foretell(steps[-1], len(steps), curves) for _, steps in stopped]
         width = len(space.choices)
         return cls(
             _array(complete, width),
@@ -125,6 +146,9 @@ class History:
             np.array(losses, dtype=np.float64).reshape(len(losses), len(signs)) * signs,
             {name: (_array(rows, width), np.array(values)) for name, (rows, values) in constraints.items()},
             _array(running, width),
+            _array([row for row, _ in stopped], width),
+            np.array([values for values, _ in foretold]).reshape(len(stopped), len(signs)),
+            np.array([stds for _, stds in foretold]).reshape(len(stopped), len(signs)),
             frozenset(tried),
         )
 

@@ -6,17 +6,22 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.objectives import objective
+from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory
+from nas.search.history import ChoiceSpace, History, signs_of
+from nas.search.partial import STEPS
 from nas.space import Choice
 
 STUDY_NAME = "nas"
@@ -59,6 +64,16 @@ class RunStudy:
         """All trials by number; not to be changed."""
         return self._study.get_trials(deepcopy=False)
 
+    @property
+    def signs(self) -> NDArray[np.float64]:
+        """Of each objective, what turns its values into losses."""
+        return signs_of(self._study)
+
+    def history(self) -> tuple[ChoiceSpace, History]:
+        """The parameters, and what all trials that have ended tell, as arrays."""
+        space = ChoiceSpace.of(self._distributions)
+        return space, History.of(space, self._study, [trial for trial in self.trials if trial.state.is_finished()])
+
     def ask(self, sampler: optuna.samplers.BaseSampler) -> Trial:
         """A new trial with the parameters that are queued, or else those that the sampler proposes."""
         self._study.sampler = sampler
@@ -73,7 +88,7 @@ class RunStudy:
     def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
         """Tell what one of a run's records holds, by the table of outcomes in docs/design.md."""
         trial = optuna.trial.Trial(self._study, self.trials[record.number]._trial_id)
-        for name, value in _attributes(record).items():
+        for name, value in _attributes(record, self._objectives).items():
             trial.set_user_attr(name, value)
         state, values = told_as(record, self._objectives, records)
         # The GP sampler wants a constraint of each trial or of none.
@@ -92,7 +107,7 @@ class RunStudy:
             values=values,
             params=record.parameters,
             distributions=self._distributions,
-            user_attrs={"architecture": record.text, "digest": record.digest} | _attributes(record),
+            user_attrs={"architecture": record.text, "digest": record.digest} | _attributes(record, self._objectives),
         )
         if self._constrained and state is not TrialState.FAIL:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
@@ -128,9 +143,16 @@ class RunStudy:
         return ran
 
 
-def _attributes(record: TrialRecord) -> dict[str, Any]:
+def _attributes(record: TrialRecord, objectives: Sequence[str]) -> dict[str, Any]:
+    evaluation = record.evaluation
     attributes: dict[str, Any] = {"outcome": record.outcome.value}
-    return attributes | ({"reason": record.evaluation.reason} if record.evaluation.reason else {})
+    if evaluation.reason:
+        attributes["reason"] = evaluation.reason
+    if record.outcome.counts:
+        history = evaluation.history
+        so_far = (replace(evaluation, history=history[:epoch]) for epoch in range(1, len(history) + 1))
+        attributes[STEPS] = [list(objective_values(known, objectives).values()) for known in so_far]
+    return attributes
 
 
 def told_as(

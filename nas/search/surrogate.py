@@ -105,6 +105,10 @@ class Scale:
         values = self.mean + self.spread * scaled
         return values if math.isinf(self.low) else self.low + np.exp(np.minimum(values, 300))
 
+    def slope(self, targets: Floats) -> Floats:
+        """By how much the transform grows with its argument, (N,)."""
+        return 1 / (self.spread * (np.ones_like(targets) if math.isinf(self.low) else targets - self.low))
+
     def log_slope(self, targets: Floats) -> float:
         """Sum of the logarithms of the transform's slope: what makes likelihoods on two scales comparable."""
         bend = 0.0 if math.isinf(self.low) else float(np.log(targets - self.low).sum())
@@ -122,21 +126,34 @@ class Fit:
 class Process:
     """The posterior of a Gaussian process given features (N, F) and targets (N,) on a scale.
 
+    `doubt` (N,) are standard deviations, on the scale, of targets that are not observed but foretold.
+
     The kernel is a weighted sum of products of features (effects that add), a squared exponential of the same weighted
     distance (interactions), a constant, and noise (Rasmussen & Williams, "Gaussian Processes for Machine Learning",
     2006).
     """
 
     def __init__(
-        self, embedding: Embedding, hyperparameters: Floats, scale: Scale, features: Floats, scaled: Floats
+        self,
+        embedding: Embedding,
+        hyperparameters: Floats,
+        scale: Scale,
+        features: Floats,
+        scaled: Floats,
+        doubt: Floats,
     ) -> None:
         self.scale = scale
         self._kernel = _Kernel(embedding, torch.from_numpy(hyperparameters), features.mean(0))
         self._features = self._kernel.weigh(features)
         covariance = self._kernel.between(self._features, self._features)
-        covariance.diagonal().add_(self._kernel.noise)
+        covariance.diagonal().add_(self._kernel.noise + torch.from_numpy(doubt).square())
         self._root = _cholesky(covariance)
         self._weights = torch.cholesky_solve(torch.from_numpy(scaled)[:, None], self._root)[:, 0]
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of an observation's noise, on the process's scale."""
+        return math.sqrt(self._kernel.noise)
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation (N,) of the noiseless targets, on the process's scale."""

@@ -8,7 +8,6 @@ an infrastructure error, and the candidate is queued again.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import socket
@@ -35,21 +34,19 @@ from ray._private.utils import read_ray_address
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.architecture import Architecture
 from nas.data import ImageData
 from nas.device_lease import lease_for
 from nas.errors import InputError, LostError
-from nas.record import EpochMetrics, Evaluation, Latency
+from nas.record import EpochMetrics, Evaluation
 from nas.run import RunDirectory
 from nas.search.candidate import Asker, Candidate
 from nas.search.measuring import measure_on, node_name
-from nas.settings import EvaluationSettings, SearchSettings
+from nas.settings import SearchSettings
 
 logger = logging.getLogger(__name__)
 
 _EVALUATION = TypeAdapter(Evaluation)
-_SETTINGS = TypeAdapter(EvaluationSettings)
-_LATENCY = TypeAdapter(Latency | None)
+_CANDIDATE = TypeAdapter(Candidate)
 _MAX_RESTARTS = 3
 
 
@@ -75,11 +72,13 @@ class CandidateTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         from nas.evaluate import evaluate_steps
 
-        self._architecture = Architecture.from_json(json.loads(config["architecture"]))
-        self._keep_weights = config["keep_weights"]
-        settings = _SETTINGS.validate_json(config["settings"])
-        known = _LATENCY.validate_json(config["latency"])
-        self._steps = evaluate_steps(self._architecture, self._data, settings, self._measure, known)
+        candidate = _CANDIDATE.validate_json(config["candidate"])
+        self._architecture = candidate.architecture.canonical
+        self._keep_weights = candidate.keep_weights
+        hopeless = (lambda known: None) if candidate.prospect is None else candidate.prospect.hopeless
+        self._steps = evaluate_steps(
+            self._architecture, self._data, candidate.settings, self._measure, candidate.latency, hopeless
+        )
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next candidate in the same process."""
@@ -136,13 +135,7 @@ class AskerSearcher(Searcher):
             if candidate is None:
                 return Searcher.FINISHED if self._asker.finished else None
             self._candidates[trial_id] = candidate
-            return {
-                "number": candidate.number,
-                "architecture": json.dumps(candidate.architecture.canonical.to_json()),
-                "settings": _SETTINGS.dump_json(candidate.settings).decode(),
-                "keep_weights": candidate.keep_weights,
-                "latency": _LATENCY.dump_json(candidate.latency).decode(),
-            }
+            return {"number": candidate.number, "candidate": _CANDIDATE.dump_json(candidate).decode()}
         except Exception as error:
             self._fail(error)
             return Searcher.FINISHED
