@@ -129,12 +129,7 @@ def _ray_stops_at_the_end() -> Iterator[None]:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirectory]:
     """A search one candidate at a time, in the order above, that stops after epoch 2 of 3, from 3 candidates on."""
 
-    def in_order(broker: Broker) -> None:
-        for text in ORDER:
-            broker.study.enqueue(DIGITS.locate(DIGITS.parse(text)))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Broker, "_enqueue_landmarks", in_order)
         patch.setattr(nas.search.broker, "Rungs", functools.partial(Rungs, shares=(2 / 3,), fewest=3))
         settings = SearchSettings(
             space=DIGITS,
@@ -144,6 +139,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirectory]
             trials=len(ORDER),
             sampler="random",
             stop_early=True,
+            enqueue=ORDER,
             resources=Resources(max_concurrent=1),
         )
         ended = run_search(plan_search(settings, tmp_path_factory.mktemp("stopping") / "run"))
