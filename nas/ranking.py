@@ -160,7 +160,7 @@ def verdict_on(brief: Recipe, full: Recipe, audited: Sequence[Audited], rankings
         return Verdict("raise", sentence, tuple(filter(None, notes)), epochs)
     if tau.ceiling.low <= 0:
         notes.insert(
-            0, "The full trainings themselves do not surely agree: these candidates differ by less than noise."
+            0, "The full trainings themselves do not surely agree: these candidates may differ by less than noise."
         )
     sentence = (
         f"Cannot tell with so few: with {len(audited)} candidates the brief fine-tune ranks with {reach}, and what is lost "
@@ -174,7 +174,7 @@ def _cause(tau: Agreement) -> str:
     left = f"The noise of the trainings leaves a brief one τ {interval_text(tau.allowed)}"
     if tau.bias.low > 0:
         return f"{left}: the rest of the loss is the same with every seed, and takes more epochs."
-    return f"{left}, which explains the loss: the mean of several seeds may help as much as more epochs."
+    return f"{left}, which may explain the loss: the mean of several seeds may help as much as more epochs."
 
 
 def _macs_note(tau: Agreement) -> str:
