@@ -90,15 +90,19 @@ def test_spellings_of_a_network_are_proposed_once_until_there_is_nothing_new() -
     search(study, 2, lambda p: (float(p["a"] * p["b"]), float(sum(p.values()))), space)  # repeats, and no error
 
 
-def test_failed_and_pruned_trials_are_not_asked_for_again() -> None:
+@pytest.mark.parametrize(
+    "states", [(TrialState.FAIL,), (TrialState.PRUNED,), (TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE)]
+)
+def test_failed_and_pruned_trials_are_not_asked_for_again(states: tuple[TrialState, ...]) -> None:
     space: dict[str, BaseDistribution] = {name: CategoricalDistribution([0, 1]) for name in "abcd"}
     study = new_study(FrontSampler(seed=0))
     asked = []
     for number in range(16):
         trial = study.ask(dict(space))
         asked.append(tuple(trial.params.values()))
-        state = (TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE)[number % 3]
-        study.tell(trial, (1.0, float(sum(trial.params.values()))) if number % 3 == 2 else None, state=state)
+        state = states[number % len(states)]
+        values = (1.0, float(sum(trial.params.values()))) if state is TrialState.COMPLETE else None
+        study.tell(trial, values, state=state)
     assert len(set(asked)) == 16
 
 
@@ -205,6 +209,33 @@ def test_infeasible_networks_are_avoided() -> None:
 
 def _some_rows() -> list[tuple[int, ...]]:
     return list(itertools.islice(itertools.product(range(4), repeat=8), 0, None, 97))
+
+
+def test_where_nothing_is_feasible_yet_what_violates_least_is_looked_for() -> None:
+    study = new_study(FrontSampler(seed=0))
+    asked = []
+    for _ in range(25):
+        trial = study.ask(dict(SPACE))
+        asked.append(cost(trial.params))
+        trial.set_constraint("budget", 50.0 + abs(cost(trial.params) - 30))
+        study.tell(trial, (0.0, 1e9))
+    assert np.median([abs(dear - 30) for dear in asked[15:]]) < 8
+    by_chance = [abs(cost(dict(zip(SPACE, row, strict=True))) - 30) for row in _some_rows()]
+    assert np.median(by_chance) > 15
+
+
+def test_an_infinite_violation_or_known_quantity_teaches_nothing_and_does_no_harm() -> None:
+    def odd(parameters: Parameters) -> list[float]:
+        return [float("inf") if parameters["layer0"] == 0 else 1.0 + cost(parameters)]
+
+    study = new_study(FrontSampler(seed=0, features=odd))
+    asked = []
+    for number in range(14):
+        trial = study.ask(dict(SPACE))
+        asked.append(tuple(trial.params.values()))
+        trial.set_constraint("budget", (float("inf"), 1.0, -1.0)[number % 3])
+        study.tell(trial, problem(trial.params))
+    assert len(set(asked)) == 14
 
 
 def test_three_objectives_and_both_directions() -> None:

@@ -6,7 +6,7 @@
 
 Without --problems and --methods the whole yard-stick is run: five variants of NAS-Bench-Macro, every peer, with and
 without a cache of repeats. A run that the file has already is not run again. pymoo and BoTorch are left out, and that
-is said, where they are not installed; GPSampler and BoTorch, of seconds a suggestion, get `--dear-seeds` and 100 trials.
+is said, where they are not installed; GPSampler and BoTorch, dear to ask, get `--dear-seeds`, and 200 and 100 trials.
 """
 
 from __future__ import annotations

@@ -188,5 +188,5 @@ METHODS: dict[str, Callable[[Problem, int, int], Search]] = {
     "botorch": BotorchSearch,
 }
 OURS = ("front", "front, told costs")
-DEAR = {"gp": 100, "botorch": 100}
+DEAR = {"gp": 200, "botorch": 100}
 """Methods whose suggestions take seconds, and the trials that they are given at most; they get few seeds."""

@@ -57,10 +57,11 @@ class FrontModel:
         self._mean, spread = known.mean(0), known.std(0)
         self._spread = np.where(spread > 1e-9, spread, np.inf)
         self._embedding = Embedding(list(space.choices.values()), known.shape[1])
+        # As long as nothing meets a constraint, whatever violates it less than all others is welcome.
         self._constraints = [
-            self._process(rows, values, np.arange(len(rows))[-MODELLED:])
+            (self._process(rows, values, np.arange(len(rows))[-MODELLED:]), max(0.0, float(values.min())))
             for rows, values in history.constraints.values()
-            if values.max() > 0
+            if values.max(initial=0.0) > 0
         ]
         self._objectives: list[Process | None] = []
         self._front = np.empty((0, history.losses.shape[1]))
@@ -85,9 +86,9 @@ class FrontModel:
         if len(self._front):
             score = expected_improvement(self._front, *self._predict(rows))
         features = self._featurise(rows)
-        for process in self._constraints:
+        for process, limit in self._constraints:
             mean, std = process.predict(features)
-            score = score * normal_cdf((process.scale.forward(np.zeros(1)) - mean) / std)
+            score = score * normal_cdf((process.scale.forward(np.array([limit])) - mean) / std)
         return score
 
     def belief(self, rows: Ints, objective: int) -> Belief:

@@ -66,7 +66,7 @@ class FrontSampler(optuna.samplers.BaseSampler):
         self._warned: set[str] = set()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share; before there is one, those of a running trial."""
+        """The parameters that all finished trials share; before there is one, those of a running or failed trial."""
         if len(study.directions) < 2:
             raise ValueError("FrontSampler needs two or more objectives; use TPESampler for one")
         for objective in self._costs:
@@ -79,8 +79,7 @@ class FrontSampler(optuna.samplers.BaseSampler):
             shared = set(finished[0].distributions).intersection(*(other.distributions for other in finished))
             space = {name: finished[-1].distributions[name] for name in shared}
         else:
-            running = (other.distributions for other in trials if other.state is TrialState.RUNNING)
-            space = max(running, key=len, default={})
+            space = max((other.distributions for other in trials), key=len, default={})
         return {name: space[name] for name in sorted(space) if options_of(space[name]) is not None}
 
     def sample_independent(

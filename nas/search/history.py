@@ -122,6 +122,8 @@ class History:
                 continue
             limits = trial.constraints
             for name, value in limits.items():
+                if not np.isfinite(value):
+                    continue
                 rows, values = constraints.setdefault(name, ([], []))
                 rows.append(row)
                 values.append(value)
@@ -175,9 +177,9 @@ class Foreseen:
         return frozenset(self._costs)
 
     def features(self, rows: Ints) -> Floats:
-        """Logarithms (N, quantities) of everything that is told and positive."""
+        """Logarithms (N, quantities) of everything that is told, positive and finite; 0 for the rest."""
         array = np.array([self._describe(row) for row in map(tuple, rows.tolist())], dtype=np.float64)
-        return np.where(array > 0, np.log(np.maximum(array, 1e-300)), 0.0)
+        return np.where((array > 0) & np.isfinite(array), np.log(np.maximum(array, 1e-300)), 0.0)
 
     def losses(self, rows: Ints, objective: int) -> Floats:
         """Exact values (N,) of an objective that is told; less is better."""
