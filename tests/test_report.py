@@ -18,7 +18,8 @@ from nas.errors import InputError
 from nas.front import knee, pareto_front
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.report import figures, write_report
-from nas.report.figures import hypervolume_figure, learning_curves_figure, pareto_figure
+from nas.report.curves import hypervolume_figure, learning_curves_figure
+from nas.report.figures import pareto_figure
 from nas.run import BaselineRecord, Provenance, RunDirectory
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import load_space

@@ -16,7 +16,7 @@ import nas.search.broker
 from nas.front import pareto_front
 from nas.recipe import Recipe
 from nas.record import Cost, EpochMetrics, Evaluation, Outcome
-from nas.report.figures import learning_curves_figure
+from nas.report.curves import learning_curves_figure
 from nas.run import RunDirectory, open_run
 from nas.search import plan_search, run_search
 from nas.search.broker import Broker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from nas.audit_text import COEFFICIENTS, counts, group_text, legend, rows
-from nas.report.figures import audit_figure
+from nas.report.curves import audit_figure
 from nas.report.markup import Html, join, table, tag
 from nas.report.sections import Findings
 

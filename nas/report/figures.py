@@ -15,10 +15,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.confirmation import Confirmed
-from nas.front import ReferencePoint, hypervolume_history, knee, pareto_front, primary_cost, trained
+from nas.front import knee, pareto_front, primary_cost, trained
 from nas.objectives import measured_latency, objective, target_objective
-from nas.ranking import Audited
-from nas.record import Outcome, TrialRecord
+from nas.record import TrialRecord
 from nas.run import BaselineRecord
 from nas.wording import (
     capital,
@@ -38,7 +37,7 @@ from nas.wording import (
 BLUE, VERMILLION, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7"
 GREY = "#8b8f94"
 
-_COLOURS = {"knee": VERMILLION, "most accurate": GREEN}
+COLOURS = {"knee": VERMILLION, "most accurate": GREEN}
 
 _SVG_POINTS = 2_000
 """Points up to which SVG is used: it is as quick, prints sharply, and needs no WebGL on the reader's machine."""
@@ -71,7 +70,7 @@ def pareto_figure(
     dominated = [record for record in trained(records) if record.number not in members]
     line = pareto_front(records, ("accuracy", cost))
 
-    figure = go.Figure(layout=_layout())
+    figure = go.Figure(layout=layout())
     scatter = go.Scatter if len(dominated) <= _SVG_POINTS else go.Scattergl
     figure.add_trace(
         scatter(
@@ -164,127 +163,6 @@ def pareto_figure(
     return figure
 
 
-def hypervolume_figure(records: Sequence[TrialRecord], objectives: Sequence[str]) -> go.Figure:
-    """Hypervolume against the number of trained candidates; empty until the reference point is fixed.
-
-    Show it with `reference_text`: a hypervolume means nothing without its reference point.
-    """
-    history = hypervolume_history(records, objectives)
-    if history:
-        history.append((sum(record.counts for record in trained(records)), history[-1][1]))
-    figure = go.Figure(layout=_layout())
-    figure.add_trace(
-        go.Scatter(
-            x=[count for count, _ in history],
-            y=[volume for _, volume in history],
-            mode="lines",
-            line={"color": BLUE, "width": 2, "shape": "hv"},
-            hovertemplate="after %{x} trained: %{y:.4f}<extra></extra>",
-        )
-    )
-    figure.update_xaxes(title="Trained candidates", **_counting_axis([count for count, _ in history]))
-    figure.update_yaxes(title="Hypervolume")
-    return figure
-
-
-def learning_curves_figure(
-    records: Sequence[TrialRecord], objectives: Sequence[str], metric: str = "accuracy"
-) -> go.Figure:
-    """Validation score in percent after each epoch, for the members of the Pareto front and what was stopped early.
-
-    The cheapest, the knee and the most accurate are named; the others are thin lines, the stopped ones grey and one
-    trace together. The number of dominated candidates does not matter, so that the figure stays small.
-    """
-    front = pareto_front(records, objectives)
-    figure = go.Figure(layout=_layout())
-    stopped = [record.evaluation.history for record in records if record.outcome is Outcome.STOPPED]
-    if stopped:
-        figure.add_trace(
-            go.Scatter(
-                x=[x for epochs in stopped for x in (*(epoch.epoch for epoch in epochs), None)],
-                y=[y for epochs in stopped for y in (*(round(100 * epoch.score, 3) for epoch in epochs), None)],
-                mode="lines+markers",  # one that was stopped after its first epoch is a point
-                line={"color": GREY, "width": 1},
-                marker={"size": 3},
-                opacity=0.5,
-                name="stopped early",
-                hoverinfo="skip",
-            )
-        )
-    named = landmarks(front, objectives)
-    for record in sorted(front, key=lambda record: record.digest in named):  # the named ones are drawn on top
-        names = named.get(record.digest, ())
-        epochs = record.evaluation.history
-        figure.add_trace(
-            go.Scatter(
-                x=[epoch.epoch for epoch in epochs],
-                y=[round(100 * epoch.score, 3) for epoch in epochs],
-                mode="lines+markers" if len(epochs) <= 20 else "lines",
-                line={"color": _COLOURS.get(names[-1], ORANGE) if names else BLUE, "width": 2 if names else 1},
-                opacity=1 if names else 0.6,
-                name=" · ".join(names) or escape(record.digest, quote=False),
-                showlegend=bool(names),
-                hovertemplate=f"{escape(record.digest, quote=False)}<br>epoch %{{x}}: %{{y:.2f}} %<extra></extra>",
-            )
-        )
-    curves = [*(record.evaluation.history for record in front), *stopped]
-    epochs_seen = [epoch.epoch for epochs in curves for epoch in epochs]
-    figure.update_xaxes(title="Epoch", **_counting_axis(epochs_seen))
-    figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
-    return figure
-
-
-def audit_figure(audited: Sequence[Audited], front: Sequence[TrialRecord], metric: str = "accuracy") -> go.Figure:
-    """The mean score in percent of the full trainings against that of the search, members of the front apart.
-
-    Bars join the full trainings. The dotted line is where a longer training would change nothing.
-    """
-    members = {record.digest for record in front}
-    figure = go.Figure(layout=_layout())
-    for name, colour, size, on_front in (("behind the front", GREY, 7, False), ("Pareto front", BLUE, 9, True)):
-        group = [candidate for candidate in audited if (candidate.trial.digest in members) == on_front]
-        means = [sum(candidate.full) / len(candidate.full) for candidate in group]
-        brief = [candidate.brief[0] for candidate in group]
-        figure.add_trace(
-            go.Scatter(
-                x=[round(100 * score, 4) for score in brief],
-                y=[round(100 * score, 4) for score in means],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [100 * (max(each.full) - mean) for each, mean in zip(group, means, strict=True)],
-                    "arrayminus": [100 * (mean - min(each.full)) for each, mean in zip(group, means, strict=True)],
-                    "color": colour,
-                    "thickness": 1.2,
-                    "width": 0,
-                },
-                mode="markers",
-                name=name,
-                marker={"color": colour, "size": size},
-                hoverinfo="text",
-                hovertext=[_audit_hover(candidate) for candidate in group],
-            )
-        )
-    scores = [100 * score for candidate in audited for score in (candidate.brief[0], *candidate.full)]
-    ends = [min(scores, default=0.0), max(scores, default=100.0)]
-    line = {"color": GREY, "width": 1, "dash": "dot"}
-    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", showlegend=False))
-    title = escape(capital(score_title(metric)), quote=False)
-    figure.update_xaxes(title=f"{title}, brief (%)", tickformat=".4~g")
-    figure.update_yaxes(title=f"{title}, full (%)", tickformat=".4~g")
-    return figure
-
-
-def _audit_hover(candidate: Audited) -> str:
-    trial = candidate.trial
-    lines = [
-        f"<b>{escape(trial.digest, quote=False)}</b>  trial {trial.number}",
-        "brief " + ", ".join(f"{100 * score:.2f} %" for score in candidate.brief),
-        "full " + ", ".join(f"{100 * score:.2f} %" for score in candidate.full),
-    ]
-    return "<br>".join([*lines, *(escape(line, quote=False) for line in _wrapped(trial.text))])
-
-
 def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """What the members of a front are known for (cheapest, knee, most accurate), by digest, cheapest first."""
     if not front:
@@ -300,18 +178,6 @@ def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[s
 def cost_objectives(objectives: Sequence[str]) -> list[str]:
     """The objectives that are not accuracy, in their order."""
     return [name for name in objectives if name != "accuracy"]
-
-
-def reference_text(reference: ReferencePoint, objectives: Sequence[str]) -> str:
-    """Where the hypervolume is measured from, and what its unit is, in plain text."""
-    worst, ideal = (
-        ", ".join(f"{label(name)} {objective(name).show(value)}" for name, value in zip(objectives, point, strict=True))
-        for point in (reference.worst, reference.ideal)
-    )
-    return (
-        f"Reference point: {worst}. The unit is the box from there to {ideal}; both are fixed by the first trained "
-        "candidates, so 1 is passed as the search finds better."
-    )
 
 
 # ---------------------------------------------------------------- parts of a figure
@@ -368,12 +234,12 @@ def hover_text(record: TrialRecord | BaselineRecord, metric: str, images: int) -
     if isinstance(record, BaselineRecord):
         name, of, about = record.name, f"from {record.init}", []
     else:
-        name, of, about = record.digest, trial_text(record), _wrapped(record.text)
+        name, of, about = record.digest, trial_text(record), wrapped(record.text)
     head = f"<b>{escape(name, quote=False)}</b>  {escape(of, quote=False)}"
     return "<br>".join([head, *(escape(line, quote=False) for line in [*about, *lines])])
 
 
-def _wrapped(architecture: str) -> list[str]:
+def wrapped(architecture: str) -> list[str]:
     """The compact string in lines of a readable length, broken where a layer begins."""
     lines = [""]
     for part in re.split(r"(?<=-)", architecture):
@@ -394,13 +260,14 @@ def _cost_axis(cost: str, values: Sequence[float]) -> dict[str, Any]:
     return axis
 
 
-def _counting_axis(counts: Sequence[int]) -> dict[str, Any]:
+def counting_axis(counts: Sequence[int]) -> dict[str, Any]:
     """Whole numbers only: on a short axis plotly would put ticks between them."""
     short = not counts or max(counts) - min(counts) <= 8
     return {"tickformat": ",d", **({"dtick": 1} if short else {})}
 
 
-def _layout() -> go.Layout:
+def layout() -> go.Layout:
+    """What all figures look like."""
     grid = {"gridcolor": "rgba(128,128,128,0.2)", "linecolor": "rgba(128,128,128,0.5)", "zeroline": False}
     axis = {**grid, "showline": True, "automargin": True, "title": {"standoff": 10}}
     return go.Layout(

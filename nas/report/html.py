@@ -17,13 +17,8 @@ from nas.report import sections
 from nas.report.audit import audit
 from nas.report.baselines import baselines
 from nas.report.confirmation import confirmation
-from nas.report.figures import (
-    cost_objectives,
-    hypervolume_figure,
-    learning_curves_figure,
-    pareto_figure,
-    reference_text,
-)
+from nas.report.curves import hypervolume_figure, learning_curves_figure, reference_text
+from nas.report.figures import cost_objectives, pareto_figure
 from nas.report.latency import latency_protocol, prediction
 from nas.report.markup import Html, join, tag
 from nas.report.sections import Findings
