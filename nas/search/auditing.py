@@ -18,7 +18,7 @@ from nas.recipe import Recipe
 from nas.record import EpochMetrics, Evaluation, Outcome
 from nas.run import AuditRecord, RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
-from nas.search.candidate import Candidate
+from nas.search.candidate import Candidate, trained_again
 from nas.search.launch import fitted_resources, gentle_signals, ray_capacity
 from nas.settings import Budgets, SearchSettings
 from nas.wording import plural
@@ -56,16 +56,7 @@ class Auditor:
             return None
         training = self.waiting.pop(0)
         evaluation = replace(self.run.settings.evaluation, recipe=training.recipe, seed=training.seed)
-        trial = training.trial
-        candidate = Candidate(
-            number=trial.number,
-            parameters=trial.parameters,
-            architecture=trial.architecture,
-            started=time.time(),
-            settings=evaluation,
-            keep_weights=False,
-            latency=trial.evaluation.latency,
-        )
+        candidate = trained_again(training.trial, evaluation)
         self.running[_name(candidate)] = candidate
         self._started[_name(candidate)] = training
         return candidate

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from nas.architecture import Architecture
-from nas.record import Evaluation, Latency
+from nas.record import Evaluation, Latency, TrialRecord
 from nas.run import RunDirectory
 from nas.search.prospect import Prospect
 from nas.settings import EvaluationSettings
@@ -35,6 +36,19 @@ class Candidate:
     def digest(self) -> str:
         """Digest of the canonical architecture."""
         return self.architecture.digest
+
+
+def trained_again(trial: TrialRecord, settings: EvaluationSettings) -> Candidate:
+    """The candidate of a trial under other settings: its latency is known, and nothing but its record is kept."""
+    return Candidate(
+        number=trial.number,
+        parameters=trial.parameters,
+        architecture=trial.architecture,
+        started=time.time(),
+        settings=settings,
+        keep_weights=False,
+        latency=trial.evaluation.latency,
+    )
 
 
 class Asker(Protocol):

@@ -11,7 +11,7 @@ from nas.confirmation import next_to_confirm
 from nas.recipe import longer
 from nas.record import Confirmation, Evaluation
 from nas.search.broker import Broker
-from nas.search.candidate import Candidate
+from nas.search.candidate import Candidate, trained_again
 from nas.settings import Budgets, derive_seed
 from nas.wording import plural
 
@@ -104,15 +104,7 @@ class Confirmer:
             budgets=Budgets(),
             targets=(),
         )
-        candidate = Candidate(
-            number=record.number,
-            parameters=record.parameters,
-            architecture=record.architecture,
-            started=time.time(),
-            settings=again,
-            keep_weights=False,
-            latency=record.evaluation.latency,
-        )
+        candidate = trained_again(record, again)
         self._running[again.seed] = candidate
         return candidate
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
-from nas.run import RunDirectory
+from nas.run import RunDirectory, known_digests
 from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
 from nas.space import Choice
@@ -125,7 +125,7 @@ class RunStudy:
         for number in missing:
             self.put_back(recorded.get(number), records)
         if missing:
-            answered = {record.digest for record in records if record.outcome not in (Outcome.REPEAT, Outcome.LOST)}
+            answered = known_digests(records)
             lost = {r.digest: r for r in records if r.outcome is Outcome.LOST and r.digest not in answered}
             for loss in lost.values():
                 self.enqueue(loss.parameters)
