@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,8 @@ def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -
     The records are only ever appended to, so that it never moves once fixed. Those taken over from earlier runs come
     first: then it is theirs.
     """
-    first = trained(records)[:REFERENCE_TRIALS]
+    done = (record for record in records if record.outcome is Outcome.DONE)
+    first = list(islice(done, REFERENCE_TRIALS))
     if len(first) < REFERENCE_TRIALS:
         return None
     values = losses(first, objectives)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, which is made where there is none; on return it is on the disk.
+def append_line(path: Path, line: str, sync: bool = True) -> None:
+    """Add a line to a file, which is made where there is none; on return it is on the disk, unless `sync` is off.
 
     A line torn by a crash never swallows this one. Raises `OSError`.
     """
@@ -22,7 +22,8 @@ def append_line(path: Path, line: str) -> None:
             torn = file.read(1) != b"\n"
         file.write(f"{chr(10) if torn else ''}{line}\n".encode())
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
 
 
 def read_lines(path: Path, start: int = 0) -> Iterator[bytes]:

@@ -68,8 +68,7 @@ class _Tracker(Progress):
     def _volume(self) -> str:
         assert self.broker is not None
         objectives = self.broker.settings.objectives
-        records = self.broker.records
-        volume = hypervolume(records, objectives, reference_point(records, objectives))
+        volume = hypervolume(self.broker.front, objectives, reference_point(self.broker.records, objectives))
         return "hypervolume not fixed yet" if volume is None else f"hypervolume {volume:.3f}"
 
 

@@ -258,31 +258,37 @@ class SearchSpace(_Section):
             }
             key = (output_size(size, stride), channels)
             paths[key] = paths.get(key, 0) + len(stems)
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
             after: dict[tuple[int, int], int] = {}
             for (side, channels), count in paths.items():
                 if 0 in stage.depth:
                     after[side, channels] = after.get((side, channels), 0) + count
                 for width, stride in itertools.product(stage.out_channels, stage.stride):
-                    first = len(self._distinct_layers(stage, channels, side, width, stride))
+                    first = len(self._distinct_layers(i, LayerShape(channels, side), width, stride))
                     end = output_size(side, stride)
-                    rest = len(self._distinct_layers(stage, width, end, width, 1))
+                    rest = len(self._distinct_layers(i, LayerShape(width, end), width, 1))
                     networks = count * sum(first * rest ** (depth - 1) for depth in stage.depth if depth)
                     after[end, width] = after.get((end, width), 0) + networks
             paths = after
         return sum(paths.values()) * len(self.head_channels)
 
     def _distinct_layers(
-        self, stage: StageSpace, in_channels: int, in_size: int, out_channels: int, stride: int
+        self, stage: int, shape: LayerShape, out_channels: int, stride: int
     ) -> dict[LayerSpec, tuple[Any, ...]]:
         """Canonical layers that a stage offers on a map of the given shape, each with one spelling of it."""
-        shape = LayerShape(in_channels, in_size)
-        layers = {}
-        for choice in itertools.product(*(getattr(stage, key) for key in LAYER_KEYS)):
-            chosen: dict[str, Any] = dict(zip(LAYER_KEYS, choice, strict=True))
-            layer = LayerSpec(**chosen, out_channels=out_channels, stride=stride)
-            layers[canonical_layer(layer, shape, self.padding)] = choice
-        return layers
+        key = (stage, shape, out_channels, stride)
+        if key not in self._offered:
+            layers = {}
+            for choice in itertools.product(*(getattr(self.stages[stage], name) for name in LAYER_KEYS)):
+                chosen: dict[str, Any] = dict(zip(LAYER_KEYS, choice, strict=True))
+                layer = LayerSpec(**chosen, out_channels=out_channels, stride=stride)
+                layers[canonical_layer(layer, shape, self.padding)] = choice
+            self._offered[key] = layers
+        return self._offered[key]
+
+    @cached_property
+    def _offered(self) -> dict[tuple[int, LayerShape, int, int], dict[LayerSpec, tuple[Any, ...]]]:
+        return {}
 
     # ---------------------------------------------------------------- values to architectures and back
 
@@ -354,9 +360,8 @@ class SearchSpace(_Section):
                     continue
                 found: dict[str, Choice] = {"depth": depth, "out_channels": width, "stride": stride}
                 for j, (layer, shape) in enumerate(layers):
-                    choice = self._distinct_layers(
-                        stage, shape.in_channels, shape.in_size, width, stride if j == 0 else 1
-                    ).get(layer)
+                    offered = self._distinct_layers(i, shape, width, stride if j == 0 else 1)
+                    choice = offered.get(layer)
                     if choice is None:
                         break
                     found |= {f"l{j}.{key}": value for key, value in zip(LAYER_KEYS, choice, strict=True)}

@@ -12,9 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import takewhile
 
-from nas.front import pareto_front
 from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
@@ -24,6 +22,7 @@ from nas.search.rungs import Rungs
 from nas.search.samplers import Foreknowledge, make_sampler
 from nas.search.screening import SURE, LatencyScreen, chance_within
 from nas.search.study import RunStudy
+from nas.search.tally import Tally
 from nas.settings import derive_seed
 from nas.space import Choice
 from nas.wording import closest_text
@@ -69,6 +68,7 @@ class Broker:
         self._screen = LatencyScreen(self._space, len(run.provenance.classes))
         self._known = Foreknowledge(self._space, len(run.provenance.classes), self.settings.objectives)
         self._foretold: dict[str, Predicted] = {}
+        self._tally = Tally(self.settings.objectives)
         self._rungs: Rungs | None = None
         if self.settings.stop_early:
             self._rungs = Rungs(self.settings.objectives, self.settings.evaluation.recipe.epochs)
@@ -91,12 +91,12 @@ class Broker:
     @property
     def trained(self) -> int:
         """Distinct candidates trained so far, by this run."""
-        return sum(record.counts for record in self.records)
+        return self._tally.trained
 
     @property
-    def failures(self) -> int:
-        """Failed trials so far."""
-        return sum(record.outcome is Outcome.FAILED for record in self.records)
+    def front(self) -> list[TrialRecord]:
+        """The Pareto front so far, cheapest first."""
+        return self._tally.front
 
     def stop(self, reason: str, resumable: bool = True) -> None:
         """Start nothing more; what runs may finish. `resumable` says whether going on later could bring more."""
@@ -106,41 +106,27 @@ class Broker:
     @property
     def stop_reason(self) -> str | None:
         """Why nothing more is started, or None while the search goes on."""
+        tally = self._tally
         if self._stopped is None:
-            if self.trained >= self.settings.candidates:
-                self.stop(f"{self.trained} candidates trained", resumable=False)
-            elif self.failures > self.settings.max_failures:
-                self.stop(f"{self.failures} candidates failed, more than --max-failures", resumable=False)
-            elif self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW:
-                last = next(r for r in reversed(self.records) if r.outcome is Outcome.LOST)
-                self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {last.evaluation.reason}")
+            if tally.trained >= self.settings.candidates:
+                self.stop(f"{tally.trained} candidates trained", resumable=False)
+            elif tally.failed > self.settings.max_failures:
+                self.stop(f"{tally.failed} candidates failed, more than --max-failures", resumable=False)
+            elif self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
+                self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
             elif self._deadline is not None and time.time() >= self._deadline:
                 self.stop("the time budget is spent")
-            elif not self._budgets_met and len(self._rejected()) >= MAX_REJECTIONS:
-                self.stop(
-                    f"{len(self._rejected())} candidates are over a hard budget, and none within", resumable=False
-                )
-            elif self._rejections_in_a_row >= MAX_REJECTIONS_IN_A_ROW:
+            elif not tally.budgets_met and tally.rejected >= MAX_REJECTIONS:
+                self.stop(f"{tally.rejected} candidates are over a hard budget, and none within", resumable=False)
+            elif tally.rejected_in_a_row >= MAX_REJECTIONS_IN_A_ROW:
                 self.stop(f"{MAX_REJECTIONS_IN_A_ROW} candidates in a row are over a hard budget", resumable=False)
         return self._stopped
 
     @property
     def ending(self) -> str:
         """Why the search ended, and where no candidate met the budgets which of them came closest, and by how much."""
-        closest = None if self._budgets_met else closest_text(self.records)
+        closest = None if self._tally.budgets_met else closest_text(self.records)
         return "; ".join(part for part in (self.stop_reason or "the search is over", closest) if part)
-
-    @property
-    def _rejections_in_a_row(self) -> int:
-        told = (record for record in reversed(self.records) if record.outcome not in (Outcome.REPEAT, Outcome.LOST))
-        return sum(1 for _ in takewhile(lambda r: r.outcome is Outcome.REJECTED and not r.imported_from, told))
-
-    @property
-    def _budgets_met(self) -> bool:
-        return any(record.outcome.counts for record in self.records)
-
-    def _rejected(self) -> list[TrialRecord]:
-        return [r for r in self.records if r.outcome is Outcome.REJECTED and not r.imported_from]
 
     @property
     def finished(self) -> bool:
@@ -180,7 +166,7 @@ class Broker:
 
     def _ask_study(self) -> Candidate:
         # Seeded anew for each trial, so that the proposal depends on the study and the seed, not on the process.
-        seed = derive_seed(self.settings.seed, "sampler", len(self.study.trials))
+        seed = derive_seed(self.settings.seed, "sampler", self.study.size)
         trial = self.study.ask(make_sampler(self.settings.sampler, seed, self._known))
         architecture = self._space.architecture(trial.params)
         trial.set_user_attr("architecture", str(architecture.canonical))
@@ -205,6 +191,7 @@ class Broker:
         return True
 
     def _learn(self, record: TrialRecord) -> None:
+        self._tally.add(record)
         if record.outcome is not Outcome.REPEAT and record.evaluation.latency is not None:
             self._screen.learn(record.architecture, record.evaluation.latency)
         if self._rungs is not None and record.outcome.counts:
@@ -226,7 +213,7 @@ class Broker:
 
         Under a latency budget the one of several that most probably meets it.
         """
-        rng = random.Random(derive_seed(self.settings.seed, "unseen", len(self.study.trials)))
+        rng = random.Random(derive_seed(self.settings.seed, "unseen", self.study.size))
         known = self.answers.keys() | self.running.keys()
         limit_ms = self.settings.evaluation.budgets.max_latency_ms
         drawn = [self._space.unseen(known, rng) for _ in range(1 if limit_ms is None else UNSEEN_DRAWS)]
@@ -266,8 +253,7 @@ class Broker:
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
         # Those still running may have saved their weights, on their way here.
-        front = {member.digest for member in pareto_front(self.records, self.settings.objectives)}
-        self.run.prune_weights(front | self.running.keys())
+        self.run.prune_weights({member.digest for member in self.front} | self.running.keys())
         return record
 
     def lose(self, candidate: Candidate, reason: str) -> TrialRecord:
@@ -284,7 +270,7 @@ class Broker:
         return record
 
     def _queue_again(self, number: int, parameters: dict[str, Choice]) -> None:
-        retries = self.study.trials[number].user_attrs.get(_RETRIES, 0)
+        retries = self.study.trial(number).user_attrs.get(_RETRIES, 0)
         if retries < MAX_LOSSES:
             self._exhausted = False
             self.study.enqueue(parameters, {_RETRIES: retries + 1})

@@ -20,6 +20,8 @@ MIN_NETWORKS = 8
 _GROWTH = 1.3
 """The predictor is fitted anew when it could learn from so many times the networks, on the first ones measured: then
 what it says depends on the records alone, not on when it was asked or when the search was started again."""
+MAX_NETWORKS = 400
+"""Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""
 SURE = 3.0
 """Standard deviations that a predicted latency must be over a budget for a candidate to be turned away: in one of
 700 such cases, where the deviation is what it says, the candidate would have met it."""
@@ -45,7 +47,7 @@ class LatencyScreen:
         if len(self._measured) < MIN_NETWORKS:
             return None
         size = MIN_NETWORKS
-        while (larger := math.ceil(_GROWTH * size)) <= len(self._measured):
+        while (larger := math.ceil(_GROWTH * size)) <= min(len(self._measured), MAX_NETWORKS):
             size = larger
         if self._predictor is None or size > self._fitted:
             known, latency_ms = zip(*itertools.islice(self._measured.values(), size), strict=True)

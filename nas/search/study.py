@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.journal import append_line
 from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory, known_digests
@@ -27,6 +30,19 @@ from nas.space import Choice
 STUDY_NAME = "nas"
 
 logger = logging.getLogger(__name__)
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal file, written without its waits: it could be made anew from the records, which are on the disk.
+
+    Optuna waits for the disk after each parameter of a trial, and keeps other writers out by a link, which a driver
+    that is killed leaves behind, so that the next one would wait for 30 s. The run's lock keeps other drivers out.
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add operations on the study."""
+        lines = (json.dumps(log, separators=(",", ":")) for log in logs)
+        append_line(Path(self._file_path), "\n".join(lines), sync=False)
 
 
 class RunStudy:
@@ -53,7 +69,7 @@ class RunStudy:
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(
-            storage=optuna.storages.JournalStorage(JournalFileBackend(str(self._path))),
+            storage=optuna.storages.JournalStorage(_Journal(str(self._path))),
             study_name=STUDY_NAME,
             directions=[objective(name).direction for name in self._objectives],
             load_if_exists=True,
@@ -63,6 +79,15 @@ class RunStudy:
     def trials(self) -> list[FrozenTrial]:
         """All trials by number; not to be changed."""
         return self._study.get_trials(deepcopy=False)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """A trial by its number; not to be changed."""
+        return self.trials[number]
+
+    @property
+    def size(self) -> int:
+        """How many trials there are."""
+        return len(self.trials)
 
     @property
     def signs(self) -> NDArray[np.float64]:

@@ -1,0 +1,38 @@
+"""What a search counts, kept up as its records come: the last of thousands of trials costs what the first did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nas.front import pareto_front
+from nas.record import Outcome, TrialRecord
+
+
+class Tally:
+    """Counts and the Pareto front of the records that were added, in the order written.
+
+    `trained` candidates count towards the budget, `rejected` ones were over a hard budget; what was taken over from
+    earlier runs is in neither, nor among the `failed`. `budgets_met` says whether any candidate at all was trained.
+    """
+
+    def __init__(self, objectives: Sequence[str]) -> None:
+        self._objectives = objectives
+        self.trained = self.failed = self.rejected = self.rejected_in_a_row = 0
+        self.budgets_met = False
+        self.front: list[TrialRecord] = []
+        self.last_loss: TrialRecord | None = None
+
+    def add(self, record: TrialRecord) -> None:
+        """Count a record."""
+        own = not record.imported_from
+        rejected = own and record.outcome is Outcome.REJECTED
+        self.trained += record.counts
+        self.failed += own and record.outcome is Outcome.FAILED
+        self.rejected += rejected
+        self.budgets_met |= record.outcome.counts
+        if record.outcome is Outcome.LOST:
+            self.last_loss = record
+        elif record.outcome is not Outcome.REPEAT:
+            self.rejected_in_a_row = self.rejected_in_a_row + 1 if rejected else 0
+        if record.outcome is Outcome.DONE:
+            self.front = pareto_front([*self.front, record], self._objectives)
