@@ -96,6 +96,11 @@ def _mobilenet_v2() -> Backbone:
 _NAMED: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": _efficientnet_lite0, "mobilenet_v2": _mobilenet_v2}
 
 
+def remember_backbone(name_or_path: str, backbone: Backbone) -> None:
+    """Let `load_backbone` give this one by that name, in a process whose machine may not have it."""
+    _NAMED[name_or_path] = lambda: backbone
+
+
 def _exported(folder: Path) -> Backbone:
     from safetensors import SafetensorError
     from safetensors.torch import load_file

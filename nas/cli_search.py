@@ -111,6 +111,10 @@ def search(
     latency: Protocol = "",
     target: Targets = None,
     max_failures: Annotated[int, typer.Option(min=0, help="Failed candidates after which the search gives up.")] = 20,
+    trial_timeout: Annotated[
+        float | None,
+        typer.Option(parser=parse_duration, metavar="TIME", help="A trial that takes longer has failed, e.g. 20m."),
+    ] = None,
     max_concurrent: Annotated[int, typer.Option(min=0, help="Trials at once; 0 is as many as fit.")] = 0,
     cpus_per_trial: Annotated[float, typer.Option(min=0.1, help="CPU cores of a trial.")] = 1.0,
     gpus_per_trial: Annotated[
@@ -161,6 +165,7 @@ def search(
         stop_early=stop_early,
         skip_hopeless=skip_hopeless,
         max_failures=max_failures,
+        trial_timeout_s=trial_timeout,
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
         enqueue=tuple(enqueue or ()),
         warm_start=tuple(warm_start or ()),

@@ -35,6 +35,12 @@ def device_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
+def check_context(device: str) -> None:
+    """Raise `RuntimeError` when this process can no longer use the device: some CUDA errors stay until it ends."""
+    if device != "cpu":
+        torch.zeros(1, device=device).add(1).item()
+
+
 def cpu_identity() -> str:
     """Which CPU it is beside its name, which virtual machines often shorten: family, model, stepping, cache."""
     wanted = ("cpu family", "model", "stepping", "cache size")

@@ -255,12 +255,9 @@ class RunDirectory:
         """Where the weights of a candidate lie, if they were kept."""
         return self.path / "weights" / f"{digest}.safetensors"
 
-    def save_weights(self, digest: str, state: Mapping[str, torch.Tensor]) -> None:
-        """Keep the weights of a candidate; readers see the whole file or none."""
-        from safetensors.torch import save
-
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        _write_atomically(self.weights_path(digest), save(tensors))
+    def save_weights(self, digest: str, content: bytes) -> None:
+        """Keep the weights of a candidate, the content of a safetensors file; readers see the whole file or none."""
+        _write_atomically(self.weights_path(digest), content)
 
     def load_weights(self, digest: str) -> dict[str, torch.Tensor]:
         """The kept weights of a candidate; raises `InputError` when they were not kept or are damaged."""
@@ -300,6 +297,13 @@ def open_run(path: str | Path) -> RunDirectory:
         where = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"{file}: {where}: {problem['msg']}") from error
     return RunDirectory(path, content)
+
+
+def weights_content(state: Mapping[str, torch.Tensor]) -> bytes:
+    """The content of a safetensors file of a network's weights."""
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
 def package_versions() -> dict[str, str]:

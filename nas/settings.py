@@ -117,7 +117,8 @@ class SearchSettings:
     `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/confirmation.py).
     `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py); `skip_hopeless` trains none that are
-    nearly certainly dominated, given their exact costs (nas/search/hopeless.py). `enqueue` names networks to try
+    nearly certainly dominated, given their exact costs (nas/search/hopeless.py). A trial that takes longer than
+    `trial_timeout_s` has failed; where a member of the front is trained again, it may take longer in proportion. `enqueue` names networks to try
     first, as `nas search --enqueue` does (nas/known.py), and `warm_start` run directories whose trials are taken over
     (nas/search/warm_start.py); `plan_search` writes both out in full.
     """
@@ -135,6 +136,7 @@ class SearchSettings:
     stop_early: bool = False
     skip_hopeless: bool = False
     max_failures: int = 20
+    trial_timeout_s: float | None = None
     resources: Resources = field(default_factory=Resources)
     enqueue: tuple[str, ...] = ()
     warm_start: tuple[str, ...] = ()

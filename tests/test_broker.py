@@ -21,7 +21,7 @@ from nas.evaluate import budget_violation
 from nas.front import pareto_front
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome
 from nas.report import write_report
-from nas.run import RunDirectory, open_run
+from nas.run import RunDirectory, open_run, weights_content
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
 from nas.search.candidate import Candidate
 from nas.search.partial import STEPS
@@ -453,7 +453,7 @@ def test_weights_on_their_way_to_the_broker_are_kept(make_run: RunFactory) -> No
     broker = Broker(run)
     running = [candidate for _ in range(10) if (candidate := broker.ask()) is not None]
     for candidate in running:
-        run.save_weights(candidate.digest, {"w": torch.zeros(1)})
+        run.save_weights(candidate.digest, weights_content({"w": torch.zeros(1)}))
     for candidate in running:
         broker.finish(candidate, answer(candidate))
     for member in pareto_front(run.records(), run.settings.objectives):

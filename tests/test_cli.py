@@ -20,7 +20,7 @@ from nas.cli import main
 from nas.model import build
 from nas.options import parse_count, parse_duration, parse_milliseconds
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.run import RunDirectory, open_run
+from nas.run import RunDirectory, open_run, weights_content
 from nas.settings import LatencyProtocol
 from nas.space_file import list_spaces
 
@@ -47,7 +47,7 @@ def run(make_run: RunFactory) -> RunDirectory:
         latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, "test", (1, 1, 8, 8), LatencyProtocol())
         epoch = EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0)
         evaluation = Evaluation(Outcome.DONE, None, Cost(1000, 100), latency, (epoch,))
-        run.save_weights(architecture.digest, build(architecture, 10).state_dict())
+        run.save_weights(architecture.digest, weights_content(build(architecture, 10).state_dict()))
         run.append(
             TrialRecord(
                 number,

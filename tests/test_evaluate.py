@@ -27,6 +27,7 @@ from nas.metrics import load_metric, score
 from nas.model import build
 from nas.recipe import Recipe
 from nas.record import Cost, Latency, Outcome, TrialRecord
+from nas.run import weights_content
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
 from nas.space_file import load_space
 
@@ -176,7 +177,7 @@ def test_inherited_weights_start_well_and_what_is_fresh_is_recorded(
     deep = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, recipe=Recipe(epochs=8)))
     assert deep.network is not None
     run = make_run()
-    run.save_weights(SPACE.backbone.digest, deep.network.state_dict())
+    run.save_weights(SPACE.backbone.digest, weights_content(deep.network.state_dict()))
     record = TrialRecord(
         0,
         SPACE.backbone.digest,

@@ -21,7 +21,7 @@ from nas.errors import InputError
 from nas.export import export_candidate
 from nas.model import build
 from nas.record import Evaluation, Outcome, TrialRecord
-from nas.run import RunDirectory
+from nas.run import RunDirectory, weights_content
 from nas.settings import SearchSettings
 from nas.space import SearchSpace
 from nas.space_file import load_space
@@ -59,7 +59,7 @@ def trained_record(run: RunDirectory, seed: int) -> tuple[TrialRecord, torch.nn.
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         network(torch.randn(8, architecture.input_channels, side, side, generator=generator))
-    run.save_weights(architecture.digest, network.state_dict())
+    run.save_weights(architecture.digest, weights_content(network.state_dict()))
     record = TrialRecord(
         number=seed,
         digest=architecture.digest,

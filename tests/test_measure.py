@@ -20,6 +20,7 @@ from nas.export import export_candidate
 from nas.measurable import named
 from nas.model import build
 from nas.record import Cost, DeviceState, Evaluation, Latency, Outcome, TrialRecord
+from nas.run import weights_content
 from nas.settings import LatencyProtocol, default_protocol
 from nas.show_latency import protocol_lines
 
@@ -181,7 +182,7 @@ def test_an_exported_folder(make_run: RunFactory, tmp_path: Path) -> None:
     run = make_run()
     architecture = run.settings.space.smallest.canonical
     network = build(architecture, 10)
-    run.save_weights(architecture.digest, network.state_dict())
+    run.save_weights(architecture.digest, weights_content(network.state_dict()))
     evaluation = Evaluation(Outcome.DONE, None, Cost(1, 1))
     record = TrialRecord(0, architecture.digest, str(architecture), architecture, {}, evaluation, {"accuracy": 0.5})
     folder = export_candidate(run, record, tmp_path / "model")

@@ -15,7 +15,7 @@ from conftest import RunFactory
 
 from nas.errors import InputError
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.run import RunDirectory, open_run
+from nas.run import RunDirectory, open_run, weights_content
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import list_spaces, load_space
 
@@ -115,7 +115,7 @@ def test_a_damaged_run_file_is_one_sentence(make_run: RunFactory, content: str, 
 def test_weights_of_the_front_and_the_recent_few_are_kept(make_run: RunFactory) -> None:
     run = make_run()
     for index in range(10):
-        run.save_weights(f"{index:016}", {"w": torch.full((2,), float(index))})
+        run.save_weights(f"{index:016}", weights_content({"w": torch.full((2,), float(index))}))
         path = run.weights_path(f"{index:016}")
         os.utime(path, (index, index))
     run.prune_weights({f"{0:016}", f"{3:016}"})

@@ -265,8 +265,8 @@ def test_a_target_that_its_node_cannot_measure_is_said_before_anything_runs(clus
 def test_what_measuring_raises_fails_the_candidate_and_no_answer_loses_the_trial(
     cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from nas.search.cluster import start_ray
     from nas.search.measuring import measure_on, measurers
-    from nas.search.tune import start_ray
 
     start_ray(cluster.address, gpus=False)
     endless = settings(replace(EDGE, protocol=replace(QUICK, batch_size=2**42), max_ms=1.0))

@@ -24,7 +24,7 @@ from nas.model import build
 from nas.recipe import Recipe
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.report import write_report
-from nas.run import RunDirectory, open_run
+from nas.run import RunDirectory, open_run, weights_content
 from nas.search import plan_search
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
@@ -87,7 +87,7 @@ def earlier(make_run: RunFactory) -> RunDirectory:
     run = make_run(settings(), "earlier")
     finish_all(Broker(run))
     for record in pareto_front(run.records(), run.settings.objectives):
-        run.save_weights(record.digest, build(record.architecture, 10).state_dict())
+        run.save_weights(record.digest, weights_content(build(record.architecture, 10).state_dict()))
     return run
 
 

@@ -205,7 +205,8 @@ def _train(
     auditor = Auditor(RunDirectory(plan.run.path, replace(plan.run.content, settings=settings)), missing)
     auditor.on_record = on_record
     from nas.search.tune import run_candidates
+    from nas.search.worker import worker_of
 
-    with gentle_signals(auditor):
-        run_candidates(auditor, data.without_test(), on_epoch)
+    with gentle_signals(auditor), worker_of(auditor.run, data) as worker:
+        run_candidates(auditor, worker.start, on_epoch)
     return auditor.ending

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from optuna.trial import FrozenTrial, Trial
+
 from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
@@ -78,9 +80,7 @@ class Broker:
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
         self.study = RunStudy(run)
         for trial in self.study.reconcile(self.records):
-            architecture = self._space.architecture(trial.params)
-            candidate = Candidate(trial.number, dict(trial.params), architecture, time.time(), self.settings.evaluation)
-            self._lose(candidate, "the search ended while it ran")
+            self._lose(self._candidate(trial), "the search ended while it ran")
         self._forecast: Forecast | None = None
         if self.settings.skip_hopeless:
             self._forecast = Forecast(self.study, self._known, self.settings.objectives)
@@ -168,10 +168,20 @@ class Broker:
         # Seeded anew for each trial, so that the proposal depends on the study and the seed, not on the process.
         seed = derive_seed(self.settings.seed, "sampler", self.study.size)
         trial = self.study.ask(make_sampler(self.settings.sampler, seed, self._known))
-        architecture = self._space.architecture(trial.params)
-        trial.set_user_attr("architecture", str(architecture.canonical))
-        trial.set_user_attr("digest", architecture.digest)
-        return Candidate(trial.number, dict(trial.params), architecture, time.time(), self.settings.evaluation)
+        candidate = self._candidate(trial)
+        trial.set_user_attr("architecture", str(candidate.architecture.canonical))
+        trial.set_user_attr("digest", candidate.digest)
+        return candidate
+
+    def _candidate(self, trial: Trial | FrozenTrial) -> Candidate:
+        return Candidate(
+            number=trial.number,
+            parameters=dict(trial.params),
+            architecture=self._space.architecture(trial.params),
+            started=time.time(),
+            settings=self.settings.evaluation,
+            timeout_s=self.settings.trial_timeout_s,
+        )
 
     def _turned_away(self, candidate: Candidate) -> bool:
         """Foretell a candidate's latency; whether it is surely over the budget, and rejected for that."""

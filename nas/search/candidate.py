@@ -20,7 +20,8 @@ class Candidate:
     """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
 
     `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again. With a
-    `prospect` it is not trained where that says, once its costs are known, that it is hopeless.
+    `prospect` it is not trained where that says, once its costs are known, that it is hopeless. An
+    evaluation that takes longer than `timeout_s` has failed.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Candidate:
     keep_weights: bool = True
     latency: Latency | None = None
     prospect: Prospect | None = None
+    timeout_s: float | None = None
 
     @property
     def digest(self) -> str:
@@ -38,7 +40,7 @@ class Candidate:
         return self.architecture.digest
 
 
-def trained_again(trial: TrialRecord, settings: EvaluationSettings) -> Candidate:
+def trained_again(trial: TrialRecord, settings: EvaluationSettings, timeout_s: float | None = None) -> Candidate:
     """The candidate of a trial under other settings: its latency is known, and nothing but its record is kept."""
     return Candidate(
         number=trial.number,
@@ -48,6 +50,7 @@ def trained_again(trial: TrialRecord, settings: EvaluationSettings) -> Candidate
         settings=settings,
         keep_weights=False,
         latency=trial.evaluation.latency,
+        timeout_s=timeout_s,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from nas.confirmation import next_to_confirm
-from nas.recipe import longer
+from nas.recipe import LONGER, longer
 from nas.record import Confirmation, Evaluation
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate, trained_again
@@ -104,7 +104,8 @@ class Confirmer:
             budgets=Budgets(),
             targets=(),
         )
-        candidate = trained_again(record, again)
+        timeout_s = settings.trial_timeout_s
+        candidate = trained_again(record, again, None if timeout_s is None else LONGER * timeout_s)
         self._running[again.seed] = candidate
         return candidate
 

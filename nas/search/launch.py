@@ -254,7 +254,7 @@ def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, 
     if address is None:
         # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from nas.search.tune import cluster_capacity, start_ray
+    from nas.search.cluster import cluster_capacity, start_ray
 
     targets = settings.evaluation.targets
     start_ray(address, gpus=any(device != "cpu" for device in (settings.device, *(t.protocol.device for t in targets))))
@@ -264,6 +264,7 @@ def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, 
 def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mapping[str, Any]) -> Finished:
     from nas.report import write_report
     from nas.search.tune import run_candidates
+    from nas.search.worker import worker_of
 
     start = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -276,8 +277,8 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
     progress.begin(broker)
     broker.on_record = progress.record
     try:
-        with gentle_signals(confirmer):
-            run_candidates(confirmer, data.without_test(), on_epoch, actors)
+        with gentle_signals(confirmer), worker_of(run, data, actors) as worker:
+            run_candidates(confirmer, worker.start, on_epoch)
     finally:
         progress.end()
         write_report(run)

@@ -7,47 +7,37 @@ an infrastructure error, and the candidate is queued again.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-import socket
-import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-
-# Before Ray is imported: no per-trial loggers (0.03 s a trial), no tables and signal
-# handlers of its own, no usage statistics sent.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
 from ray import tune
-from ray._private.utils import read_ray_address
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.data import ImageData
 from nas.device_lease import lease_for
-from nas.errors import InputError, LostError
-from nas.record import EpochMetrics, Evaluation
-from nas.run import RunDirectory
+from nas.errors import LostError
+from nas.record import EpochMetrics, Evaluation, Outcome
 from nas.search.candidate import Asker, Candidate
-from nas.search.measuring import measure_on, node_name
+from nas.search.watchdog import Watchdog
+from nas.search.worker import Evaluator
 from nas.settings import SearchSettings
+from nas.wording import duration_text
 
 logger = logging.getLogger(__name__)
 
 _EVALUATION = TypeAdapter(Evaluation)
 _CANDIDATE = TypeAdapter(Candidate)
 _MAX_RESTARTS = 3
+HUNG_S = 5.0
+"""Seconds after a candidate's time is over before its process is killed: most end with their step."""
 
 
 class CandidateTrainable(tune.Trainable):
@@ -56,29 +46,17 @@ class CandidateTrainable(tune.Trainable):
     What it is given and what it reports is JSON text, since Tune flattens nested dictionaries on the way.
     """
 
-    def setup(self, config: dict[str, Any], run: RunDirectory, data: ImageData, actors: dict[str, Any]) -> None:
-        """Put the data on the device; `config` holds the first candidate, `actors` what `measurers` gave."""
-        with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
-            import torch
-
-            from nas.device_data import DeviceData
-
-            torch.set_num_threads(max(1, int(run.settings.resources.cpus_per_trial)))
-            self._run = run
-            self._data = DeviceData(data, run.settings.device)
-            self._measure = functools.partial(measure_on, actors)
-            self._begin(config)
+    def setup(self, config: dict[str, Any], start: Callable[[], Evaluator]) -> None:
+        """Get ready to evaluate; `config` holds the first candidate."""
+        self._evaluate = start()
+        self._watchdog: Watchdog | None = None
+        self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        from nas.evaluate import evaluate_steps
-
         candidate = _CANDIDATE.validate_json(config["candidate"])
-        self._architecture = candidate.architecture.canonical
-        self._keep_weights = candidate.keep_weights
-        hopeless = (lambda known: None) if candidate.prospect is None else candidate.prospect.hopeless
-        self._steps = evaluate_steps(
-            self._architecture, self._data, candidate.settings, self._measure, candidate.latency, hopeless
-        )
+        self._steps = self._evaluate(candidate)
+        self._timeout_s = candidate.timeout_s
+        self._began = time.monotonic()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next candidate in the same process."""
@@ -89,19 +67,45 @@ class CandidateTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One epoch, or the end of the evaluation."""
         try:
-            return {"so_far": _EVALUATION.dump_json(next(self._steps)).decode(), "worker": node_name()}
+            with self._watched():
+                so_far = next(self._steps)
         except StopIteration as end:
-            evaluated = end.value
-        if evaluated.network is not None and self._keep_weights:
-            self._run.save_weights(self._architecture.digest, evaluated.network.state_dict())
-        evaluation = replace(evaluated.evaluation, worker=node_name())
+            return self._ended(end.value)
+        if self._timeout_s is not None and time.monotonic() - self._began > self._timeout_s:
+            return self._ended(replace(so_far, outcome=Outcome.FAILED, reason=too_long(self._timeout_s)))
+        return {"so_far": _EVALUATION.dump_json(so_far).decode()}
+
+    def _ended(self, evaluation: Evaluation) -> dict[str, Any]:
         return {"evaluation": _EVALUATION.dump_json(evaluation).decode(), "done": True}
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Have this process killed if it is still here when the candidate's time is over, and long since."""
+        if self._timeout_s is None:
+            yield
+            return
+        self._watchdog = self._watchdog or Watchdog()
+        self._watchdog.expect_within(self._timeout_s + HUNG_S - (time.monotonic() - self._began))
+        try:
+            yield
+        finally:
+            self._watchdog.rest()
+
+    def cleanup(self) -> None:
+        """The process is to end."""
+        if self._watchdog is not None:
+            self._watchdog.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a candidate that is interrupted starts over."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing was saved."""
+
+
+def too_long(timeout_s: float) -> str:
+    """Why an evaluation failed that took longer than it may."""
+    return f"it took longer than the trial timeout of {duration_text(timeout_s)}"
 
 
 class AskerSearcher(Searcher):
@@ -153,7 +157,7 @@ class AskerSearcher(Searcher):
             self._fail(error)
             return False
         if reason is not None:
-            self._stopped[trial_id] = replace(so_far, reason=reason, worker=result["worker"])
+            self._stopped[trial_id] = replace(so_far, reason=reason)
         return reason is not None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -167,6 +171,10 @@ class AskerSearcher(Searcher):
                 self._asker.finish(candidate, stopped)
             elif error or not result or "evaluation" not in result:
                 reason = self.reasons.pop(trial_id, "no reason given")
+                if candidate.timeout_s is not None and time.time() - candidate.started > candidate.timeout_s:
+                    hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
+                    self._asker.finish(candidate, Evaluation(Outcome.FAILED, hung))
+                    return
                 _, lost, told = reason.partition(f"{LostError.__name__}: ")
                 self._asker.lose(candidate, told if lost else f"its worker died: {reason}")
             else:
@@ -212,67 +220,18 @@ class AskerScheduler(FIFOScheduler):
             self._searcher.reasons[trial.trial_id] = told[-1][:300]
 
 
-def start_ray(address: str | None, gpus: bool) -> None:
-    """Connect to a cluster, or start Ray on this machine, quietly; does nothing when Ray runs already.
-
-    Started here, it has this machine's GPUs only where `gpus` says so.
-    """
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would print is in the records
-    if ray.is_initialized():
-        return
-    if address:
-        _check_reachable(address)
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"--address {address}: no Ray cluster answers there ({reason})") from error
-        return
-    # Workers inherit the environment, so that they find what the driver can import (a metric of the user's own).
-    os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    ray.init(
-        address="local",  # also where RAY_ADDRESS names a cluster: --address says when to use one
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        num_gpus=None if gpus else 0,
-    )
-
-
-def _check_reachable(address: str) -> None:
-    """Raise `InputError` when nothing listens at the address; Ray itself would try for two minutes."""
-    found = os.environ.get("RAY_ADDRESS") or read_ray_address() if address == "auto" else address
-    if not found:
-        raise InputError("--address auto: no Ray cluster runs on this machine; start one with `ray start --head`")
-    host, _, port = found.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers at {found} ({error})") from error
-
-
-def cluster_capacity() -> tuple[float, float]:
-    """CPU cores and GPUs that Ray has."""
-    resources = ray.cluster_resources()
-    return float(resources.get("CPU", 0.0)), float(resources.get("GPU", 0.0))
-
-
 def run_candidates(
     asker: Asker,
-    data: ImageData,
+    start: Callable[[], Evaluator],
     on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None,
-    actors: Mapping[str, Any] | None = None,
 ) -> None:
     """Evaluate on Ray what is asked for until the asker has finished. Ray must be running.
 
-    `actors` measure the targets that no worker has (nas/search/measuring.py).
+    `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/worker.py).
     A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
     """
-    # Workers have another working directory.
-    run = RunDirectory(asker.run.path.resolve(), asker.run.content)
     trainable = tune.with_resources(
-        tune.with_parameters(CandidateTrainable, run=run, data=data, actors=dict(actors or {})),
-        _resources(run.settings),
+        tune.with_parameters(CandidateTrainable, start=start), _resources(asker.run.settings)
     )
     for attempt in range(_MAX_RESTARTS + 1):
         searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None))

@@ -1,0 +1,98 @@
+"""What happens in a worker's process: candidates are evaluated one after another, on data that is loaded once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nas.data import ImageData
+from nas.device_lease import lease_for
+from nas.errors import LostError
+from nas.record import Evaluation
+from nas.run import RunDirectory, weights_content
+from nas.search.candidate import Candidate
+from nas.settings import SCRATCH, SearchSettings
+
+if TYPE_CHECKING:
+    from nas.search.keeping import Keeper
+    from nas.weights import Backbone
+
+Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
+"""Evaluates a candidate; each step gives what is known by then, and the last one the outcome."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """All that a worker's process needs, wherever it runs: sent there once, through Ray's object store.
+
+    `backbone` is what candidates inherit from, `actors` what `nas.search.measuring.measurers` gave.
+    """
+
+    settings: SearchSettings
+    data: ImageData
+    keeper: Keeper
+    backbone: Backbone | None = None
+    actors: Mapping[str, Any] = field(default_factory=dict)
+
+    def start(self) -> Evaluator:
+        """Get this process ready: torch, and the data on the device."""
+        with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
+            import torch
+
+            from nas.backbones import remember_backbone
+            from nas.device_data import DeviceData
+
+            torch.set_num_threads(max(1, int(self.settings.resources.cpus_per_trial)))
+            if self.backbone is not None:
+                remember_backbone(self.settings.evaluation.init, self.backbone)
+            return functools.partial(self._evaluate, DeviceData(self.data, self.settings.device))
+
+    def _evaluate(self, data: Any, candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+        from nas.device import check_context
+        from nas.evaluate import evaluate_steps
+        from nas.search.measuring import measure_on, node_name
+
+        here = node_name()
+        self.keeper.begin(candidate.number, here)
+        hopeless = (lambda known: None) if candidate.prospect is None else candidate.prospect.hopeless
+        steps = evaluate_steps(
+            candidate.architecture.canonical,
+            data,
+            candidate.settings,
+            functools.partial(measure_on, self.actors),
+            candidate.latency,
+            hopeless,
+        )
+        while True:
+            try:
+                so_far = next(steps)
+            except StopIteration as end:
+                evaluated = end.value
+                break
+            yield replace(so_far, worker=here)
+        evaluation = replace(evaluated.evaluation, worker=here)
+        try:
+            check_context(self.settings.device)
+        except RuntimeError as error:
+            reason = evaluation.reason or " ".join(str(error).split())[:300]
+            raise LostError(f"the device no longer answers this process, which is left: {reason}") from error
+        if evaluated.network is not None and candidate.keep_weights:
+            self.keeper.save_weights(candidate.digest, weights_content(evaluated.network.state_dict()))
+        return evaluation
+
+
+@contextmanager
+def worker_of(run: RunDirectory, data: ImageData, actors: Mapping[str, Any] | None = None) -> Iterator[Worker]:
+    """What the workers of a run need, and a keeper for what they leave; while the context lasts. Ray must be running."""
+    from nas.search.keeping import keeper_of
+
+    backbone = None
+    if run.settings.evaluation.init != SCRATCH:
+        from nas.backbones import load_backbone
+
+        backbone = load_backbone(run.settings.evaluation.init)
+    with keeper_of(run) as keeper:
+        yield Worker(run.settings, data.without_test(), keeper, backbone, dict(actors or {}))

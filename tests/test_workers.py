@@ -1,0 +1,133 @@
+"""Workers that hang, die, or are too slow, on real Ray: no candidate is lost for it, and none holds up the search.
+
+What happens in their processes is made up here, so that it happens when it should and takes no time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import RunFactory
+from test_broker import answer
+
+from nas.errors import LostError
+from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.run import RunDirectory
+from nas.search.broker import Broker
+from nas.search.candidate import Candidate
+from nas.search.cluster import start_ray
+from nas.search.keeping import Keeper, keeper_of
+from nas.search.tune import run_candidates
+from nas.search.worker import Evaluator
+from nas.settings import Resources, SearchSettings
+from nas.space_file import load_space
+
+DIGITS = load_space("digits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    start_ray(None, gpus=False)
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+def first_time(what: str) -> bool:
+    """Whether nobody asked this before, in any process of this run of the tests."""
+    try:
+        (Path(os.environ["NAS_LEASE_DIR"]) / what).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def snapshot(candidate: Candidate) -> Evaluation:
+    known = answer(candidate)
+    return replace(known, outcome=Outcome.STOPPED, history=(EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0),))
+
+
+def searched(run: RunDirectory, start: Evaluator) -> list[TrialRecord]:
+    broker = Broker(run)
+    run_candidates(broker, lambda: start)
+    assert broker.finished
+    done = [record.digest for record in broker.records if record.outcome is Outcome.DONE]
+    assert len(set(done)) == len(done)
+    assert broker.records == run.records()
+    return broker.records
+
+
+def settings(trials: int, timeout_s: float | None = None) -> SearchSettings:
+    return SearchSettings(
+        space=DIGITS,
+        data="digits",
+        sampler="random",
+        trials=trials,
+        trial_timeout_s=timeout_s,
+        resources=Resources(max_concurrent=2),
+    )
+
+
+def late(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+    """Trial 1 hangs in a step and never comes back, trial 2 takes its time from step to step."""
+    yield snapshot(candidate)
+    if candidate.number == 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        while True:
+            time.sleep(60)
+    for _ in range(30 if candidate.number == 2 else 0):
+        time.sleep(0.2)
+        yield snapshot(candidate)
+    return answer(candidate)
+
+
+def test_what_takes_too_long_has_failed_and_what_hangs_is_killed(make_run: RunFactory) -> None:
+    records = searched(make_run(settings(4, timeout_s=3.0)), late)
+    failed = {record.number: record for record in records if record.outcome is Outcome.FAILED}
+    assert set(failed) == {1, 2}
+    hung, slow = (failed[number].evaluation for number in (1, 2))
+    assert hung.reason == "it took longer than the trial timeout of 3.0 s, and hung: its process was killed"
+    assert slow.reason == "it took longer than the trial timeout of 3.0 s"
+    assert slow.history  # what was known by then is kept
+    assert sum(record.outcome is Outcome.DONE for record in records) == 4
+
+
+def dying(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+    """Trial 1's process is killed, trial 2's says that its device is gone."""
+    yield snapshot(candidate)
+    if candidate.number == 1 and first_time("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if candidate.number == 2:
+        raise LostError("the device no longer answers")
+    return replace(answer(candidate), worker=str(os.getpid()))
+
+
+def test_what_a_dead_process_worked_on_is_tried_again_in_another(make_run: RunFactory) -> None:
+    records = searched(make_run(settings(5)), dying)
+    lost = {record.number: record for record in records if record.outcome is Outcome.LOST}
+    assert {1, 2} <= set(lost)
+    assert lost[2].evaluation.reason == "the device no longer answers"
+    done = {record.digest for record in records if record.outcome is Outcome.DONE}
+    assert len(done) == 5
+    assert {lost[1].digest, lost[2].digest} <= done
+
+
+def test_weights_and_whereabouts_come_back_to_the_driver(make_run: RunFactory, tmp_path: Path) -> None:
+    run = make_run()
+    with keeper_of(run) as keeper:
+        keeper.save_weights("0" * 16, b"weights")
+        assert run.weights_path("0" * 16).read_bytes() == b"weights"
+        keeper.begin(3, "here (Ray node 1234)")
+        assert keeper.places() == {3: "here (Ray node 1234)"}
+        run.weights_path("x").parent.rename(tmp_path / "elsewhere")
+        with pytest.raises(LostError, match=r"its weights could not be kept: .*No such file"):
+            keeper.save_weights("1" * 16, b"weights")
+    assert keeper.places() == {}
+    assert isinstance(keeper, Keeper)
