@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import kubernetes_validate
 import pytest
@@ -61,6 +62,7 @@ def test_ray_up_takes_the_configuration(name: str) -> None:
         _validate_for_ray_up(config)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own modules
 @pytest.mark.parametrize("name", ["ray-up.yaml", "ray-local.yaml"])
 def test_start_commands_are_flags_of_ray_start_and_open_no_dashboard(name: str) -> None:
     from ray.scripts.scripts import start
@@ -134,8 +136,27 @@ def test_rayjob_stops_the_search_whose_directory_it_made() -> None:
     assert f"flock {directory}/.lock true" in stop
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
     assert str(Path(directory).parent) in mounts
-    marks = set(re.findall(r"/runs/evicted", stop + job["spec"]["entrypoint"]))
-    assert marks == {"/runs/evicted"}
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+def test_rayjob_fails_where_its_head_was_evicted_so_that_it_is_tried_again(tmp_path: Path, evicted: bool) -> None:
+    _, job = _rayjob()
+    (container,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    runs = tmp_path / "runs"
+    (runs / "search").mkdir(parents=True)
+    (runs / "evicted").touch()  # by the head before this one
+
+    def here(text: str) -> str:
+        return text.replace("/runs", str(runs)).replace("/opt/nas/cluster", str(tmp_path))
+
+    _script(tmp_path / "nas", f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    stop = here(shlex.join(container["lifecycle"]["preStop"]["exec"]["command"]))
+    _script(tmp_path / "search.sh", f"#!/bin/sh\n{stop if evicted else ':'}\n")
+    ended = subprocess.run(
+        here(job["spec"]["entrypoint"]), shell=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=20, check=False
+    )
+    assert (ended.returncode != 0) == evicted
+    assert not evicted or (tmp_path / "said").read_text() == f"stop {runs}/search\n"
 
 
 # ---------------------------------------------------------------- one image, one version
@@ -255,23 +276,23 @@ def test_slurm_job_stops_gently_before_its_time_is_over_and_is_queued_again(
     assert 1 <= len((directory / "trials.jsonl").read_text().splitlines()) < 60
 
 
-# ---------------------------------------------------------------- docs/cluster.md
+# ---------------------------------------------------------------- the commands
 
 
-def _flags(command: str) -> set[str]:
-    root = get_command(app)
-    found = root.commands[command]  # type: ignore[attr-defined]
-    return {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
-
-
-def test_nas_commands_in_the_files_and_their_documentation_have_real_flags() -> None:
-    texts = [path.read_text() for path in (*CLUSTER.iterdir(), PROJECT / "docs/cluster.md")]
-    known = {name: _flags(name) for name in get_command(app).commands}  # type: ignore[attr-defined]
-    seen = 0
+def test_nas_commands_of_the_files_and_their_documentation_are_real() -> None:
+    paths = [*CLUSTER.glob("*.sh"), *CLUSTER.glob("*.yaml"), PROJECT / "docs/cluster.md"]
+    texts = [re.sub(r"\s*\\\n\s*", " ", path.read_text()) for path in paths] + [_rayjob()[1]["spec"]["entrypoint"]]
+    group = get_command(app)
+    assert isinstance(group, click.Group)
+    flags = {
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, command in group.commands.items()
+    }
+    seen = set()
     for text in texts:
-        for command, rest in re.findall(r"\bnas ([a-z]+)((?: +(?:\\\n)?[^\s`;&|]+)*)", text):
-            if command in known:
-                unknown = set(re.findall(r"(?<!\S)--[a-z-]+", rest)) - known[command]
-                assert not unknown, f"nas {command}: {unknown}"
-                seen += 1
-    assert seen > 10
+        for command, rest in re.findall(r"(?:\bnas ([a-z]+)|cluster/\w+\.sh(?= [^-]))([^`;&|\n#]*)", text):
+            assert command in {*flags, ""}, command
+            used = set(re.findall(r"(?<!\S)--[a-z-]+", rest))
+            assert used <= flags[command or "search"], (command, rest)
+            seen |= used
+    assert {"--address", "--accelerator", "--mirror", "--trial-timeout"} <= seen
