@@ -166,6 +166,9 @@ def test_dockerfile_copies_what_is_there_and_has_the_version_of_the_others() -> 
     for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
             assert (PROJECT / source).exists(), source
+    steps = re.sub(r"\\\n", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)).split("\n")
+    assert {step.split()[0] for step in steps if step} == {"FROM", "RUN", "ARG", "WORKDIR", "COPY", "ENV", "USER"}
+    assert [step for step in steps if step.startswith("USER")] == ["USER ray"]
     (version,) = re.findall(r"^ARG RAY_VERSION=(\S+)$", text, re.MULTILINE)
     assert _rayjob()[1]["spec"]["rayClusterSpec"]["rayVersion"] == version
     assert f"ray[default]=={version}" in (CLUSTER / "ray-local.yaml").read_text()
