@@ -10,7 +10,7 @@ from dataclasses import replace
 from nas.data import ImageData, load_data
 from nas.errors import InputError
 from nas.run import RunDirectory
-from nas.settings import SearchSettings
+from nas.settings import SCRATCH, SearchSettings
 from nas.space import SearchSpace
 
 
@@ -34,12 +34,25 @@ def settings_here(run: RunDirectory, device: str | None = None) -> SearchSetting
 
 
 def data_of(run: RunDirectory) -> ImageData:
-    """The data that the run's candidates are trained on; raises `InputError` when it has changed since."""
+    """The data that the run's candidates are trained on.
+
+    Raises `InputError` when it has changed since, or the weights that they inherit from.
+    """
     settings = run.settings
     data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(f"{run.path}: the data set {settings.data} has changed since the search began")
+    init, before = settings.evaluation.init, run.provenance.init_fingerprint
+    if before is not None and init_fingerprint(init) != before:
+        raise InputError(f"{run.path}: the weights {init} have changed since the search began")
     return data
+
+
+def init_fingerprint(init: str) -> str | None:
+    """What tells the initial weights from others of that name; None for random ones."""
+    from nas.backbones import load_backbone
+
+    return None if init == SCRATCH else load_backbone(init).fingerprint()
 
 
 def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:

@@ -49,7 +49,8 @@ _RECENT_WEIGHTS = 4
 class Provenance:
     """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
 
-    `corrupt_files` are the image files that could not be read and were left out.
+    `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
+    weights that candidates inherit from.
     """
 
     created: float
@@ -66,6 +67,7 @@ class Provenance:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     corrupt_files: tuple[str, ...] = ()
+    init_fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ it can from the layer at its place in the backbone's stage:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,14 @@ class Backbone:
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the weights and what they mean, wherever they lie."""
+        digest = hashlib.sha256(repr((str(self.architecture), self.num_classes, self.mean, self.std)).encode())
+        for name, tensor in self.state.items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

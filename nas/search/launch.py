@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 
-from nas.conditions import data_of, load_images, settings_here
+from nas.conditions import data_of, init_fingerprint, load_images, settings_here
 from nas.cost import least_cost
 from nas.data import ImageData
 from nas.device_lease import lease_directory
@@ -326,6 +326,7 @@ def _provenance(settings: SearchSettings, data: ImageData) -> Provenance:
         mean=data.mean,
         std=data.std,
         corrupt_files=data.corrupt,
+        init_fingerprint=init_fingerprint(settings.evaluation.init),
     )
 
 
