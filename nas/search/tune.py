@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -122,9 +124,12 @@ class AskerSearcher(Searcher):
         self.error: BaseException | None = None
         self.limit = asker.run.settings.resources.max_concurrent
         self._lease = lease_for("cpu")
+        self._on_notice = signal.getsignal(signal.SIGUSR1)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate, None to be asked again later, FINISHED at the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, self._on_notice)  # Tune takes it, whatever it is told, to end at once
         try:
             if self._asker.finished:
                 return Searcher.FINISHED
