@@ -8,7 +8,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from nas.front import hypervolume, pareto_front, reference_point
@@ -123,6 +123,10 @@ def status_of(run: RunDirectory) -> RunStatus:
     settings, objectives = run.settings, run.settings.objectives
     records, confirmations, audits = run.records(), run.confirmations(), run.audit_records()
     trained = sum(record.counts for record in records)
+    if driver is not None:  # what ended since it wrote
+        ended = {(r.number, r.started) for r in records} | {(c.trial, c.started) for c in confirmations}
+        running = tuple(trial for trial in driver.running if (trial.number, trial.started) not in ended)
+        driver = replace(driver, running=running)
     left, resumable = None, phase is not Phase.ENDED
     if driver is not None and phase in (Phase.RUNNING, Phase.STOPPING):
         # Both by the driver's clock.
