@@ -197,23 +197,6 @@ def test_killed_workers_cost_no_candidate(tmp_path: Path) -> None:
     assert re.match("its worker died: .*(died|killed|SIGKILL|exit)", lost[0].evaluation.reason or "", re.I)
 
 
-def test_an_interrupted_search_finishes_what_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    with (tmp_path / "log").open("w") as log:
-        command = [*NAS, "search", "--trials", "50", "--epochs", "1", "--out", str(out)]
-        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
-        wait_for_records(driver, out, 2, tmp_path / "log")
-        driver.send_signal(signal.SIGINT)
-        assert driver.wait(timeout=120) == 0
-    said = (tmp_path / "log").read_text()
-    assert f"To go on: nas search --resume {out}" in said
-    assert "stopped by SIGINT" in said
-    records = check_consistent(open_run(out))
-    assert {record.outcome for record in records} == {Outcome.DONE}
-    assert 2 <= len(records) < 50
-    assert (out / "report.html").is_file()
-
-
 def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [*NAS, "search", "--trials", "14", "--epochs", "1", "--out", str(out)]
