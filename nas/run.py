@@ -187,25 +187,20 @@ class RunDirectory:
         The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
         network file systems, the state of another driver says that it lives. An older request to stop is removed.
         """
-        here: str | None = socket.gethostname()
         with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(f"{self.path}: another search is running on this directory, or an audit") from error
             except OSError as error:
-                logger.warning(
-                    "%s: its file system has no locks (%s); never start two searches on it", self.path, error
-                )
-                here = None
-            self._refuse_beside_driver(but_on=here)
+                raise InputError(f"{self.path}: cannot be locked by its file system: {error.strerror}") from error
+            self._refuse_beside_another_host()
             self.remove_stop_request()
             yield
 
-    def _refuse_beside_driver(self, but_on: str | None) -> None:
-        """Raise `InputError` while a driver writes its state, on any host but one: the lock says more there."""
+    def _refuse_beside_another_host(self) -> None:
         state = self.state()
-        if state is None or state.ended is not None or state.host == but_on:
+        if state is None or state.ended is not None or state.host == socket.gethostname():
             return
         # Both times by the clock of the file system, since those of two hosts may differ.
         os.utime(self.path / ".lock")
@@ -224,7 +219,7 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # no search was ever started, or a file system without locks
+        except OSError:  # none was ever started
             return False
         return False
 
