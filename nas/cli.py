@@ -15,6 +15,7 @@ from nas.cli_evaluate import evaluate, recipe
 from nas.cli_measure import measure
 from nas.cli_search import search
 from nas.cli_space import space_app
+from nas.cli_status import status, stop
 from nas.errors import InputError
 from nas.options import Directory
 
@@ -41,6 +42,8 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas search cifar --data DIR    the same on your images, one folder a class
   nas space list                 search spaces that ship; [bold]nas space show NAME[/bold] explains one
   nas recipe                     how candidates are trained; every value can be changed
+  nas status DIR                 what a search does, where, how long still; from any machine
+  nas stop DIR                   ends it gently; nas search --resume DIR goes on
   nas front DIR                  the Pareto front of a run
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
@@ -70,6 +73,8 @@ app.command()(recipe)
 app.command()(baseline)
 app.command()(audit)
 app.command()(measure)
+app.command()(status)
+app.command()(stop)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.objectives import objective
-from nas.recipe import LONGER
+from nas.pace import seconds_left
 from nas.record import Confirmation, EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
@@ -28,15 +28,14 @@ class _Tracker(Progress):
         self.console = console
         self.broker: Broker | None = None
         self.epochs: dict[int, EpochMetrics] = {}
-        self._start = time.monotonic()
-        self._trained_before = 0
-        self.confirmed = 0
+        self.confirmations: list[Confirmation] = []
+        self._start = time.time()
 
     def begin(self, broker: Broker) -> None:
         """The search starts (or goes on)."""
         self.broker = broker
-        self._start = time.monotonic()
-        self._trained_before = broker.trained
+        self.confirmations = broker.run.confirmations()
+        self._start = time.time()
 
     def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
         """An epoch of a candidate ended."""
@@ -48,22 +47,14 @@ class _Tracker(Progress):
 
     def confirmation(self, confirmation: Confirmation) -> None:
         """A candidate was trained again, and what it gave is on disk."""
-        self.confirmed += 1
+        self.confirmations.append(confirmation)
 
     def _left(self) -> str:
         """Time left, from the pace so far."""
         assert self.broker is not None
-        trained = self.broker.trained - self._trained_before
-        if not trained:
-            return "time left not known yet"
-        elapsed = time.monotonic() - self._start
-        trained += LONGER * self.confirmed
-        settings = self.broker.settings
-        confirmed = len(self.broker.run.confirmations())
-        left = elapsed / trained * (settings.trials - self.broker.trained - LONGER * confirmed)
-        if self.broker.settings.time_budget_s is not None:
-            left = min(left, max(self.broker.settings.time_budget_s - elapsed, 0.0))
-        return f"about {duration_text(left)} left"
+        broker = self.broker
+        left = seconds_left(broker.settings, list(broker.records), list(self.confirmations), self._start, time.time())
+        return "time left not known yet" if left is None else f"about {duration_text(left)} left"
 
     def _volume(self) -> str:
         assert self.broker is not None

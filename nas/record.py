@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -203,3 +204,10 @@ class TrialRecord:
     def outcome(self) -> Outcome:
         """How the trial ended."""
         return self.evaluation.outcome
+
+
+def count_outcomes(records: Sequence[TrialRecord]) -> dict[str, int]:
+    """How many trials ended how, where any did, and how many were taken over "from earlier runs"."""
+    own = [record.outcome for record in records if record.imported_from is None]
+    counts = {outcome.value: own.count(outcome) for outcome in Outcome} | {"from earlier runs": len(records) - len(own)}
+    return {what: count for what, count in counts.items() if count}

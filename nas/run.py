@@ -8,6 +8,8 @@ baselines.jsonl  reference networks that `nas baseline` measured, a line each; t
 audit.jsonl      further trainings of candidates by `nas audit`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
 report.html      the report
+state.json       what the driver of a search tells of itself, every few seconds and at its end
+stop             there while a search is asked to stop (`nas stop`)
 """
 
 from __future__ import annotations
@@ -16,14 +18,11 @@ import fcntl
 import json
 import logging
 import os
-import platform
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -35,13 +34,13 @@ from nas.journal import append_line, read_lines
 from nas.recipe import Recipe
 from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
+from nas.state import SILENT_S, DriverState
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
 
-_VERSIONS_OF = ("torch", "torchvision", "optuna", "ray", "numpy", "pandas", "plotly", "thop", "scikit-learn")
 _RECENT_WEIGHTS = 4
 
 
@@ -121,6 +120,7 @@ _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
 _AUDIT = TypeAdapter(AuditRecord)
+_STATE = TypeAdapter(DriverState)
 _T = TypeVar("_T")
 
 
@@ -184,13 +184,46 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only search or audit on this directory; raises `InputError` when another process is."""
+        """Be the only search or audit on this directory; raises `InputError` when another process is.
+
+        The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
+        network file systems, the state of another driver says that it lives. An older request to stop is removed.
+        """
         with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(f"{self.path}: another search is running on this directory, or an audit") from error
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be locked by its file system: {error.strerror}") from error
+            self._refuse_beside_another_host()
+            self.remove_stop_request()
             yield
+
+    def _refuse_beside_another_host(self) -> None:
+        state = self.state()
+        if state is None or state.ended is not None or state.host == socket.gethostname():
+            return
+        # Both times by the clock of the file system, since those of two hosts may differ.
+        os.utime(self.path / ".lock")
+        age = max(0.0, (self.path / ".lock").stat().st_mtime - self._state_path.stat().st_mtime)
+        if age < SILENT_S:
+            raise InputError(
+                f"{self.path}: a search runs on it on {state.host} (pid {state.pid}), heard of {age:.0f} s ago; if that "
+                f"one is dead, try again in {SILENT_S - age:.0f} s"
+            )
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a search or an audit runs on this directory, as far as the kernel's lock reaches. Writes nothing."""
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # none was ever started
+            return False
+        return False
 
     def with_trials(self, trials: int) -> RunDirectory:
         """The same run with a raised budget of trials, written to run.yaml; raises `InputError` when it is lower."""
@@ -251,6 +284,45 @@ class RunDirectory:
             raise InputError(f"{self.report_path}: cannot be written: {error.strerror}") from error
         return self.report_path
 
+    # ---------------------------------------------------------------- driver
+
+    @property
+    def _state_path(self) -> Path:
+        return self.path / "state.json"
+
+    def write_state(self, state: DriverState) -> None:
+        """Replace the state of the driver; readers see a whole one. Raises `OSError`."""
+        _write_atomically(self._state_path, _STATE.dump_json(state))
+
+    def state(self) -> DriverState | None:
+        """The last state of a driver; None where there is none, or with a warning where it cannot be read."""
+        try:
+            data = json.loads(self._state_path.read_bytes())
+            if not _is_newer(data):
+                return _STATE.validate_python(data)
+            logger.warning("state.json: written by a newer version; left out")
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
+            logger.warning("state.json: cannot be read, left out (%s)", type(error).__name__)
+        return None
+
+    def request_stop(self) -> None:
+        """Ask the search that runs on this directory to stop; raises `InputError` when that cannot be written."""
+        try:
+            (self.path / "stop").touch()
+        except OSError as error:
+            raise InputError(f"{self.path}: the request to stop cannot be written: {error.strerror}") from error
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the search is asked to stop, and has not heard of it yet."""
+        return (self.path / "stop").exists()
+
+    def remove_stop_request(self) -> None:
+        """It was obeyed, or is of an earlier search."""
+        (self.path / "stop").unlink(missing_ok=True)
+
     # ---------------------------------------------------------------- weights
 
     def weights_path(self, digest: str) -> Path:
@@ -308,40 +380,6 @@ def weights_content(state: Mapping[str, torch.Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    versions = {"python": platform.python_version()}
-    for package in _VERSIONS_OF:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def git_commit() -> str | None:
-    """The commit of the project's checkout, `+` behind it when files differ from it; None when installed."""
-    folder = Path(__file__).parent
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip() if tracked.returncode == 0 else None
-
-
-def command_line() -> str:
-    """The command that this process was started with, as one would type it."""
-    import shlex
-
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
 def default_run_path(space_name: str) -> Path:
     """results/SPACE-DATE-TIME, in the working directory; a number is added when two start in one second."""
     stem = Path("results") / f"{space_name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -372,13 +410,17 @@ def _read(path: Path, kind: TypeAdapter[_T]) -> list[_T]:
             continue
         try:
             data = json.loads(line)
-            if isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA_VERSION:
+            if _is_newer(data):
                 logger.warning("%s:%d: written by a newer version; left out", path.name, number)
                 continue
             records.append(kind.validate_python(data))
         except ValueError as error:  # JSON, UTF-8 and validation errors all are
             logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
     return records
+
+
+def _is_newer(data: object) -> bool:
+    return isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA_VERSION
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

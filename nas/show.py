@@ -16,7 +16,7 @@ from rich.text import Text
 from nas.confirmation import Confirmed, confirmed_in
 from nas.front import cheapest_first, hypervolume, knee, pareto_front, pick, reference_point
 from nas.objectives import objective, peak_memory, target_objective
-from nas.record import Latency, Outcome, TrialRecord
+from nas.record import Latency, TrialRecord, count_outcomes
 from nas.run import BaselineRecord, RunDirectory
 from nas.settings import LatencyTarget
 from nas.show_latency import latency_text, marks_legend
@@ -215,9 +215,12 @@ def _row(record: TrialRecord, run: RunDirectory, again: Confirmed | None) -> dic
 
 def outcome_counts(records: Sequence[TrialRecord]) -> str:
     """How many trials ended how, in words, and how many were taken over from earlier runs."""
-    own = [record.outcome for record in records if record.imported_from is None]
-    counts = {outcome.value: own.count(outcome) for outcome in Outcome} | {"from earlier runs": len(records) - len(own)}
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no trials yet"
+    return counts_text(count_outcomes(records))
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """What `count_outcomes` gave, in words."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "no trials yet"
 
 
 def report_table(before: PartReport | None, after: PartReport) -> Table:

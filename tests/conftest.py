@@ -1,17 +1,22 @@
-"""Shared by several test files: a run directory made without a search, and a quiet, private environment."""
+"""Shared by several test files: a run directory made without a search, a quiet, private environment, whole searches."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 # Before any test imports torch or Ray: one thread a process, leases of this test run alone.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from nas.front import pareto_front
+from nas.record import Outcome, TrialRecord
 from nas.run import Provenance, RunDirectory
 from nas.settings import SearchSettings
 from nas.space_file import load_space
@@ -53,3 +58,31 @@ def make_run(tmp_path: Path) -> RunFactory:
         return RunDirectory.create(tmp_path / name, settings, provenance)
 
     return make
+
+
+def wait_for_records(driver: subprocess.Popen[bytes], out: Path, count: int, log: Path) -> None:
+    records = out / "trials.jsonl"
+    deadline = time.monotonic() + 120
+    while not (records.is_file() and records.read_bytes().count(b"\n") >= count):
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def check_consistent(run: RunDirectory) -> list[TrialRecord]:
+    """No trial stuck, every record told as the table of outcomes says, no candidate trained twice."""
+    records = run.records()
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(run.study_path)))
+    trials = optuna.load_study(storage=storage, study_name="nas").trials
+    assert not [trial.number for trial in trials if trial.state is optuna.trial.TrialState.RUNNING]
+    for record in records:
+        assert trials[record.number].user_attrs["outcome"] == record.outcome
+        assert trials[record.number].params == record.parameters
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    assert len({record.digest for record in done}) == len(done)
+    front = {record.digest for record in pareto_front(records, run.settings.objectives)}
+    complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
+    best = optuna.create_study(directions=["maximize", "minimize"])
+    best.add_trials(complete)
+    assert front == {trial.user_attrs["digest"] for trial in best.best_trials}
+    return records

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import RunFactory
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import nas.evaluate
-from nas.backbones import normalised_for
+from nas.backbones import load_backbone, normalised_for
+from nas.conditions import data_of
 from nas.cost import architecture_cost
 from nas.data import ImageData, load_data
 from nas.device_data import DeviceData
@@ -27,7 +29,7 @@ from nas.metrics import load_metric, score
 from nas.model import build
 from nas.recipe import Recipe
 from nas.record import Cost, Latency, Outcome, TrialRecord
-from nas.run import weights_content
+from nas.run import RunDirectory, weights_content
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
 from nas.space_file import load_space
 
@@ -197,6 +199,21 @@ def test_inherited_weights_start_well_and_what_is_fresh_is_recorded(
     assert inherited.history[-1].score > scratch.history[-1].score + 0.2
     wider = replace(SPACE.backbone, head_channels=0)
     assert evaluate_candidate(wider, data, inheriting).evaluation.fresh == ("classifier",)
+    _a_run_does_not_go_on_from_other_weights_of_that_name(run, folder, data)
+
+
+def _a_run_does_not_go_on_from_other_weights_of_that_name(run: RunDirectory, folder: Path, data: ImageData) -> None:
+    settings = replace(run.settings, evaluation=replace(run.settings.evaluation, init=str(folder)))
+    began = replace(
+        run.provenance, data_fingerprint=data.fingerprint(), init_fingerprint=load_backbone(str(folder)).fingerprint()
+    )
+    inheriting = RunDirectory(run.path, replace(run.content, settings=settings, provenance=began))
+    assert data_of(inheriting).fingerprint() == data.fingerprint()
+    other = {name: tensor + 1 for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(other, folder / "model.safetensors")
+    load_backbone.cache_clear()
+    with pytest.raises(InputError, match=r"the weights .* have changed since the search began"):
+        data_of(inheriting)
 
 
 def test_training_holds_the_lease_in_bursts_and_leaves_it_free(

@@ -10,17 +10,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
 import yaml
-from conftest import RunFactory
-from optuna.storages.journal import JournalFileBackend
+from conftest import RunFactory, check_consistent, wait_for_records
 from rich.console import Console
 
 import nas.latency
@@ -31,12 +28,14 @@ from nas.front import pareto_front, pick
 from nas.latency_cache import candidate_latency
 from nas.objectives import OBJECTIVES
 from nas.recipe import Recipe
-from nas.record import Outcome, TrialRecord
+from nas.record import Outcome
 from nas.run import RunDirectory, open_run
 from nas.search import plan_search, resume_search, run_search
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.show import front_csv, front_table
+from nas.show_status import phase_text
 from nas.space_file import load_space
+from nas.status import Phase, status_of
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 NAS = [sys.executable, "-m", "nas.cli"]
@@ -83,25 +82,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     reason = "6 candidates trained; 2 trainings to confirm the front"
     assert (ended.reason, ended.resumable) == (reason, False)
     return ended.run
-
-
-def check_consistent(run: RunDirectory) -> list[TrialRecord]:
-    """No trial stuck, every record told as the table of outcomes says, no candidate trained twice."""
-    records = run.records()
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(run.study_path)))
-    trials = optuna.load_study(storage=storage, study_name="nas").trials
-    assert not [trial.number for trial in trials if trial.state is optuna.trial.TrialState.RUNNING]
-    for record in records:
-        assert trials[record.number].user_attrs["outcome"] == record.outcome
-        assert trials[record.number].params == record.parameters
-    done = [record for record in records if record.outcome is Outcome.DONE]
-    assert len({record.digest for record in done}) == len(done)
-    front = {record.digest for record in pareto_front(records, run.settings.objectives)}
-    complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
-    best = optuna.create_study(directions=["maximize", "minimize"])
-    best.add_trials(complete)
-    assert front == {trial.user_attrs["digest"] for trial in best.best_trials}
-    return records
 
 
 def test_a_search_leaves_front_weights_and_report(finished: RunDirectory) -> None:
@@ -217,32 +197,6 @@ def test_killed_workers_cost_no_candidate(tmp_path: Path) -> None:
     assert re.match("its worker died: .*(died|killed|SIGKILL|exit)", lost[0].evaluation.reason or "", re.I)
 
 
-def test_an_interrupted_search_finishes_what_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    with (tmp_path / "log").open("w") as log:
-        command = [*NAS, "search", "--trials", "50", "--epochs", "1", "--out", str(out)]
-        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
-        wait_for_records(driver, out, 2, tmp_path / "log")
-        driver.send_signal(signal.SIGINT)
-        assert driver.wait(timeout=120) == 0
-    said = (tmp_path / "log").read_text()
-    assert f"To go on: nas search --resume {out}" in said
-    assert "stopped by SIGINT" in said
-    records = check_consistent(open_run(out))
-    assert {record.outcome for record in records} == {Outcome.DONE}
-    assert 2 <= len(records) < 50
-    assert (out / "report.html").is_file()
-
-
-def wait_for_records(driver: subprocess.Popen[bytes], out: Path, count: int, log: Path) -> None:
-    records = out / "trials.jsonl"
-    deadline = time.monotonic() + 120
-    while not (records.is_file() and records.read_bytes().count(b"\n") >= count):
-        assert driver.poll() is None, log.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [*NAS, "search", "--trials", "14", "--epochs", "1", "--out", str(out)]
@@ -261,6 +215,9 @@ def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> 
         assert "another search is running on this directory" in second.stderr
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
+    killed = status_of(open_run(out))
+    assert (killed.phase, killed.resumable) == (Phase.DEAD, True)
+    assert f"pid {driver.pid}) is gone" in phase_text(killed)
     before = open_run(out).records()
     assert len(before) < 12
     # A run of a version that knew no precision trained in float32, and goes on so.

@@ -19,7 +19,8 @@ from nas.record import EpochMetrics, Evaluation, Outcome
 from nas.run import AuditRecord, RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, trained_again
-from nas.search.launch import fitted_resources, gentle_signals, ray_capacity
+from nas.search.launch import fitted_resources, ray_capacity
+from nas.search.signals import gentle_signals
 from nas.settings import Budgets, SearchSettings
 from nas.wording import plural
 

@@ -43,12 +43,19 @@ class Confirmer:
     @property
     def running(self) -> Mapping[str, Candidate]:
         """What is being evaluated."""
-        return self._broker.running | {f"confirmation {seed}": candidate for seed, candidate in self._running.items()}
+        return self._broker.running | {
+            f"confirmation {seed}": candidate for seed, candidate in list(self._running.items())
+        }
 
     @property
     def finished(self) -> bool:
         """Whether the search is over, and its confirmation."""
         return self._broker.finished and not self._running and not self._left
+
+    @property
+    def stopping(self) -> str | None:
+        """Why nothing more is started, or None while the search or its confirmation goes on."""
+        return None if self._left else self._broker.stop_reason
 
     @property
     def ending(self) -> str:

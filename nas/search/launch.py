@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,21 +22,16 @@ from nas.errors import InputError
 from nas.known import tried_first
 from nas.metrics import load_metric
 from nas.objectives import check_objectives
+from nas.provenance import command_line, git_commit, package_versions
 from nas.record import Confirmation, EpochMetrics, TrialRecord
-from nas.run import (
-    Provenance,
-    RunDirectory,
-    command_line,
-    default_run_path,
-    git_commit,
-    open_run,
-    package_versions,
-)
+from nas.run import Provenance, RunDirectory, default_run_path, open_run
 from nas.search.broker import Broker
-from nas.search.candidate import Asker, Candidate
+from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
+from nas.search.heartbeat import Heartbeat
 from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
+from nas.search.signals import gentle_signals, notices_ignored
 from nas.settings import Resources, SearchSettings
 from nas.targets import check_targets, places
 from nas.wording import plural
@@ -207,7 +199,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
         run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data), *taken)
         with run.locked():
-            return _drive(run, plan.data, progress or Progress(), actors)
+            return _drive(run, plan.data, progress or Progress(), actors, plan.address)
 
 
 def resume_search(
@@ -232,7 +224,7 @@ def resume_search(
         from nas.search.measuring import measurers
 
         with measurers(settings) as actors:
-            return _drive(run, data, progress or Progress(), actors)
+            return _drive(run, data, progress or Progress(), actors, address)
 
 
 def _check_same_hardware(run: RunDirectory) -> None:
@@ -257,11 +249,15 @@ def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, 
     from nas.search.cluster import cluster_capacity, start_ray
 
     targets = settings.evaluation.targets
-    start_ray(address, gpus=any(device != "cpu" for device in (settings.device, *(t.protocol.device for t in targets))))
+    gpus = any(device != "cpu" for device in (settings.device, *(target.protocol.device for target in targets)))
+    with notices_ignored():
+        start_ray(address, gpus)
     return cluster_capacity()
 
 
-def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mapping[str, Any]) -> Finished:
+def _drive(
+    run: RunDirectory, data: ImageData, progress: Progress, actors: Mapping[str, Any], address: str | None
+) -> Finished:
     from nas.report import write_report
     from nas.search.tune import run_candidates
     from nas.search.worker import worker_of
@@ -270,42 +266,22 @@ def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mappi
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     broker = Broker(run)
     confirmer = Confirmer(broker, progress.confirmation)
+    with gentle_signals(confirmer), worker_of(run, data, actors) as worker:
+        heartbeat = Heartbeat(confirmer, address, worker.keeper.places)
 
-    def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
-        (progress.epoch_again if confirmer.is_again(candidate) else progress.epoch)(candidate, metrics)
+        def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
+            heartbeat.epoch(candidate, metrics)
+            (progress.epoch_again if confirmer.is_again(candidate) else progress.epoch)(candidate, metrics)
 
-    progress.begin(broker)
-    broker.on_record = progress.record
-    try:
-        with gentle_signals(confirmer), worker_of(run, data, actors) as worker:
-            run_candidates(confirmer, worker.start, on_epoch)
-    finally:
-        progress.end()
-        write_report(run)
+        progress.begin(broker)
+        broker.on_record = progress.record
+        try:
+            with heartbeat:
+                run_candidates(confirmer, worker.start, on_epoch)
+        finally:
+            progress.end()
+            write_report(run)
     return Finished(run, confirmer.ending, confirmer.resumable, time.perf_counter() - start)
-
-
-@contextmanager
-def gentle_signals(asker: Asker) -> Iterator[None]:
-    """The first SIGINT or SIGTERM lets what runs finish and starts nothing more; the next one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: object) -> None:
-        asker.stop(f"stopped by {signal.Signals(number).name}")
-        logger.warning("stopping when what runs has finished; once more to stop at once")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _provenance(settings: SearchSettings, data: ImageData) -> Provenance:

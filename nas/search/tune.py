@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,9 +128,12 @@ class AskerSearcher(Searcher):
         self.error: BaseException | None = None
         self.limit = asker.run.settings.resources.max_concurrent
         self._lease = lease_for("cpu")
+        self._on_notice = signal.getsignal(signal.SIGUSR1)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate, None to be asked again later, FINISHED at the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, self._on_notice)  # Tune takes it, whatever it is told, to end at once
         try:
             if self._asker.finished:
                 return Searcher.FINISHED

@@ -1,0 +1,71 @@
+"""Signals that stop a search: what a terminal, SLURM, Kubernetes and spot machines send.
+
+A first signal lets what runs finish. SIGUSR1 and SIGHUP never do more, however often they come: the one is a notice
+(`--signal=USR1@120`) that may be repeated, the other says that a terminal is gone. SIGINT or SIGTERM after any of them
+stops at once: a SIGTERM long after a notice comes shortly before SIGKILL, when a trial that did not finish in the time
+since will not, and a report and a clean end can still be had.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nas.search.candidate import Asker
+
+NOTICES = (signal.SIGUSR1, signal.SIGHUP)
+ONE_ORDER_S = 1.0
+"""Seconds after a first signal within which a SIGTERM is a part of it: `timeout` and others send it twice."""
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def gentle_signals(asker: Asker) -> Iterator[None]:
+    """A first signal starts nothing more and lets what runs finish; a second SIGINT or SIGTERM raises KeyboardInterrupt.
+
+    SIGHUP is left alone where it is ignored (`nohup`). Does nothing on another thread than the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first: float | None = None
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            asker.stop(f"stopped by {signal.Signals(number).name}")
+            logger.warning("stopping when what runs has finished; Ctrl-C (or SIGTERM) stops at once")
+        elif number == signal.SIGINT or (number == signal.SIGTERM and time.monotonic() - first > ONE_ORDER_S):
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, *NOTICES)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # Once stopped, the process ends soon, and says how to go on: a repeated notice must not kill it before.
+            signal.signal(number, signal.SIG_IGN if first is not None and number in NOTICES else handler)
+
+
+@contextmanager
+def notices_ignored() -> Iterator[None]:
+    """Processes started within ignore SIGUSR1 and SIGHUP, which are sent to all of a job and meant for its driver."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in NOTICES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
