@@ -54,7 +54,7 @@ fi
 cluster/search.sh "results/slurm-$SLURM_JOB_ID" "$@" &
 driver=$!
 out_of_time=0
-trap 'out_of_time=1; kill -TERM "$driver" || true' USR1
+trap 'out_of_time=1; kill -USR1 "$driver" || true' USR1
 
 while kill -0 "$driver" 2>/dev/null; do
   wait "$driver" || true # a signal ends the wait, not the driver
@@ -63,7 +63,7 @@ status=0
 wait "$driver" || status=$?
 
 kill "${steps[@]}" 2>/dev/null || true
-if ((out_of_time && status == 0)); then
+if ((out_of_time && status == 75)); then # stopped before its end, and not by `nas stop`
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -46,6 +46,10 @@ from nas.settings import (
 if TYPE_CHECKING:
     from nas.search import Finished
 
+STOPPED_EARLY = 75
+"""Exit code of a search that was told to stop before its end and can go on: EX_TEMPFAIL of sysexits.h, for scripts that
+then queue it again."""
+
 console = Console(emoji=False)
 
 
@@ -235,3 +239,5 @@ def _end_of_search(finished: Finished) -> None:
     console.print(front_table(run, records))
     console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
     console.print(f"Next:   nas export {run.path} --pick knee --to model", highlight=False, soft_wrap=True)
+    if finished.interrupted and finished.resumable:
+        raise typer.Exit(STOPPED_EARLY)

@@ -23,6 +23,7 @@ import yaml
 from typer.main import get_command
 
 from nas.cli import app
+from nas.cli_search import STOPPED_EARLY
 
 PROJECT = Path(__file__).parents[1]
 CLUSTER = PROJECT / "cluster"
@@ -137,8 +138,10 @@ def test_rayjob_stops_the_search_whose_directory_it_made() -> None:
     assert str(Path(directory).parent) in mounts
 
 
-@pytest.mark.parametrize("evicted", [False, True])
-def test_rayjob_fails_where_its_head_was_evicted_so_that_it_is_tried_again(tmp_path: Path, evicted: bool) -> None:
+@pytest.mark.parametrize(("evicted", "code"), [(False, 0), (False, STOPPED_EARLY), (True, STOPPED_EARLY), (True, 0)])
+def test_rayjob_fails_where_its_head_was_evicted_so_that_it_is_tried_again(
+    tmp_path: Path, evicted: bool, code: int
+) -> None:
     _, job = _rayjob()
     (container,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
     runs = tmp_path / "runs"
@@ -150,11 +153,11 @@ def test_rayjob_fails_where_its_head_was_evicted_so_that_it_is_tried_again(tmp_p
 
     _script(tmp_path / "nas", f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
     stop = here(shlex.join(container["lifecycle"]["preStop"]["exec"]["command"]))
-    _script(tmp_path / "search.sh", f"#!/bin/sh\n{stop if evicted else ':'}\n")
+    _script(tmp_path / "search.sh", f"#!/bin/sh\n{stop if evicted else ':'}\nexit {code}\n")
     ended = subprocess.run(
         here(job["spec"]["entrypoint"]), shell=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=20, check=False
     )
-    assert (ended.returncode != 0) == evicted
+    assert (ended.returncode != 0) == (evicted and code != 0)
     assert not evicted or (tmp_path / "said").read_text() == f"stop {runs}/search\n"
 
 
@@ -267,7 +270,7 @@ def test_slurm_job_stops_gently_before_its_time_is_over_and_is_queued_again(
             job.send_signal(signal.SIGUSR1)
             break
     said.append(job.communicate(timeout=120)[0])
-    assert job.returncode == 0, "".join(said)
+    assert job.returncode == STOPPED_EARLY, "".join(said)
     (directory,) = (tmp_path / "checkout/results").iterdir()
     assert f"nas search --resume results/{directory.name}" in "".join(said)
     assert (tmp_path / "scontrol").read_text().split() == ["requeue", directory.name.removeprefix("slurm-")]

@@ -39,6 +39,8 @@ class Confirmer:
         self._running: dict[int, Candidate] = {}  # by seed
         self._losses = 0
         self._stopped = False
+        self.interrupted = False
+        """Whether somebody told it to stop."""
 
     @property
     def running(self) -> Mapping[str, Candidate]:
@@ -151,7 +153,7 @@ class Confirmer:
 
     def stop(self, reason: str) -> None:
         """Start nothing more; what runs may finish."""
-        self._stopped = True
+        self._stopped = self.interrupted = True
         self._broker.stop(reason)
 
     def is_again(self, candidate: Candidate) -> bool:

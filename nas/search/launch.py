@@ -177,11 +177,13 @@ def fitted_resources(settings: SearchSettings, cpus: float, gpus: float) -> Reso
 
 @dataclass(frozen=True)
 class Finished:
-    """A search that ended: its directory, why, whether `resume_search` could bring more, and its wall seconds."""
+    """A search that ended: its directory, why, whether `resume_search` could bring more, whether it was told to stop
+    (by a signal or `nas stop`), and its wall seconds."""
 
     run: RunDirectory
     reason: str
     resumable: bool
+    interrupted: bool
     seconds: float
 
 
@@ -281,7 +283,8 @@ def _drive(
         finally:
             progress.end()
             write_report(run)
-    return Finished(run, confirmer.ending, confirmer.resumable, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, seconds)
 
 
 def _provenance(settings: SearchSettings, data: ImageData) -> Provenance:
