@@ -24,6 +24,16 @@ from nas.space_file import load_space
 RunFactory = Callable[..., RunDirectory]
 
 
+LONGEST = ("test_search", "test_targets", "test_status", "test_audit", "test_cluster_files", "test_workers", "test_cli")
+"""Files that take the longest, in this order: begun first, they do not keep one of two processes busy at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others in the order of their names."""
+    order = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Leases, decoded images and measured latencies of this test run alone."""
