@@ -34,6 +34,7 @@ from nas.errors import InputError
 from nas.journal import append_line, read_lines
 from nas.recipe import Recipe
 from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrialRecord
+from nas.secrets import without_password
 from nas.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -330,10 +331,10 @@ def git_commit() -> str | None:
 
 
 def command_line() -> str:
-    """The command that this process was started with, as one would type it."""
+    """The command that this process was started with, as one would type it, without passwords."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *(without_password(argument) for argument in sys.argv[1:])])
 
 
 def default_run_path(space_name: str) -> Path:

@@ -24,6 +24,7 @@ from nas.device_lease import lease_directory
 from nas.errors import InputError
 from nas.known import tried_first
 from nas.metrics import load_metric
+from nas.mirror import OFF, check_mirror, check_new_mirror, mirrored
 from nas.objectives import check_objectives
 from nas.record import Confirmation, EpochMetrics, TrialRecord
 from nas.run import (
@@ -112,7 +113,9 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
             "run `nas search --address auto` on a node of the cluster, or submit it with `ray job submit`"
         )
     out = out or default_run_path(settings.space.name)
-    _check_new_folder(out)
+    check_new_folder(out)
+    if settings.mirror is not None:
+        check_new_mirror(settings.mirror, out)
     settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
     evaluation = settings.evaluation
     from nas.search.warm_start import adopted_precision, open_earlier, warmed
@@ -152,7 +155,7 @@ def _check_budgets(settings: SearchSettings) -> None:
             )
 
 
-def _check_new_folder(out: Path) -> None:
+def check_new_folder(out: Path) -> None:
     """Raise `InputError` unless the folder does not exist and can be made."""
     try:
         exists = out.exists()
@@ -206,24 +209,32 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     with measurers(settings) as actors:
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
         run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data), *taken)
-        with run.locked():
+        with run.locked(), mirrored(run):
             return _drive(run, plan.data, progress or Progress(), actors)
 
 
 def resume_search(
-    path: Path, trials: int | None = None, address: str | None = None, progress: Progress | None = None
+    path: Path,
+    trials: int | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+    mirror: str | None = None,
 ) -> Finished:
     """Go on with a search where its records end, with the same settings; `trials` may raise the budget.
 
-    A budget of time starts anew. Raises `InputError` when the run cannot go on here.
+    A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or `off`. Raises `InputError`
+    when the run cannot go on here.
     """
     run = open_run(path)
     with run.locked():
         settings = settings_here(run)
+        if mirror is not None:
+            settings = replace(settings, mirror=None if mirror == OFF else mirror)
         load_metric(settings.evaluation.metric)
         _check_same_hardware(run)
         data = data_of(run)
         check_targets(settings)
+        check_mirror(RunDirectory(run.path, replace(run.content, settings=settings)))
         fitted_resources(settings, *ray_capacity(address, settings))
         if settings != run.settings:
             run = run.with_settings(settings)
@@ -231,7 +242,7 @@ def resume_search(
             run = run.with_trials(trials)
         from nas.search.measuring import measurers
 
-        with measurers(settings) as actors:
+        with measurers(settings) as actors, mirrored(run):
             return _drive(run, data, progress or Progress(), actors)
 
 
