@@ -92,6 +92,10 @@ def search(
             metavar="URI", help="Copy the run there as it grows, e.g. s3://bucket/prefix; off beside --resume."
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep the study in this database, e.g. postgresql://user@host/studies."),
+    ] = None,
     init: Init = SCRATCH,
     device: Device = "auto",
     address: Annotated[
@@ -152,7 +156,7 @@ def search(
             fetch_run(resume, folder)
             console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
         progress = Progresses([display, *make_trackers(logs, folder)])
-        _end_of_search(resume_search(folder, trials, address, progress, mirror))
+        _end_of_search(resume_search(folder, trials, address, progress, mirror, storage))
         return
     loaded = load_space(space)
     protocol = parse_protocol(latency, resolve_device(device))
@@ -182,6 +186,7 @@ def search(
         enqueue=tuple(enqueue or ()),
         warm_start=tuple(warm_start or ()),
         mirror=mirror,
+        storage=storage,
     )
     plan = plan_search(settings, out, address)
     fewer = ", fewer where they fall behind" if stop_early else ""
@@ -210,7 +215,9 @@ def search(
 def _refuse_beside_resume(context: typer.Context) -> None:
     from nas.mirror import is_uri
 
-    allowed = {"resume", "trials", "address", "log"} | ({"out"} if is_uri(context.params["resume"]) else {"mirror"})
+    allowed = {"resume", "trials", "address", "log", "storage"} | (
+        {"out"} if is_uri(context.params["resume"]) else {"mirror"}
+    )
     for name in context.params:
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 
+from optuna.storages import BaseStorage
+
 from nas.front import pareto_front
 from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
@@ -51,7 +53,7 @@ class Broker:
     `on_record` is called with every record after it is on disk.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, storage: BaseStorage | None = None) -> None:
         self.run = run
         self.settings = run.settings
         self._space = run.settings.space
@@ -76,7 +78,7 @@ class Broker:
             self._learn(record)
         self._exhausted = False  # every network is answered or running; a lost one may be asked for again
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
-        self.study = RunStudy(run)
+        self.study = RunStudy(run, storage)
         for trial in self.study.reconcile(self.records):
             architecture = self._space.architecture(trial.params)
             candidate = Candidate(trial.number, dict(trial.params), architecture, time.time(), self.settings.evaluation)

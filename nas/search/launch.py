@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+from optuna.storages import BaseStorage
 
 from nas.conditions import data_of, load_images, settings_here
 from nas.cost import least_cost
@@ -41,6 +42,7 @@ from nas.search.candidate import Asker, Candidate
 from nas.search.confirming import Confirmer
 from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
+from nas.search.storage import connected, database_errors
 from nas.settings import Resources, SearchSettings
 from nas.targets import check_targets, places
 from nas.wording import plural
@@ -78,17 +80,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search that was checked and can start; `warm` is what it takes over from earlier runs."""
+    """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study."""
 
     settings: SearchSettings
     data: ImageData
     out: Path
     address: str | None = None
     warm: WarmStart | None = None
+    storage: BaseStorage | None = None
 
 
 def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
-    """Check everything that can be checked before anything is written or started; raises `InputError`."""
+    """Check everything that can be checked before anything is written or started; raises `InputError`.
+
+    A password in the settings' `storage` goes no further than to the database.
+    """
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     load_metric(settings.evaluation.metric)
     make_sampler(settings.sampler, 0)
@@ -116,6 +122,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     check_new_folder(out)
     if settings.mirror is not None:
         check_new_mirror(settings.mirror, out)
+    settings, storage = connected(settings)
     settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
     evaluation = settings.evaluation
     from nas.search.warm_start import adopted_precision, open_earlier, warmed
@@ -137,7 +144,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         given, settings.space.backbone, data, settings.device, int(settings.resources.cpus_per_trial)
     )
     settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data)
-    return SearchPlan(settings, data, out, address, warm)
+    return SearchPlan(settings, data, out, address, warm, storage)
 
 
 def _check_budgets(settings: SearchSettings) -> None:
@@ -209,8 +216,8 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     with measurers(settings) as actors:
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
         run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data), *taken)
-        with run.locked(), mirrored(run):
-            return _drive(run, plan.data, progress or Progress(), actors)
+        with run.locked(), mirrored(run), database_errors(run):
+            return _drive(run, plan.data, progress or Progress(), actors, plan.storage)
 
 
 def resume_search(
@@ -219,11 +226,12 @@ def resume_search(
     address: str | None = None,
     progress: Progress | None = None,
     mirror: str | None = None,
+    storage: str | None = None,
 ) -> Finished:
     """Go on with a search where its records end, with the same settings; `trials` may raise the budget.
 
-    A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or `off`. Raises `InputError`
-    when the run cannot go on here.
+    A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or `off`; `storage` the URL of
+    the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
     run = open_run(path)
     with run.locked():
@@ -235,6 +243,7 @@ def resume_search(
         data = data_of(run)
         check_targets(settings)
         check_mirror(RunDirectory(run.path, replace(run.content, settings=settings)))
+        settings, database = connected(replace(settings, storage=storage or settings.storage))
         fitted_resources(settings, *ray_capacity(address, settings))
         if settings != run.settings:
             run = run.with_settings(settings)
@@ -242,8 +251,8 @@ def resume_search(
             run = run.with_trials(trials)
         from nas.search.measuring import measurers
 
-        with measurers(settings) as actors, mirrored(run):
-            return _drive(run, data, progress or Progress(), actors)
+        with measurers(settings) as actors, mirrored(run), database_errors(run):
+            return _drive(run, data, progress or Progress(), actors, database)
 
 
 def _check_same_hardware(run: RunDirectory) -> None:
@@ -272,13 +281,19 @@ def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, 
     return cluster_capacity()
 
 
-def _drive(run: RunDirectory, data: ImageData, progress: Progress, actors: Mapping[str, Any]) -> Finished:
+def _drive(
+    run: RunDirectory,
+    data: ImageData,
+    progress: Progress,
+    actors: Mapping[str, Any],
+    storage: BaseStorage | None,
+) -> Finished:
     from nas.report import write_report
     from nas.search.tune import run_candidates
 
     start = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    broker = Broker(run)
+    broker = Broker(run, storage)
     confirmer = Confirmer(broker, progress.confirmation)
 
     def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
