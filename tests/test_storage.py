@@ -28,7 +28,7 @@ from nas.search.broker import Broker
 from nas.search.launch import _provenance
 from nas.search.storage import connected, database_errors, open_storage, study_name
 from nas.secrets import without_password
-from nas.settings import SearchSettings
+from nas.settings import SamplerName, SearchSettings
 
 SECRET = "hun/ter2"
 
@@ -88,7 +88,9 @@ def test_a_search_that_died_goes_on_in_the_database(make_run: RunFactory, tmp_pa
 
 
 @pytest.mark.parametrize("sampler", ["random", "front"])
-def test_a_lost_database_is_filled_again_from_the_records(make_run: RunFactory, tmp_path: Path, sampler: str) -> None:
+def test_a_lost_database_is_filled_again_from_the_records(
+    make_run: RunFactory, tmp_path: Path, sampler: SamplerName
+) -> None:
     database = tmp_path / "studies.db"
     run = make_run(replace(in_database(database), sampler=sampler))
     finish_all(Broker(run))

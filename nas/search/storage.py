@@ -53,7 +53,7 @@ def open_storage(url: str) -> RDBStorage:
     try:
         storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # the server may restart between two trials
     except Exception as error:  # the driver's own, or that of a module that is missing
-        why = _without_secrets(str(error.__cause__ or error), url)
+        why = _without_secrets(_first_cause(error), url)
         raise InputError(f"--storage {kept}: cannot be used: {why}; {_ALLOWED}{_hint(url)}") from None
     storage.url = kept  # which would be pickled with a study
     return storage
@@ -84,11 +84,17 @@ def database_errors(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        why = " ".join(str(error.__cause__ or error).split())[:300]
         raise InputError(
-            f"--storage {run.settings.storage}: fails: {why}; every finished trial is recorded, go on with "
+            f"--storage {run.settings.storage}: fails: {_first_cause(error)}; every finished trial is recorded, go on with "
             f"nas search --resume {run.path}"
         ) from error
+
+
+def _first_cause(error: BaseException) -> str:
+    """What the database said: SQLAlchemy and Optuna add statements and links."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300]
 
 
 def _hint(url: str) -> str:
@@ -104,4 +110,4 @@ def _without_secrets(text: str, url: str) -> str:
     kept = make_url(without_password(url)).query
     for secret in (parsed.password, *(value for name, value in parsed.query.items() if name not in kept)):
         text = text.replace(str(secret), "***") if secret else text
-    return " ".join(text.split())[:300]
+    return text
