@@ -103,6 +103,7 @@ def test_a_mirror_follows_a_run_and_gives_it_back(
         scheme
     ]
     run = make_run(replace(DIGITS, mirror=uri))
+    run.study_path.touch()
     with run.locked(), mirrored(run):
         weights(run, "first")
         run.append(record(0))
@@ -117,9 +118,9 @@ def test_a_mirror_follows_a_run_and_gives_it_back(
         wait_until(lambda: "weights/first.safetensors" not in Place.at(uri).names())
         (run.path / "study.journal.lock").symlink_to("study.journal")
         run.save_report("a report")
-    assert set(Place.at(uri).names()) == {
-        "run.yaml", "trials.jsonl", "report.html", MARKER, *(f"weights/{digest}.safetensors" for digest in "abcd"),
-    }  # fmt: skip
+    top = {"run.yaml", "trials.jsonl", "study.journal", "report.html", MARKER}
+    assert set(Place.at(uri).names()) == top | {f"weights/{digest}.safetensors" for digest in "abcd"}
+    assert (Place.at(uri).read("trials.jsonl") or b"").endswith(b"}\n")
     fetch_run(uri, tmp_path / "again")
     again = open_run(tmp_path / "again")
     assert again.records() == [record(0), record(1)]
