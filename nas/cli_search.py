@@ -84,7 +84,21 @@ def search(
         Path | None, typer.Option(help="The run directory to make; by default results/SPACE-DATE-TIME.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with this run instead; --trials may raise its budget.")
+        str | None,
+        typer.Option(
+            metavar="DIR|URI",
+            help="Go on with this run instead, or with its mirror in a new --out; --trials may raise its budget.",
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Copy the run there as it grows, e.g. s3://bucket/prefix; off beside --resume."
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep the study in this database, e.g. postgresql://user@host/studies."),
     ] = None,
     init: Init = SCRATCH,
     device: Device = "auto",
@@ -130,9 +144,10 @@ def search(
     Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
     """
     from nas.device import resolve_device
+    from nas.mirror import fetch_run, is_uri
     from nas.progress import LineProgress, LiveProgress
     from nas.search import plan_search, resume_search, run_search
-    from nas.search.launch import estimate
+    from nas.search.launch import check_new_folder, estimate
     from nas.space_file import load_space
     from nas.tracking import Progresses, check_trackers, make_trackers
     from nas.wording import duration_text, plural
@@ -142,8 +157,14 @@ def search(
     check_trackers(logs)
     if resume is not None:
         _refuse_beside_resume(context)
-        progress = Progresses([display, *make_trackers(logs, resume)])
-        _end_of_search(resume_search(resume, trials, address, progress))
+        folder = Path(resume)
+        if is_uri(resume):
+            folder, mirror = out or Path("results") / resume.partition("?")[0].rstrip("/").rpartition("/")[2], resume
+            check_new_folder(folder)
+            fetch_run(resume, folder)
+            console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
+        progress = Progresses([display, *make_trackers(logs, folder)])
+        _end_of_search(resume_search(folder, trials, address, progress, mirror, storage))
         return
     loaded = load_space(space)
     protocol = parse_protocol(latency, resolve_device(device))
@@ -173,6 +194,8 @@ def search(
         resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
         enqueue=tuple(enqueue or ()),
         warm_start=tuple(warm_start or ()),
+        mirror=mirror,
+        storage=storage,
     )
     plan = plan_search(settings, out, address)
     fewer = ", fewer where they fall behind" if stop_early else ""
@@ -199,9 +222,14 @@ def search(
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
+    from nas.mirror import is_uri
+
+    allowed = {"resume", "trials", "address", "log", "storage"} | (
+        {"out"} if is_uri(context.params["resume"]) else {"mirror"}
+    )
     for name in context.params:
         source = context.get_parameter_source(name)
-        if name not in ("resume", "trials", "address", "log") and source is not None and source.name == "COMMANDLINE":
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
             flag = {"space": "SPACE", "recipe_file": "--recipe", "assignments": "--set"}.get(name)
             flag = flag or f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} cannot be given with --resume, which keeps the run's settings; --trials can")

@@ -8,6 +8,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from nas.secrets import without_password
+
 _VERSIONS_OF = ("torch", "torchvision", "optuna", "ray", "numpy", "pandas", "plotly", "thop", "scikit-learn")
 
 
@@ -39,7 +41,7 @@ def git_commit() -> str | None:
 
 
 def command_line() -> str:
-    """The command that this process was started with, as one would type it."""
+    """The command that this process was started with, as one would type it, without passwords."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *(without_password(argument) for argument in sys.argv[1:])])

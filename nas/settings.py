@@ -120,7 +120,9 @@ class SearchSettings:
     nearly certainly dominated, given their exact costs (nas/search/hopeless.py). A trial that takes longer than
     `trial_timeout_s` has failed; where a member of the front is trained again, it may take longer in proportion. `enqueue` names networks to try
     first, as `nas search --enqueue` does (nas/known.py), and `warm_start` run directories whose trials are taken over
-    (nas/search/warm_start.py); `plan_search` writes both out in full.
+    (nas/search/warm_start.py); `plan_search` writes both out in full. What decides no result: `mirror` is the URI that the
+    run directory is copied to (nas/mirror.py), and `storage` the URL of the database that holds its study, without a
+    password (nas/search/storage.py).
     """
 
     space: SearchSpace
@@ -140,6 +142,8 @@ class SearchSettings:
     resources: Resources = field(default_factory=Resources)
     enqueue: tuple[str, ...] = ()
     warm_start: tuple[str, ...] = ()
+    mirror: str | None = None
+    storage: str | None = None
 
     @property
     def confirmations(self) -> int:

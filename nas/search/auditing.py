@@ -13,6 +13,7 @@ from nas.audit import Training, choose, full_recipe, trainings_of
 from nas.conditions import data_of, settings_here
 from nas.errors import InputError
 from nas.metrics import load_metric
+from nas.mirror import mirrored
 from nas.proxy import MIN_NETWORKS
 from nas.recipe import Recipe
 from nas.record import EpochMetrics, Evaluation, Outcome
@@ -184,7 +185,7 @@ def run_audit(
     """
     from nas.report import write_report
 
-    with plan.run.locked():
+    with plan.run.locked(), mirrored(plan.run):
         missing, ending = plan.missing, None
         try:
             if missing:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial
 
 from nas.objectives import objective_values
@@ -52,7 +53,7 @@ class Broker:
     `on_record` is called with every record after it is on disk.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, storage: BaseStorage | None = None) -> None:
         self.run = run
         self.settings = run.settings
         self._space = run.settings.space
@@ -78,7 +79,7 @@ class Broker:
             self._learn(record)
         self._exhausted = False  # every network is answered or running; a lost one may be asked for again
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
-        self.study = RunStudy(run)
+        self.study = RunStudy(run, storage)
         for trial in self.study.reconcile(self.records):
             self._lose(self._candidate(trial), "the search ended while it ran")
         self._forecast: Forecast | None = None

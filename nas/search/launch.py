@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+from optuna.storages import BaseStorage
 
 from nas.conditions import data_of, init_fingerprint, load_images, settings_here
 from nas.cost import least_cost
@@ -21,6 +22,7 @@ from nas.device_lease import lease_directory
 from nas.errors import InputError
 from nas.known import tried_first
 from nas.metrics import load_metric
+from nas.mirror import OFF, check_mirror, check_new_mirror, mirrored
 from nas.objectives import check_objectives
 from nas.provenance import command_line, git_commit, package_versions
 from nas.record import Confirmation, EpochMetrics, TrialRecord
@@ -32,6 +34,7 @@ from nas.search.heartbeat import Heartbeat
 from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
 from nas.search.signals import gentle_signals, notices_ignored
+from nas.search.storage import connected, database_errors
 from nas.settings import Resources, SearchSettings
 from nas.targets import check_targets, places
 from nas.wording import plural
@@ -69,17 +72,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search that was checked and can start; `warm` is what it takes over from earlier runs."""
+    """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study."""
 
     settings: SearchSettings
     data: ImageData
     out: Path
     address: str | None = None
     warm: WarmStart | None = None
+    storage: BaseStorage | None = None
 
 
 def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
-    """Check everything that can be checked before anything is written or started; raises `InputError`."""
+    """Check everything that can be checked before anything is written or started; raises `InputError`.
+
+    A password in the settings' `storage` goes no further than to the database.
+    """
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     load_metric(settings.evaluation.metric)
     make_sampler(settings.sampler, 0)
@@ -104,7 +111,10 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
             "run `nas search --address auto` on a node of the cluster, or submit it with `ray job submit`"
         )
     out = out or default_run_path(settings.space.name)
-    _check_new_folder(out)
+    check_new_folder(out)
+    if settings.mirror is not None:
+        check_new_mirror(settings.mirror, out)
+    settings, storage = connected(settings)
     settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
     evaluation = settings.evaluation
     from nas.search.warm_start import adopted_precision, open_earlier, warmed
@@ -126,7 +136,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         given, settings.space.backbone, data, settings.device, int(settings.resources.cpus_per_trial)
     )
     settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data)
-    return SearchPlan(settings, data, out, address, warm)
+    return SearchPlan(settings, data, out, address, warm, storage)
 
 
 def _check_budgets(settings: SearchSettings) -> None:
@@ -144,7 +154,7 @@ def _check_budgets(settings: SearchSettings) -> None:
             )
 
 
-def _check_new_folder(out: Path) -> None:
+def check_new_folder(out: Path) -> None:
     """Raise `InputError` unless the folder does not exist and can be made."""
     try:
         exists = out.exists()
@@ -200,24 +210,34 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     with measurers(settings) as actors:
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
         run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data), *taken)
-        with run.locked():
-            return _drive(run, plan.data, progress or Progress(), actors, plan.address)
+        with run.locked(), mirrored(run), database_errors(run):
+            return _drive(run, plan.data, progress or Progress(), actors, plan.address, plan.storage)
 
 
 def resume_search(
-    path: Path, trials: int | None = None, address: str | None = None, progress: Progress | None = None
+    path: Path,
+    trials: int | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+    mirror: str | None = None,
+    storage: str | None = None,
 ) -> Finished:
     """Go on with a search where its records end, with the same settings; `trials` may raise the budget.
 
-    A budget of time starts anew. Raises `InputError` when the run cannot go on here.
+    A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or `off`; `storage` the URL of
+    the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
     run = open_run(path)
     with run.locked():
         settings = settings_here(run)
+        if mirror is not None:
+            settings = replace(settings, mirror=None if mirror == OFF else mirror)
         load_metric(settings.evaluation.metric)
         _check_same_hardware(run)
         data = data_of(run)
         check_targets(settings)
+        check_mirror(RunDirectory(run.path, replace(run.content, settings=settings)))
+        settings, database = connected(replace(settings, storage=storage or settings.storage))
         fitted_resources(settings, *ray_capacity(address, settings))
         if settings != run.settings:
             run = run.with_settings(settings)
@@ -225,8 +245,8 @@ def resume_search(
             run = run.with_trials(trials)
         from nas.search.measuring import measurers
 
-        with measurers(settings) as actors:
-            return _drive(run, data, progress or Progress(), actors, address)
+        with measurers(settings) as actors, mirrored(run), database_errors(run):
+            return _drive(run, data, progress or Progress(), actors, address, database)
 
 
 def _check_same_hardware(run: RunDirectory) -> None:
@@ -258,7 +278,12 @@ def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, 
 
 
 def _drive(
-    run: RunDirectory, data: ImageData, progress: Progress, actors: Mapping[str, Any], address: str | None
+    run: RunDirectory,
+    data: ImageData,
+    progress: Progress,
+    actors: Mapping[str, Any],
+    address: str | None,
+    storage: BaseStorage | None,
 ) -> Finished:
     from nas.report import write_report
     from nas.search.tune import run_candidates
@@ -266,7 +291,7 @@ def _drive(
 
     start = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    broker = Broker(run)
+    broker = Broker(run, storage)
     confirmer = Confirmer(broker, progress.confirmation)
     with gentle_signals(confirmer), worker_of(run, data, actors) as worker:
         heartbeat = Heartbeat(confirmer, address, worker.keeper.places)

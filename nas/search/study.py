@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -25,6 +26,7 @@ from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory, known_digests
 from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
+from nas.search.storage import open_storage, study_name
 from nas.space import Choice
 
 STUDY_NAME = "nas"
@@ -46,10 +48,13 @@ class _Journal(JournalFileBackend):
 
 
 class RunStudy:
-    """The study in a run's directory; a damaged file is moved aside."""
+    """The study in a run's directory, or in a `storage` of many; a damaged file is moved aside."""
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, storage: BaseStorage | None = None) -> None:
         settings = run.settings
+        if storage is None and settings.storage is not None:
+            storage = open_storage(settings.storage)
+        self._storage, self._name = storage, study_name(run) if storage else STUDY_NAME
         self._path = run.study_path
         self._objectives = settings.objectives
         self._constrained = settings.evaluation.has_budgets
@@ -59,9 +64,15 @@ class RunStudy:
         try:
             self._study = self._open()
         except Exception as error:  # a torn or overwritten journal raises whatever its reader meets first
+            if storage is not None:
+                raise
             aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
             self._path.rename(aside)
             logger.warning("%s cannot be read (%s): moved to %s, made anew from the records", self._path, error, aside)
+            self._study = self._open()
+        if storage is not None and self._is_ahead_of(run.records()):
+            logger.warning("the study %s knows trials that the records lack: made anew from them", self._name)
+            optuna.delete_study(study_name=self._name, storage=storage)
             self._study = self._open()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -69,11 +80,16 @@ class RunStudy:
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(
-            storage=optuna.storages.JournalStorage(_Journal(str(self._path))),
-            study_name=STUDY_NAME,
+            storage=self._storage or optuna.storages.JournalStorage(_Journal(str(self._path))),
+            study_name=self._name,
             directions=[objective(name).direction for name in self._objectives],
             load_if_exists=True,
         )
+
+    def _is_ahead_of(self, records: Sequence[TrialRecord]) -> bool:
+        """Whether it was told an outcome that is not recorded: the run was restored from a copy that is older."""
+        recorded = {record.number for record in records}
+        return any("outcome" in trial.user_attrs and trial.number not in recorded for trial in self.trials)
 
     @property
     def trials(self) -> list[FrozenTrial]:

@@ -1,0 +1,353 @@
+"""Runs mirrored to a real S3 server (moto's) and to folders: followed, cut off, killed, taken over, and resumed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import RunFactory
+from moto.server import ThreadedMotoServer
+from pyarrow.fs import FileSystem
+from test_run import record
+
+import nas.mirror
+from nas.cli import main
+from nas.errors import InputError
+from nas.mirror import check_mirror, fetch_run, mirrored
+from nas.recipe import Recipe
+from nas.record import Outcome
+from nas.remote_folder import MARKER, RemoteFolder
+from nas.run import RunDirectory, open_run, weights_content
+from nas.search import plan_search, resume_search
+from nas.settings import EvaluationSettings, SearchSettings
+from nas.space_file import load_space
+
+DIGITS = SearchSettings(space=load_space("digits"), data="digits", evaluation=EvaluationSettings(Recipe(epochs=1)))
+QUICK = "import nas.mirror, nas.cli; nas.mirror.EVERY_S = 0.4; nas.cli.main()"
+
+
+class Store:
+    """An S3 server with a bucket of its own, which can be stopped and started again with what it holds."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+        options = f"endpoint_override=http://127.0.0.1:{self.port}&scheme=http"
+        self.uri = f"s3://bucket/{{}}?{options}".format
+        FileSystem.from_uri(f"s3://bucket?{options}&allow_bucket_creation=true")[0].create_dir("bucket")
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self._server.start()
+        self.port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        store = Store()
+        yield store
+        store.stop()
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.mirror, "EVERY_S", 0.1)
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def lines(uri: str, name: str = "trials.jsonl") -> int:
+    """How many records the mirror holds; -1 while it has no such file."""
+    content = RemoteFolder.at(uri).read(name)
+    return -1 if content is None else content.count(b"\n")
+
+
+def in_mirror(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def weights(run: RunDirectory, digest: str) -> None:
+    run.save_weights(digest, weights_content({"w": torch.ones(3)}))
+
+
+@pytest.mark.parametrize("scheme", ["s3", "file", "memory"])
+def test_a_mirror_follows_a_run_and_gives_it_back(
+    make_run: RunFactory, tmp_path: Path, store: Store, scheme: str
+) -> None:
+    uri = {"s3": store.uri("follows/run"), "file": f"file://{tmp_path}/mirror", "memory": "memory://follows/run"}[
+        scheme
+    ]
+    run = make_run(replace(DIGITS, mirror=uri))
+    run.study_path.touch()
+    with run.locked(), mirrored(run):
+        weights(run, "first")
+        run.append(record(0))
+        wait_until(lambda: lines(uri) == 1)
+        assert "weights/first.safetensors" in RemoteFolder.at(uri).names()
+        for digest in "abcd":
+            weights(run, digest)
+        run.prune_weights(keep=())
+        run.append(record(1))
+        with (run.path / "trials.jsonl").open("a") as file:
+            file.write('{"torn')
+        wait_until(lambda: "weights/first.safetensors" not in RemoteFolder.at(uri).names())
+        (run.path / "study.journal.lock").symlink_to("study.journal")
+        run.save_report("a report")
+    top = {"run.yaml", "trials.jsonl", "study.journal", "report.html", MARKER}
+    assert set(RemoteFolder.at(uri).names()) == top | {f"weights/{digest}.safetensors" for digest in "abcd"}
+    assert (RemoteFolder.at(uri).read("trials.jsonl") or b"").endswith(b"}\n")
+    fetch_run(uri, tmp_path / "again")
+    again = open_run(tmp_path / "again")
+    assert again.records() == [record(0), record(1)]
+    assert again.content == run.content
+    assert torch.equal(again.load_weights("d")["w"], torch.ones(3))
+    assert again.report_path.read_text() == "a report"
+
+
+def test_a_store_that_is_down_for_a_while_is_waited_for(
+    make_run: RunFactory, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = store.uri("down/run")
+    run = make_run(replace(DIGITS, mirror=uri))
+    with mirrored(run):
+        wait_until(lambda: lines(uri) == 0)
+        store.stop()
+        run.append(record(0))
+        wait_until(lambda: "fails and is tried again" in caplog.text)
+        store.start()
+        wait_until(lambda: "answers again" in caplog.text)
+    assert lines(uri) == 1
+    assert [message.split(uri)[0] for message in caplog.messages] == ["the mirror "] * 2
+
+
+def test_what_a_mirror_lacks_at_the_end_is_said_and_comes_later(
+    make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "mirror"
+    run = make_run(replace(DIGITS, mirror=f"file://{place}"))
+    with mirrored(run):
+        wait_until((place / "run.yaml").is_file)
+        place.rename(tmp_path / "elsewhere")
+        place.write_text("no folder")
+        run.append(record(0))
+    assert caplog.messages[-1].startswith(
+        f"the mirror file://{place} lacks what 1 file came to hold last (trials.jsonl)"
+    )
+    place.unlink()
+    (tmp_path / "elsewhere").rename(place)
+    caplog.clear()
+    check_mirror(run)
+    with mirrored(run):
+        pass
+    assert caplog.messages == []
+    assert (place / "trials.jsonl").read_bytes() == (run.path / "trials.jsonl").read_bytes()
+
+
+def test_what_refers_to_something_is_never_newer_than_it(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that grows while it is copied: each record has its weights, and the study tells of no other trial."""
+    place = tmp_path / "mirror"
+    run = make_run(replace(DIGITS, mirror=f"file://{place}"))
+    run.study_path.touch()
+    write, numbers = RemoteFolder.write, iter(range(1000))
+
+    def grow(remote: RemoteFolder, name: str, content: bytes) -> None:
+        if not name.startswith("weights/"):
+            number = next(numbers)
+            weights(run, f"t{number}")
+            run.append(record(number))
+            with run.study_path.open("a") as file:
+                file.write(f"{number}\n")
+        write(remote, name, content)
+
+    monkeypatch.setattr(RemoteFolder, "write", grow)
+    monkeypatch.setattr(nas.mirror, "EVERY_S", 0.01)
+    seen: set[int] = set()
+
+    def as_it_should_be() -> bool:
+        if (place / "run.yaml").is_file():
+            told = (place / "study.journal").read_bytes().count(b"\n")  # looked at in the order in which it is noted
+            numbers = [json.loads(line)["number"] for line in (place / "trials.jsonl").read_bytes().splitlines()]
+            assert told <= len(numbers)
+            assert {f"t{number}.safetensors" for number in numbers} <= set(os.listdir(place / "weights"))
+            seen.add(len(numbers))
+        return len(seen) > 3
+
+    with mirrored(run):
+        wait_until(as_it_should_be)
+
+
+def test_a_search_whose_machine_is_gone_goes_on_from_the_mirror_alone(tmp_path: Path, store: Store) -> None:
+    uri = store.uri("killed/mine")
+    nas_command = [sys.executable, "-c", QUICK, "search"]
+    command = [*nas_command, "--trials", "6", "--epochs", "1", "--confirm", "0", "--mirror", uri]
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
+        while lines(uri) < 2:
+            assert driver.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    with pytest.raises(InputError, match=r"is searching on this run .* try again in \d s"):
+        fetch_run(uri, tmp_path / "too early")
+    (tmp_path / "results").rename(tmp_path / "gone")
+    finished = [json.loads(line)["digest"] for line in (RemoteFolder.at(uri).read("trials.jsonl") or b"").splitlines()]
+    time.sleep(2)
+    resumed = subprocess.run(
+        [*nas_command, "--resume", uri], capture_output=True, text=True, timeout=200, cwd=tmp_path, check=False
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    run = open_run(tmp_path / "results" / "mine")
+    digests = [record.digest for record in run.records() if record.outcome is Outcome.DONE]
+    assert digests[: len(finished)] == finished
+    assert len(set(digests)) == len(digests) == 6
+    assert run.settings.mirror == uri
+    fetch_run(uri, tmp_path / "copy")
+    assert open_run(tmp_path / "copy").records() == run.records()
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("results/mirror", "not a URI"),
+        ("nosuch://bucket/run", "nosuch"),
+        ("s3://", "it names no folder"),
+        ("STORE/no-bucket", "The specified bucket does not exist"),
+        ("file:///proc/nas", "/proc/nas"),
+        ("http://127.0.0.1:9/run", "Cannot connect"),
+    ],
+)
+def test_a_wrong_uri_is_said_before_anything_is_written(tmp_path: Path, store: Store, uri: str, says: str) -> None:
+    if uri.startswith("STORE"):
+        uri = store.uri("run").replace("bucket", "no-bucket")
+    with pytest.raises(InputError, match=f"^--mirror {re.escape(uri)}: .*{says}.*s3://bucket/prefix"):
+        plan_search(replace(DIGITS, mirror=uri), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mirror_does_not_lie_in_the_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lies in the run directory"):
+        plan_search(replace(DIGITS, mirror=f"file://{tmp_path}/run/mirror"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://key:hunter2@bucket/run", "s3://key:hun/ter2@bucket/run", "abfs://a/b?client_secret=hunter2"]
+)
+def test_a_password_in_the_uri_is_refused_and_not_repeated(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(InputError, match="put it in the environment") as refused:
+        plan_search(replace(DIGITS, mirror=uri), tmp_path / "run")
+    assert "ter2" not in str(refused.value)
+
+
+def test_another_run_and_other_files_are_left_alone(
+    make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "mirror"
+    first, second = (make_run(replace(DIGITS, mirror=f"file://{place}"), name) for name in ("first", "second"))
+    with mirrored(first):
+        first.append(record(0))
+    before = in_mirror(place)
+    with pytest.raises(InputError, match="a run is there already; give another prefix, or --resume"):
+        plan_search(second.settings, tmp_path / "third")
+    with pytest.raises(InputError, match=r"another run is there, started on here.*--mirror off"):
+        check_mirror(second)
+    with mirrored(second):
+        weights(second, "x")
+    assert "another run is there" in caplog.text
+    assert in_mirror(place) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"files are there that no search copied \(thesis.tex\)"):
+        plan_search(replace(DIGITS, mirror=f"file://{tmp_path}/mine"), tmp_path / "third")
+
+
+def changed_marker(place: Path, **changes: Any) -> None:
+    marker = json.loads((place / MARKER).read_text())
+    (place / MARKER).write_text(json.dumps(marker | changes))
+
+
+def test_a_mirror_belongs_to_one_driver_at_a_time(
+    make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "mirror"
+    uri = f"file://{place}"
+    run = make_run(replace(DIGITS, mirror=uri))
+    with mirrored(run):
+        wait_until((place / "run.yaml").is_file)
+        changed_marker(place, host="other", pid=7, copied=time.time(), every_s=30)
+        wait_until(lambda: "was taken over: other (process 7) copies to it" in caplog.text)
+        run.append(record(0))
+    assert lines(uri) == 0  # what the other driver does is not overwritten
+    held = r"other \(process 7, .*\) is searching on this run and copied to the mirror \d s ago; .* again in 1\d\d s"
+    with pytest.raises(InputError, match=f"^--resume {uri}: {held}"):
+        fetch_run(uri, tmp_path / "again")
+    with pytest.raises(InputError, match=f"^--mirror {uri}: {held}"):
+        check_mirror(run)
+    changed_marker(place, copied=time.time() - 121)  # dead for all that can be known
+    fetch_run(uri, tmp_path / "again")
+    changed_marker(place, copied=time.time(), closed=True)
+    check_mirror(run)
+
+
+def test_a_folder_that_is_behind_its_mirror_does_not_overwrite_it(make_run: RunFactory, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/mirror"
+    run = make_run(replace(DIGITS, mirror=uri))
+    with mirrored(run):
+        run.append(record(0))
+    fetch_run(uri, tmp_path / "elsewhere")
+    elsewhere = open_run(tmp_path / "elsewhere")
+    with mirrored(elsewhere):
+        elsewhere.append(record(1))
+    with pytest.raises(InputError, match=f"its trials.jsonl has lines that .* lacks.*--resume {uri}"):
+        check_mirror(run)
+    assert lines(uri) == 2
+
+
+def test_the_command_line_takes_out_beside_a_uri_alone_and_says_what_is_missing(
+    make_run: RunFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    for arguments, says in (
+        (["--resume", str(run.path), "--out", "x"], "--out cannot be given with --resume"),
+        (["--resume", f"file://{tmp_path}/none", "--out", str(tmp_path / "x")], "no run is there"),
+        (["--resume", f"file://{tmp_path}/none", "--out", str(run.path)], "exists already"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["search", *arguments])
+        assert ended.value.code == 2
+        assert says in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_without_a_mirror_that_is_gone_when_told_so(make_run: RunFactory, tmp_path: Path) -> None:
+    (tmp_path / "mirror").touch()
+    run = make_run(replace(DIGITS, mirror=f"file://{tmp_path}/mirror/run", objectives=("accuracy", "macs")))
+    with pytest.raises(InputError, match="the data set digits has changed"):
+        resume_search(run.path, mirror="off")
+    with pytest.raises(InputError, match="--mirror off beside --resume"):
+        check_mirror(run)
