@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from nas.errors import InputError
 from nas.remote_folder import MARKER, Marker, RemoteFolder
-from nas.run import RunDirectory, open_run
+from nas.run import STATE, STOP, RunDirectory, open_run
 from nas.secrets import has_password, without_password
 from nas.wording import plural
 
@@ -88,7 +88,11 @@ def fetch_run(uri: str, out: Path) -> None:
         raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        for name in (name for name in names if name != MARKER and not _is_passing(Path(name))):
+        for name in names:
+            if name in (MARKER, STATE) or _is_passing(Path(name)):  # a state would seem to be that of a driver alive
+                continue
+            if ".." in Path(name).parts:
+                raise InputError(f"--resume {uri}: {name!r} there is no name that a run gives a file")
             content = remote.read(name)
             if content is not None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -317,8 +321,8 @@ def _precedence(path: Path) -> int:
 
 
 def _is_passing(path: Path) -> bool:
-    """Whether a file is a lock or a temporary one (Optuna locks by a link called study.journal.lock)."""
-    return path.name.startswith(".") or ".lock" in path.name
+    """Whether a file is a lock, a request to stop, or a temporary one (Optuna locks by a link called study.journal.lock)."""
+    return path.name.startswith(".") or path.name == STOP or ".lock" in path.name
 
 
 def _content(path: Path, size: int) -> bytes:

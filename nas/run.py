@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_WEIGHTS = 4
+STATE, STOP = "state.json", "stop"
+"""Files of the driver that runs, or ran last: no part of what a search leaves."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ class RunDirectory:
 
     @property
     def _state_path(self) -> Path:
-        return self.path / "state.json"
+        return self.path / STATE
 
     def write_state(self, state: DriverState) -> None:
         """Replace the state of the driver; readers see a whole one. Raises `OSError`."""
@@ -310,18 +312,18 @@ class RunDirectory:
     def request_stop(self) -> None:
         """Ask the search that runs on this directory to stop; raises `InputError` when that cannot be written."""
         try:
-            (self.path / "stop").touch()
+            (self.path / STOP).touch()
         except OSError as error:
             raise InputError(f"{self.path}: the request to stop cannot be written: {error.strerror}") from error
 
     @property
     def stop_requested(self) -> bool:
         """Whether the search is asked to stop, and has not heard of it yet."""
-        return (self.path / "stop").exists()
+        return (self.path / STOP).exists()
 
     def remove_stop_request(self) -> None:
         """It was obeyed, or is of an earlier search."""
-        (self.path / "stop").unlink(missing_ok=True)
+        (self.path / STOP).unlink(missing_ok=True)
 
     # ---------------------------------------------------------------- weights
 

@@ -31,8 +31,9 @@ from nas.record import Outcome
 from nas.remote_folder import MARKER, RemoteFolder
 from nas.run import RunDirectory, open_run, weights_content
 from nas.search import plan_search, resume_search
-from nas.settings import EvaluationSettings, SearchSettings
+from nas.settings import EvaluationSettings, Resources, SearchSettings
 from nas.space_file import load_space
+from nas.state import DriverState
 
 DIGITS = SearchSettings(space=load_space("digits"), data="digits", evaluation=EvaluationSettings(Recipe(epochs=1)))
 QUICK = "import nas.mirror, nas.cli; nas.mirror.EVERY_S = 0.4; nas.cli.main()"
@@ -118,7 +119,10 @@ def test_a_mirror_follows_a_run_and_gives_it_back(
         wait_until(lambda: "weights/first.safetensors" not in RemoteFolder.at(uri).names())
         (run.path / "study.journal.lock").symlink_to("study.journal")
         run.save_report("a report")
-    top = {"run.yaml", "trials.jsonl", "study.journal", "report.html", MARKER}
+        run.request_stop()
+        now = time.time()
+        run.write_state(DriverState(now, now, "a host that is gone", 4711, None, Resources(1.0, 0.0, 2)))
+    top = {"run.yaml", "trials.jsonl", "study.journal", "report.html", "state.json", MARKER}
     assert set(RemoteFolder.at(uri).names()) == top | {f"weights/{digest}.safetensors" for digest in "abcd"}
     assert (RemoteFolder.at(uri).read("trials.jsonl") or b"").endswith(b"}\n")
     fetch_run(uri, tmp_path / "again")
@@ -127,6 +131,8 @@ def test_a_mirror_follows_a_run_and_gives_it_back(
     assert again.content == run.content
     assert torch.equal(again.load_weights("d")["w"], torch.ones(3))
     assert again.report_path.read_text() == "a report"
+    with again.locked():  # its last driver, just heard of, was another host's
+        pass
 
 
 def test_a_store_that_is_down_for_a_while_is_waited_for(
