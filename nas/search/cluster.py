@@ -8,7 +8,10 @@ import os
 import socket
 import sys
 import sysconfig
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,11 @@ from ray.exceptions import RuntimeEnvSetupError
 
 import nas
 from nas.errors import InputError
+
+HEAD_POLL_S = 2.0
+"""Seconds between two questions to the cluster's head whether it is there."""
+HEAD_MARGIN_S = 15.0
+"""By so much the driver is ahead of Ray in taking the head for gone."""
 
 
 def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) -> None:
@@ -69,6 +77,44 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers at {found} ({error})") from error
+
+
+@contextmanager
+def head_watched(last_words: Callable[[str], None]) -> Iterator[None]:
+    """While the context lasts, end this process, after `last_words`, when the cluster's head has long not answered.
+
+    Ray itself would end it `HEAD_MARGIN_S` later, without a word of what is left; until then most of its calls hang, so
+    that nothing else can end the search.
+    """
+    address = ray.get_runtime_context().gcs_address
+    patience = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) - HEAD_MARGIN_S  # noqa: SIM112
+    over = threading.Event()
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not over.wait(HEAD_POLL_S):
+            if _answers(address):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > patience:
+                last_words(f"the head of the Ray cluster, {address}, has not answered for {patience:.0f} s")
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, name="head", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=HEAD_POLL_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _runtime_env(functions: Sequence[str]) -> dict[str, Any]:

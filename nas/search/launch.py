@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -9,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -315,6 +316,7 @@ def _drive(
     models: Mapping[str, str],
 ) -> Finished:
     from nas.report import write_report
+    from nas.search.cluster import head_watched
     from nas.search.tune import run_candidates
     from nas.search.worker import worker_of
 
@@ -330,12 +332,24 @@ def _drive(
     broker.on_record = progress.record
     try:
         deciding = {name: models[name] for name in latency_devices(run.settings)}
-        with gentle_signals(confirmer), worker_of(run, data, actors, deciding) as worker:
+        watched = head_watched(functools.partial(_last_words, run, progress)) if placement.elastic else nullcontext()
+        with gentle_signals(confirmer), watched, worker_of(run, data, actors, deciding) as worker:
             run_candidates(confirmer, worker.start, on_epoch, placement)
     finally:
         progress.end()
         write_report(run)
     return Finished(run, confirmer.ending, confirmer.resumable, time.perf_counter() - start)
+
+
+def _last_words(run: RunDirectory, progress: Progress, reason: str) -> None:
+    """The process is about to end, by no decision of the search."""
+    from nas.report import write_report
+
+    with suppress(Exception):
+        progress.end()
+    logger.error("%s; what has finished is kept. To go on: nas search --resume %s --address ...", reason, run.path)
+    with suppress(Exception):
+        write_report(run)
 
 
 @contextmanager

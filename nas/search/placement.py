@@ -136,6 +136,12 @@ class Placement:
     def limit(self) -> int:
         """How many trials may run now; one at least, since a cluster may add nodes for what waits, and only for that."""
         self._look()
+        if self._waits != (self._fit < 1):
+            self._waits = self._fit < 1
+            told = (
+                "no node of Ray has room for a trial now; waiting for one" if self._waits else "a node has room again"
+            )
+            logger.warning("%s; a trial takes %s", told, _takes(self._trial))
         given = self.settings.resources.max_concurrent
         if given and self.elastic:
             return given
@@ -156,10 +162,6 @@ class Placement:
         right = [node for node in able if self._is_right(node)]
         others = [node["Resources"] for node in nodes if node not in right]
         self._fit = capacity(self.settings, [node["Resources"] for node in right], others)
-        if self.elastic and self._waits != (self._fit < 1):
-            self._waits = self._fit < 1
-            told = "no node of Ray has room for a trial now; waiting for one" if self._waits else "trials go on"
-            logger.warning("%s, each of which takes %s", told, _takes(self._trial))
         self._looked = time.monotonic()
 
     # ---------------------------------------------------------------- models

@@ -1,0 +1,368 @@
+"""Searches on a Ray cluster of several nodes, real ones, that come and go and differ from each other.
+
+What happens in workers is made up here, so that it takes no time; one whole search is real. This file is sent to the nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import RunFactory
+from test_broker import answer
+
+from nas.errors import InputError, WrongNodeError
+from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.run import RunDirectory, open_run
+from nas.search import plan_search
+from nas.search.broker import Broker
+from nas.search.candidate import Candidate
+from nas.search.measuring import node_name
+from nas.search.placement import Placement, capacity, fitted_resources
+from nas.search.worker import Evaluator, Worker
+from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchSettings
+from nas.space_file import load_space
+
+DIGITS = load_space("digits")
+CUDA = EvaluationSettings(protocol=LatencyProtocol(device="cuda", mode="cudagraph"))
+SENT = ["test_cluster:evaluated", "test_broker:answer", "conftest:answer"]
+METRIC = """
+def share(labels, predictions):
+    return float((labels == predictions).mean())
+"""
+
+
+class Nodes:
+    """A cluster whose head runs no trial, and its nodes by name."""
+
+    def __init__(self) -> None:
+        import nas.search.tune  # before Ray: it says how Ray is to start  # noqa: F401
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self._nodes: dict[str, Any] = {}
+
+    def add(self, name: str, **has: Any) -> str:
+        """Start a node; its id."""
+        self._nodes[name] = self.cluster.add_node(**has)
+        return str(self._nodes[name].node_id)
+
+    def kill(self, name: str) -> None:
+        """End a node as a machine ends that loses power."""
+        self.cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def connect(self) -> None:
+        from nas.search.cluster import start_ray
+
+        start_ray(self.cluster.address, gpus=False, functions=SENT)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    import ray
+
+    ray.shutdown()
+    made = Nodes()
+    yield made
+    ray.shutdown()
+    made.cluster.shutdown()
+
+
+def settings(trials: int, **resources: Any) -> SearchSettings:
+    return SearchSettings(
+        DIGITS,
+        "digits",
+        objectives=("accuracy", "macs"),
+        sampler="random",
+        trials=trials,
+        resources=Resources(**resources),
+    )
+
+
+def here() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def shared(what: str) -> Path:
+    """A file that all processes of these tests see."""
+    return Path(os.environ["NAS_LEASE_DIR"]) / what
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 100
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def snapshot(candidate: Candidate) -> Evaluation:
+    return replace(answer(candidate), outcome=Outcome.STOPPED, history=(EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0),))
+
+
+def evaluated(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+    yield snapshot(candidate)
+    return replace(answer(candidate), worker=here())
+
+
+def start() -> Evaluator:
+    return evaluated
+
+
+def searched(
+    run: RunDirectory, nodes: Nodes, starts: Callable[[], Evaluator] = start, on_record: Any = None
+) -> list[TrialRecord]:
+    """A search to its end; its records."""
+    from nas.search.placement import Placement
+    from nas.search.tune import run_candidates
+
+    nodes.connect()
+    broker = Broker(run)
+    broker.on_record = on_record or (lambda record: None)
+    placement = Placement(run.settings, elastic=True)
+    placement.survey()
+    run_candidates(broker, starts, None, placement)
+    done = [record.digest for record in broker.records if record.outcome is Outcome.DONE]
+    assert len(done) == len(set(done)) == run.settings.trials
+    assert broker.records == run.records()
+    return broker.records
+
+
+def done_on(records: list[TrialRecord]) -> set[str]:
+    return {record.evaluation.worker for record in records if record.outcome is Outcome.DONE}
+
+
+# ---------------------------------------------------------------- what fits
+
+
+def test_room_is_counted_on_each_node() -> None:
+    halves = [{"CPU": 1.5}, {"CPU": 1.5}, {"CPU": 0.5}]
+    assert capacity(settings(1), halves) == 2
+    assert capacity(settings(1, cpus_per_trial=0.5), halves) == 7
+    boards = [{"CPU": 4.0, "BOARD": 1.0}, {"CPU": 4.0}, {"CPU": 4.0, "BOARD": 9.0}]
+    assert capacity(settings(1, custom={"BOARD": 0.5}), boards) == 2 + 4
+    cuda = replace(settings(1, gpus_per_trial=0.4), evaluation=CUDA)
+    assert capacity(cuda, [{"CPU": 9.0, "GPU": 2.0}, {"CPU": 9.0}]) == 4  # parts of a GPU are all of one
+    assert capacity(replace(settings(1, accelerator="T4"), evaluation=CUDA), [{"CPU": 9.0, "GPU": 2.0}]) == 0
+
+
+def test_more_at_once_than_fit_waits_on_a_cluster_only(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [{"CPU": 2.0}, {"CPU": 1.0}]
+    assert fitted_resources(settings(1, max_concurrent=5), nodes).max_concurrent == 3
+    assert fitted_resources(settings(1, max_concurrent=5), nodes, elastic=True).max_concurrent == 5
+    assert fitted_resources(settings(1), nodes, elastic=True).max_concurrent == 0
+    pinned = settings(1, custom={"BOARD": 2.0})
+    with pytest.raises(
+        InputError, match=r"with the resource BOARD=2, but Ray has 1 node with 2 CPUs.* waits for nodes"
+    ):
+        fitted_resources(pinned, nodes, elastic=True)
+    assert not caplog.records
+    waiting = replace(pinned, resources=replace(pinned.resources, max_concurrent=5))
+    assert fitted_resources(waiting, nodes, elastic=True).max_concurrent == 5
+    assert "waiting for one" in caplog.text
+    with pytest.raises(InputError, match="BOARD=2"):
+        fitted_resources(waiting, nodes)
+
+
+def test_pins_are_for_clusters(tmp_path: Path) -> None:
+    for pin, said in (
+        ({"accelerator": "T4"}, "--accelerator T4: needs"),
+        ({"custom": {"B": 1.0}}, "--resource B: needs"),
+    ):
+        with pytest.raises(InputError, match=said):
+            plan_search(settings(1, **pin), tmp_path / "run")
+    for name, amount in (("CPU", 1.0), ("BOARD", 1.5), ("BOARD", 0.0)):
+        with pytest.raises(InputError, match=f"--resource: resource .?{name}"):
+            plan_search(settings(1, custom={name: amount}), tmp_path / "run", "auto")
+
+
+def test_a_run_that_knew_no_pins_is_read(make_run: RunFactory) -> None:
+    run = make_run()
+    written = yaml.safe_load((run.path / "run.yaml").read_text())
+    for name in ("accelerator", "custom"):
+        del written["settings"]["resources"][name]
+    (run.path / "run.yaml").write_text(yaml.safe_dump(written))
+    assert open_run(run.path).settings == run.settings
+
+
+# ---------------------------------------------------------------- on a cluster
+
+
+def test_trials_run_only_where_they_are_pinned_and_as_many_as_fit_there(nodes: Nodes, make_run: RunFactory) -> None:
+    nodes.add("plain", num_cpus=2)
+    pinned = nodes.add("pinned", num_cpus=1, resources={"BOARD": 8})
+    nodes.connect()
+    run = make_run(settings(4, custom={"BOARD": 2.0}))
+    assert Placement(run.settings, elastic=True).limit == 1
+    assert Placement(settings(4), elastic=True).limit == 3
+    assert done_on(searched(run, nodes)) == {pinned}
+
+
+def waits_for_the_other(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+    """On a node that was there first, from the second trial on: until the one that joins is at work."""
+    joined = shared("joined").read_text() if shared("joined").exists() else None
+    if here() == joined:
+        shared("at work").touch()
+    elif joined:
+        wait_for(shared("at work").exists)
+    yield snapshot(candidate)
+    return replace(answer(candidate), worker=here())
+
+
+def start_waiting() -> Evaluator:
+    return waits_for_the_other
+
+
+def test_a_node_that_joins_is_used(nodes: Nodes, make_run: RunFactory) -> None:
+    def join(record: TrialRecord) -> None:
+        if not shared("joined").exists():
+            shared("joined.new").write_text(nodes.add("joined", num_cpus=1))
+            shared("joined.new").rename(shared("joined"))
+
+    records = searched(make_run(settings(12)), nodes, start_waiting, join)
+    assert shared("joined").read_text() in done_on(records)
+    assert not [record for record in records if record.outcome is Outcome.LOST]
+
+
+def never_ends_on_the_victim(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+    yield snapshot(candidate)
+    if here() == shared("joined").read_text():
+        shared("victim").touch()
+        time.sleep(1000)
+    wait_for(shared("victim").exists)
+    return replace(answer(candidate), worker=here())
+
+
+def start_victim() -> Evaluator:
+    return never_ends_on_the_victim
+
+
+def test_what_ran_on_a_node_that_dies_is_done_elsewhere(nodes: Nodes, make_run: RunFactory) -> None:
+    victim = shared("joined").read_text()
+
+    def kill() -> None:
+        wait_for(shared("victim").exists)
+        nodes.kill("joined")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    records = searched(make_run(settings(8)), nodes, start_victim)
+    killer.join()
+    lost = [record for record in records if record.outcome is Outcome.LOST]
+    assert lost
+    assert victim not in done_on(records)
+    assert {record.digest for record in lost} <= {r.digest for r in records if r.outcome is Outcome.DONE}
+
+
+def start_with_the_board() -> Evaluator:
+    """What a worker does that finds another model of device than the search's: here on nodes without a board."""
+    import ray
+
+    own = next(node for node in ray.nodes() if node["NodeID"] == here())
+    if "BOARD" not in own["Resources"]:
+        shared("declined").touch()
+        raise WrongNodeError(f"{node_name()} has a 486, and the latencies of this search are of a Pentium")
+    return evaluated
+
+
+def test_a_trial_that_meets_a_wrong_node_goes_to_another_one(nodes: Nodes, make_run: RunFactory) -> None:
+    records = searched(make_run(settings(6, max_concurrent=3)), nodes, start_with_the_board)
+    assert shared("declined").exists()
+    assert Counter(record.outcome for record in records) == {Outcome.DONE: 6}
+    assert len(done_on(records)) == 1
+
+
+def test_a_worker_knows_a_wrong_node(make_run: RunFactory) -> None:
+    from nas.data import load_data
+    from nas.search.keeping import Keeper
+
+    worker = Worker(settings(1), load_data("digits", channels=1), Keeper(None), models={"cpu": "a 486"})
+    with pytest.raises(WrongNodeError, match=r"\(Ray node \w+\) has .*, and the latencies of this search are of a 486"):
+        worker.start()
+
+
+def test_models_are_not_mixed(nodes: Nodes, make_run: RunFactory, tmp_path: Path) -> None:
+    """Nodes with made-up GPUs, of which only Ray knows."""
+    gpu = {"num_cpus": 1, "num_gpus": 1}
+    t4 = nodes.add("t4", **gpu, resources={"accelerator_type:T4": 1})
+    nodes.add("a100", **gpu, resources={"accelerator_type:A100": 1})
+    on_gpus = replace(settings(6), evaluation=CUDA, objectives=("accuracy", "latency"))
+    address = nodes.cluster.address
+    with pytest.raises(InputError) as raised:
+        plan_search(on_gpus, tmp_path / "run", address)
+    assert re.search(rf"several: A100 on .*; T4 on .*{t4[:8]}.*--accelerator TYPE", str(raised.value))
+    pinned = replace(on_gpus, resources=Resources(accelerator="T4"))
+    with pytest.raises(InputError, match="torch sees no CUDA GPU here"):  # said by the node
+        plan_search(pinned, tmp_path / "run", address)
+    assert done_on(searched(make_run(pinned), nodes)) == {t4}
+    nodes.kill("a100")
+
+
+def test_a_node_of_another_model_that_joins_is_avoided(nodes: Nodes, make_run: RunFactory) -> None:
+    def join(record: TrialRecord) -> None:
+        if record.number == 0:
+            nodes.add("late", num_cpus=1, num_gpus=4, resources={"accelerator_type:A100": 1})
+
+    gpus = replace(settings(8), evaluation=CUDA, objectives=("accuracy", "latency"))
+    wait_for(lambda: Placement(gpus, elastic=True)._trial.fits({}) == 0)
+    records = searched(make_run(gpus), nodes, start, join)
+    assert len(done_on(records)) == 1
+
+
+# ---------------------------------------------------------------- a whole search
+
+
+def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the_search(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    import ray
+
+    ray.shutdown()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "my_metric.py").write_text(METRIC)
+    out = tmp_path / "run"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "code"), *sys.path]),
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    }
+    command = [sys.executable, "-m", "nas.cli", "search", "--epochs", "1", "--metric", "my_metric:share"]
+    command += ["--address", nodes.cluster.address, "--trials", "40", "--out", str(out), "--resource", "BOARD:2"]
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
+        records = out / "trials.jsonl"
+        wait_for(lambda: driver.poll() is not None or (records.is_file() and records.read_bytes().count(b"\n") >= 3))
+        assert driver.poll() is None, (tmp_path / "log").read_text()
+        nodes.cluster.head_node.kill_gcs_server()
+        assert driver.wait(timeout=100) == 1
+    said = (tmp_path / "log").read_text()
+    assert said.count("has not answered for 5 s; what has finished is kept. To go on: nas search --resume") == 1
+    assert "Traceback" not in said
+    before = open_run(out).records()
+    assert {record.outcome for record in before} == {Outcome.DONE}
+    assert (out / "report.html").is_file()
+    nodes.cluster.shutdown()
+    again = Nodes()
+    try:
+        again.add("pinned", num_cpus=1, resources={"BOARD": 2})
+        ended = subprocess.run(
+            [*command[:3], "search", "--resume", str(out), "--trials", str(len(before) + 1), "--address",
+             again.cluster.address],
+            capture_output=True, text=True, timeout=200, env=environment, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    finally:
+        again.cluster.shutdown()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert open_run(out).records()[: len(before)] == before
+    assert sum(record.outcome is Outcome.DONE for record in open_run(out).records()) == len(before) + 1
