@@ -35,7 +35,6 @@ from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchS
 from nas.space_file import load_space
 
 DIGITS = load_space("digits")
-CUDA = EvaluationSettings(protocol=LatencyProtocol(device="cuda", mode="cudagraph"))
 SENT = ["test_cluster:evaluated", "test_broker:answer", "conftest:answer"]
 METRIC = """
 def share(labels, predictions):
@@ -44,14 +43,15 @@ def share(labels, predictions):
 
 
 class Nodes:
-    """A cluster whose head runs no trial, and its nodes by name."""
+    """A cluster whose head runs no trial, and its nodes by name: `pinned` has the resource BOARD, `plain` more cores."""
 
     def __init__(self) -> None:
-        import nas.search.tune  # before Ray: it says how Ray is to start  # noqa: F401
         from ray.cluster_utils import Cluster
 
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self._nodes: dict[str, Any] = {}
+        self.pinned = self.add("pinned", num_cpus=1, resources={"BOARD": 8})
+        self.plain = self.add("plain", num_cpus=2)
 
     def add(self, name: str, **has: Any) -> str:
         """Start a node; its id."""
@@ -59,8 +59,12 @@ class Nodes:
         return str(self._nodes[name].node_id)
 
     def kill(self, name: str) -> None:
-        """End a node as a machine ends that loses power."""
-        self.cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+        """End a node as a machine ends that loses power; on return Ray knows it."""
+        import ray
+
+        gone = self._nodes.pop(name)
+        self.cluster.remove_node(gone, allow_graceful=False)
+        wait_for(lambda: not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == gone.node_id))
 
     def connect(self) -> None:
         from nas.search.cluster import start_ray
@@ -87,6 +91,14 @@ def settings(trials: int, **resources: Any) -> SearchSettings:
         sampler="random",
         trials=trials,
         resources=Resources(**resources),
+    )
+
+
+def on_gpus(trials: int) -> SearchSettings:
+    """A search for latency on GPUs that nobody has."""
+    protocol = LatencyProtocol(device="cuda", mode="cudagraph")
+    return replace(
+        settings(trials), evaluation=EvaluationSettings(protocol=protocol), objectives=("accuracy", "latency")
     )
 
 
@@ -122,16 +134,19 @@ def start() -> Evaluator:
 
 
 def searched(
-    run: RunDirectory, nodes: Nodes, starts: Callable[[], Evaluator] = start, on_record: Any = None
+    run: RunDirectory,
+    nodes: Nodes,
+    starts: Callable[[], Evaluator] = start,
+    on_record: Any = None,
+    placement: Placement | None = None,
 ) -> list[TrialRecord]:
     """A search to its end; its records."""
-    from nas.search.placement import Placement
     from nas.search.tune import run_candidates
 
     nodes.connect()
     broker = Broker(run)
     broker.on_record = on_record or (lambda record: None)
-    placement = Placement(run.settings, elastic=True)
+    placement = placement or Placement(run.settings, elastic=True)
     placement.survey()
     run_candidates(broker, starts, None, placement)
     done = [record.digest for record in broker.records if record.outcome is Outcome.DONE]
@@ -153,9 +168,9 @@ def test_room_is_counted_on_each_node() -> None:
     assert capacity(settings(1, cpus_per_trial=0.5), halves) == 7
     boards = [{"CPU": 4.0, "BOARD": 1.0}, {"CPU": 4.0}, {"CPU": 4.0, "BOARD": 9.0}]
     assert capacity(settings(1, custom={"BOARD": 0.5}), boards) == 2 + 4
-    cuda = replace(settings(1, gpus_per_trial=0.4), evaluation=CUDA)
+    cuda = replace(on_gpus(1), resources=Resources(gpus_per_trial=0.4))
     assert capacity(cuda, [{"CPU": 9.0, "GPU": 2.0}, {"CPU": 9.0}]) == 4  # parts of a GPU are all of one
-    assert capacity(replace(settings(1, accelerator="T4"), evaluation=CUDA), [{"CPU": 9.0, "GPU": 2.0}]) == 0
+    assert capacity(replace(on_gpus(1), resources=Resources(accelerator="T4")), [{"CPU": 9.0, "GPU": 2.0}]) == 0
 
 
 def test_more_at_once_than_fit_waits_on_a_cluster_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,17 +216,15 @@ def test_a_run_that_knew_no_pins_is_read(make_run: RunFactory) -> None:
 
 
 def test_trials_run_only_where_they_are_pinned_and_as_many_as_fit_there(nodes: Nodes, make_run: RunFactory) -> None:
-    nodes.add("plain", num_cpus=2)
-    pinned = nodes.add("pinned", num_cpus=1, resources={"BOARD": 8})
     nodes.connect()
     run = make_run(settings(4, custom={"BOARD": 2.0}))
     assert Placement(run.settings, elastic=True).limit == 1
     assert Placement(settings(4), elastic=True).limit == 3
-    assert done_on(searched(run, nodes)) == {pinned}
+    assert done_on(searched(run, nodes)) == {nodes.pinned}
 
 
 def waits_for_the_other(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
-    """On a node that was there first, from the second trial on: until the one that joins is at work."""
+    """On a node that was there first, once another one has joined: until that is at work."""
     joined = shared("joined").read_text() if shared("joined").exists() else None
     if here() == joined:
         shared("at work").touch()
@@ -227,43 +240,59 @@ def start_waiting() -> Evaluator:
 
 def test_a_node_that_joins_is_used(nodes: Nodes, make_run: RunFactory) -> None:
     def join(record: TrialRecord) -> None:
-        if not shared("joined").exists():
+        if record.number == 0:
             shared("joined.new").write_text(nodes.add("joined", num_cpus=1))
             shared("joined.new").rename(shared("joined"))
 
-    records = searched(make_run(settings(12)), nodes, start_waiting, join)
+    records = searched(make_run(settings(10)), nodes, start_waiting, join)
     assert shared("joined").read_text() in done_on(records)
     assert not [record for record in records if record.outcome is Outcome.LOST]
+    nodes.kill("joined")
 
 
 def never_ends_on_the_victim(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
     yield snapshot(candidate)
-    if here() == shared("joined").read_text():
-        shared("victim").touch()
+    if here() == shared("victim").read_text():
+        shared("victim at work").touch()
         time.sleep(1000)
-    wait_for(shared("victim").exists)
+    wait_for(shared("victim at work").exists)
     return replace(answer(candidate), worker=here())
 
 
-def start_victim() -> Evaluator:
+def start_with_a_victim() -> Evaluator:
     return never_ends_on_the_victim
 
 
 def test_what_ran_on_a_node_that_dies_is_done_elsewhere(nodes: Nodes, make_run: RunFactory) -> None:
-    victim = shared("joined").read_text()
+    victim = nodes.add("victim", num_cpus=1)
+    shared("victim").write_text(victim)
 
     def kill() -> None:
-        wait_for(shared("victim").exists)
-        nodes.kill("joined")
+        wait_for(shared("victim at work").exists)
+        nodes.kill("victim")
 
     killer = threading.Thread(target=kill)
     killer.start()
-    records = searched(make_run(settings(8)), nodes, start_victim)
+    records = searched(make_run(settings(6)), nodes, start_with_a_victim)
     killer.join()
     lost = [record for record in records if record.outcome is Outcome.LOST]
     assert lost
     assert victim not in done_on(records)
     assert {record.digest for record in lost} <= {r.digest for r in records if r.outcome is Outcome.DONE}
+
+
+def test_a_trial_that_fits_nowhere_waits_for_a_node_to_join(nodes: Nodes) -> None:
+    nodes.connect()
+    placement = Placement(settings(1, max_concurrent=2, custom={"LATER": 1.0}), elastic=True)
+    placement.survey()
+    assert placement.limit == 2
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(placement.ask(here)))
+    asking.start()
+    later = nodes.add("later", resources={"LATER": 1}, num_cpus=1)
+    asking.join(timeout=100)
+    assert answers == [later]
+    nodes.kill("later")
 
 
 def start_with_the_board() -> Evaluator:
@@ -281,7 +310,7 @@ def test_a_trial_that_meets_a_wrong_node_goes_to_another_one(nodes: Nodes, make_
     records = searched(make_run(settings(6, max_concurrent=3)), nodes, start_with_the_board)
     assert shared("declined").exists()
     assert Counter(record.outcome for record in records) == {Outcome.DONE: 6}
-    assert len(done_on(records)) == 1
+    assert done_on(records) == {nodes.pinned}
 
 
 def test_a_worker_knows_a_wrong_node(make_run: RunFactory) -> None:
@@ -297,28 +326,51 @@ def test_models_are_not_mixed(nodes: Nodes, make_run: RunFactory, tmp_path: Path
     """Nodes with made-up GPUs, of which only Ray knows."""
     gpu = {"num_cpus": 1, "num_gpus": 1}
     t4 = nodes.add("t4", **gpu, resources={"accelerator_type:T4": 1})
+    shared("t4").write_text(t4)
     nodes.add("a100", **gpu, resources={"accelerator_type:A100": 1})
-    on_gpus = replace(settings(6), evaluation=CUDA, objectives=("accuracy", "latency"))
     address = nodes.cluster.address
     with pytest.raises(InputError) as raised:
-        plan_search(on_gpus, tmp_path / "run", address)
+        plan_search(on_gpus(4), tmp_path / "run", address)
     assert re.search(rf"several: A100 on .*; T4 on .*{t4[:8]}.*--accelerator TYPE", str(raised.value))
-    pinned = replace(on_gpus, resources=Resources(accelerator="T4"))
+    pinned = replace(on_gpus(4), resources=Resources(accelerator="T4"))
     with pytest.raises(InputError, match="torch sees no CUDA GPU here"):  # said by the node
         plan_search(pinned, tmp_path / "run", address)
     assert done_on(searched(make_run(pinned), nodes)) == {t4}
     nodes.kill("a100")
 
 
+def waits_for_a_verdict(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+    """Until the search has made up its mind about a node that joined, or a trial runs there."""
+    if candidate.number > 0:
+        if here() != shared("t4").read_text():
+            shared("verdict").touch()
+        wait_for(shared("verdict").exists)
+    yield snapshot(candidate)
+    return replace(answer(candidate), worker=here())
+
+
+def start_waiting_for_a_verdict() -> Evaluator:
+    return waits_for_a_verdict
+
+
 def test_a_node_of_another_model_that_joins_is_avoided(nodes: Nodes, make_run: RunFactory) -> None:
+    placement = Placement(on_gpus(5), elastic=True)
+
     def join(record: TrialRecord) -> None:
         if record.number == 0:
-            nodes.add("late", num_cpus=1, num_gpus=4, resources={"accelerator_type:A100": 1})
+            late = nodes.add("late", num_cpus=1, num_gpus=1, resources={"accelerator_type:A100": 1})
 
-    gpus = replace(settings(8), evaluation=CUDA, objectives=("accuracy", "latency"))
-    wait_for(lambda: Placement(gpus, elastic=True)._trial.fits({}) == 0)
-    records = searched(make_run(gpus), nodes, start, join)
-    assert len(done_on(records)) == 1
+            def tell() -> None:
+                wait_for(lambda: late in placement.selector)
+                shared("verdict").touch()
+
+            threading.Thread(target=tell, daemon=True).start()
+
+    nodes.connect()
+    records = searched(make_run(placement.settings), nodes, start_waiting_for_a_verdict, join, placement)
+    assert done_on(records) == {shared("t4").read_text()}
+    assert placement.limit == 1
+    nodes.kill("late")
 
 
 # ---------------------------------------------------------------- a whole search
@@ -355,7 +407,6 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
     nodes.cluster.shutdown()
     again = Nodes()
     try:
-        again.add("pinned", num_cpus=1, resources={"BOARD": 2})
         ended = subprocess.run(
             [*command[:3], "search", "--resume", str(out), "--trials", str(len(before) + 1), "--address",
              again.cluster.address],

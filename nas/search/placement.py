@@ -149,8 +149,7 @@ class Placement:
 
     @property
     def selector(self) -> str:
-        """Ray's label selector for the ids of nodes that a trial may run on; empty where all are right."""
-        self._look()
+        """Ray's label selector for the ids of nodes that a trial may run on, by the last look; empty for all."""
         return f"!in({','.join(sorted(self._wrong))})" if self._wrong else ""
 
     def _look(self) -> None:
