@@ -5,6 +5,7 @@ What happens in workers is made up here, so that it takes no time; one whole sea
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,12 +23,14 @@ import yaml
 from conftest import RunFactory
 from test_broker import answer
 
+import nas
 from nas.errors import InputError, WrongNodeError
 from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
 from nas.search import plan_search
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
+from nas.search.launch import cluster_address
 from nas.search.measuring import node_name
 from nas.search.placement import Placement, capacity, fitted_resources
 from nas.search.worker import Evaluator, Worker
@@ -210,6 +213,30 @@ def test_a_run_that_knew_no_pins_is_read(make_run: RunFactory) -> None:
         del written["settings"]["resources"][name]
     (run.path / "run.yaml").write_text(yaml.safe_dump(written))
     assert open_run(run.path).settings == run.settings
+
+
+def test_in_a_job_the_cluster_is_its_own_and_code_joins_what_it_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.runtime_env.runtime_env import _merge_runtime_env
+
+    from nas.search.cluster import _runtime_env
+
+    for folder, module in (("job", "shipped"), ("elsewhere", "mine")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{module}.py").write_text(METRIC)
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    monkeypatch.chdir(tmp_path / "job")
+    monkeypatch.setenv("RAY_OVERRIDE_JOB_RUNTIME_ENV", "0")
+    job = {"working_dir": "gcs://a.zip", "py_modules": ["gcs://b.zip"], "env_vars": {"MINE": "1"}}
+    assert cluster_address(None) is None
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": job}))
+    assert cluster_address(None) == "auto"
+    assert cluster_address("host:1") == "host:1"
+    ours = _runtime_env(["shipped:share", "mine:share", "yaml:load", "accuracy", "digits"])
+    joined = _merge_runtime_env(job, ours, override=os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] == "1")
+    modules = [str(Path(nas.__file__).parent), str(tmp_path / "elsewhere" / "mine.py"), "gcs://b.zip"]
+    assert joined == job | {"py_modules": modules}
 
 
 # ---------------------------------------------------------------- on a cluster
@@ -406,11 +433,12 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
     assert (out / "report.html").is_file()
     nodes.cluster.shutdown()
     again = Nodes()
+    job = {"runtime_env": {"py_modules": [], "env_vars": {"MINE": "1"}}, "metadata": {}}
+    as_a_job = {"RAY_ADDRESS": again.cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
     try:
         ended = subprocess.run(
-            [*command[:3], "search", "--resume", str(out), "--trials", str(len(before) + 1), "--address",
-             again.cluster.address],
-            capture_output=True, text=True, timeout=200, env=environment, cwd=tmp_path, check=False,
+            [*command[:4], "--resume", str(out), "--trials", str(len(before) + 1)],
+            capture_output=True, text=True, timeout=200, env=environment | as_a_job, cwd=tmp_path, check=False,
         )  # fmt: skip
     finally:
         again.cluster.shutdown()
