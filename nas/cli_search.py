@@ -30,6 +30,7 @@ from nas.options import (
     absolute_init,
     chosen_recipe,
     data_name,
+    parse_amounts,
     parse_duration,
     parse_protocol,
     parse_target,
@@ -133,21 +134,39 @@ def search(
         float | None,
         typer.Option(parser=parse_duration, metavar="TIME", help="A trial that takes longer has failed, e.g. 20m."),
     ] = None,
-    max_concurrent: Annotated[int, typer.Option(min=0, help="Trials at once; 0 is as many as fit.")] = 0,
+    max_concurrent: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Trials at once; 0 is as many as fit, more when nodes join. With --address more than fit may be asked "
+            "for: they wait, and an autoscaler adds nodes only for what waits.",
+        ),
+    ] = 0,
     cpus_per_trial: Annotated[float, typer.Option(min=0.1, help="CPU cores of a trial.")] = 1.0,
     gpus_per_trial: Annotated[
         float, typer.Option(min=0.0, help="GPUs of a trial on cuda, parts allowed; 0 is one.")
     ] = 0.0,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Run trials only on nodes of the cluster with this accelerator, e.g. T4."),
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:AMOUNT]",
+            help="Run trials only on nodes of the cluster with this custom resource, of which each takes the amount, by "
+            "default 1; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Search a space for the networks that are accurate and fast.
 
     Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
     """
-    from nas.device import resolve_device
     from nas.mirror import fetch_run, is_uri
     from nas.progress import LineProgress, LiveProgress
     from nas.search import plan_search, resume_search, run_search
-    from nas.search.launch import check_new_folder, estimate
+    from nas.search.launch import check_new_folder, check_pins, cluster_address, device_of, estimate
     from nas.space_file import load_space
     from nas.tracking import Progresses, check_trackers, make_trackers
     from nas.wording import duration_text, plural
@@ -167,10 +186,15 @@ def search(
         _end_of_search(resume_search(folder, trials, address, progress, mirror, storage))
         return
     loaded = load_space(space)
-    protocol = parse_protocol(latency, resolve_device(device))
+    address = cluster_address(address)
+    custom = parse_amounts("--resource", "", resource or (), ":")
+    resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, accelerator, custom)
+    check_pins(resources, address)
+    named_data = data_name(data, loaded)
+    protocol = parse_protocol(latency, device_of(device, address, resources, (metric, named_data)))
     settings = SearchSettings(
         space=loaded,
-        data=data_name(data, loaded),
+        data=named_data,
         split_seed=split_seed,
         objectives=tuple(name.strip() for name in objectives.split(",")),
         evaluation=EvaluationSettings(
@@ -191,7 +215,7 @@ def search(
         skip_hopeless=skip_hopeless,
         max_failures=max_failures,
         trial_timeout_s=trial_timeout,
-        resources=Resources(cpus_per_trial, gpus_per_trial, max_concurrent),
+        resources=resources,
         enqueue=tuple(enqueue or ()),
         warm_start=tuple(warm_start or ()),
         mirror=mirror,

@@ -33,6 +33,22 @@ def settings_here(run: RunDirectory, device: str | None = None) -> SearchSetting
     return replace(settings, evaluation=replace(evaluation, recipe=recipe, protocol=protocol))
 
 
+def devices_here(settings: SearchSettings) -> dict[str, str]:
+    """The models of the devices that a trial's worker uses, by device, in a process where one can run.
+
+    Raises `InputError` when one is not here, or a latency cannot be measured on it as asked.
+    """
+    from nas.device import device_name, resolve_device
+    from nas.runtimes import check_protocol
+    from nas.targets import check_measurable, targets_here
+
+    targets = targets_here(settings)
+    resolve_device(settings.device)
+    check_protocol(settings.evaluation.protocol)
+    check_measurable(targets)
+    return {name: device_name(name) for name in {settings.device, *(target.protocol.device for target in targets)}}
+
+
 def data_of(run: RunDirectory) -> ImageData:
     """The data that the run's candidates are trained on.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import platform
 
-import torch
-
 from nas.errors import InputError
 
 
 def resolve_device(name: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is here; raises `InputError` when it is not."""
+    import torch
+
     kind, _, index = name.partition(":")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -27,6 +27,8 @@ def resolve_device(name: str) -> str:
 def device_name(device: str) -> str:
     """The device as people know it: the GPU's name, or the CPU's model."""
     if device != "cpu":
+        import torch
+
         return torch.cuda.get_device_name(torch.device(device))
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
@@ -38,6 +40,8 @@ def device_name(device: str) -> str:
 def check_context(device: str) -> None:
     """Raise `RuntimeError` when this process can no longer use the device: some CUDA errors stay until it ends."""
     if device != "cpu":
+        import torch
+
         torch.zeros(1, device=device).add(1).item()
 
 

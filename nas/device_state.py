@@ -112,6 +112,18 @@ def driver_version() -> str | None:
         return None
 
 
+def gpu_models() -> tuple[str, ...]:
+    """Models of this machine's GPUs, whether this process may use them or not; empty where NVML tells none."""
+    nvml = _nvml()
+    if nvml is None:
+        return ()
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        return tuple(sorted({str(nvml.nvmlDeviceGetName(handle)) for handle in handles}))
+    except nvml.NVMLError:
+        return ()
+
+
 def _nvml() -> Any | None:
     try:
         import pynvml

@@ -13,3 +13,7 @@ class CandidateError(RuntimeError):
 
 class LostError(RuntimeError):
     """What a trial needs is gone (a process, a node), by no fault of the candidate; the trial is lost and tried again."""
+
+
+class WrongNodeError(LostError):
+    """A worker started on a node whose device is another model than the search's; its trial is handed to another one."""

@@ -75,13 +75,7 @@ def parse_target(text: str, device: str) -> LatencyTarget:
     if not equals:
         raise InputError(f"{flag}: write NAME=key:value,... with the keys {', '.join(_TARGET_KEYS)}")
     pairs = _pairs(flag, rest, _TARGET_KEYS)
-    resources: dict[str, float] = {}
-    for value in pairs.pop("resource", []):
-        resource, _, amount = value.partition("=")
-        try:
-            resources[resource] = float(amount or 1)
-        except ValueError as error:
-            raise InputError(f"{flag}: resource:{value}: write resource:NAME or resource:NAME=AMOUNT") from error
+    resources = parse_amounts(flag, "resource:", pairs.pop("resource", []), "=")
     values = {key: given[0] for key, given in pairs.items()}
     try:
         max_ms = parse_milliseconds(values["max"]) if "max" in values else None
@@ -89,6 +83,18 @@ def parse_target(text: str, device: str) -> LatencyTarget:
         raise InputError(f"{flag}: max: {error.message}") from error
     protocol = _protocol(flag, values, values.get("device", device))
     return LatencyTarget(name.strip(), protocol, max_ms, values.get("accelerator"), resources)
+
+
+def parse_amounts(flag: str, key: str, texts: Sequence[str], separator: str) -> dict[str, float]:
+    """Custom resources of Ray from `NAME` or `NAME`, separator, `AMOUNT`; raises `InputError` naming the flag and the text."""
+    amounts: dict[str, float] = {}
+    for text in texts:
+        name, _, amount = text.partition(separator)
+        try:
+            amounts[name] = float(amount or 1)
+        except ValueError as error:
+            raise InputError(f"{flag}: {key}{text}: write {key}NAME or {key}NAME{separator}AMOUNT") from error
+    return amounts
 
 
 def parse_protocol(text: str, device: str) -> LatencyProtocol:

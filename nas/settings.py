@@ -103,11 +103,16 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a trial takes and how many run at once; on a GPU 0 is a whole one, and 0 at once is as many as fit."""
+    """What a trial takes and how many run at once; on a GPU 0 is a whole one, and 0 at once is as many as fit.
+
+    On a cluster trials run only on nodes with this Ray `accelerator` type (T4) and these `custom` resources.
+    """
 
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int = 0
+    accelerator: str | None = None
+    custom: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

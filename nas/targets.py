@@ -5,29 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from nas.demands import Place, check_custom
 from nas.errors import InputError
 from nas.objectives import target_objective
 from nas.settings import LatencyTarget, SearchSettings
-
-_NOT_CUSTOM = ("", "CPU", "GPU", "memory", "object_store_memory")
-"""Names that Ray keeps for itself."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where targets are measured that no trial's worker has: what one process on one node of a Ray cluster takes."""
-
-    gpus: int
-    accelerator: str | None
-    resources: tuple[tuple[str, float], ...]
-
-    @property
-    def demands(self) -> dict[str, float]:
-        """Everything that its node must have, by Ray's names."""
-        named = {f"accelerator_type:{self.accelerator}": 0.001} if self.accelerator else {}
-        return {**({"GPU": float(self.gpus)} if self.gpus else {}), **named, **dict(self.resources)}
 
 
 def places(settings: SearchSettings) -> dict[Place, tuple[LatencyTarget, ...]]:
@@ -35,8 +17,8 @@ def places(settings: SearchSettings) -> dict[Place, tuple[LatencyTarget, ...]]:
     found: dict[Place, tuple[LatencyTarget, ...]] = {}
     for target in settings.evaluation.targets:
         if not _in_worker(target, settings.device):
-            gpus = int(_kind(target.protocol.device) == "cuda")
-            place = Place(gpus, target.accelerator, tuple(sorted(target.resources.items())))
+            gpus = float(_kind(target.protocol.device) == "cuda")
+            place = Place(0.0, gpus, target.accelerator, tuple(sorted(target.resources.items())))
             found[place] = (*found.get(place, ()), target)
     return found
 
@@ -46,10 +28,17 @@ def targets_here(settings: SearchSettings) -> tuple[LatencyTarget, ...]:
     return tuple(target for target in settings.evaluation.targets if _in_worker(target, settings.device))
 
 
-def check_targets(settings: SearchSettings) -> None:
-    """Raise `InputError` unless each target has a name of its own, serves for something, and can be measured.
+def latency_devices(settings: SearchSettings) -> tuple[str, ...]:
+    """The devices of a trial's worker whose latencies decide something, so that they must be of one model everywhere."""
+    own = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
+    targets = {target.protocol.device for target in targets_here(settings)}
+    return tuple(sorted({*targets, *([settings.device] if own else ())}))
 
-    One whose device is elsewhere is checked there, when the search starts.
+
+def check_targets(settings: SearchSettings) -> None:
+    """Raise `InputError` unless each target has a name of its own, serves for something, and can be placed.
+
+    Whether it can be measured is for the process to say that measures it (`check_measurable`).
     """
     targets = settings.evaluation.targets
     for name, count in Counter(target.name for target in targets).items():
@@ -63,21 +52,12 @@ def check_targets(settings: SearchSettings) -> None:
             raise InputError(f"--target {target.name}: device {device}: must be cpu or cuda; Ray deals out the GPUs")
         if target.max_ms is not None and target.max_ms <= 0:
             raise InputError(f"--target {target.name}: max {target.max_ms:g} ms: must be above 0")
-        for resource, amount in target.resources.items():
-            if resource in _NOT_CUSTOM:
-                raise InputError(
-                    f"--target {target.name}: resource {resource!r}: must be the name of a custom resource"
-                )
-            if not (0 < amount <= 1 or (amount > 1 and float(amount).is_integer())):
-                raise InputError(
-                    f"--target {target.name}: resource {resource}={amount:g}: must be a whole number, or part of one"
-                )
+        check_custom(f"--target {target.name}", target.resources)
         if target.max_ms is None and target_objective(target.name) not in settings.objectives:
             raise InputError(
                 f"--target {target.name}: serves for nothing: give it a max, or {target_objective(target.name)} in "
                 "--objectives"
             )
-    check_measurable(targets_here(settings))
 
 
 def check_measurable(targets: Sequence[LatencyTarget]) -> None:

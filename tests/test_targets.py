@@ -27,7 +27,8 @@ from nas.record import Evaluation, Outcome, TrialRecord
 from nas.report import write_report
 from nas.run import RunDirectory, open_run
 from nas.search import plan_search, resume_search, run_search
-from nas.search.launch import Progress, fitted_resources
+from nas.search.launch import Progress
+from nas.search.placement import capacity, fitted_resources
 from nas.settings import (
     Budgets,
     EvaluationSettings,
@@ -98,9 +99,11 @@ def test_targets_of_one_device_share_it_and_trials_get_the_gpus_that_are_left() 
     searched = settings(*on_t4, *in_worker)
     searched = replace(searched, evaluation=replace(searched.evaluation, protocol=cuda))
     assert [[target.name for target in targets] for targets in places(searched).values()] == [["t4-1", "t4-64"]]
-    assert fitted_resources(searched, cpus=8, gpus=3).max_concurrent == 2
-    with pytest.raises(InputError, match="Ray has 8 CPUs and 1 GPUs, 1 of them for targets"):
-        fitted_resources(searched, cpus=8, gpus=1)
+    node = {"CPU": 8.0, "GPU": 3.0, "accelerator_type:T4": 1.0}
+    assert capacity(searched, [node]) == 2
+    assert capacity(searched, [node], others=[{"GPU": 1.0, "accelerator_type:T4": 1.0}]) == 3
+    with pytest.raises(InputError, match=r"1 node with 8 CPUs, 1 GPUs, accelerator_type:T4, 1 GPUs of it for targets"):
+        fitted_resources(searched, [node | {"GPU": 1.0}])
 
 
 def test_a_run_without_targets_is_read(make_run: RunFactory) -> None:

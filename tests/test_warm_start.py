@@ -36,7 +36,7 @@ from nas.space import SearchSpace
 from nas.space_file import load_space
 
 CLASSES = tuple("0123456789")
-HERE = Conditions("test", "0" * 16, CLASSES)  # those of `make_run`
+HERE = Conditions("test", "0" * 16, CLASSES, {"cpu": "test"})  # those of `make_run`
 
 
 def space(kernels: list[int], name: str = "some", depth: tuple[int, ...] = (1, 2)) -> SearchSpace:
@@ -392,9 +392,9 @@ def test_a_precision_that_an_earlier_run_settled_is_kept(make_run: RunFactory) -
     here = RunDirectory(run.path, replace(run.content, provenance=replace(run.provenance, hardware=device_name("cpu"))))
     here.with_settings(run.settings)
     given = from_earlier(run, evaluation=evaluation(recipe=Recipe(precision="auto")))
-    assert adopted_precision(Recipe(precision="auto"), given).precision == "bfloat16"
-    assert adopted_precision(Recipe(precision="auto", epochs=3), given).precision == "auto"
-    assert adopted_precision(Recipe(precision="float32"), given).precision == "float32"
+    assert adopted_precision(Recipe(precision="auto"), given, device_name("cpu")).precision == "bfloat16"
+    assert adopted_precision(Recipe(precision="auto", epochs=3), given, device_name("cpu")).precision == "auto"
+    assert adopted_precision(Recipe(precision="float32"), given, device_name("cpu")).precision == "float32"
 
 
 def test_weights_of_the_front_come_along_and_are_exported(

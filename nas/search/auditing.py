@@ -19,10 +19,10 @@ from nas.recipe import Recipe
 from nas.record import EpochMetrics, Evaluation, Outcome
 from nas.run import AuditRecord, RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
-from nas.search.candidate import Candidate, trained_again
-from nas.search.launch import fitted_resources, ray_capacity
+from nas.search.candidate import Candidate, Losses, trained_again
+from nas.search.launch import started_resources
 from nas.search.signals import gentle_signals
-from nas.settings import Budgets, SearchSettings
+from nas.settings import Budgets, Resources, SearchSettings
 from nas.wording import plural
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Auditor:
         self.waiting = list(trainings)
         self._started: dict[str, Training] = {}
         self._losses: Counter[str] = Counter()
-        self._losses_in_a_row = 0
+        self._in_a_row = Losses()
         self.ending: str | None = None
 
     @property
@@ -68,15 +68,15 @@ class Auditor:
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Record what a training gave."""
-        self._losses_in_a_row = 0
+        self._in_a_row.finished()
         self._record(candidate, evaluation)
 
     def lose(self, candidate: Candidate, reason: str) -> None:
         """Its worker died: record it, and ask for the training again."""
         training = self._record(candidate, Evaluation(Outcome.LOST, reason))
         self._losses[_name(candidate)] += 1
-        self._losses_in_a_row += 1
-        if self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW:
+        self._in_a_row.lost(candidate)
+        if self._in_a_row.in_a_row >= MAX_LOSSES_IN_A_ROW:
             self.stop(f"{MAX_LOSSES_IN_A_ROW} trainings in a row were lost: {reason}")
         elif self._losses[_name(candidate)] <= MAX_LOSSES:
             self.waiting.append(training)
@@ -167,9 +167,10 @@ def plan_audit(run: RunDirectory, count: int = 30, recipe: Recipe | None = None,
 
 
 def _of_trainings(settings: SearchSettings, max_concurrent: int) -> SearchSettings:
-    """Without budgets and targets: an audit compares scores, and takes all else from the records."""
+    """Without budgets and targets: an audit compares scores, and takes all else from the records. It runs here."""
     evaluation = replace(settings.evaluation, budgets=Budgets(), targets=())
-    resources = replace(settings.resources, max_concurrent=max_concurrent)
+    given = settings.resources
+    resources = Resources(given.cpus_per_trial, given.gpus_per_trial, max_concurrent)
     return replace(settings, evaluation=evaluation, resources=resources)
 
 
@@ -202,8 +203,7 @@ def _train(
     on_epoch: Callable[[Candidate, EpochMetrics], None],
 ) -> str | None:
     data = data_of(plan.run)
-    resources = fitted_resources(plan.settings, *ray_capacity(None, plan.settings))
-    settings = replace(plan.settings, resources=resources)
+    settings = replace(plan.settings, resources=started_resources(plan.settings, None))
     auditor = Auditor(RunDirectory(plan.run.path, replace(plan.run.content, settings=settings)), missing)
     auditor.on_record = on_record
     from nas.search.tune import run_candidates

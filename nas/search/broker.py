@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial
 from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
-from nas.search.candidate import Candidate
+from nas.search.candidate import Candidate, Losses
 from nas.search.hopeless import Forecast
 from nas.search.rungs import Rungs
 from nas.search.samplers import Foreknowledge, make_sampler
@@ -63,7 +63,7 @@ class Broker:
             kept = self.settings.confirm if self.settings.confirmations else 0.0
             self._deadline = time.time() + (1 - kept) * self.settings.time_budget_s
         self._stopped: str | None = None
-        self._losses_in_a_row = 0
+        self._losses = Losses()
         self.resumable = True
         self.records = run.records()
         self.answers = known_digests(self.records)
@@ -113,7 +113,7 @@ class Broker:
                 self.stop(f"{tally.trained} candidates trained", resumable=False)
             elif tally.failed > self.settings.max_failures:
                 self.stop(f"{tally.failed} candidates failed, more than --max-failures", resumable=False)
-            elif self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
+            elif self._losses.in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
                 self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
             elif self._deadline is not None and time.time() >= self._deadline:
                 self.stop("the time budget is spent")
@@ -247,7 +247,7 @@ class Broker:
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
         """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""
-        self._losses_in_a_row = 0
+        self._losses.finished()
         return self._finish(candidate, evaluation)
 
     def _finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
@@ -270,7 +270,7 @@ class Broker:
     def lose(self, candidate: Candidate, reason: str) -> TrialRecord:
         """The worker of a candidate died: record it, and queue its parameters again, `MAX_LOSSES` times at most."""
         self.running.pop(candidate.digest, None)
-        self._losses_in_a_row += 1
+        self._losses.lost(candidate)
         return self._lose(candidate, reason)
 
     def _lose(self, candidate: Candidate, reason: str) -> TrialRecord:

@@ -54,6 +54,24 @@ def trained_again(trial: TrialRecord, settings: EvaluationSettings, timeout_s: f
     )
 
 
+class Losses:
+    """How many times in a row something was lost; what ran together, and shared the fate of a node, counts once."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self._last = 0.0
+
+    def lost(self, candidate: Candidate) -> None:
+        """A candidate's worker died."""
+        if candidate.started >= self._last:
+            self.in_a_row += 1
+            self._last = time.time()
+
+    def finished(self) -> None:
+        """A candidate was evaluated."""
+        self.in_a_row = 0
+
+
 class Asker(Protocol):
     """Asks for candidates and takes in what evaluating them gave. Each candidate is finished or lost, once."""
 

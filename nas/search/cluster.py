@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
 import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private.utils import read_ray_address
+from ray.exceptions import RuntimeEnvSetupError
 
+import nas
 from nas.errors import InputError
 
+HEAD_POLL_S = 2.0
+"""Seconds between two questions to the cluster's head whether it is there."""
+HEAD_MARGIN_S = 15.0
+"""By so much the driver is ahead of Ray in taking the head for gone."""
 
-def start_ray(address: str | None, gpus: bool) -> None:
+
+def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) -> None:
     """Connect to a cluster, or start Ray on this machine, quietly; does nothing when Ray runs already.
 
-    Started here, it has this machine's GPUs only where `gpus` says so.
+    Started here, it has this machine's GPUs only where `gpus` says so. To a cluster goes the code of this package and of
+    the `functions`, each `module:function`, once for all that this process runs there. Raises `InputError` when it
+    cannot be reached.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would print is in the records
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"--address {address}: under a ray:// client Tune moves the driver and its files to the head node; "
+            "run `nas search --address auto` on a node of the cluster, or submit it with `ray job submit`"
+        )
     if ray.is_initialized():
         return
     if address:
         _check_reachable(address)
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, runtime_env=_runtime_env(functions), **quiet)
+        except RuntimeEnvSetupError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"--address {address}: the code of workers cannot be sent there ({reason})") from error
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"--address {address}: no Ray cluster answers there ({reason})") from error
@@ -52,7 +79,70 @@ def _check_reachable(address: str) -> None:
         raise InputError(f"--address {address}: no Ray cluster answers at {found} ({error})") from error
 
 
-def cluster_capacity() -> tuple[float, float]:
-    """CPU cores and GPUs that Ray has."""
-    resources = ray.cluster_resources()
-    return float(resources.get("CPU", 0.0)), float(resources.get("GPU", 0.0))
+@contextmanager
+def head_watched(last_words: Callable[[str], None]) -> Iterator[None]:
+    """While the context lasts, end this process, after `last_words`, when the cluster's head has long not answered.
+
+    Ray itself would end it `HEAD_MARGIN_S` later, without a word of what is left; until then most of its calls hang, so
+    that nothing else can end the search.
+    """
+    address = ray.get_runtime_context().gcs_address
+    patience = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) - HEAD_MARGIN_S  # noqa: SIM112
+    over = threading.Event()
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not over.wait(HEAD_POLL_S):
+            if _answers(address):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > patience:
+                last_words(f"the head of the Ray cluster, {address}, has not answered for {patience:.0f} s")
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, name="head", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=HEAD_POLL_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _runtime_env(functions: Sequence[str]) -> dict[str, Any]:
+    """What Ray is to give all workers of this process: the code that they may lack.
+
+    In a job it is joined to the job's own environment, which Ray refuses where both have modules, unless told otherwise.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    shipped = [Path.cwd()] if "working_dir" in job else []
+    modules = [str(path) for path in _code(functions) if not any(path.is_relative_to(folder) for folder in shipped)]
+    if not modules:
+        return {}
+    if "py_modules" in job:
+        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+    return {"py_modules": [*modules, *job.get("py_modules", [])]}
+
+
+def _code(functions: Sequence[str]) -> list[Path]:
+    """This package, and the packages or files of functions named `module:function` that are not installed."""
+    installed = {Path(folder).resolve() for folder in sysconfig.get_paths().values()}
+    found = {Path(nas.__file__).resolve().parent: None}
+    for name in functions:
+        module, colon, _ = name.partition(":")
+        spec = find_spec(module.partition(".")[0]) if colon else None
+        if spec is None:
+            continue
+        places = spec.submodule_search_locations or [spec.origin or ""]
+        for path in (Path(place).resolve() for place in places):
+            if path.exists() and not any(path.is_relative_to(folder) for folder in installed):
+                found[path] = None
+    return list(found)

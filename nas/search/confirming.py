@@ -11,7 +11,7 @@ from nas.confirmation import next_to_confirm
 from nas.recipe import LONGER, longer
 from nas.record import Confirmation, Evaluation
 from nas.search.broker import Broker
-from nas.search.candidate import Candidate, trained_again
+from nas.search.candidate import Candidate, Losses, trained_again
 from nas.settings import Budgets, derive_seed
 from nas.wording import plural
 
@@ -37,7 +37,7 @@ class Confirmer:
         self._deadline = None if settings.time_budget_s is None else time.time() + settings.time_budget_s
         self.confirmations = self.run.confirmations()
         self._running: dict[int, Candidate] = {}  # by seed
-        self._losses = 0
+        self._losses = Losses()
         self._stopped = False
         self.interrupted = False
         """Whether somebody told it to stop."""
@@ -78,7 +78,7 @@ class Confirmer:
     def _left(self) -> int:
         """Confirmations that may still be started."""
         late = self._deadline is not None and time.time() >= self._deadline
-        if self._stopped or late or self._losses >= MAX_LOSSES or not self._broker.trained:
+        if self._stopped or late or self._losses.in_a_row >= MAX_LOSSES or not self._broker.trained:
             return 0
         return max(0, self._open - len(self._running))
 
@@ -127,7 +127,7 @@ class Confirmer:
         if not self.is_again(candidate):
             self._broker.finish(candidate, evaluation)
             return
-        self._losses = 0
+        self._losses.finished()
         confirmation = Confirmation(
             digest=candidate.digest,
             trial=candidate.number,
@@ -147,7 +147,7 @@ class Confirmer:
         if not self.is_again(candidate):
             self._broker.lose(candidate, reason)
             return
-        self._losses += 1
+        self._losses.lost(candidate)
         del self._running[candidate.settings.seed]
         logger.warning("the confirmation of trial %d was lost: %s", candidate.number, reason)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,10 @@ import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 
-from nas.conditions import data_of, init_fingerprint, load_images, settings_here
+from nas.conditions import data_of, devices_here, init_fingerprint, load_images, settings_here
 from nas.cost import least_cost
 from nas.data import ImageData
+from nas.demands import check_custom
 from nas.device_lease import lease_directory
 from nas.errors import InputError
 from nas.known import tried_first
@@ -36,10 +39,11 @@ from nas.search.samplers import make_sampler
 from nas.search.signals import gentle_signals, notices_ignored
 from nas.search.storage import connected, database_errors
 from nas.settings import Resources, SearchSettings
-from nas.targets import check_targets, places
+from nas.targets import check_targets, latency_devices
 from nas.wording import plural
 
 if TYPE_CHECKING:
+    from nas.search.placement import Placement
     from nas.search.warm_start import WarmStart
 
 MOST_CONFIRM = 0.5
@@ -72,7 +76,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study."""
+    """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study.
+
+    `models` are those of the devices that a trial's worker uses, by device.
+    """
 
     settings: SearchSettings
     data: ImageData
@@ -80,13 +87,16 @@ class SearchPlan:
     address: str | None = None
     warm: WarmStart | None = None
     storage: BaseStorage | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
     """Check everything that can be checked before anything is written or started; raises `InputError`.
 
-    A password in the settings' `storage` goes no further than to the database.
+    With an `address`, as in a Ray job, which has one of its own, devices are looked at where trials can run there. A
+    password in the settings' `storage` goes no further than to the database.
     """
+    address = cluster_address(address)
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     load_metric(settings.evaluation.metric)
     make_sampler(settings.sampler, 0)
@@ -105,11 +115,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         )
     _check_budgets(settings)
     check_targets(settings)
-    if address and address.startswith("ray://"):
-        raise InputError(
-            f"--address {address}: under a ray:// client Tune moves the driver and its files to the head node; "
-            "run `nas search --address auto` on a node of the cluster, or submit it with `ray job submit`"
-        )
+    check_pins(settings.resources, address)
     out = out or default_run_path(settings.space.name)
     check_new_folder(out)
     if settings.mirror is not None:
@@ -125,18 +131,37 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     from nas.evaluate import settled_recipe
     from nas.latency_cache import cache_folder
 
-    if address is None:
-        from nas.runtimes import check_protocol
-
-        check_protocol(evaluation.protocol)
     lease_directory()  # what is wrong with either is said now rather than by a worker
     cache_folder()
-    given = adopted_precision(evaluation.recipe, settings)
-    recipe = settled_recipe(
-        given, settings.space.backbone, data, settings.device, int(settings.resources.cpus_per_trial)
+    placement = placement_of(settings, address)
+    models = placement.ask(devices_here, settings)
+    few = replace(
+        data, train=data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train)))), test=None
     )
-    settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data)
-    return SearchPlan(settings, data, out, address, warm, storage)
+    recipe = placement.ask(
+        settled_recipe,
+        adopted_precision(evaluation.recipe, settings, models[settings.device]),
+        settings.space.backbone,
+        replace(few, validation=few.train),
+        settings.device,
+        int(settings.resources.cpus_per_trial),
+    )
+    settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, models)
+    return SearchPlan(settings, data, out, address, warm, storage, models)
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The Ray cluster to use: the one that is given, in a Ray job the job's own, otherwise none."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_JOB_SUBMISSION_ID" in os.environ
+    return address or ("auto" if in_job else None)
+
+
+def check_pins(resources: Resources, address: str | None) -> None:
+    """Raise `InputError` when trials are to run on some nodes alone, and cannot: there is no cluster, or no such name."""
+    check_custom("--resource", resources.custom)
+    if address is None and (resources.accelerator or resources.custom):
+        flag = "--accelerator" if resources.accelerator else "--resource"
+        raise InputError(f"{flag} {resources.accelerator or next(iter(resources.custom))}: needs a cluster, --address")
 
 
 def _check_budgets(settings: SearchSettings) -> None:
@@ -167,24 +192,6 @@ def check_new_folder(out: Path) -> None:
         raise InputError(f"--out {out}: {parent} is not a folder that can be written to")
 
 
-def fitted_resources(settings: SearchSettings, cpus: float, gpus: float) -> Resources:
-    """The settings' resources with zeros replaced, on hardware with so many CPU cores and GPUs.
-
-    The GPUs that are kept for measuring targets are no trial's. Raises `InputError` if no trial fits.
-    """
-    given, device = settings.resources, settings.device
-    kept = sum(place.gpus for place in places(settings))
-    per_trial = replace(given, gpus_per_trial=(given.gpus_per_trial or 1.0) if device != "cpu" else 0.0)
-    fit = int(cpus // per_trial.cpus_per_trial)
-    if per_trial.gpus_per_trial:
-        fit = min(fit, int((gpus - kept) / per_trial.gpus_per_trial + 1e-9))
-    if fit < 1:
-        need = f"{per_trial.cpus_per_trial:g} CPUs and {per_trial.gpus_per_trial:g} GPUs"
-        targets = f", {kept} of them for targets" if kept else ""
-        raise InputError(f"a trial takes {need}, but Ray has {cpus:g} CPUs and {gpus:g} GPUs{targets}")
-    return replace(per_trial, max_concurrent=min(given.max_concurrent or fit, fit))
-
-
 @dataclass(frozen=True)
 class Finished:
     """A search that ended: its directory, why, whether `resume_search` could bring more, whether it was told to stop
@@ -200,18 +207,20 @@ class Finished:
 def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     """Run a planned search to its end and write its report.
 
-    Zeros in the settings' resources are replaced by what the hardware allows. Ray is started when it does not run
-    yet, and keeps running until this process ends, for the next search.
+    Ray is started when it does not run yet, and keeps running until this process ends, for the next search.
     """
-    capacity = ray_capacity(plan.address, plan.settings)
-    settings = replace(plan.settings, resources=fitted_resources(plan.settings, *capacity))
+    placement = placement_of(plan.settings, plan.address)
+    settings = replace(plan.settings, resources=started_resources(plan.settings, plan.address))
     from nas.search.measuring import measurers
 
     with measurers(settings) as actors:
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
-        run = RunDirectory.create(plan.out, settings, _provenance(settings, plan.data), *taken)
+        provenance = _provenance(settings, plan.data, plan.models[settings.device])
+        run = RunDirectory.create(plan.out, settings, provenance, *taken)
         with run.locked(), mirrored(run), database_errors(run):
-            return _drive(run, plan.data, progress or Progress(), actors, plan.address, plan.storage)
+            return _drive(
+                run, plan.data, progress or Progress(), actors, plan.address, placement, plan.models, plan.storage
+            )
 
 
 def resume_search(
@@ -227,18 +236,22 @@ def resume_search(
     A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or `off`; `storage` the URL of
     the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
+    address = cluster_address(address)
     run = open_run(path)
     with run.locked():
-        settings = settings_here(run)
+        check_pins(run.settings.resources, address)
+        load_metric(run.settings.evaluation.metric)
+        placement = placement_of(run.settings, address)
+        settings = placement.ask(settings_here, run)
         if mirror is not None:
             settings = replace(settings, mirror=None if mirror == OFF else mirror)
-        load_metric(settings.evaluation.metric)
-        _check_same_hardware(run)
-        data = data_of(run)
         check_targets(settings)
+        models = placement.ask(devices_here, settings)
+        _check_same_hardware(run, models[settings.device])
+        data = data_of(run)
         check_mirror(RunDirectory(run.path, replace(run.content, settings=settings)))
         settings, database = connected(replace(settings, storage=storage or settings.storage))
-        fitted_resources(settings, *ray_capacity(address, settings))
+        started_resources(settings, address)
         if settings != run.settings:
             run = run.with_settings(settings)
         if trials is not None:
@@ -246,35 +259,68 @@ def resume_search(
         from nas.search.measuring import measurers
 
         with measurers(settings) as actors, mirrored(run), database_errors(run):
-            return _drive(run, data, progress or Progress(), actors, address, database)
+            return _drive(run, data, progress or Progress(), actors, address, placement, models, database)
 
 
-def _check_same_hardware(run: RunDirectory) -> None:
+def _check_same_hardware(run: RunDirectory, here: str) -> None:
     """Raise `InputError` when the device here is another model than the run's and latencies decide something."""
-    from nas.device import device_name
-
-    settings, before = run.settings, run.provenance.hardware
-    decides = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
-    here = device_name(settings.device)
-    if decides and here != before:
+    before = run.provenance.hardware
+    if run.settings.device in latency_devices(run.settings) and here != before:
         raise InputError(
             f"{run.path}: its latencies were measured on {before} and this is {here}, so that new ones could not be "
             "compared with them; resume it there, or start a search of its own here"
         )
 
 
-def ray_capacity(address: str | None, settings: SearchSettings) -> tuple[float, float]:
-    """Start Ray here, or connect to a cluster; the CPU cores and GPUs that it has."""
-    if address is None:
-        # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from nas.search.cluster import cluster_capacity, start_ray
+def placement_of(settings: SearchSettings, address: str | None) -> Placement:
+    """Where trials run; on a cluster, which this connects to, with every node asked for the models of its devices.
+
+    Raises `InputError` when no node fits a trial, or latencies of different models would be compared.
+    """
+    _before_ray(address)
+    from nas.search.placement import Placement
+
+    placement = Placement(settings, elastic=address is not None)
+    if address is not None:
+        started_resources(settings, address)
+        placement.survey()
+    return placement
+
+
+def started_resources(settings: SearchSettings, address: str | None) -> Resources:
+    """Start Ray here, or connect to a cluster; the settings' resources as its nodes allow."""
+    _before_ray(address)
+    from nas.search.cluster import start_ray
+    from nas.search.placement import fitted_resources, living_nodes
 
     targets = settings.evaluation.targets
     gpus = any(device != "cpu" for device in (settings.device, *(target.protocol.device for target in targets)))
     with notices_ignored():
-        start_ray(address, gpus)
-    return cluster_capacity()
+        start_ray(address, gpus, (settings.evaluation.metric, settings.data))
+    nodes = [node["Resources"] for node in living_nodes()]
+    return fitted_resources(settings, nodes, elastic=address is not None)
+
+
+def _before_ray(address: str | None) -> None:
+    if address is None:
+        # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def device_of(name: str, address: str | None, resources: Resources, functions: Sequence[str]) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device of this machine, or of a cluster, which this connects to.
+
+    `functions` are what `start_ray` sends there. Raises `InputError` when it is not here, or no cluster answers.
+    """
+    from nas.device import resolve_device
+
+    if address is None:
+        return resolve_device(name)
+    from nas.search.cluster import start_ray
+    from nas.search.placement import cluster_device
+
+    start_ray(address, gpus=True, functions=functions)
+    return cluster_device(name, resources)
 
 
 def _drive(
@@ -283,9 +329,12 @@ def _drive(
     progress: Progress,
     actors: Mapping[str, Any],
     address: str | None,
+    placement: Placement,
+    models: Mapping[str, str],
     storage: BaseStorage | None,
 ) -> Finished:
     from nas.report import write_report
+    from nas.search.cluster import head_watched
     from nas.search.tune import run_candidates
     from nas.search.worker import worker_of
 
@@ -293,7 +342,9 @@ def _drive(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     broker = Broker(run, storage)
     confirmer = Confirmer(broker, progress.confirmation)
-    with gentle_signals(confirmer), worker_of(run, data, actors) as worker:
+    deciding = {name: models[name] for name in latency_devices(run.settings)}
+    watched = head_watched(functools.partial(_last_words, run, progress)) if placement.elastic else nullcontext()
+    with gentle_signals(confirmer), watched, worker_of(run, data, actors, deciding) as worker:
         heartbeat = Heartbeat(confirmer, address, worker.keeper.places)
 
         def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
@@ -304,7 +355,7 @@ def _drive(
         broker.on_record = progress.record
         try:
             with heartbeat:
-                run_candidates(confirmer, worker.start, on_epoch)
+                run_candidates(confirmer, worker.start, on_epoch, placement)
         finally:
             progress.end()
             write_report(run)
@@ -312,15 +363,24 @@ def _drive(
     return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, seconds)
 
 
-def _provenance(settings: SearchSettings, data: ImageData) -> Provenance:
-    from nas.device import device_name
+def _last_words(run: RunDirectory, progress: Progress, reason: str) -> None:
+    """The process is about to end, by no decision of the search."""
+    from nas.report import write_report
 
+    with suppress(Exception):
+        progress.end()
+    logger.error("%s; what has finished is kept. To go on: nas search --resume %s --address ...", reason, run.path)
+    with suppress(Exception):
+        write_report(run)
+
+
+def _provenance(settings: SearchSettings, data: ImageData, hardware: str) -> Provenance:
     return Provenance(
         created=time.time(),
         command=command_line(),
         versions=package_versions(),
         host=socket.gethostname(),
-        hardware=device_name(settings.device),
+        hardware=hardware,
         cpu_cores=len(os.sched_getaffinity(0)),
         git_commit=git_commit(),
         data_fingerprint=data.fingerprint(),

@@ -20,11 +20,12 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.demands import Place
 from nas.device_lease import lease_for
 from nas.errors import InputError, LostError
 from nas.record import Latency
 from nas.settings import LatencyTarget, SearchSettings
-from nas.targets import Place, check_measurable, places
+from nas.targets import check_measurable, places
 
 RETRIES = 3
 """Times that a measurement whose actor died is asked for again."""
@@ -126,18 +127,12 @@ def _actor(place: Place, targets: Sequence[LatencyTarget]) -> Any:
 def _check_cluster(place: Place, targets: Sequence[LatencyTarget]) -> None:
     """Raise `InputError` when no living node has all that the targets need; Ray itself would wait for ever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0.0) >= amount for name, amount in place.demands.items()) for node in nodes):
+    if any(place.fits(node) for node in nodes) or not place.demands:
         return
     there = sorted({name for node in nodes for name in node if not name.startswith(("node:", "memory", "object_"))})
     raise InputError(
-        f"--target {targets[0].name}: no node of the Ray cluster has {_words(place)}; there is {', '.join(there)}"
+        f"--target {targets[0].name}: no node of the Ray cluster has {place.words}; there is {', '.join(there)}"
     )
-
-
-def _words(place: Place) -> str:
-    own = [f"the resource {name}" + ("" if amount == 1 else f"={amount:g}") for name, amount in place.resources]
-    gpu = [f"an accelerator {place.accelerator}"] if place.accelerator else ["a GPU"] if place.gpus else []
-    return " and ".join([*gpu, *own])
 
 
 def _wait_for_start(check: Any, targets: Sequence[LatencyTarget]) -> None:

@@ -7,12 +7,15 @@ an infrastructure error, and the candidate is queued again.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import re
 import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,13 +27,14 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from nas.demands import Place, trial_place
 from nas.device_lease import lease_for
-from nas.errors import LostError
+from nas.errors import LostError, WrongNodeError
 from nas.record import EpochMetrics, Evaluation, Outcome
 from nas.search.candidate import Asker, Candidate
+from nas.search.placement import Placement
 from nas.search.watchdog import Watchdog
 from nas.search.worker import Evaluator
-from nas.settings import SearchSettings
 from nas.wording import duration_text
 
 logger = logging.getLogger(__name__)
@@ -38,6 +42,9 @@ logger = logging.getLogger(__name__)
 _EVALUATION = TypeAdapter(Evaluation)
 _CANDIDATE = TypeAdapter(Candidate)
 _MAX_RESTARTS = 3
+_MAX_HANDED_BACK = 10
+"""Times that a candidate which met a wrong node is handed to another one; afterwards it is lost."""
+_NO_LIMIT = 1_000_000
 HUNG_S = 5.0
 """Seconds after a candidate's time is over before its process is killed: most end with their step."""
 
@@ -117,16 +124,20 @@ class AskerSearcher(Searcher):
     stopped, and the caller raises it.
     """
 
-    def __init__(self, asker: Asker, on_epoch: Callable[[Candidate, EpochMetrics], None]) -> None:
+    def __init__(self, asker: Asker, on_epoch: Callable[[Candidate, EpochMetrics], None], placement: Placement) -> None:
         super().__init__()
         self._asker = asker
         self._on_epoch = on_epoch
+        self._placement = placement
         self._candidates: dict[str, Candidate] = {}
         self._stopped: dict[str, Evaluation] = {}
         self.reasons: dict[str, str] = {}
         """Errors of failing trials, which Tune tells its scheduler but not a searcher."""
+        self.began: dict[str, float] = {}
+        """When failing trials were given a process, which they may have waited for."""
+        self._handed_back: list[Candidate] = []
+        self._times_handed_back: Counter[tuple[int, int]] = Counter()
         self.error: BaseException | None = None
-        self.limit = asker.run.settings.resources.max_concurrent
         self._lease = lease_for("cpu")
         self._on_notice = signal.getsignal(signal.SIGUSR1)
 
@@ -137,17 +148,21 @@ class AskerSearcher(Searcher):
         try:
             if self._asker.finished:
                 return Searcher.FINISHED
-            if len(self._candidates) >= self.limit:
+            if len(self._candidates) >= self._placement.limit:
                 return None
-            with self._lease.shared():  # the sampler computes; a CPU measurement must not hear it
-                candidate = self._asker.ask()
+            candidate = self._handed_back.pop() if self._handed_back else self._ask()
             if candidate is None:
                 return Searcher.FINISHED if self._asker.finished else None
             self._candidates[trial_id] = candidate
-            return {"number": candidate.number, "candidate": _CANDIDATE.dump_json(candidate).decode()}
+            text = _CANDIDATE.dump_json(candidate).decode()
+            return {"number": candidate.number, "candidate": text, "nodes": self._placement.selector}
         except Exception as error:
             self._fail(error)
             return Searcher.FINISHED
+
+    def _ask(self) -> Candidate | None:
+        with self._lease.shared():  # the sampler computes; a CPU measurement must not hear it
+            return self._asker.ask()
 
     def epoch(self, trial_id: str, result: dict[str, Any]) -> bool:
         """An epoch ended; whether the candidate is to be stopped there."""
@@ -176,16 +191,30 @@ class AskerSearcher(Searcher):
                 self._asker.finish(candidate, stopped)
             elif error or not result or "evaluation" not in result:
                 reason = self.reasons.pop(trial_id, "no reason given")
-                if candidate.timeout_s is not None and time.time() - candidate.started > candidate.timeout_s:
+                began = self.began.pop(trial_id, candidate.started)
+                if self._hands_back(candidate, reason):
+                    return
+                if candidate.timeout_s is not None and time.time() - began > candidate.timeout_s:
                     hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
                     self._asker.finish(candidate, Evaluation(Outcome.FAILED, hung))
                     return
-                _, lost, told = reason.partition(f"{LostError.__name__}: ")
-                self._asker.lose(candidate, told if lost else f"its worker died: {reason}")
+                told = re.search(f"(?:{LostError.__name__}|{WrongNodeError.__name__}): (.*)", reason)
+                self._asker.lose(candidate, told[1] if told else f"its worker died: {reason}")
             else:
                 self._asker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
         except Exception as failure:
             self._fail(failure)
+
+    def _hands_back(self, candidate: Candidate, reason: str) -> bool:
+        """Whether a candidate that failed met a wrong node, and is to be evaluated on another one."""
+        wrong = re.search(rf"{WrongNodeError.__name__}: .*\(Ray node (\w+)\)", reason)
+        key = candidate.number, candidate.settings.seed
+        if wrong is None or self._times_handed_back[key] >= _MAX_HANDED_BACK:
+            return False
+        self._times_handed_back[key] += 1
+        self._placement.avoid(wrong[1])
+        self._handed_back.append(candidate)
+        return True
 
     def _fail(self, error: Exception) -> None:
         self.error = self.error or error
@@ -216,6 +245,7 @@ class AskerScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Called before the searcher hears of the failure."""
+        self._searcher.began[trial.trial_id] = trial.run_metadata.start_time or time.time()
         try:
             lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
         except (OSError, TypeError):
@@ -229,17 +259,22 @@ def run_candidates(
     asker: Asker,
     start: Callable[[], Evaluator],
     on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None,
+    placement: Placement | None = None,
 ) -> None:
     """Evaluate on Ray what is asked for until the asker has finished. Ray must be running.
 
-    `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/worker.py).
+    `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/worker.py);
+    `placement` says where and how many at once, by default on this machine as many as fit.
     A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
     """
+    settings = asker.run.settings
+    placement = placement or Placement(settings)
     trainable = tune.with_resources(
-        tune.with_parameters(CandidateTrainable, start=start), _resources(asker.run.settings)
+        tune.with_parameters(CandidateTrainable, start=start),
+        functools.partial(_request, trial_place(settings.resources, settings.device)),
     )
     for attempt in range(_MAX_RESTARTS + 1):
-        searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None))
+        searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None), placement)
         try:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 _fit(trainable, searcher, Path(scratch))
@@ -260,9 +295,10 @@ def run_candidates(
 
 
 def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
-    # As many actors may start at once as trials may run. Tune's default of one lets the first actor, as soon as
-    # it is idle, take the trial whose own actor is still starting; with short trials the second never comes up.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(searcher.limit)
+    # As many actors may start at once as the searcher lets trials run, which Tune reads here, once. Its default of one
+    # lets the first actor, as soon as it is idle, take the trial whose own actor is still starting; with short trials
+    # the second never comes up.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_NO_LIMIT)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -284,8 +320,7 @@ def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
     tuner.fit()
 
 
-def _resources(settings: SearchSettings) -> dict[str, float]:
-    resources = {"CPU": settings.resources.cpus_per_trial}
-    if settings.resources.gpus_per_trial:
-        resources["GPU"] = settings.resources.gpus_per_trial
-    return resources
+def _request(place: Place, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial takes, on nodes that its config allows. Tune lets trials with equal requests share processes."""
+    nodes = {"bundle_label_selector": [{"ray.io/node-id": config["nodes"]}]} if config["nodes"] else {}
+    return tune.PlacementGroupFactory([place.demands], **nodes)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import ImageData
-from nas.device import device_name
 from nas.errors import InputError
 from nas.evaluate import budget_violation
 from nas.front import pareto_front
@@ -37,11 +36,15 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a search will evaluate, beside its settings: the model of its device, and its data."""
+    """Under what a search will evaluate, beside its settings: the model of its device, and its data.
+
+    `models` are those of all devices of a trial's worker, by device.
+    """
 
     hardware: str
     data_fingerprint: str
     classes: tuple[str, ...]
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_earlier(path: str) -> RunDirectory:
@@ -52,14 +55,14 @@ def open_earlier(path: str) -> RunDirectory:
         raise InputError(f"--warm-start {path}: {error}") from error
 
 
-def warmed(settings: SearchSettings, data: ImageData) -> tuple[SearchSettings, WarmStart]:
+def warmed(settings: SearchSettings, data: ImageData, models: Mapping[str, str]) -> tuple[SearchSettings, WarmStart]:
     """What the runs that the settings name give, and the settings with the networks to train anew and whole paths.
 
-    Raises `InputError` as `warm_start` does.
+    `models` are those of the devices of a trial's worker, by device. Raises `InputError` as `warm_start` does.
     """
     if not settings.warm_start:
         return settings, WarmStart()
-    warm = warm_start(settings, Conditions(device_name(settings.device), data.fingerprint(), data.classes))
+    warm = warm_start(settings, Conditions(models[settings.device], data.fingerprint(), data.classes, models))
     enqueue = tuple(dict.fromkeys((*settings.enqueue, *warm.enqueue)))
     paths = tuple(str(Path(path).resolve()) for path in settings.warm_start)
     return replace(settings, enqueue=enqueue, warm_start=paths), warm
@@ -133,7 +136,9 @@ def differences(
         found += _changed("latency", before.protocol, now.protocol)
     elif "memory" in settings.objectives:
         found += _changed("memory", before.protocol, now.protocol, ("batch_size", "dtype"))
-    found += [text for target in now.targets for text in _target_differs(target, earlier, records, settings)]
+    found += [
+        text for target in now.targets for text in _target_differs(target, earlier, records, settings, conditions)
+    ]
     done = [record for record in records if record.outcome is Outcome.DONE]
     for name in settings.objectives if done and not found else ():
         if not any(objective_values(record.evaluation, [name]) for record in done):
@@ -141,8 +146,8 @@ def differences(
     return found
 
 
-def adopted_precision(recipe: Recipe, settings: SearchSettings) -> Recipe:
-    """The recipe with a precision of `auto` as an earlier run settled it on the same model of device.
+def adopted_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -> Recipe:
+    """The recipe with a precision of `auto` as an earlier run settled it on this model of device.
 
     It is settled by timing, which may come out otherwise the next time.
     """
@@ -150,7 +155,7 @@ def adopted_precision(recipe: Recipe, settings: SearchSettings) -> Recipe:
         earlier = open_earlier(path)
         settled = earlier.settings.evaluation.recipe
         alike = replace(settled, precision="auto") == recipe
-        if alike and earlier.provenance.hardware == device_name(settings.device):
+        if alike and earlier.provenance.hardware == hardware:
             return settled
     return recipe
 
@@ -213,7 +218,11 @@ def _located(record: TrialRecord, space: SearchSpace) -> dict[str, Any] | None:
 
 
 def _target_differs(
-    target: LatencyTarget, earlier: RunDirectory, records: Iterable[TrialRecord], settings: SearchSettings
+    target: LatencyTarget,
+    earlier: RunDirectory,
+    records: Iterable[TrialRecord],
+    settings: SearchSettings,
+    conditions: Conditions,
 ) -> list[str]:
     """A target whose device is elsewhere is the same where it asks for the same accelerator and resources."""
     before = next((each for each in earlier.settings.evaluation.targets if each.name == target.name), None)
@@ -222,7 +231,7 @@ def _target_differs(
     found = _changed(f"target {target.name}", before, replace(target, max_ms=before.max_ms))
     latencies = [record.evaluation.latencies.get(target.name) for record in records]
     devices = {latency.device_name for latency in latencies if latency is not None}
-    if target in targets_here(settings) and (others := devices - {device_name(target.protocol.device)}):
+    if target in targets_here(settings) and (others := devices - {conditions.models[target.protocol.device]}):
         found.append(f"target {target.name} measured on {', '.join(sorted(others))}")
     return found
 

@@ -28,7 +28,8 @@ Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
 class Worker:
     """All that a worker's process needs, wherever it runs: sent there once, through Ray's object store.
 
-    `backbone` is what candidates inherit from, `actors` what `nas.search.measuring.measurers` gave.
+    `backbone` is what candidates inherit from, `actors` what `nas.search.measuring.measurers` gave. Where latencies of
+    this process's devices decide something, `models` says of which models these must be.
     """
 
     settings: SearchSettings
@@ -36,15 +37,18 @@ class Worker:
     keeper: Keeper
     backbone: Backbone | None = None
     actors: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> Evaluator:
-        """Get this process ready: torch, and the data on the device."""
+        """Get this process ready: torch, and the data on the device; raises `WrongNodeError` on another model of device."""
         with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
             import torch
 
             from nas.backbones import remember_backbone
             from nas.device_data import DeviceData
+            from nas.search.placement import check_models
 
+            check_models(self.models)
             torch.set_num_threads(max(1, int(self.settings.resources.cpus_per_trial)))
             if self.backbone is not None:
                 remember_backbone(self.settings.evaluation.init, self.backbone)
@@ -85,7 +89,12 @@ class Worker:
 
 
 @contextmanager
-def worker_of(run: RunDirectory, data: ImageData, actors: Mapping[str, Any] | None = None) -> Iterator[Worker]:
+def worker_of(
+    run: RunDirectory,
+    data: ImageData,
+    actors: Mapping[str, Any] | None = None,
+    models: Mapping[str, str] | None = None,
+) -> Iterator[Worker]:
     """What the workers of a run need, and a keeper for what they leave; while the context lasts. Ray must be running."""
     from nas.search.keeping import keeper_of
 
@@ -95,4 +104,4 @@ def worker_of(run: RunDirectory, data: ImageData, actors: Mapping[str, Any] | No
 
         backbone = load_backbone(run.settings.evaluation.init)
     with keeper_of(run) as keeper:
-        yield Worker(run.settings, data.without_test(), keeper, backbone, dict(actors or {}))
+        yield Worker(run.settings, data.without_test(), keeper, backbone, dict(actors or {}), dict(models or {}))
