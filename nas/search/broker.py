@@ -140,6 +140,13 @@ class Broker:
 
         Repeats met on the way are answered from the records.
         """
+        from nas.device import torch_threads  # torch is slow to import
+
+        # What is fitted here is small: on busy cores several threads wait for each other for most of their time.
+        with torch_threads(1):
+            return self._ask()
+
+    def _ask(self) -> Candidate | None:
         if self._exhausted and not self.running:
             self.stop("the space has nothing new", resumable=False)
         repeats = 0
@@ -150,7 +157,7 @@ class Broker:
         ):
             if repeats >= MAX_REPEATS and not self._enqueue_unseen():
                 self._exhausted = True
-                return self.ask()
+                return self._ask()
             candidate = self._ask_study()
             if candidate.digest in self.answers:
                 self._answer_repeat(candidate, self.answers[candidate.digest])
