@@ -82,7 +82,10 @@ class RunStudy:
 
     def trial(self, number: int) -> FrozenTrial:
         """A trial by its number; not to be changed."""
-        return self.trials[number]
+        return self._study._storage.get_trial(self._id(number))  # Optuna itself looks through all trials
+
+    def _id(self, number: int) -> int:
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     @property
     def size(self) -> int:
@@ -112,7 +115,7 @@ class RunStudy:
 
     def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
         """Tell what one of a run's records holds, by the table of outcomes in docs/design.md."""
-        trial = optuna.trial.Trial(self._study, self.trials[record.number]._trial_id)
+        trial = optuna.trial.Trial(self._study, self._id(record.number))
         for name, value in _attributes(record, self._objectives).items():
             trial.set_user_attr(name, value)
         state, values = told_as(record, self._objectives, records)
