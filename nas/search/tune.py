@@ -130,7 +130,7 @@ class AskerSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate, None to be asked again later, FINISHED at the end."""
         try:
-            if self._asker.finished:
+            if self.error is not None or self._asker.finished:  # after an error what runs may never be finished
                 return Searcher.FINISHED
             if len(self._candidates) >= self.limit:
                 return None
