@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.journal import append_line
 from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
-from nas.run import RunDirectory, known_digests
+from nas.run import RunDirectory, known_digests, writing
 from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
 from nas.space import Choice
@@ -42,7 +42,9 @@ class _Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add operations on the study."""
         lines = (json.dumps(log, separators=(",", ":")) for log in logs)
-        append_line(Path(self._file_path), "\n".join(lines), sync=False)
+        path = Path(self._file_path)
+        with writing(path):
+            append_line(path, "\n".join(lines), sync=False)
 
 
 class RunStudy:
