@@ -40,7 +40,8 @@ UNSEEN_DRAWS = 16
 MAX_REJECTIONS_IN_A_ROW = 500
 """Candidates over a hard budget, none within it between, after which the search ends: few others meet it, or none."""
 MAX_LOSSES_IN_A_ROW = 12
-"""Trials lost one after another, none finished between, after which the search ends: nothing here can work."""
+"""Trials lost one after another, none finished between, after which the search ends: nothing here can work. Where more
+run at once, `MAX_LOSSES` of each: a node that dies, or Ray Tune, takes many with it."""
 _RETRIES = "retries"
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Broker:
             self._deadline = time.time() + (1 - kept) * self.settings.time_budget_s
         self._stopped: str | None = None
         self._losses_in_a_row = 0
+        self._most_losses = max(MAX_LOSSES_IN_A_ROW, MAX_LOSSES * run.settings.resources.max_concurrent)
         self.resumable = True
         self.records = run.records()
         self.answers = known_digests(self.records)
@@ -112,8 +114,8 @@ class Broker:
                 self.stop(f"{tally.trained} candidates trained", resumable=False)
             elif tally.failed > self.settings.max_failures:
                 self.stop(f"{tally.failed} candidates failed, more than --max-failures", resumable=False)
-            elif self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
-                self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
+            elif self._losses_in_a_row >= self._most_losses and tally.last_loss is not None:
+                self.stop(f"{self._losses_in_a_row} trials in a row were lost: {tally.last_loss.evaluation.reason}")
             elif self._deadline is not None and time.time() >= self._deadline:
                 self.stop("the time budget is spent")
             elif not tally.budgets_met and tally.rejected >= MAX_REJECTIONS:

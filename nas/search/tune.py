@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _EVALUATION = TypeAdapter(Evaluation)
 _CANDIDATE = TypeAdapter(Candidate)
-_MAX_RESTARTS = 3
+_MAX_CRASHES = 4
 HUNG_S = 5.0
 """Seconds after a candidate's time is over before its process is killed: most end with their step."""
 
@@ -124,6 +124,8 @@ class AskerSearcher(Searcher):
         self.reasons: dict[str, str] = {}
         """Errors of failing trials, which Tune tells its scheduler but not a searcher."""
         self.error: BaseException | None = None
+        self.heard = False
+        """Whether any candidate came to its end."""
         self.limit = asker.run.settings.resources.max_concurrent
         self._lease = lease_for("cpu")
 
@@ -179,6 +181,7 @@ class AskerSearcher(Searcher):
                 self._asker.lose(candidate, told if lost else f"its worker died: {reason}")
             else:
                 self._asker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
+                self.heard = True
         except Exception as failure:
             self._fail(failure)
 
@@ -228,13 +231,16 @@ def run_candidates(
     """Evaluate on Ray what is asked for until the asker has finished. Ray must be running.
 
     `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/worker.py).
-    A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
+    A crash of Tune itself, as where Ray kills a worker because its node is short of memory, starts it anew, unless
+    that happened `_MAX_CRASHES` times with nothing finished between; candidates that ran are queued again.
     """
     trainable = tune.with_resources(
         tune.with_parameters(CandidateTrainable, start=start), _resources(asker.run.settings)
     )
-    for attempt in range(_MAX_RESTARTS + 1):
+    crashes = 0
+    while True:
         searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None))
+        crash: Exception | None = None
         try:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 _fit(trainable, searcher, Path(scratch))
@@ -242,16 +248,20 @@ def run_candidates(
             asker.stop("interrupted")
             raise
         except Exception as error:
-            if searcher.error is not None or attempt == _MAX_RESTARTS:
-                raise
-            logger.warning("Ray Tune ended with %s; starting it again", error)
+            crash = error
         if searcher.error is not None:
             raise searcher.error
+        why = "Ray Tune ended while it ran"
+        if crash is not None:
+            why += f": {' '.join(str(crash).split())[:200]}"
         for candidate in list(asker.running.values()):
-            asker.lose(candidate, "Ray Tune ended while it ran")
+            asker.lose(candidate, why)
         if asker.finished:
             return
-    raise RuntimeError(f"Ray Tune ended {_MAX_RESTARTS + 1} times before the search was over")
+        crashes = 1 if searcher.heard else crashes + 1
+        if crashes >= _MAX_CRASHES:
+            raise RuntimeError(f"{why} ({crashes} times, and nothing finished between)") from crash
+        logger.warning("%s; starting it again", why)
 
 
 def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
