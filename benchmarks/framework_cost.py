@@ -55,6 +55,9 @@ from nas.search.keeping import Keeper
 KINDS = ("ours", "default", "lean")
 ENDS = (100, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 """Trials at which a window ends."""
+GPUS, CANDIDATES = 100, 10_000
+LENGTHS_S = (10, 60, 300, 1800)
+"""Of trials, for the last table (docs/scale.md)."""
 
 Row = dict[str, Any]
 
@@ -267,6 +270,8 @@ def rays_own(given: argparse.Namespace, scratch: Path, clock: Clock, lean: bool)
     from ray.tune.search.optuna import OptunaSearch
 
     start_ray_with(given.slots)
+    for name in [name for name in os.environ if name.startswith("TUNE_")]:  # set by nas.search
+        del os.environ[name]
     if lean:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     names = given.objectives.split(",")
@@ -309,14 +314,17 @@ def rays_own(given: argparse.Namespace, scratch: Path, clock: Clock, lean: bool)
 def print_tables(rows: Iterable[Row]) -> None:
     """Markdown: a line a run, then the windows of those that are long enough, and what comes after."""
     kept = list(rows)
-    print("| kind | sampler | objectives | slots | trials | start-up, s | s a trial, median of blocks (range) |")
-    print("|---|---|---|---|---|---|---|")
+    print(", ".join(sorted({f"{row['cores']} cores of {row['machine']}, {row['date']}" for row in kept})), end="\n\n")
+    print(
+        "| kind | sampler | objectives | slots | steps | weights, MB | trials | start-up, s | s a trial, median (range) |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in kept:
         blocks = row["blocks"]
         between = f"{row['seconds_a_trial']:.4f} ({min(blocks):.4f} to {max(blocks):.4f})" if blocks else ""
         print(
-            f"| {row['kind']} | {row['sampler']} | {row['objectives']} | {row['slots']} | {row['trials']} "
-            f"| {row['start_s']:.1f} | {between} |"
+            f"| {row['kind']} | {row['sampler']} | {row['objectives']} | {row['slots']} | {row['epochs']} "
+            f"| {row['weights'] / 1e6:g} | {row['trials']} | {row['start_s']:.1f} | {between} |"
         )
     for row in kept:
         if len(row["windows"]) < 2:
@@ -335,6 +343,22 @@ def print_tables(rows: Iterable[Row]) -> None:
                 f"\nafter {row['trials']} trials: records read in {row['read_s']:.1f} s, broker started again in "
                 f"{row['resume_s']:.1f} s, report written in {row['report_s']:.1f} s, {row['report_bytes'] / 1e6:.1f} MB"
             )
+            print_scale(row)
+
+
+def print_scale(row: Row) -> None:
+    """What the last window says of `GPUS` slots that are always full, by the length of a trial."""
+    last = row["windows"][-1]
+    size = sum(last["file_bytes"].values()) / last["to"]
+    print(f"\n{GPUS} slots: {size / 1e3:.1f} kB a trial on disk, {size * CANDIDATES / 1e6:.0f} MB for {CANDIDATES:,}\n")
+    print("| a trial takes, s | trials that end a second | driver busy, of one core | search takes, h |")
+    print("|---|---|---|---|")
+    for length in LENGTHS_S:
+        rate = GPUS / length
+        print(f"| {length} | {rate:.2f} | {100 * rate * last['cpu_a_trial']:.1f} % | {CANDIDATES / rate / 3600:.1f} |")
+    print(
+        f"\nshortest trials that {GPUS} slots bear: {GPUS * last['cpu_a_trial']:.1f} s, the driver computing all the time"
+    )
 
 
 if __name__ == "__main__":
