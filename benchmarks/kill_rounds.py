@@ -47,11 +47,12 @@ from nas.run import open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.study import STUDY_NAME, told_as
+from nas.settings import SearchSettings
 
 SLOTS = 2
 LEFT = 20
 """Trials that are left at least when a driver starts; where there are fewer, the budget is raised."""
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """For a driver to come up, and for a killed one's processes to go."""
 _TAG = "NAS_KILL_ROUNDS"
 
@@ -162,7 +163,7 @@ def kill_drivers(folder: Path, rounds: int, rng: random.Random) -> Iterator[Row]
         rows.append(
             {"round": number, "victim": "driver", "early": early, "delay_s": round(delay_s, 3),
              "records": len(recorded), "running": len(running), "finished_unrecorded": unrecorded,
-             "torn": not records.endswith(b"\n"), "gone_s": gone_s, "last_to_go": last_to_go, "problems": found}
+             "torn": bool(records) and not records.endswith(b"\n"), "gone_s": gone_s, "last_to_go": last_to_go, "problems": found}
         )  # fmt: skip
         yield rows[-1]
     yield from finished(path, folder, problems, records, rounds, "driver", {
@@ -193,7 +194,8 @@ def kill_workers(folder: Path, rounds: int, rng: random.Random) -> Iterator[Row]
                 wait_for(driver, ready)
                 possible = victims(path, last)
             victim = rng.choice(possible)
-            os.kill(victim["pid"], signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may just have been replaced
+                os.kill(victim["pid"], signal.SIGKILL)
             last, finished_before = time.time(), count(path, "finished")
             before, records = records, (path / "trials.jsonl").read_bytes()
             found = check_kill(path, before, records)
@@ -258,9 +260,10 @@ def check_end(path: Path) -> list[str]:
     if running := running_in(path):
         problems.append(f"the study holds {sorted(running)} as running")
     study = study_of(path)
+    trials = study.get_trials(deepcopy=False)
     for record in records:
         state, values = told_as(record, objectives, records)
-        trial = study.trials[record.number]
+        trial = trials[record.number]
         if (trial.state, trial.values, trial.params) != (state, values, record.parameters):
             problems.append(f"trial {record.number} is {trial.state.name} {trial.values}, recorded {state} {values}")
     numbers = Counter(record.number for record in records)
@@ -295,7 +298,7 @@ def running_in(path: Path) -> frozenset[int]:
 # ---------------------------------------------------------------- processes
 
 
-def made_up_search(rng: random.Random, trials: int = LEFT) -> Any:
+def made_up_search(rng: random.Random, trials: int = LEFT) -> SearchSettings:
     """Settings of a search that proposes at random."""
     return settings("cifar", trials, SLOTS, "random", ("accuracy", "macs"), seed=rng.randrange(1000))
 
@@ -358,7 +361,7 @@ def wait_for(driver: subprocess.Popen[bytes], what: Callable[[], object]) -> Non
     while not what() and driver.poll() is None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {PATIENCE_S:.0f} s for driver {driver.pid}")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def count(path: Path, what: str, since: int = 0) -> int:
