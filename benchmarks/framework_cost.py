@@ -343,7 +343,8 @@ def print_tables(rows: Iterable[Row]) -> None:
                 f"\nafter {row['trials']} trials: records read in {row['read_s']:.1f} s, broker started again in "
                 f"{row['resume_s']:.1f} s, report written in {row['report_s']:.1f} s, {row['report_bytes'] / 1e6:.1f} MB"
             )
-            print_scale(row)
+            if not row["seconds"]:
+                print_scale(row)
 
 
 def print_scale(row: Row) -> None:
@@ -356,8 +357,9 @@ def print_scale(row: Row) -> None:
     for length in LENGTHS_S:
         rate = GPUS / length
         print(f"| {length} | {rate:.2f} | {100 * rate * last['cpu_a_trial']:.1f} % | {CANDIDATES / rate / 3600:.1f} |")
+    least, most = GPUS * last["cpu_a_trial"], GPUS * last["seconds_a_trial"]
     print(
-        f"\nshortest trials that {GPUS} slots bear: {GPUS * last['cpu_a_trial']:.1f} s, the driver computing all the time"
+        f"\n{GPUS} slots are kept busy by trials of {most:.1f} s or more; of {least:.1f} s, did the driver never wait"
     )
 
 
