@@ -7,7 +7,7 @@ A driver is a process of its own: `Broker` and `run_candidates` on a Ray of two 
 random 0.05 to 0.3 s and notes in a file of its own, fsynced, what it begins and what it has finished. A quarter of the
 drivers is killed within a second of Ray's start (the run directory is read, the study brought up to date, Tune starts),
 the others within 1.5 s of their first candidate. Each is followed by one that resumes; after the last kill one finishes.
-Where the budget runs out before, it is raised, as by `nas search --resume DIR --trials N`. A driver's workers and Ray's servers
+Where the budget runs out before, it is raised, as by `nas search --resume DIR --trials N`. A driver's workers
 die with it: `gone_s` is how long that takes.
 
 After each kill: every record that was on the disk is there, byte for byte; no candidate is done twice; what the study
@@ -342,12 +342,14 @@ def processes_of(path: Path) -> dict[int, str]:
 
 
 def until_gone(path: Path) -> tuple[float | None, str]:
-    """Seconds that a killed driver's workers and Ray's servers stay, None where some do not go; and which goes last.
+    """Seconds that a killed driver's workers stay, None where some do not go; and which goes last.
 
-    Ray's two agents, which find out after a minute and compute nothing, are not waited for.
+    Ray's agents and monitors, which may take a minute and compute nothing, are not waited for, but killed.
     """
     start, last = time.monotonic(), ""
-    while left := [command for command in processes_of(path).values() if "Agent" not in command]:
+    while left := [
+        command for command in processes_of(path).values() if command.startswith("ray::") and "Agent" not in command
+    ]:
         last = left[0].replace("\0", " ")[:60]
         if time.monotonic() - start > PATIENCE_S:
             return None, last
