@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Iterator
 
 from nas.errors import InputError
 
@@ -43,6 +44,19 @@ def check_context(device: str) -> None:
         import torch
 
         torch.zeros(1, device=device).add(1).item()
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Have torch compute with so many threads of this process while the context lasts."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_identity() -> str:

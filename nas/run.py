@@ -174,13 +174,14 @@ class RunDirectory:
             raise InputError(f"{path}: exists already; give another --out, or --resume {path}") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be made: {error.strerror}") from error
-        (path / "weights").mkdir()
         run = cls(path, content)
-        for digest, file in (weights or {}).items():
-            with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
-                _write_atomically(run.weights_path(digest), file.read_bytes())
-        lines = "".join(f"{_line(record)}\n" for record in records)
-        _write_atomically(path / "trials.jsonl", lines.encode())
+        with writing(path):
+            (path / "weights").mkdir()
+            for digest, file in (weights or {}).items():
+                with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
+                    _write_atomically(run.weights_path(digest), file.read_bytes())
+            lines = "".join(f"{_line(record)}\n" for record in records)
+            _write_atomically(path / "trials.jsonl", lines.encode())
         _write_run_file(path, content)
         return run
 
@@ -191,7 +192,9 @@ class RunDirectory:
         The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
         network file systems, the state of another driver says that it lives. An older request to stop is removed.
         """
-        with (self.path / ".lock").open("a") as file:
+        with writing(self.path):
+            file = (self.path / ".lock").open("a")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -244,7 +247,7 @@ class RunDirectory:
     # ---------------------------------------------------------------- records
 
     def append(self, record: TrialRecord) -> None:
-        """Add a record; on return it is on the disk."""
+        """Add a record; on return it is on the disk. Raises `InputError` where it cannot be written, as all of these do."""
         _append(self.path / "trials.jsonl", record)
 
     def records(self) -> list[TrialRecord]:
@@ -280,10 +283,8 @@ class RunDirectory:
 
     def save_report(self, page: str) -> Path:
         """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
-        try:
+        with writing(self.report_path):
             _write_atomically(self.report_path, page.encode())
-        except OSError as error:
-            raise InputError(f"{self.report_path}: cannot be written: {error.strerror}") from error
         return self.report_path
 
     # ---------------------------------------------------------------- driver
@@ -393,11 +394,22 @@ def default_run_path(space_name: str) -> Path:
 
 def _write_run_file(path: Path, content: RunFile) -> None:
     data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
-    _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+    with writing(path / "run.yaml"):
+        _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
 def _append(path: Path, record: TrialRecord | BaselineRecord | Confirmation | AuditRecord) -> None:
-    append_line(path, _line(record))
+    with writing(path):
+        append_line(path, _line(record))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise `InputError` where something in a run directory cannot be written: its disk is full, or it is gone."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _line(record: TrialRecord | BaselineRecord | Confirmation | AuditRecord) -> str:

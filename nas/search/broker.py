@@ -41,7 +41,8 @@ UNSEEN_DRAWS = 16
 MAX_REJECTIONS_IN_A_ROW = 500
 """Candidates over a hard budget, none within it between, after which the search ends: few others meet it, or none."""
 MAX_LOSSES_IN_A_ROW = 12
-"""Trials lost one after another, none finished between, after which the search ends: nothing here can work."""
+"""Trials lost one after another, none finished between, after which the search ends: nothing here can work. Where more
+run at once, `MAX_LOSSES` of each: a node that dies, or Ray Tune, takes many with it."""
 _RETRIES = "retries"
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,13 @@ class Broker:
 
         Repeats met on the way are answered from the records.
         """
+        from nas.device import torch_threads  # torch is slow to import
+
+        # What is fitted here is small: on busy cores several threads wait for each other for most of their time.
+        with torch_threads(1):
+            return self._ask()
+
+    def _ask(self) -> Candidate | None:
         if self._exhausted and not self.running:
             self.stop("the space has nothing new", resumable=False)
         repeats = 0
@@ -151,7 +159,7 @@ class Broker:
         ):
             if repeats >= MAX_REPEATS and not self._enqueue_unseen():
                 self._exhausted = True
-                return self.ask()
+                return self._ask()
             candidate = self._ask_study()
             if candidate.digest in self.answers:
                 self._answer_repeat(candidate, self.answers[candidate.digest])

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.journal import append_line
 from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
-from nas.run import RunDirectory, known_digests
+from nas.run import RunDirectory, known_digests, writing
 from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
 from nas.search.storage import open_storage, study_name
@@ -44,7 +44,9 @@ class _Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add operations on the study."""
         lines = (json.dumps(log, separators=(",", ":")) for log in logs)
-        append_line(Path(self._file_path), "\n".join(lines), sync=False)
+        path = Path(self._file_path)
+        with writing(path):
+            append_line(path, "\n".join(lines), sync=False)
 
 
 class RunStudy:
@@ -98,7 +100,10 @@ class RunStudy:
 
     def trial(self, number: int) -> FrozenTrial:
         """A trial by its number; not to be changed."""
-        return self.trials[number]
+        return self._study._storage.get_trial(self._id(number))  # Optuna itself looks through all trials
+
+    def _id(self, number: int) -> int:
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     @property
     def size(self) -> int:
@@ -128,7 +133,7 @@ class RunStudy:
 
     def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
         """Tell what one of a run's records holds, by the table of outcomes in docs/design.md."""
-        trial = optuna.trial.Trial(self._study, self.trials[record.number]._trial_id)
+        trial = optuna.trial.Trial(self._study, self._id(record.number))
         for name, value in _attributes(record, self._objectives).items():
             trial.set_user_attr(name, value)
         state, values = told_as(record, self._objectives, records)

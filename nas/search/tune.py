@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _EVALUATION = TypeAdapter(Evaluation)
 _CANDIDATE = TypeAdapter(Candidate)
-_MAX_RESTARTS = 3
+_MAX_CRASHES = 4
 _MAX_HANDED_BACK = 10
 """Times that a candidate which met a wrong node is handed to another one; afterwards it is lost."""
 _NO_LIMIT = 1_000_000
@@ -138,6 +138,8 @@ class AskerSearcher(Searcher):
         self._handed_back: list[Candidate] = []
         self._times_handed_back: Counter[tuple[int, int]] = Counter()
         self.error: BaseException | None = None
+        self.heard = False
+        """Whether any candidate came to its end."""
         self._lease = lease_for("cpu")
         self._on_notice = signal.getsignal(signal.SIGUSR1)
 
@@ -146,7 +148,7 @@ class AskerSearcher(Searcher):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, self._on_notice)  # Tune takes it, whatever it is told, to end at once
         try:
-            if self._asker.finished:
+            if self.error is not None or self._asker.finished:  # after an error what runs may never be finished
                 return Searcher.FINISHED
             if len(self._candidates) >= self._placement.limit:
                 return None
@@ -202,6 +204,7 @@ class AskerSearcher(Searcher):
                 self._asker.lose(candidate, told[1] if told else f"its worker died: {reason}")
             else:
                 self._asker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
+                self.heard = True
         except Exception as failure:
             self._fail(failure)
 
@@ -265,7 +268,8 @@ def run_candidates(
 
     `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/worker.py);
     `placement` says where and how many at once, by default on this machine as many as fit.
-    A crash of Tune itself starts it anew, a bounded number of times; candidates that ran are queued again.
+    A crash of Tune itself, as where Ray kills a worker because its node is short of memory, starts it anew, unless
+    that happened `_MAX_CRASHES` times with nothing finished between; candidates that ran are queued again.
     """
     settings = asker.run.settings
     placement = placement or Placement(settings)
@@ -273,8 +277,10 @@ def run_candidates(
         tune.with_parameters(CandidateTrainable, start=start),
         functools.partial(_request, trial_place(settings.resources, settings.device)),
     )
-    for attempt in range(_MAX_RESTARTS + 1):
+    crashes = 0
+    while True:
         searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None), placement)
+        crash: Exception | None = None
         try:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 _fit(trainable, searcher, Path(scratch))
@@ -282,16 +288,20 @@ def run_candidates(
             asker.stop("interrupted")
             raise
         except Exception as error:
-            if searcher.error is not None or attempt == _MAX_RESTARTS:
-                raise
-            logger.warning("Ray Tune ended with %s; starting it again", error)
+            crash = error
         if searcher.error is not None:
             raise searcher.error
+        why = "Ray Tune ended while it ran"
+        if crash is not None:
+            why += f": {' '.join(str(crash).split())[:200]}"
         for candidate in list(asker.running.values()):
-            asker.lose(candidate, "Ray Tune ended while it ran")
+            asker.lose(candidate, why)
         if asker.finished:
             return
-    raise RuntimeError(f"Ray Tune ended {_MAX_RESTARTS + 1} times before the search was over")
+        crashes = 1 if searcher.heard else crashes + 1
+        if crashes >= _MAX_CRASHES:
+            raise RuntimeError(f"{why} ({crashes} times, and nothing finished between)") from crash
+        logger.warning("%s; starting it again", why)
 
 
 def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
