@@ -11,8 +11,9 @@ from pathlib import Path
 import ray
 
 from nas.cost import architecture_cost
+from nas.provenance import package_versions
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome
-from nas.run import Provenance, RunDirectory, package_versions
+from nas.run import Provenance, RunDirectory
 from nas.search.candidate import Candidate
 from nas.settings import LatencyProtocol, Resources, SamplerName, SearchSettings
 from nas.space_file import load_space

@@ -24,7 +24,10 @@ from nas.space_file import load_space
 RunFactory = Callable[..., RunDirectory]
 
 
-LONGEST = ("test_search", "test_targets", "test_status", "test_audit", "test_cluster_files", "test_workers", "test_cli")
+LONGEST = (
+    *("test_search", "test_cluster", "test_status", "test_targets", "test_mirror", "test_audit", "test_kills"),
+    *("test_cluster_files", "test_workers", "test_cli"),
+)
 """Files that take the longest, in this order: begun first, they do not keep one of two processes busy at the end."""
 
 
