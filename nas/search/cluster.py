@@ -54,7 +54,8 @@ def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) ->
             raise InputError(f"--address {address}: the code of workers cannot be sent there ({reason})") from error
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"--address {address}: no Ray cluster answers there ({reason})") from error
+            token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; one with a token wants RAY_AUTH_MODE=token"
+            raise InputError(f"--address {address}: no Ray cluster answers there ({reason}{token})") from error
         return
     # Workers inherit the environment, so that they find what the driver can import (a metric of the user's own).
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
