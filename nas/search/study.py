@@ -137,9 +137,7 @@ class RunStudy:
         for name, value in _attributes(record, self._objectives).items():
             trial.set_user_attr(name, value)
         state, values = told_as(record, self._objectives, records)
-        # The GP sampler wants a constraint of each trial or of none.
-        if self._constrained and state is not TrialState.FAIL:
-            trial.set_constraint("budget", record.evaluation.violation or -1.0)
+        self._constrain(trial, record, state)
         self._study.tell(record.number, values, state=state)
 
     def put_back(self, record: TrialRecord | None, records: Sequence[TrialRecord]) -> None:
@@ -155,9 +153,13 @@ class RunStudy:
             distributions=self._distributions,
             user_attrs={"architecture": record.text, "digest": record.digest} | _attributes(record, self._objectives),
         )
+        self._constrain(trial, record, state)
+        self._study.add_trial(trial)
+
+    def _constrain(self, trial: Trial | FrozenTrial, record: TrialRecord, state: TrialState) -> None:
+        """Say by how much a trial is over its budgets; the GP sampler wants a constraint of each trial or of none."""
         if self._constrained and state is not TrialState.FAIL:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
-        self._study.add_trial(trial)
 
     def reconcile(self, records: Sequence[TrialRecord]) -> list[FrozenTrial]:
         """Bring the study to where the records are, which are the truth; the trials that ran, unrecorded, are returned.
