@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 
 from nas.device import device_name
-from nas.front import pareto_front, pick
+from nas.front import pareto_front
 from nas.latency import measure
 from nas.model import build
+from nas.picks import pick
 from nas.record import TrialRecord
 from nas.run import RunDirectory, open_run
 from nas.settings import default_protocol

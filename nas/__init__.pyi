@@ -10,11 +10,12 @@ from nas.evaluate import evaluate_candidate as evaluate_candidate
 from nas.export import export_candidate as export_candidate
 from nas.front import hypervolume as hypervolume
 from nas.front import pareto_front as pareto_front
-from nas.front import pick as pick
 from nas.front import reference_point as reference_point
 from nas.latency import measure as measure
 from nas.latency_predictor import LatencyPredictor as LatencyPredictor
 from nas.model import build as build
+from nas.picks import pick as pick
+from nas.picks import pick_all as pick_all
 from nas.recipe import Recipe as Recipe
 from nas.recipe import default_recipe as default_recipe
 from nas.record import TrialRecord as TrialRecord

@@ -124,8 +124,8 @@ def export(
     Example: nas export results/digits-20261124-070000 --pick knee --to model
     """
     from nas.export import export_candidate
-    from nas.front import pick as pick_candidate
     from nas.objectives import objective
+    from nas.picks import pick as pick_candidate
     from nas.run import open_run
 
     run = open_run(directory)

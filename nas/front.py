@@ -1,4 +1,4 @@
-"""The Pareto front of a run, its hypervolume, and picking a member."""
+"""The Pareto front of a run, its knee and its hypervolume."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
-from nas.errors import InputError
 from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
 from nas.run import BaselineRecord
 
 REFERENCE_TRIALS = 8
 """Trained candidates after which the hypervolume's reference point is fixed."""
-PICKS = ("knee", "most-accurate", "fastest")
 
 
 @dataclass(frozen=True)
@@ -151,32 +149,3 @@ def knee(front: Sequence[TrialRecord], objectives: Sequence[str]) -> TrialRecord
     span = values.max(axis=0) - values.min(axis=0)
     scaled = (values - values.min(axis=0)) / np.where(span > 0, span, 1.0)
     return front[int(np.linalg.norm(scaled, axis=1).argmin())]
-
-
-def _measured_latency(record: TrialRecord) -> float:
-    latency = record.evaluation.latency
-    return latency.median_ms if latency else record.objectives.get("latency", math.inf)
-
-
-def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) -> TrialRecord:
-    """A candidate by `knee`, `most-accurate`, `fastest`, or a digest (or its first four or more digits).
-
-    `fastest` goes by measured latency, also where latency is no objective. Raises `InputError` when there is none.
-    """
-    front = pareto_front(records, objectives)
-    if not front:
-        raise InputError("the run has no trained candidate yet, so there is nothing to pick from")
-    cost = primary_cost(objectives)
-    match which:
-        case "knee":
-            return knee(front, objectives)
-        case "most-accurate":
-            return max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
-        case "fastest":
-            return min(front, key=_measured_latency)
-    found = [record for record in trained(records) if len(which) >= 4 and record.digest.startswith(which)]
-    if not found:
-        raise InputError(f"no trained candidate {which!r}: use {', '.join(PICKS)}, or a digest of `nas front`")
-    if len({record.digest for record in found}) > 1:
-        raise InputError(f"the digest {which!r} fits {len(found)} candidates: give more of its digits")
-    return found[0]

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.confirmation import Confirmed, confirmed_in
-from nas.front import cheapest_first, hypervolume, knee, pareto_front, pick, reference_point
+from nas.front import cheapest_first, hypervolume, knee, pareto_front, reference_point
 from nas.objectives import objective, peak_memory, target_objective
+from nas.picks import pick
 from nas.record import Latency, TrialRecord, count_outcomes
 from nas.run import BaselineRecord, RunDirectory
 from nas.settings import LatencyTarget

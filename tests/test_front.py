@@ -1,19 +1,16 @@
-"""Pareto front, hypervolume, reference point and picks, on hand-made records."""
+"""Pareto front, hypervolume and reference point, on hand-made records."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
-from nas.errors import InputError
 from nas.front import (
     REFERENCE_TRIALS,
     hypervolume,
     hypervolume_history,
     pareto_front,
-    pick,
     reference_point,
 )
 from nas.record import Evaluation, Outcome, TrialRecord
@@ -55,8 +52,6 @@ def test_equal_values_are_both_kept() -> None:
 
 def test_no_trial_no_front() -> None:
     assert pareto_front([], OBJECTIVES) == []
-    with pytest.raises(InputError, match="no trained candidate yet"):
-        pick([], OBJECTIVES, "knee")
 
 
 def test_hypervolume_by_hand() -> None:
@@ -85,28 +80,6 @@ def test_hypervolume_history_never_falls_and_ends_at_the_hypervolume() -> None:
     volumes = [volume for _, volume in history]
     assert volumes == sorted(volumes)
     assert volumes[-1] == pytest.approx(hypervolume(records, OBJECTIVES, reference_point(records, OBJECTIVES)))
-
-
-def test_picks() -> None:
-    records = [record(0, 0.5, 1.0), record(1, 0.88, 1.2), record(2, 0.9, 5.0), record(3, 0.6, 1.19)]
-    assert pick(records, OBJECTIVES, "fastest").number == 0
-    assert pick(records, OBJECTIVES, "most-accurate").number == 2
-    assert pick(records, OBJECTIVES, "knee").number == 1
-    digest = records[3].digest
-    assert pick(records, OBJECTIVES, digest[:6]).number == 3
-    for nonsense in ("slowest", digest[:3], "zzzz"):
-        with pytest.raises(InputError, match="most-accurate"):
-            pick(records, OBJECTIVES, nonsense)
-
-
-def test_fastest_goes_by_latency_whatever_the_order_of_objectives() -> None:
-    records = []
-    for number, (latency, params) in enumerate([(9.0, 1.0), (1.0, 9.0), (5.0, 5.0)]):
-        made = record(number, 0.9, latency)
-        records.append(replace(made, objectives={**made.objectives, "params": params}))
-    objectives = ("accuracy", "params", "latency")
-    assert pick(records, objectives, "fastest").number == 1
-    assert [r.number for r in pareto_front(records, objectives)] == [1, 2, 0]
 
 
 def test_three_objectives() -> None:

@@ -24,9 +24,10 @@ import nas.latency
 from nas.errors import InputError
 from nas.evaluate import evaluate_candidate
 from nas.export import export_candidate
-from nas.front import pareto_front, pick
+from nas.front import pareto_front
 from nas.latency_cache import candidate_latency
 from nas.objectives import OBJECTIVES
+from nas.picks import pick
 from nas.recipe import Recipe
 from nas.record import Outcome
 from nas.run import RunDirectory, open_run
