@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from nas.errors import InputError
 from nas.geometry import Padding, effective_kernel, output_size, receptive_field
+from nas.journal import fields_of
 
 Positive = Annotated[int, Field(ge=1)]
 Activation = Literal["relu", "relu6"]
@@ -143,7 +144,8 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads back."""
-        return asdict(self)
+        parts = {"stem": fields_of(self.stem), "layers": tuple(map(fields_of, self.layers))}
+        return fields_of(self) | parts
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Architecture:

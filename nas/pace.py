@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nas.recipe import LONGER
-from nas.record import Confirmation, TrialRecord
 from nas.settings import SearchSettings
 
 
-def seconds_left(
-    settings: SearchSettings,
-    records: Sequence[TrialRecord],
-    confirmations: Sequence[Confirmation],
-    since: float,
-    now: float,
-) -> float | None:
-    """Wall seconds until the budget is spent, at the pace of what was trained from `since` to `now` (UTC seconds).
+def spent_on(trained: int, again: int) -> float:
+    """What candidates `trained`, and members of the front trained `again`, took of the budget of brief trainings."""
+    return trained + LONGER * again
 
-    None before anything was. A training that confirms takes as long as `LONGER` brief ones.
+
+def seconds_left(settings: SearchSettings, spent: float, before: float, elapsed: float) -> float | None:
+    """Wall seconds until the budget is spent, where `elapsed` seconds brought it from `before` to what is `spent` now.
+
+    None before anything was. What is spent is counted in brief trainings (`spent_on`).
     """
-    trained = [record.finished for record in records if record.counts]
-    again = [confirmation.finished for confirmation in confirmations]
-    done = sum(finished >= since for finished in trained) + LONGER * sum(finished >= since for finished in again)
-    if not done:
+    if spent <= before:
         return None
-    elapsed = now - since
-    left = elapsed / done * (settings.trials - len(trained) - LONGER * len(again))
+    left = elapsed / (spent - before) * (settings.trials - spent)
     if settings.time_budget_s is not None:
         left = min(left, settings.time_budget_s - elapsed)
     return max(left, 0.0)

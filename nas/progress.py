@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.objectives import objective
-from nas.pace import seconds_left
+from nas.pace import seconds_left, spent_on
 from nas.record import Confirmation, EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
@@ -29,13 +29,13 @@ class _Tracker(Progress):
         self.broker: Broker | None = None
         self.epochs: dict[int, EpochMetrics] = {}
         self.confirmations: list[Confirmation] = []
-        self._start = time.time()
+        self._start, self._before = time.time(), 0.0
 
     def begin(self, broker: Broker) -> None:
         """The search starts (or goes on)."""
         self.broker = broker
         self.confirmations = broker.run.confirmations()
-        self._start = time.time()
+        self._start, self._before = time.time(), self._spent()
 
     def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
         """An epoch of a candidate ended."""
@@ -52,9 +52,12 @@ class _Tracker(Progress):
     def _left(self) -> str:
         """Time left, from the pace so far."""
         assert self.broker is not None
-        broker = self.broker
-        left = seconds_left(broker.settings, list(broker.records), list(self.confirmations), self._start, time.time())
+        left = seconds_left(self.broker.settings, self._spent(), self._before, time.time() - self._start)
         return "time left not known yet" if left is None else f"about {duration_text(left)} left"
+
+    def _spent(self) -> float:
+        assert self.broker is not None
+        return spent_on(self.broker.trained, len(self.confirmations))
 
     def _volume(self) -> str:
         assert self.broker is not None

@@ -22,7 +22,7 @@ import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,7 +30,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
-from nas.journal import append_line, read_lines
+from nas.journal import append_line, json_line, read_lines
 from nas.recipe import Recipe
 from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
@@ -180,7 +180,7 @@ class RunDirectory:
             for digest, file in (weights or {}).items():
                 with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
                     _write_atomically(run.weights_path(digest), file.read_bytes())
-            lines = "".join(f"{_line(record)}\n" for record in records)
+            lines = "".join(f"{json_line(record)}\n" for record in records)
             _write_atomically(path / "trials.jsonl", lines.encode())
         _write_run_file(path, content)
         return run
@@ -400,7 +400,7 @@ def _write_run_file(path: Path, content: RunFile) -> None:
 
 def _append(path: Path, record: TrialRecord | BaselineRecord | Confirmation | AuditRecord) -> None:
     with writing(path):
-        append_line(path, _line(record))
+        append_line(path, json_line(record))
 
 
 @contextmanager
@@ -410,10 +410,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _line(record: TrialRecord | BaselineRecord | Confirmation | AuditRecord) -> str:
-    return json.dumps(asdict(record), separators=(",", ":"))
 
 
 def _read(path: Path, kind: TypeAdapter[_T]) -> list[_T]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from nas.front import hypervolume, pareto_front, reference_point
-from nas.pace import seconds_left
+from nas.pace import seconds_left, spent_on
 from nas.record import Confirmation, Outcome, TrialRecord, count_outcomes
 from nas.run import AuditRecord, RunDirectory
 from nas.state import BEAT_S, SILENT_S, DriverState
@@ -130,7 +130,10 @@ def status_of(run: RunDirectory) -> RunStatus:
     left, resumable = None, phase is not Phase.ENDED
     if driver is not None and phase in (Phase.RUNNING, Phase.STOPPING):
         # Both by the driver's clock.
-        left = seconds_left(settings, records, confirmations, driver.started, driver.written)
+        since = driver.started
+        late = sum(r.counts and r.finished >= since for r in records), sum(c.finished >= since for c in confirmations)
+        spent = spent_on(trained, len(confirmations))
+        left = seconds_left(settings, spent, spent - spent_on(*late), driver.written - since)
     elif driver is not None and phase is Phase.ENDED:
         resumable = driver.resumable
     elif phase is Phase.UNKNOWN:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,36 +15,20 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.journal import append_line
 from nas.objectives import objective, objective_values
 from nas.record import Outcome, TrialRecord
-from nas.run import RunDirectory, known_digests, writing
+from nas.run import RunDirectory, known_digests
 from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
 from nas.search.storage import open_storage, study_name
+from nas.search.study_journal import Journal
 from nas.space import Choice
 
 STUDY_NAME = "nas"
 
 logger = logging.getLogger(__name__)
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's journal file, written without its waits: it could be made anew from the records, which are on the disk.
-
-    Optuna waits for the disk after each parameter of a trial, and keeps other writers out by a link, which a driver
-    that is killed leaves behind, so that the next one would wait for 30 s. The run's lock keeps other drivers out.
-    """
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add operations on the study."""
-        lines = (json.dumps(log, separators=(",", ":")) for log in logs)
-        path = Path(self._file_path)
-        with writing(path):
-            append_line(path, "\n".join(lines), sync=False)
 
 
 class RunStudy:
@@ -82,7 +64,7 @@ class RunStudy:
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(
-            storage=self._storage or optuna.storages.JournalStorage(_Journal(str(self._path))),
+            storage=self._storage or optuna.storages.JournalStorage(Journal(self._path)),
             study_name=self._name,
             directions=[objective(name).direction for name in self._objectives],
             load_if_exists=True,
