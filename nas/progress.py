@@ -75,10 +75,10 @@ class LineProgress(_Tracker):
         assert self.broker is not None
         values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
         what = record.evaluation.reason if record.outcome is not Outcome.DONE else values
-        self.console.print(
+        self.console.out(
             f"[{self.broker.trained}/{self.broker.settings.candidates}] trial {record.number} {record.outcome}: {what} "
             f"({record.text}); {self._volume()}, {self._left()}",
-            highlight=False, markup=False, soft_wrap=True,
+            highlight=False,
         )  # fmt: skip
 
     def confirmation(self, confirmation: Confirmation) -> None:

@@ -21,9 +21,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from pydantic import TypeAdapter
 from ray import tune
+from ray.tune import registry as tune_registry
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -327,7 +329,19 @@ def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    with _looked_up_once():
+        tuner.fit()
+
+
+@contextmanager
+def _looked_up_once() -> Iterator[None]:
+    """Tune asks Ray's head node five times a trial for the class that it registered there itself, 1 ms and more each."""
+    registry = tune_registry._global_registry
+    with (
+        patch.object(registry, "contains", functools.cache(registry.contains)),
+        patch.object(registry, "get", functools.cache(registry.get)),
+    ):
+        yield
 
 
 def _request(place: Place, config: dict[str, Any]) -> tune.PlacementGroupFactory:
