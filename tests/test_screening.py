@@ -195,7 +195,7 @@ def test_who_is_turned_away_says_nothing_of_the_workers_that_are_lost(make_run: 
     limit_ms = float(np.quantile([true_ms(network) for network in networks], 0.3))
     budgets = EvaluationSettings(budgets=Budgets(max_latency_ms=limit_ms))
     broker = Broker(make_run(settings(evaluation=budgets, trials=50)))
-    for _ in range(2 * MIN_NETWORKS):
+    for _ in range(3 * MIN_NETWORKS):
         candidate = broker.ask()
         assert candidate is not None
         broker.finish(candidate, answer(candidate))
