@@ -75,7 +75,7 @@ def parse_target(text: str, device: str) -> LatencyTarget:
     if not equals:
         raise InputError(f"{flag}: write NAME=key:value,... with the keys {', '.join(_TARGET_KEYS)}")
     pairs = _pairs(flag, rest, _TARGET_KEYS)
-    resources = parse_amounts(flag, "resource:", pairs.pop("resource", []), "=")
+    resources = parse_amounts(f"{flag}:", "resource:", pairs.pop("resource", []), "=")
     values = {key: given[0] for key, given in pairs.items()}
     try:
         max_ms = parse_milliseconds(values["max"]) if "max" in values else None
@@ -93,7 +93,7 @@ def parse_amounts(flag: str, key: str, texts: Sequence[str], separator: str) -> 
         try:
             amounts[name] = float(amount or 1)
         except ValueError as error:
-            raise InputError(f"{flag}: {key}{text}: write {key}NAME or {key}NAME{separator}AMOUNT") from error
+            raise InputError(f"{flag} {key}{text}: write {key}NAME or {key}NAME{separator}AMOUNT") from error
     return amounts
 
 

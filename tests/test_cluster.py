@@ -240,6 +240,9 @@ def test_in_a_job_the_cluster_is_its_own_and_code_joins_what_it_ships(
     joined = _merge_runtime_env(job, ours, override=os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] == "1")
     modules = [str(Path(nas.__file__).parent), str(tmp_path / "elsewhere" / "mine.py"), "gcs://b.zip"]
     assert joined == job | {"py_modules": modules}
+    settings = SearchSettings(load_space("digits"), "digits")
+    with pytest.raises(InputError, match=r"--out results/mine: lies in the Ray job's copy .* give an absolute path"):
+        plan_search(settings, Path("results/mine"))
 
 
 # ---------------------------------------------------------------- on a cluster

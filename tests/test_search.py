@@ -213,6 +213,8 @@ def test_a_killed_driver_loses_no_finished_trial_and_resumes(tmp_path: Path) -> 
     assert f"pid {driver.pid}) is gone" in phase_text(killed)
     before = open_run(out).records()
     assert len(before) < 6
+    with (out / "trials.jsonl").open("a") as file:  # and its last record is torn
+        file.write('{"number": 99, "digest": "12')
     # A run of a version that knew no precision trained in float32, and goes on so.
     written = yaml.safe_load((out / "run.yaml").read_text())
     del written["settings"]["evaluation"]["recipe"]["precision"]

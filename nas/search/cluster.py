@@ -118,12 +118,22 @@ def _answers(address: str) -> bool:
     return True
 
 
+def deleted_with_job(out: Path) -> bool:
+    """Whether a folder lies in the copy of the working directory that a Ray job runs in."""
+    return "working_dir" in _job_environment() and out.resolve().is_relative_to(Path.cwd())
+
+
+def _job_environment() -> dict[str, Any]:
+    """What a Ray job was given as its runtime environment; empty where this is none."""
+    return json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+
+
 def _runtime_env(functions: Sequence[str]) -> dict[str, Any]:
     """What Ray is to give all workers of this process: the code that they may lack.
 
     In a job it is joined to the job's own environment, which Ray refuses where both have modules, unless told otherwise.
     """
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    job = _job_environment()
     shipped = [Path.cwd()] if "working_dir" in job else []
     modules = [str(path) for path in _code(functions) if not any(path.is_relative_to(folder) for folder in shipped)]
     if not modules:

@@ -96,6 +96,8 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     With an `address`, as in a Ray job, which has one of its own, devices are looked at where trials can run there. A
     password in the settings' `storage` goes no further than to the database.
     """
+    from nas.search.cluster import deleted_with_job
+
     address = cluster_address(address)
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     load_metric(settings.evaluation.metric)
@@ -118,6 +120,11 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     check_pins(settings.resources, address)
     out = out or default_run_path(settings.space.name)
     check_new_folder(out)
+    if deleted_with_job(out) and settings.mirror is None:
+        raise InputError(
+            f"--out {out}: lies in the Ray job's copy of its working directory, which Ray deletes; give an absolute path, "
+            "or --mirror"
+        )
     if settings.mirror is not None:
         check_new_mirror(settings.mirror, out)
     settings, storage = connected(settings)
@@ -356,9 +363,13 @@ def _drive(
         try:
             with heartbeat:
                 run_candidates(confirmer, worker.start, on_epoch, placement)
-        finally:
+        except BaseException:
             progress.end()
-            write_report(run)
+            with suppress(InputError):  # the disk may be full: what ended the search is what is told
+                write_report(run)
+            raise
+        progress.end()
+        write_report(run)
     seconds = time.perf_counter() - start
     return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, seconds)
 
