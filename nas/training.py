@@ -94,6 +94,9 @@ class TrainingProgress:
     def record(self, record: TrainingRecord) -> None:
         """A training ended and is on disk."""
 
+    def end(self) -> None:
+        """The last one is over, by whatever cause."""
+
 
 # ---------------------------------------------------------------- what to train
 
@@ -169,26 +172,19 @@ def run_training(plan: TrainingPlan, progress: TrainingProgress | None = None) -
     progress, stop, missing = progress or TrainingProgress(), _Stop(), plan.missing()
     if not missing:
         return None
-    data = data_of(plan.run)
-    on_device = DeviceData(data.with_validation() if missing[0].with_validation else data, plan.device)
-    ended = False
     try:
+        data = data_of(plan.run)
+        on_device = DeviceData(data.with_validation() if missing[0].with_validation else data, plan.device)
         with gentle_signals(stop):
             for training in missing:
-                ended = stop.reason is not None
-                if ended:
-                    break
                 with plan.run.training_locked(training.key):
-                    if training not in plan.missing():  # another process was at it when this one began
-                        continue
-                    record = _Trainer(plan, training, on_device, progress, stop).record()
-                ended = record is None
-                if record is None:
-                    break
-                progress.record(record)
+                    # Another process may have been at it when this one began.
+                    if stop.reason is None and training in plan.missing():
+                        _Trainer(plan, training, on_device, progress, stop).run()
     finally:
+        progress.end()
         write_report(plan.run)
-    return stop.reason if ended else None
+    return stop.reason if plan.missing() else None
 
 
 @dataclass
@@ -249,25 +245,26 @@ class _Trainer:
         self._history = list(self._known.history) if self._known else []
         self._kept = 0  # the last epoch that a checkpoint holds
 
-    def record(self) -> TrainingRecord | None:
-        """Train to the end and record what came of it; None where it was stopped before."""
+    def run(self) -> None:
+        """Train to the end and record what came of it, or only leave a checkpoint where it is stopped before."""
         self._progress.begin(self._training, len(self._history))
         try:
             network = self._start()
             if not self._train(network):
-                return None
+                return
             after = self._on_test_part(network)
             latency, latencies = self._latencies(network)
         except InputError:
             raise
         except CandidateError as error:
-            return self._recorded(Evaluation(Outcome.FAILED, str(error)))
+            self._record(Evaluation(Outcome.FAILED, str(error)))
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            return self._recorded(Evaluation(Outcome.FAILED, reason))
-        cost = self._training.trial.evaluation.cost
-        evaluation = Evaluation(Outcome.DONE, cost=cost, latency=latency, latencies=latencies)
-        return self._recorded(evaluation, network, after)
+            self._record(Evaluation(Outcome.FAILED, reason))
+        else:
+            cost = self._training.trial.evaluation.cost
+            done = Evaluation(Outcome.DONE, cost=cost, latency=latency, latencies=latencies)
+            self._record(done, network, after)
 
     def _start(self) -> nn.Module:
         """The network as its training begins; one with a checkpoint is given its weights by `finetune`."""
@@ -339,9 +336,9 @@ class _Trainer:
         latencies = {name: latency for name, latency in on_targets.items() if latency is not None}
         return measured(settings.evaluation.protocol), latencies
 
-    def _recorded(
+    def _record(
         self, evaluation: Evaluation, network: nn.Module | None = None, after: PartReport | None = None
-    ) -> TrainingRecord:
+    ) -> None:
         """Keep the weights, then the record that says so."""
         training = self._training
         evaluation = replace(
@@ -371,4 +368,4 @@ class _Trainer:
         self._run.append_training(record)
         if network is not None:  # one that failed for want of memory may go on
             self._run.remove_checkpoint(training.key)
-        return record
+        self._progress.record(record)

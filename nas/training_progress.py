@@ -51,9 +51,18 @@ class LineProgress(FailureProgress):
         self._say(f"{_name(training)}: {self._told(training, metrics)}")
 
     def record(self, record: TrainingRecord) -> None:
-        """Print one line where it failed."""
+        """Print one line."""
         super().record(record)
         self._epochs -= self._of_this  # of a training that its budget of steps or seconds, or patience, ended
+        self._of_this = 0
+        if record.evaluation.outcome is Outcome.DONE:
+            scores = {
+                f"validation {self._metric}": record.score,
+                "test accuracy": record.after and record.after.accuracy,
+            }
+            shown = [f"{name} {100 * share:.2f} %" for name, share in scores.items() if share is not None]
+            took = f"trained in {duration_text(record.evaluation.seconds)}"
+            self._say(f"{record.digest[:8]} seed {record.seed}: {', '.join([took, *shown])}")
 
     def _count(self, metrics: EpochMetrics) -> None:
         self._epochs, self._of_this = self._epochs - 1, self._of_this - 1
@@ -73,15 +82,16 @@ class BarProgress(LineProgress):
     def __init__(self, console: Console, missing: Sequence[FullTraining], metric: str) -> None:
         super().__init__(console, missing, metric)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TextColumn("{task.fields[told]}"))
-        self._bar = Progress(*columns, console=console, auto_refresh=False)
+        self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
 
     def begin(self, training: FullTraining, epoch: int) -> None:
-        """Draw a bar."""
+        """Draw the bar of another training."""
         super().begin(training, epoch)
         self._bar.start()
-        self._task = self._bar.add_task(
-            _name(training), total=training.recipe.epochs, completed=epoch, told="measuring"
-        )
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        total = training.recipe.epochs
+        self._task = self._bar.add_task(_name(training), total=total, completed=epoch, told="begins")
         self._bar.refresh()
 
     def epoch(self, training: FullTraining, metrics: EpochMetrics) -> None:
@@ -89,9 +99,8 @@ class BarProgress(LineProgress):
         self._count(metrics)
         self._bar.update(self._task, completed=metrics.epoch, told=self._told(training, metrics), refresh=True)
 
-    def record(self, record: TrainingRecord) -> None:
-        """Leave the bar as it is now."""
-        super().record(record)
+    def end(self) -> None:
+        """Leave the terminal clean."""
         self._bar.stop()
 
 
