@@ -25,8 +25,12 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", no_wrap=True, style="cyan")
     table.add_column("seed", justify="right", no_wrap=True)
-    for title in (f"{metric} % brief → full", "test accuracy % before → after", "ms in the search → now (p10-p90)"):
-        table.add_column(title, justify="right")
+    for title in (
+        f"{metric} %\nsearch → full",
+        "test accuracy %\nbefore → after",
+        "latency ms\nsearch → now (p10-p90)",
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
     devices = set()
     for group in alike(records):
         for record in group:

@@ -177,9 +177,10 @@ def run_training(plan: TrainingPlan, progress: TrainingProgress | None = None) -
         on_device = DeviceData(data.with_validation() if missing[0].with_validation else data, plan.device)
         with gentle_signals(stop):
             for training in missing:
+                if stop.reason is not None:
+                    break
                 with plan.run.training_locked(training.key):
-                    # Another process may have been at it when this one began.
-                    if stop.reason is None and training in plan.missing():
+                    if training in plan.missing():  # another process may have been at it when this one began
                         _Trainer(plan, training, on_device, progress, stop).run()
     finally:
         progress.end()

@@ -50,10 +50,10 @@ def digits_without_test_part() -> ImageData:
     return replace(load_data("digits", channels=1, size=8), name="no-test", test=None)
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `nas ARGUMENTS`, line breaks as spaces."""
+def train(capsys: pytest.CaptureFixture[str], run: RunDirectory, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, and standard error without line breaks of `nas train` on the CPU."""
     with pytest.raises(SystemExit) as end:
-        main(list(arguments))
+        main(["train", str(run.path), "--device", "cpu", *arguments])
     out, err = capsys.readouterr()
     return int(end.value.code or 0), out, " ".join(err.split())
 
@@ -146,14 +146,14 @@ def test_without_a_metric_the_validation_part_is_not_looked_at(
     assert all(np.isnan([epoch.score, epoch.validation_loss]).all() for epoch in history)
 
 
-def train_command(run: RunDirectory) -> list[str]:
-    return ["train", str(run.path), "--pick", "fastest", "--epochs", "80"]
+LONG = ("--pick", "fastest", "--epochs", "40")
 
 
 def begun(run: RunDirectory, log: Path, until: Callable[[], bool]) -> subprocess.Popen[bytes]:
     """A real `nas train`, which has come so far."""
+    command = [sys.executable, "-m", "nas.cli", "train", str(run.path), "--device", "cpu", *LONG]
     with log.open("w") as file:
-        process = subprocess.Popen([sys.executable, "-m", "nas.cli", *train_command(run)], stdout=file, stderr=file)
+        process = subprocess.Popen(command, stdout=file, stderr=file)
     deadline = time.monotonic() + 100
     while not until():
         assert process.poll() is None, log.read_text()
@@ -167,7 +167,7 @@ def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_tha
 ) -> None:
     alone = open_run(shutil.copytree(run.path, tmp_path / "alone"))
     log = tmp_path / "log"
-    (training,) = plan_training(run, [run.records()[0]], recipe_on(run, "cpu", 80), device="cpu").trainings
+    (training,) = plan_training(run, [run.records()[0]], recipe_on(run, "cpu", 40), device="cpu").trainings
     checkpoint = run.checkpoint_path(training.key)
 
     process = begun(run, log, checkpoint.is_file)
@@ -183,11 +183,11 @@ def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_tha
     assert "goes on after epoch" in log.read_text()
     assert run.training_records() == []
 
-    code, out, err = call(capsys, *train_command(run))
+    code, out, err = train(capsys, run, *LONG)
     assert code == 0, err
     assert "goes on after epoch" in out
     assert not checkpoint.exists()
-    assert call(capsys, *train_command(alone))[0] == 0
+    assert train(capsys, alone, *LONG)[0] == 0
     (after,), (whole,) = run.training_records(), alone.training_records()
     assert run.trained_weights(after).read_bytes() == alone.trained_weights(whole).read_bytes()
     assert (after.losses, after.score, after.before, after.after) == (
@@ -196,8 +196,8 @@ def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_tha
         whole.before,
         whole.after,
     )
-    assert [epoch.epoch for epoch in after.evaluation.history] == list(range(1, 81))
-    assert after.evaluation.history[-1].score > 0.8  # chance is 0.1
+    assert [epoch.epoch for epoch in after.evaluation.history] == list(range(1, 41))
+    assert after.evaluation.history[-1].score > 0.5  # chance is 0.1
 
 
 def test_a_checkpoint_that_cannot_be_read_is_said_in_a_sentence(
@@ -206,7 +206,7 @@ def test_a_checkpoint_that_cannot_be_read_is_said_in_a_sentence(
     (training,) = plan_training(run, [run.records()[0]], device="cpu").trainings
     run.checkpoint_path(training.key).parent.mkdir()
     run.checkpoint_path(training.key).write_bytes(b"torn")
-    code, _, err = call(capsys, "train", str(run.path), "--pick", "fastest")
+    code, _, err = train(capsys, run, "--pick", "fastest")
     assert code == 2
     assert f"{training.key}.checkpoint: cannot be read, so that the training cannot go on; delete it" in err
 
@@ -218,9 +218,9 @@ def test_each_training_is_tested_once_and_recorded_once(
     run: RunDirectory, digits: ImageData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = run.records()[:2]
-    asked = ["train", str(run.path), "--pick", f"fastest,{second.digest[:8]}", "--seeds", "2", "--epochs", "2"]
+    asked = ["--pick", f"fastest,{second.digest[:8]}", "--seeds", "2", "--epochs", "2"]
     with run.locked():  # beside a search
-        code, out, err = call(capsys, *asked)
+        code, out, err = train(capsys, run, *asked)
     assert code == 0, err
     records = run.training_records()
     assert [(record.digest, record.seed) for record in records] == [
@@ -255,12 +255,12 @@ def test_each_training_is_tested_once_and_recorded_once(
     lines = (run.path / "trainings.jsonl").read_bytes()
     for name in ("finetune", "predict", "measure"):
         monkeypatch.setattr(nas.training, name, lambda *_, **__: pytest.fail("done again"))
-    code, out, _ = call(capsys, *asked)
+    code, out, _ = train(capsys, run, *asked)
     assert code == 0
     assert "4 of 4 trainings recorded already" in out
     assert out.count("macro average") == 2
     assert (run.path / "trainings.jsonl").read_bytes() == lines
-    code, out, _ = call(capsys, *asked, "--json")
+    code, out, _ = train(capsys, run, *asked, "--json")
     shown = json.loads(out)["trainings"]
     assert [row["score"] for row in shown] == [record.score for record in records]
     assert [row["brief_score"] for row in shown] == [0.5, 0.5, 0.6, 0.6]
@@ -281,8 +281,8 @@ def test_with_the_validation_part_nothing_is_left_to_score_by(
         return original(network, data, *rest, **options)
 
     monkeypatch.setattr(nas.training, "finetune", watched)
-    asked = ["train", str(run.path), "--pick", "fastest", "--epochs", "2", "--set", "patience=1", "--with-validation"]
-    code, out, err = call(capsys, *asked)
+    asked = ["--pick", "fastest", "--epochs", "2", "--set", "patience=1", "--with-validation"]
+    code, out, err = train(capsys, run, *asked)
     assert code == 0, err
     assert "no score is left, and the last epoch counts" in out
     assert "validation accuracy" not in out
@@ -301,15 +301,15 @@ def test_with_the_validation_part_nothing_is_left_to_score_by(
 
 def test_weights_to_begin_with(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     most_accurate = run.records()[2]
-    asked = ["train", str(run.path), "--pick", "most-accurate", "--epochs", "1"]
-    code, _, err = call(capsys, *asked)
+    asked = ["--pick", "most-accurate", "--epochs", "1"]
+    code, _, err = train(capsys, run, *asked)
     assert code == 2
     assert f"--from search: the search did not keep the weights of {most_accurate.digest}" in err
     assert "use --from scratch" in err
-    code, _, err = call(capsys, *asked, "--from", "init")
+    code, _, err = train(capsys, run, *asked, "--from", "init")
     assert code == 2
     assert "--from init: the run's candidates inherited nothing; use search or scratch" in err
-    assert call(capsys, *asked, "--from", "scratch", "--seeds", "2")[0] == 0
+    assert train(capsys, run, *asked, "--from", "scratch", "--seeds", "2")[0] == 0
     first, second = run.training_records()
     assert first.before != second.before  # each seed has random weights of its own
     assert nas.best_training(run, most_accurate.digest) in (first, second)
@@ -323,9 +323,8 @@ def test_inherited_weights_are_those_of_the_search(
     folder = nas.export_candidate(run, first, tmp_path / "exported")
     settings = replace(run.settings, evaluation=replace(run.settings.evaluation, init=str(folder)))
     inheriting = run.with_settings(settings)
-    run.prune_weights(())
     run.weights_path(first.digest).unlink()
-    assert call(capsys, "train", str(run.path), "--pick", "fastest", "--epochs", "1", "--from", "init")[0] == 0
+    assert train(capsys, run, "--pick", "fastest", "--epochs", "1", "--from", "init")[0] == 0
     (record,) = inheriting.training_records()
     network = build(first.architecture, 10, seed=7).eval()
     data = DeviceData(digits, "cpu")
@@ -337,9 +336,9 @@ def test_inherited_weights_are_those_of_the_search(
 
 
 def test_a_training_that_fails_is_said_and_tried_again(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["train", str(run.path), "--pick", "fastest", "--epochs", "2", "--set", "learning_rate=1e30"]
+    asked = ["--pick", "fastest", "--epochs", "2", "--set", "learning_rate=1e30"]
     for times in (1, 2):
-        code, out, _ = call(capsys, *asked)
+        code, out, _ = train(capsys, run, *asked)
         assert code == 1
         assert "trial 0, seed 0, failed: " in out
         assert [record.evaluation.outcome for record in run.training_records()] == [Outcome.FAILED] * times
@@ -353,7 +352,7 @@ def test_a_training_that_fails_is_said_and_tried_again(run: RunDirectory, capsys
     [
         (["--pick", "latency<=1us"], "--pick 'latency<=1us': no trained candidate is within it"),
         (["--set", "epocs=9"], "--set epocs=9: unknown key 'epocs'"),
-        (["--set", "precision=float16", "--device", "cpu"], "precision float16: only on cuda"),
+        (["--set", "precision=float16"], "precision float16: only on cuda"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--recipe", "none.yaml"], "--recipe none.yaml: cannot be read"),
     ],
@@ -361,7 +360,7 @@ def test_a_training_that_fails_is_said_and_tried_again(run: RunDirectory, capsys
 def test_what_cannot_be_trained_is_said_in_a_sentence(
     run: RunDirectory, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
-    code, _, err = call(capsys, "train", str(run.path), *arguments)
+    code, _, err = train(capsys, run, *arguments)
     assert code == 2
     assert sentence in err
     assert not (run.path / "trainings.jsonl").exists()
@@ -370,19 +369,19 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(
 def test_changed_data_and_a_second_process_are_refused(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     (training,) = plan_training(run, [run.records()[0]], device="cpu").trainings
     with run.training_locked(training.key):
-        code, _, err = call(capsys, "train", str(run.path), "--pick", "fastest")
+        code, _, err = train(capsys, run, "--pick", "fastest")
     assert code == 2
     assert "another process is at this training already" in err
     text = (run.path / "run.yaml").read_text()
-    (run.path / "run.yaml").write_text(text.replace(run.provenance.data_fingerprint, "0" * 16))
-    code, _, err = call(capsys, "train", str(run.path), "--pick", "fastest")
+    (run.path / "run.yaml").write_text(text.replace(run.provenance.data_fingerprint, "f" * 16))
+    code, _, err = train(capsys, run, "--pick", "fastest")
     assert code == 2
     assert "the data set digits has changed since the search began" in err
 
 
 def test_data_without_a_test_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = searched(tmp_path / "run", "test_train:digits_without_test_part")
-    code, out, err = call(capsys, "train", str(run.path), "--pick", "fastest", "--epochs", "1")
+    code, out, err = train(capsys, run, "--pick", "fastest", "--epochs", "1")
     assert code == 0, err
     assert "The data set has no test part" in out
     (record,) = run.training_records()
