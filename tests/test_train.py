@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from nas.space_file import load_space
 from nas.test_report import part_report
 from nas.trained import best_training
 from nas.training import plan_training, recipe_on
+from nas.training_progress import LineProgress
 
 SPACE = load_space("digits")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -59,13 +59,13 @@ def train(capsys: pytest.CaptureFixture[str], run: RunDirectory, *arguments: str
 
 
 def trial(number: int, accuracy: float, ms: float) -> TrialRecord:
-    values = SPACE.sample(random.Random(number))
-    architecture = SPACE.smallest.canonical if number == 0 else SPACE.architecture(values).canonical
+    drawn = SPACE.architecture(SPACE.sample(random.Random(number)))
+    architecture = (SPACE.smallest, SPACE.backbone, drawn)[number].canonical
     latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, device_name("cpu"), (1, 1, 8, 8), QUICK.protocol)
     epoch = EpochMetrics(1, 1.0, 1.0, accuracy, accuracy, 1.0, 0.1)
     evaluation = Evaluation(Outcome.DONE, None, Cost(1000, 100), latency, (epoch,))
     objectives = {"accuracy": accuracy, "latency": ms}
-    return TrialRecord(number, architecture.digest, str(architecture), architecture, values, evaluation, objectives)
+    return TrialRecord(number, architecture.digest, str(architecture), architecture, {}, evaluation, objectives)
 
 
 def searched(path: Path, data: str = "digits") -> RunDirectory:
@@ -146,41 +146,40 @@ def test_without_a_metric_the_validation_part_is_not_looked_at(
     assert all(np.isnan([epoch.score, epoch.validation_loss]).all() for epoch in history)
 
 
-LONG = ("--pick", "fastest", "--epochs", "40")
+LONG = ("--pick", "fastest", "--epochs", "30")
 
 
-def begun(run: RunDirectory, log: Path, until: Callable[[], bool]) -> subprocess.Popen[bytes]:
-    """A real `nas train`, which has come so far."""
+def kill_amid(run: RunDirectory, checkpoint: Path, log: Path) -> None:
+    """Begin, or go on, with a training in a process of its own, and kill it once another epoch is kept."""
+    before = checkpoint.read_bytes() if checkpoint.is_file() else None
     command = [sys.executable, "-m", "nas.cli", "train", str(run.path), "--device", "cpu", *LONG]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     deadline = time.monotonic() + 100
-    while not until():
+    while not checkpoint.is_file() or checkpoint.read_bytes() == before:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    return process
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_that_was_not(
-    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = open_run(shutil.copytree(run.path, tmp_path / "alone"))
-    log = tmp_path / "log"
-    (training,) = plan_training(run, [run.records()[0]], recipe_on(run, "cpu", 40), device="cpu").trainings
+    (training,) = plan_training(run, [run.records()[0]], recipe_on(run, "cpu", 30), device="cpu").trainings
     checkpoint = run.checkpoint_path(training.key)
 
-    process = begun(run, log, checkpoint.is_file)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75, log.read_text()
-    assert "Ended early: stopped by SIGTERM. The same command goes on." in " ".join(log.read_text().split())
-    stopped = checkpoint.read_bytes()
-    assert run.training_records() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(LineProgress, "epoch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        code, out, _ = train(capsys, run, *LONG)
+    assert code == 75
+    assert "Ended early: stopped by SIGTERM. The same command goes on." in out
+    assert checkpoint.is_file()
 
-    process = begun(run, log, lambda: checkpoint.read_bytes() != stopped)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert "goes on after epoch" in log.read_text()
+    kill_amid(run, checkpoint, tmp_path / "log")
+    assert "goes on after epoch 1 of 30" in (tmp_path / "log").read_text()
     assert run.training_records() == []
 
     code, out, err = train(capsys, run, *LONG)
@@ -196,8 +195,8 @@ def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_tha
         whole.before,
         whole.after,
     )
-    assert [epoch.epoch for epoch in after.evaluation.history] == list(range(1, 41))
-    assert after.evaluation.history[-1].score > 0.5  # chance is 0.1
+    assert [epoch.epoch for epoch in after.evaluation.history] == list(range(1, 31))
+    assert after.evaluation.history[-1].score > 0.2  # chance is 0.1
 
 
 def test_a_checkpoint_that_cannot_be_read_is_said_in_a_sentence(
@@ -319,20 +318,21 @@ def test_inherited_weights_are_those_of_the_search(
     run: RunDirectory, digits: ImageData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From a folder that `nas export` made: the network itself, so that its training begins with exactly its weights."""
-    first = run.records()[0]
-    folder = nas.export_candidate(run, first, tmp_path / "exported")
+    backbone = run.records()[1]
+    folder = nas.export_candidate(run, backbone, tmp_path / "exported")
     settings = replace(run.settings, evaluation=replace(run.settings.evaluation, init=str(folder)))
     inheriting = run.with_settings(settings)
-    run.weights_path(first.digest).unlink()
-    assert train(capsys, run, "--pick", "fastest", "--epochs", "1", "--from", "init")[0] == 0
+    run.weights_path(backbone.digest).unlink()
+    code, _, err = train(capsys, run, "--pick", backbone.digest[:8], "--epochs", "1", "--from", "init")
+    assert code == 0, err
     (record,) = inheriting.training_records()
-    network = build(first.architecture, 10, seed=7).eval()
+    network = build(backbone.architecture, 10, seed=7).eval()
     data = DeviceData(digits, "cpu")
     assert data.test is not None
     assert digits.test is not None
     predicted = predict(network, data, data.test, 8).classes
     assert record.before == part_report(digits.test.labels, predicted, digits.classes)
-    assert record.start == "init"
+    assert (record.start, record.evaluation.fresh) == ("init", ())
 
 
 def test_a_training_that_fails_is_said_and_tried_again(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
