@@ -149,9 +149,8 @@ def starting_network(
     architecture: Architecture, data: DeviceData, settings: EvaluationSettings
 ) -> tuple[Network, tuple[str, ...]]:
     """A candidate as its fine-tune begins, on the device of the data, and its parts that inherit nothing of `init`."""
-    network, fresh = build(architecture, len(data.data.classes), derive_seed(settings.seed, architecture.digest)), ()
-    if settings.init != SCRATCH:
-        fresh = _inherit(network, architecture, data, settings)
+    network = build(architecture, len(data.data.classes), derive_seed(settings.seed, architecture.digest))
+    fresh = _inherit(network, architecture, data, settings) if settings.init != SCRATCH else ()
     return network.to(data.device).to(memory_format=torch.channels_last), fresh
 
 

@@ -210,6 +210,11 @@ class TrainingRecord:
         history = self.evaluation.history
         return history[-1].score if self.evaluation.outcome is Outcome.DONE and history else None
 
+    @property
+    def test_accuracy(self) -> tuple[float | None, float | None]:
+        """The accuracy on the test part before and after; None where it was not looked at."""
+        return self.before.accuracy if self.before else None, self.after.accuracy if self.after else None
+
 
 @dataclass(frozen=True)
 class TrialRecord:

@@ -42,9 +42,7 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
                 record.digest[:8],
                 f"{record.seed}",
                 change_text(trial.objectives.get("accuracy"), record.score),
-                change_text(
-                    record.before.accuracy if record.before else None, record.after.accuracy if record.after else None
-                ),
+                change_text(*record.test_accuracy),
                 f"{f'{then.median_ms:.3f}' if then else NOTHING} → {latency_text(now) if now else NOTHING}",
             )
         if len(group) > 1:

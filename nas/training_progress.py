@@ -58,7 +58,7 @@ class LineProgress(FailureProgress):
         if record.evaluation.outcome is Outcome.DONE:
             scores = {
                 f"validation {self._metric}": record.score,
-                "test accuracy": record.after and record.after.accuracy,
+                "test accuracy": record.test_accuracy[1],
             }
             shown = [f"{name} {100 * share:.2f} %" for name, share in scores.items() if share is not None]
             took = f"trained in {duration_text(record.evaluation.seconds)}"

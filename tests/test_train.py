@@ -273,11 +273,10 @@ def test_with_the_validation_part_nothing_is_left_to_score_by(
     run: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    original = nas.training.finetune
 
     def watched(network: Any, data: DeviceData, *rest: Any, **options: Any) -> Any:
         seen.append(len(data.train))
-        return original(network, data, *rest, **options)
+        return finetune(network, data, *rest, **options)
 
     monkeypatch.setattr(nas.training, "finetune", watched)
     asked = ["--pick", "fastest", "--epochs", "2", "--set", "patience=1", "--with-validation"]

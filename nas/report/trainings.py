@@ -52,7 +52,7 @@ def _row(record: TrainingRecord, trial: TrialRecord) -> tuple[object, ...]:
         join([tag("span", record.digest, class_="code digest"), tag("small", f"trial {record.number} · {how}")]),
         record.seed,
         _change(trial.objectives.get("accuracy"), record.score, "in the search"),
-        _change(record.before and record.before.accuracy, record.after and record.after.accuracy, "before"),
+        _change(*record.test_accuracy, "before"),
         latency_cell(trial.evaluation.latency),
         latency_cell(record.evaluation.latency),
     )
