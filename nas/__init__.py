@@ -32,6 +32,7 @@ _HOME = {
     "TrialRecord": "nas.record",
     "architecture_cost": "nas.cost",
     "audit_of": "nas.audit",
+    "best_training": "nas.trained",
     "build": "nas.model",
     "default_protocol": "nas.settings",
     "default_recipe": "nas.recipe",
@@ -50,10 +51,12 @@ _HOME = {
     "pick_all": "nas.picks",
     "plan_audit": "nas.search.auditing",
     "plan_search": "nas.search",
+    "plan_training": "nas.training",
     "reference_point": "nas.front",
     "resume_search": "nas.search",
     "run_audit": "nas.search.auditing",
     "run_search": "nas.search",
+    "run_training": "nas.training",
     "write_report": "nas.report",
 }
 

@@ -37,5 +37,8 @@ from nas.settings import default_protocol as default_protocol
 from nas.space import SearchSpace as SearchSpace
 from nas.space_file import list_spaces as list_spaces
 from nas.space_file import load_space as load_space
+from nas.trained import best_training as best_training
+from nas.training import plan_training as plan_training
+from nas.training import run_training as run_training
 
 __all__: list[str]

@@ -16,6 +16,7 @@ from nas.cli_measure import measure
 from nas.cli_search import search
 from nas.cli_space import space_app
 from nas.cli_status import status, stop
+from nas.cli_train import train
 from nas.errors import InputError
 from nas.options import Directory
 
@@ -48,6 +49,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
   nas audit DIR                  can its brief training rank candidates? some trained in full
+  nas train DIR --pick knee      chosen candidates trained in full, then tested once
   nas export DIR --to OUT        a candidate as a plain PyTorch module
   nas measure mobilenet_v2       latency of any network, measured here
 
@@ -72,6 +74,7 @@ app.command()(evaluate)
 app.command()(recipe)
 app.command()(baseline)
 app.command()(audit)
+app.command()(train)
 app.command()(measure)
 app.command()(status)
 app.command()(stop)

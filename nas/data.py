@@ -10,6 +10,7 @@ import logging
 import mmap
 import operator
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
@@ -121,6 +122,10 @@ class ImageData:
         """The same without the test part: what a search may see."""
         return replace(self, test=None)
 
+    def with_validation(self) -> ImageData:
+        """The same with the validation images among the training images, for a training that is not scored by them."""
+        return replace(self, train=_joined(self.train, self.validation))
+
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the content of training and validation parts."""
         digest = hashlib.sha256()
@@ -130,6 +135,26 @@ class ImageData:
                 digest.update(np.ascontiguousarray(images).data)
             digest.update(np.ascontiguousarray(part.labels).data)
         return digest.hexdigest()[:16]
+
+
+def _joined(first: Part, second: Part) -> Part:
+    """Two parts as one: other rows of the same memory map, or a copy; of two maps a copy on disk, gone with the process."""
+    labels = np.concatenate([first.labels, second.labels])
+    if isinstance(first.images, np.memmap) and first.images is second.images:
+        both = [np.arange(len(part)) if part.rows is None else part.rows for part in (first, second)]
+        return Part(first.images, labels, np.concatenate(both))
+    shape = (len(labels), *first.images.shape[1:])
+    if isinstance(first.images, np.memmap):
+        with tempfile.TemporaryFile() as file:
+            images: NDArray[np.uint8] = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    else:
+        images = np.empty(shape, dtype=np.uint8)
+    start = 0
+    for part in (first, second):
+        for chunk in part.chunks():
+            images[start : start + len(chunk)] = chunk
+            start += len(chunk)
+    return Part(images, labels)
 
 
 def data_root() -> Path:

@@ -145,6 +145,15 @@ def _inherit(
     return inheritance.fresh
 
 
+def starting_network(
+    architecture: Architecture, data: DeviceData, settings: EvaluationSettings
+) -> tuple[Network, tuple[str, ...]]:
+    """A candidate as its fine-tune begins, on the device of the data, and its parts that inherit nothing of `init`."""
+    network = build(architecture, len(data.data.classes), derive_seed(settings.seed, architecture.digest))
+    fresh = _inherit(network, architecture, data, settings) if settings.init != SCRATCH else ()
+    return network.to(data.device).to(memory_format=torch.channels_last), fresh
+
+
 def before_and_after(
     architecture: Architecture, data: ImageData, settings: EvaluationSettings, trained: nn.Module
 ) -> tuple[PartReport, PartReport]:
@@ -152,10 +161,7 @@ def before_and_after(
     assert data.test is not None
     on_device = DeviceData(data, settings.protocol.device)
     assert on_device.test is not None
-    network = build(architecture, len(data.classes), derive_seed(settings.seed, architecture.digest))
-    if settings.init != SCRATCH:
-        _inherit(network, architecture, on_device, settings)
-    network.to(on_device.device).to(memory_format=torch.channels_last)
+    network, _ = starting_network(architecture, on_device, settings)
     before, after = (
         part_report(
             data.test.labels,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,53 +27,76 @@ from nas.optimise import Stepper, learning_rate_at
 from nas.recipe import Recipe
 from nas.record import EpochMetrics
 
+TrainingState = Mapping[str, Any]
+"""All that a training goes on from after an epoch: tensors and plain values, which torch loads with `weights_only`."""
+
+_NOT_SCORED = dict.fromkeys(("score", "accuracy", "validation_loss"), math.nan)
+
 
 def finetune(
     model: nn.Module,
     data: DeviceData,
     side: int,
     recipe: Recipe,
-    metric: Metric,
+    metric: Metric | None,
     *,
     seed: int,
     lease: DeviceLease | None = None,
+    resume: TrainingState | None = None,
+    keep: Callable[[EpochMetrics, TrainingState], None] | None = None,
 ) -> Iterator[EpochMetrics]:
     """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
 
+    Without a metric the validation part is not looked at: its loss and scores are NaN, and there is no patience.
+    `keep` is told of each epoch but the last with the state after it, to be saved before the next one changes it; given
+    to `resume`, it lets the same call go on behind that epoch as if nothing had happened, to the bit on a CPU.
     Raises `CandidateError` when the loss is not finite.
     """
     model.to(data.device).to(memory_format=torch.channels_last)
-    labels = data.data.validation.labels
-    best, best_epoch = -math.inf, 0
+    begun, best, best_epoch = 0, -math.inf, 0
     with reused_memory(data.device), _Training(model, data, side, recipe, seed, lease) as training:
-        for epoch in range(1, recipe.epochs + 1):
+        if resume is not None:
+            training.restore(resume)
+            begun, best, best_epoch = resume["epoch"], resume["best"], resume["best_epoch"]
+        for epoch in range(begun + 1, recipe.epochs + 1):
             start = time.perf_counter()
             train_loss = training.epoch()
             if not math.isfinite(train_loss):
                 raise CandidateError(f"the training loss became {train_loss} in epoch {epoch}")
-            predicted = predict(training.scored, data, data.validation, side, lease=lease)
-            figures = {name: score(function, labels, predicted.classes) for name, function in METRICS.items()}
-            value = score(metric, labels, predicted.classes)
-            if value > best:
-                best, best_epoch = value, epoch
-            over = training.progress >= 1 or bool(recipe.patience and epoch - best_epoch >= recipe.patience)
+            scores = _NOT_SCORED if metric is None else _scores(training.scored, data, side, metric, lease)
+            if scores["score"] > best:
+                best, best_epoch = scores["score"], epoch
+            impatient = metric is not None and recipe.patience and epoch - best_epoch >= recipe.patience
+            over = training.progress >= 1 or bool(impatient)
             if over:
                 training.finish()
-            yield EpochMetrics(
+            metrics = EpochMetrics(
                 epoch=epoch,
                 train_loss=train_loss,
-                validation_loss=predicted.loss,
-                score=value,
-                accuracy=figures["accuracy"],
                 images_per_s=training.images_per_s,
                 seconds=time.perf_counter() - start,
-                top5=predicted.top5,
-                macro_f1=figures["macro_f1"],
-                balanced_accuracy=figures["balanced_accuracy"],
                 learning_rate=training.stepper.rate,
+                **scores,
             )
+            if keep is not None and not over:
+                keep(metrics, {**training.state(), "epoch": epoch, "best": best, "best_epoch": best_epoch})
+            yield metrics
             if over:
                 return
+
+
+def _scores(
+    model: nn.Module, data: DeviceData, side: int, metric: Metric, lease: DeviceLease | None
+) -> dict[str, float]:
+    """What a model gets on the validation part."""
+    labels = data.data.validation.labels
+    predicted = predict(model, data, data.validation, side, lease=lease)
+    figures = {name: score(function, labels, predicted.classes) for name, function in METRICS.items()}
+    return figures | {
+        "validation_loss": predicted.loss,
+        "top5": predicted.top5,
+        "score": score(metric, labels, predicted.classes),
+    }
 
 
 class _Training:
@@ -148,6 +172,26 @@ class _Training:
         if self._average is not None:
             self._model.load_state_dict(self._average.state_dict())
         self._model.eval()
+
+    def state(self) -> dict[str, Any]:
+        """What the epochs that follow depend on; its tensors are the training's own."""
+        return {
+            "model": self._model.state_dict(),
+            "average": self._average.state_dict() if self._average is not None else None,
+            "stepper": self.stepper.state(),
+            "generator": self._generator.get_state(),
+            "done": self._done,
+            "seconds": self._seconds,
+        }
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from what `state` gave."""
+        self._model.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self.stepper.restore(state["stepper"])
+        self._generator.set_state(state["generator"])
+        self._done, self._seconds = state["done"], state["seconds"]
 
     def __enter__(self) -> _Training:
         return self

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from nas.errors import InputError
 from nas.remote_folder import MARKER, Marker, RemoteFolder
-from nas.run import STATE, STOP, RunDirectory, open_run
+from nas.run import CHECKPOINT, STATE, STOP, RunDirectory, open_run
 from nas.secrets import has_password, without_password
 from nas.wording import plural
 
@@ -314,15 +314,23 @@ class _Copier(threading.Thread):
 
 
 def _precedence(path: Path) -> int:
-    """Run.yaml before the study and the rest, before what was recorded of trials, before the trials' own records."""
+    """Run.yaml before the study and the rest, before what was recorded of trials, before the trials' own records.
+
+    The weights of full trainings come last: they are kept before they are recorded.
+    """
     if path.name == "run.yaml":
         return 0
+    if path.parent.name == "trained":
+        return 4
     return 3 if path.name == "trials.jsonl" else 2 if path.suffix == ".jsonl" else 1
 
 
 def _is_passing(path: Path) -> bool:
-    """Whether a file is a lock, a request to stop, or a temporary one (Optuna locks by a link called study.journal.lock)."""
-    return path.name.startswith(".") or path.name == STOP or ".lock" in path.name
+    """Whether a file is a lock, a request to stop, or a temporary one (Optuna locks by a link called study.journal.lock).
+
+    So is the checkpoint of a training: large, written again and again, and gone at its end.
+    """
+    return path.name.startswith(".") or path.name == STOP or ".lock" in path.name or path.suffix == CHECKPOINT
 
 
 def _content(path: Path, size: int) -> bytes:

@@ -7,7 +7,9 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +57,7 @@ def faster_precision(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> 
     each counts, which is what a busy machine disturbs least; bfloat16 has to be faster by a tenth.
     """
     if images.device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+        return gpu_precision()
     copied = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
     labels = torch.zeros(len(images), dtype=torch.long)
     seconds: dict[Precision, float] = {"float32": math.inf, "bfloat16": math.inf}
@@ -69,6 +71,11 @@ def faster_precision(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> 
             stepper.step(images, labels)
             seconds[precision] = min(fastest, time.perf_counter() - start)
     return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
+
+
+def gpu_precision() -> Precision:
+    """What `auto` means on this machine's GPU."""
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 class Stepper:
@@ -98,6 +105,15 @@ class Stepper:
         self.rate = rate
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+
+    def state(self) -> dict[str, Any]:
+        """What the steps that follow depend on, beside the model; tensors of it are the optimiser's own."""
+        return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
 
     def step(
         self,

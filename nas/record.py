@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from nas.architecture import Architecture
+from nas.recipe import Recipe
 from nas.settings import LatencyProtocol
 from nas.space import Choice
+from nas.test_report import PartReport
 
 SCHEMA_VERSION = 1
 
@@ -171,6 +174,46 @@ class Confirmation:
         """The run's metric after the last epoch; None where the training failed."""
         evaluation = self.evaluation
         return evaluation.history[-1].score if evaluation.outcome is Outcome.DONE and evaluation.history else None
+
+
+Start = Literal["search", "init", "scratch"]
+"""Weights that a full training begins with: those that the search kept, what its candidates inherited, or random ones."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """One line of trainings.jsonl: the candidate of trial `number`, trained in full by a recipe and a seed of its own.
+
+    One `with_validation` was trained on the validation part too: nothing was left to score it by, and its evaluation has
+    no history. `losses` are those of the training by epoch. `before` and `after` are what the network got on the test
+    part at its start and at its end; None where the data have none, or it failed. `key` is in the names of its files.
+    """
+
+    number: int
+    digest: str
+    recipe: Recipe
+    seed: int
+    start: Start
+    with_validation: bool
+    key: str
+    evaluation: Evaluation
+    losses: tuple[float, ...] = ()
+    before: PartReport | None = None
+    after: PartReport | None = None
+    started: float = 0.0
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def score(self) -> float | None:
+        """The run's metric after the last epoch; None where it failed or nothing was left to score it by."""
+        history = self.evaluation.history
+        return history[-1].score if self.evaluation.outcome is Outcome.DONE and history else None
+
+    @property
+    def test_accuracy(self) -> tuple[float | None, float | None]:
+        """The accuracy on the test part before and after; None where it was not looked at."""
+        return self.before.accuracy if self.before else None, self.after.accuracy if self.after else None
 
 
 @dataclass(frozen=True)

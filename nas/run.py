@@ -6,7 +6,9 @@ study.journal    the Optuna study (`optuna-dashboard` opens it), told only what 
 confirmations.jsonl  members of the front trained again, longer, a line each
 baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
 audit.jsonl      further trainings of candidates by `nas audit`, a line each
+trainings.jsonl  candidates trained in full by `nas train`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
+trained/         DIGEST-KEY.safetensors of what `nas train` trained; KEY.checkpoint of what it has not ended yet
 report.html      the report
 state.json       what the driver of a search tells of itself, every few seconds and at its end
 stop             there while a search is asked to stop (`nas stop`)
@@ -32,7 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.errors import InputError
 from nas.journal import append_line, json_line, read_lines
 from nas.recipe import Recipe
-from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrialRecord
+from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrainingRecord, TrialRecord
 from nas.settings import SearchSettings
 from nas.state import SILENT_S, DriverState
 
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 _RECENT_WEIGHTS = 4
 STATE, STOP = "state.json", "stop"
 """Files of the driver that runs, or ran last: no part of what a search leaves."""
+CHECKPOINT = ".checkpoint"
+"""How the names of files end that a training keeps until it has ended."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,10 @@ _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
 _AUDIT = TypeAdapter(AuditRecord)
+_TRAINING = TypeAdapter(TrainingRecord)
 _STATE = TypeAdapter(DriverState)
 _T = TypeVar("_T")
+_AnyRecord = TrialRecord | BaselineRecord | Confirmation | AuditRecord | TrainingRecord
 
 
 class RunDirectory:
@@ -281,6 +287,15 @@ class RunDirectory:
         path = self.path / "audit.jsonl"
         return _read(path, _AUDIT) if path.is_file() else []
 
+    def append_training(self, record: TrainingRecord) -> None:
+        """Add what a full training gave, also while a search runs; on return it is on the disk."""
+        _append(self.path / "trainings.jsonl", record)
+
+    def training_records(self) -> list[TrainingRecord]:
+        """All full trainings in the order written, failed ones too; torn lines as in `records`."""
+        path = self.path / "trainings.jsonl"
+        return _read(path, _TRAINING) if path.is_file() else []
+
     def save_report(self, page: str) -> Path:
         """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
         with writing(self.report_path):
@@ -338,18 +353,13 @@ class RunDirectory:
 
     def load_weights(self, digest: str) -> dict[str, torch.Tensor]:
         """The kept weights of a candidate; raises `InputError` when they were not kept or are damaged."""
-        from safetensors.torch import load
-
         path = self.weights_path(digest)
         if not path.is_file():
             raise InputError(
                 f"{path}: the weights of {digest} were not kept (a run keeps those of its front and the last "
                 f"{_RECENT_WEIGHTS} trials)"
             )
-        try:
-            return load(path.read_bytes())
-        except Exception as error:  # safetensors raises its own error type
-            raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+        return _load_tensors(path)
 
     def prune_weights(self, keep: Collection[str]) -> None:
         """Delete weights of candidates not in `keep`, but for the most recent few."""
@@ -357,6 +367,52 @@ class RunDirectory:
         for path in files[:-_RECENT_WEIGHTS]:
             if path.stem not in keep:
                 path.unlink(missing_ok=True)
+
+    # ---------------------------------------------------------------- full trainings
+
+    def trained_weights(self, record: TrainingRecord) -> Path:
+        """Where the weights of a full training lie, once it has ended."""
+        return self.path / "trained" / f"{record.digest}-{record.key}.safetensors"
+
+    def save_trained(self, record: TrainingRecord, content: bytes) -> None:
+        """Keep the weights of a full training, to be called before it is recorded; readers see the whole file or none."""
+        with writing(self.path / "trained"):
+            _write_atomically(self.trained_weights(record), content)
+
+    def load_trained(self, record: TrainingRecord) -> dict[str, torch.Tensor]:
+        """The weights of a full training; raises `InputError` when they are gone or damaged."""
+        path = self.trained_weights(record)
+        if not path.is_file():
+            raise InputError(f"{path}: the weights of this training are gone; it has to be trained anew")
+        return _load_tensors(path)
+
+    def save_checkpoint(self, key: str, content: bytes) -> None:
+        """Keep what a full training goes on from, in place of what was kept before; readers see the whole file or none."""
+        with writing(self.path / "trained"):
+            _write_atomically(self.checkpoint_path(key), content)
+
+    def checkpoint_path(self, key: str) -> Path:
+        """Where a full training that has not ended keeps what it goes on from."""
+        return self.path / "trained" / f"{key}{CHECKPOINT}"
+
+    def remove_checkpoint(self, key: str) -> None:
+        """The training has ended."""
+        self.checkpoint_path(key).unlink(missing_ok=True)
+
+    @contextmanager
+    def training_locked(self, key: str) -> Iterator[None]:
+        """Be the only process with this full training; raises `InputError` when another one is at it."""
+        with writing(self.path / "trained"):
+            (self.path / "trained").mkdir(exist_ok=True)
+            file = (self.path / "trained" / f".{key}.lock").open("a")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"{self.path}: another process is at this training already") from error
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be locked by its file system: {error.strerror}") from error
+            yield
 
 
 def open_run(path: str | Path) -> RunDirectory:
@@ -398,7 +454,7 @@ def _write_run_file(path: Path, content: RunFile) -> None:
         _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
-def _append(path: Path, record: TrialRecord | BaselineRecord | Confirmation | AuditRecord) -> None:
+def _append(path: Path, record: _AnyRecord) -> None:
     with writing(path):
         append_line(path, json_line(record))
 
@@ -427,6 +483,15 @@ def _read(path: Path, kind: TypeAdapter[_T]) -> list[_T]:
         except ValueError as error:  # JSON, UTF-8 and validation errors all are
             logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
     return records
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except Exception as error:  # safetensors raises its own error type
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from error
 
 
 def _is_newer(data: object) -> bool:

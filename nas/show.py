@@ -21,11 +21,8 @@ from nas.record import Latency, TrialRecord, count_outcomes
 from nas.run import BaselineRecord, RunDirectory
 from nas.settings import LatencyTarget
 from nas.show_latency import latency_text, marks_legend
-from nas.test_report import PartReport
+from nas.test_report import MATRIX_CLASSES, PartReport, most_confused
 from nas.wording import plural, score_text, target_text, verdict_text
-
-MATRIX_CLASSES = 20
-"""Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
 
 
 def accuracy_text(record: TrialRecord | BaselineRecord, run: RunDirectory) -> str:
@@ -276,12 +273,6 @@ def _confused_pairs(report: PartReport) -> Table:
     table.add_column("true → predicted", overflow="fold")
     table.add_column("images", justify="right", no_wrap=True)
     table.add_column("of the class %", justify="right", no_wrap=True)
-    pairs = [
-        (count, count / truth.support, f"{truth.name} → {taken.name}")
-        for truth, row in zip(report.classes, report.confusion, strict=True)
-        for taken, count in zip(report.classes, row, strict=True)
-        if count and taken is not truth
-    ]
-    for count, share, names in sorted(pairs, key=lambda pair: pair[:2], reverse=True)[:MATRIX_CLASSES]:
-        table.add_row(Text(names), f"{count:,}", f"{100 * share:.2f}")
+    for pair in most_confused(report, MATRIX_CLASSES):
+        table.add_row(Text(f"{pair.truth} → {pair.taken}"), f"{pair.images:,}", f"{100 * pair.share:.2f}")
     return table

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MATRIX_CLASSES = 20
+"""Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -45,6 +48,27 @@ class PartReport:
             score.precision for score, count in zip(self.classes, predicted, strict=True) if score.support or count
         ]
         return sum(scores) / len(scores)
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """How many images of the class `truth` were taken for `taken`, and their share of the images of that class."""
+
+    truth: str
+    taken: str
+    images: int
+    share: float
+
+
+def most_confused(report: PartReport, count: int) -> list[ConfusedPair]:
+    """The pairs of classes that are confused most, by images, then by share; at most `count`."""
+    pairs = [
+        ConfusedPair(truth.name, taken.name, images, images / truth.support)
+        for truth, row in zip(report.classes, report.confusion, strict=True)
+        for taken, images in zip(report.classes, row, strict=True)
+        if images and taken is not truth
+    ]
+    return sorted(pairs, key=lambda pair: (pair.images, pair.share), reverse=True)[:count]
 
 
 def part_report(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: Sequence[str]) -> PartReport:

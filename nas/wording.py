@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 
@@ -58,6 +59,12 @@ def score_text(accuracy: float, metric: str, images: int) -> str:
 def percent_text(share: float, error: float | None) -> str:
     """A share in percent, with its standard error where there is one."""
     return f"{100 * share:.2f} %" if error is None else f"{100 * share:.2f} ± {100 * error:.2f} %"
+
+
+def spread_text(shares: Sequence[float]) -> str:
+    """The mean of shares in percent, with their standard deviation where there are several."""
+    mean = f"{100 * statistics.mean(shares):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(shares):.2f} %" if len(shares) > 1 else f"{mean} %"
 
 
 def latency_text(latency: Latency) -> str:

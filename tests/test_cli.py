@@ -25,7 +25,7 @@ from nas.settings import LatencyProtocol
 from nas.space_file import list_spaces
 
 COMMANDS = ["space list", "space show", "space check", "search", "evaluate", "front", "report", "baseline", "export"]
-COMMANDS += ["measure", "status", "stop"]
+COMMANDS += ["measure", "status", "stop", "train"]
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -21,7 +21,7 @@ from conftest import RunFactory, check_consistent, wait_for_records
 from rich.console import Console
 
 import nas.search.heartbeat
-import nas.search.signals
+import nas.signals
 from nas.cli import main
 from nas.cli_search import STOPPED_EARLY
 from nas.errors import InputError
@@ -30,9 +30,9 @@ from nas.run import AuditRecord, RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.confirming import Confirmer
 from nas.search.heartbeat import Heartbeat
-from nas.search.signals import gentle_signals
 from nas.settings import Resources
 from nas.show_status import phase_text, status_table
+from nas.signals import gentle_signals
 from nas.state import SILENT_S, DriverState, RunningTrial
 from nas.status import Phase, status_of
 
@@ -354,9 +354,7 @@ def test_an_error_that_ends_a_search_is_in_its_state(make_run: RunFactory) -> No
 
 @pytest.fixture
 def handlers_kept() -> Iterator[None]:
-    before = {
-        number: signal.getsignal(number) for number in (*nas.search.signals.NOTICES, signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.getsignal(number) for number in (*nas.signals.NOTICES, signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -385,14 +383,14 @@ def test_signals_stop_gently_and_a_second_order_at_once(
         with gentle_signals(broker):
             for name in signals:
                 if name == "later":
-                    monkeypatch.setattr(nas.search.signals, "ONE_ORDER_S", 0.0)
+                    monkeypatch.setattr(nas.signals, "ONE_ORDER_S", 0.0)
                 else:
                     signal.raise_signal(signal.Signals[name])
     except KeyboardInterrupt:
         interrupted = True
     assert interrupted is at_once
     assert broker.stop_reason == f"stopped by {signals[0]}"
-    for notice in nas.search.signals.NOTICES:
+    for notice in nas.signals.NOTICES:
         signal.raise_signal(notice)  # which would kill a process that is about to say how to go on
 
 

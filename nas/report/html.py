@@ -22,6 +22,7 @@ from nas.report.figures import cost_objectives, pareto_figure
 from nas.report.latency import latency_protocol, prediction
 from nas.report.markup import Html, join, tag
 from nas.report.sections import Findings
+from nas.report.trainings import trainings
 from nas.run import RunDirectory
 from nas.wording import plural
 
@@ -44,6 +45,7 @@ def report_page(found: Findings) -> Html:
         confirmation(found),
         baselines(found),
         audit(found, figures),
+        trainings(found),
         *_progress(found, figures),
         *(tag("h2", "All trials"), sections.trials_table(found)),
         *(tag("h2", "Failures"), sections.failures(found)),

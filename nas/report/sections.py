@@ -14,11 +14,12 @@ from nas.audit import Audit, audit_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.front import ReferencePoint, cheapest_first, pareto_front, primary_cost, reference_point
 from nas.objectives import objective, target_objective
-from nas.record import Latency, Outcome, TrialRecord
+from nas.record import Latency, Outcome, TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
 from nas.report.markup import Html, facts, join, table, tag
 from nas.run import BaselineRecord, Provenance, RunDirectory
 from nas.settings import LatencyTarget, SearchSettings
+from nas.trained import ended
 from nas.wording import (
     NOTHING,
     capital,
@@ -44,7 +45,7 @@ class Findings:
     `records` are in the order written; `scored` are those trained to the full budget with a value for every
     objective; `names` says by digest what a front member is known for; `baselines` are reference networks; `again`
     is what training candidates again gave, by digest; `audit` says whether the brief fine-tune can rank candidates, where that
-    was looked into.
+    was looked into; `trainings` are the full ones that came to their end.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Findings:
     baselines: tuple[BaselineRecord, ...] = ()
     again: dict[str, Confirmed] = field(default_factory=dict)
     audit: Audit | None = None
+    trainings: tuple[TrainingRecord, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -111,6 +113,7 @@ def find(run: RunDirectory) -> Findings:
         baselines=tuple(cheapest_first(run.baselines(), objectives)),
         again=confirmed_in(run, scored),
         audit=audit_of(run),
+        trainings=tuple(ended(run.training_records())),
     )
 
 

@@ -21,8 +21,8 @@ from nas.run import AuditRecord, RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.launch import started_resources
-from nas.search.signals import gentle_signals
 from nas.settings import Budgets, Resources, SearchSettings
+from nas.signals import gentle_signals
 from nas.wording import plural
 
 logger = logging.getLogger(__name__)

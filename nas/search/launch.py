@@ -36,9 +36,9 @@ from nas.search.confirming import Confirmer
 from nas.search.heartbeat import Heartbeat
 from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
-from nas.search.signals import gentle_signals, notices_ignored
 from nas.search.storage import connected, database_errors
 from nas.settings import Resources, SearchSettings
+from nas.signals import gentle_signals, notices_ignored
 from nas.targets import check_targets, latency_devices
 from nas.wording import plural
 

@@ -1,4 +1,4 @@
-"""Signals that stop a search: what a terminal, SLURM, Kubernetes and spot machines send.
+"""Signals that stop a search or a training: what a terminal, SLURM, Kubernetes and spot machines send.
 
 A first signal lets what runs finish. SIGUSR1 and SIGHUP never do more, however often they come: the one is a notice
 (`--signal=USR1@120`) that may be repeated, the other says that a terminal is gone. SIGINT or SIGTERM after any of them
@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from nas.search.candidate import Asker
+from typing import Protocol
 
 NOTICES = (signal.SIGUSR1, signal.SIGHUP)
 ONE_ORDER_S = 1.0
@@ -24,8 +23,15 @@ ONE_ORDER_S = 1.0
 logger = logging.getLogger(__name__)
 
 
+class Stoppable(Protocol):
+    """What can be told to start nothing more."""
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more; what runs may finish."""
+
+
 @contextmanager
-def gentle_signals(asker: Asker) -> Iterator[None]:
+def gentle_signals(stoppable: Stoppable) -> Iterator[None]:
     """A first signal starts nothing more and lets what runs finish; a second SIGINT or SIGTERM raises KeyboardInterrupt.
 
     SIGHUP is left alone where it is ignored (`nohup`). Does nothing on another thread than the main one.
@@ -39,7 +45,7 @@ def gentle_signals(asker: Asker) -> Iterator[None]:
         nonlocal first
         if first is None:
             first = time.monotonic()
-            asker.stop(f"stopped by {signal.Signals(number).name}")
+            stoppable.stop(f"stopped by {signal.Signals(number).name}")
             logger.warning("stopping when what runs has finished; Ctrl-C (or SIGTERM) stops at once")
         elif number == signal.SIGINT or (number == signal.SIGTERM and time.monotonic() - first > ONE_ORDER_S):
             raise KeyboardInterrupt

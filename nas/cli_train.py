@@ -1,0 +1,124 @@
+"""`nas train`: chosen candidates trained in full, and what they get on the test part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from nas.cli_search import STOPPED_EARLY
+from nas.options import Assignments, Device, Directory
+
+if TYPE_CHECKING:
+    from nas.training import TrainingPlan
+
+console = Console(emoji=False)
+
+
+def train(
+    directory: Directory,
+    pick: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHICH",
+            help="knee, most-accurate, fastest, a limit like 'latency<=2ms' or 'accuracy>=93%', or a digest; several with "
+            "commas between, or repeated. By default knee.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="By default 4 times the epochs of the search.", show_default=False)
+    ] = None,
+    recipe_file: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="FILE", help="A recipe in YAML; what it leaves out is the run's, longer."),
+    ] = None,
+    assignments: Assignments = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each candidate.")] = 1,
+    start: Annotated[
+        Literal["search", "init", "scratch"],
+        typer.Option("--from", help="The weights that the search kept, those that it inherited, or random ones."),
+    ] = "search",
+    with_validation: Annotated[
+        bool,
+        typer.Option("--with-validation", help="Train on the validation part too; then only the test part scores."),
+    ] = False,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False,
+) -> None:
+    """Train chosen candidates in full, and report on the test part, once for each training.
+
+    What is recorded already is not trained again. A training that was stopped, or killed, goes on with the same command
+    from its last whole epoch. A search may run meanwhile.
+
+    Example: nas train results/digits-20261124-070000 --pick knee,most-accurate --seeds 3
+    """
+    from nas.device import resolve_device
+    from nas.picks import pick_all
+    from nas.recipe import read_recipe
+    from nas.run import open_run
+    from nas.show_training import reports_on_test_part, trainings_json, trainings_table
+    from nas.training import plan_training, recipe_on, run_training
+    from nas.training_progress import BarProgress, FailureProgress, LineProgress
+
+    run = open_run(directory)
+    trials = pick_all(run.records(), run.settings.objectives, pick or ["knee"])
+    recipe = read_recipe(recipe_on(run, resolve_device(device), epochs), recipe_file, assignments or ())
+    plan = plan_training(run, trials, recipe, seeds=seeds, start=start, with_validation=with_validation, device=device)
+    errors = Console(stderr=True, emoji=False)
+    progress = FailureProgress(errors)
+    if not as_json:
+        for line in _announcement(plan):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        kind = BarProgress if console.is_terminal else LineProgress
+        progress = kind(console, plan.missing(), run.settings.evaluation.metric)
+    ending = run_training(plan, progress)
+    records = plan.recorded()
+    if as_json:
+        print(trainings_json(run, records))
+    elif records:
+        console.print()
+        console.print(trainings_table(run, records))
+        console.print(reports_on_test_part(records))
+        if not any(record.after for record in records):
+            console.print("The data set has no test part, so there is no report on one", highlight=False)
+        console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
+    if ending is not None:
+        (errors if as_json else console).print(
+            f"Ended early: {ending}. The same command goes on.", highlight=False, markup=False, soft_wrap=True
+        )
+        raise typer.Exit(STOPPED_EARLY)
+    if len(records) < len(plan.trainings):
+        raise typer.Exit(1)
+
+
+_STARTS = {"search": "the weights of the search", "init": "the weights that it inherited", "scratch": "random weights"}
+
+
+def _announcement(plan: TrainingPlan) -> list[str]:
+    """What will be trained, and what that takes."""
+    from nas.wording import duration_text, plural
+
+    first, missing = plan.trainings[0], plan.missing()
+    candidates = len({training.trial.digest for training in plan.trainings})
+    seeds = len(plan.trainings) // candidates
+    brief = plan.run.settings.evaluation.recipe.epochs
+    lines = [
+        f"Training {plural(candidates, 'candidate')}{f', each from {seeds} seeds,' if seeds > 1 else ''} by a recipe of "
+        f"{plural(first.recipe.epochs, 'epoch')} (the search: {brief}), from {_STARTS[first.start]}, on {plan.device}"
+    ]
+    if first.with_validation:
+        lines.append("On the training and the validation part: no score is left, and the last epoch counts")
+    if recorded := len(plan.trainings) - len(missing):
+        lines.append(f"{recorded} of {plural(len(plan.trainings), 'training')} recorded already, and not done again")
+    if missing:
+        seconds = sum(
+            sum(epoch.seconds for epoch in training.trial.evaluation.history)
+            / max(1, len(training.trial.evaluation.history))
+            * training.recipe.epochs
+            for training in missing
+        )
+        lines.append(f"{plural(len(missing), 'training')}, {duration_text(seconds)} at the search's pace")
+    return lines

@@ -1,0 +1,108 @@
+"""Progress of full trainings: a bar on a terminal, a line for every epoch elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from nas.record import EpochMetrics, Outcome, TrainingRecord
+from nas.training import FullTraining, TrainingProgress
+from nas.wording import duration_text
+
+
+class FailureProgress(TrainingProgress):
+    """Says what failed, and nothing else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def record(self, record: TrainingRecord) -> None:
+        """Say why a training failed."""
+        if record.evaluation.outcome is not Outcome.DONE:
+            self._say(f"trial {record.number}, seed {record.seed}, failed: {record.evaluation.reason}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class LineProgress(FailureProgress):
+    """A line for every epoch, with the time left at the pace so far; for logs and pipes."""
+
+    def __init__(self, console: Console, missing: Sequence[FullTraining], metric: str) -> None:
+        super().__init__(console)
+        self._metric = metric
+        self._epochs = sum(training.recipe.epochs for training in missing)  # left in all
+        self._of_this = 0  # left of the training that runs
+        self._seen, self._seconds = 0, 0.0
+
+    def begin(self, training: FullTraining, epoch: int) -> None:
+        """Say so where a training goes on."""
+        self._of_this = training.recipe.epochs - epoch
+        self._epochs -= epoch
+        if epoch:
+            self._say(f"{_name(training)}: goes on after epoch {epoch} of {training.recipe.epochs}")
+
+    def epoch(self, training: FullTraining, metrics: EpochMetrics) -> None:
+        """Print one line."""
+        self._count(metrics)
+        self._say(f"{_name(training)}: {self._told(training, metrics)}")
+
+    def record(self, record: TrainingRecord) -> None:
+        """Print one line."""
+        super().record(record)
+        self._epochs -= self._of_this  # of a training that its budget of steps or seconds, or patience, ended
+        self._of_this = 0
+        if record.evaluation.outcome is Outcome.DONE:
+            scores = {
+                f"validation {self._metric}": record.score,
+                "test accuracy": record.test_accuracy[1],
+            }
+            shown = [f"{name} {100 * share:.2f} %" for name, share in scores.items() if share is not None]
+            took = f"trained in {duration_text(record.evaluation.seconds)}"
+            self._say(f"{record.digest[:8]} seed {record.seed}: {', '.join([took, *shown])}")
+
+    def _count(self, metrics: EpochMetrics) -> None:
+        self._epochs, self._of_this = self._epochs - 1, self._of_this - 1
+        self._seen, self._seconds = self._seen + 1, self._seconds + metrics.seconds
+
+    def _told(self, training: FullTraining, metrics: EpochMetrics) -> str:
+        parts = [f"epoch {metrics.epoch}/{training.recipe.epochs}", f"training loss {metrics.train_loss:.4f}"]
+        if not math.isnan(metrics.score):
+            parts.append(f"validation {self._metric} {100 * metrics.score:.2f} %")
+        parts.append(f"{metrics.images_per_s:,.0f} images/s")
+        return f"{', '.join(parts)}; about {duration_text(self._seconds / self._seen * self._epochs)} left"
+
+
+class BarProgress(LineProgress):
+    """A bar that is redrawn in place after each epoch: no thread draws, since a measurement would hear it."""
+
+    def __init__(self, console: Console, missing: Sequence[FullTraining], metric: str) -> None:
+        super().__init__(console, missing, metric)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TextColumn("{task.fields[told]}"))
+        self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+
+    def begin(self, training: FullTraining, epoch: int) -> None:
+        """Draw the bar of another training."""
+        super().begin(training, epoch)
+        self._bar.start()
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        total = training.recipe.epochs
+        self._task = self._bar.add_task(_name(training), total=total, completed=epoch, told="begins")
+        self._bar.refresh()
+
+    def epoch(self, training: FullTraining, metrics: EpochMetrics) -> None:
+        """Draw it anew."""
+        self._count(metrics)
+        self._bar.update(self._task, completed=metrics.epoch, told=self._told(training, metrics), refresh=True)
+
+    def end(self) -> None:
+        """Leave the terminal clean."""
+        self._bar.stop()
+
+
+def _name(training: FullTraining) -> str:
+    return f"{training.trial.digest[:8]} seed {training.seed}"
