@@ -51,7 +51,7 @@ class Provenance:
     """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
 
     `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
-    weights that candidates inherit from.
+    weights that candidates inherit from; `image_size` is the height and width of the data's images.
     """
 
     created: float
@@ -69,6 +69,7 @@ class Provenance:
     std: tuple[float, ...]
     corrupt_files: tuple[str, ...] = ()
     init_fingerprint: str | None = None
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
