@@ -94,7 +94,7 @@ def _measured(
         on_cpu = replace(protocol, device="cpu", mode="onnxruntime")
         return measure_ready(lambda images: (onnx_run(str(path), images, protocol.threads), folded), shape, on_cpu)
     as_graph = protocol.device != "cpu" and protocol.mode == "cudagraph"
-    network = _loaded(folder, form)
+    network = _loaded(folder, form, shape)
 
     def ready(images: torch.Tensor) -> tuple[Run, bool]:
         network.to(images.device)
@@ -108,7 +108,7 @@ def _measured(
     return measure_ready(ready, shape, replace(protocol, mode="cudagraph" if as_graph else "eager"))
 
 
-def _loaded(folder: Path, form: str) -> nn.Module:
+def _loaded(folder: Path, form: str, shape: tuple[int, int, int]) -> nn.Module:
     """The network of a format of PyTorch's."""
     with quiet():
         match form:
@@ -117,5 +117,5 @@ def _loaded(folder: Path, form: str) -> nn.Module:
             case "torchscript":
                 network: nn.Module = torch.jit.load(folder / FILES[form])
                 return network
-        with named(str(folder), None) as found:
+        with named(f"{folder / 'model.py'}:load", shape) as found:
             return found.module
