@@ -75,7 +75,7 @@ def export_candidate(
     """Write a trained candidate of a run to the new folder `out` and check it; returns `out`.
 
     `state` is weights in place of those that the search kept. Raises `InputError` when `out` exists, the weights were
-    not kept, or something that the options ask for is not here; `ExportError` when a format cannot be written or run,
+    not kept or do not fit, or something that the options ask for is not here; `ExportError` when a format cannot be written or run,
     or, loaded in a fresh process without `nas`, does not give the same logits. Then nothing is left behind.
     """
     options = options or ExportOptions()
@@ -157,11 +157,15 @@ def _searched(run: RunDirectory, record: TrialRecord, state: Mapping[str, torch.
     if state is None:
         if record.imported_from and not run.weights_path(record.digest).is_file():
             raise InputError(
-                f"{record.digest} was taken over from {record.imported_from}, and that run had not kept its weights"
+                f"{record.digest} was taken over from {record.imported_from}, and that run had not kept its weights: pick "
+                "another one"
             )
         state = run.load_weights(record.digest)
     network = build(record.architecture, len(run.provenance.classes))
-    network.load_state_dict(state, strict=True)
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:  # it names every tensor
+        raise InputError(f"the weights of {record.digest} do not fit its architecture, {record.text}") from error
     return network.eval().requires_grad_(False)
 
 

@@ -238,7 +238,8 @@ def _files(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) ->
         "`preprocess` of model.py gives them from uint8. From a file: "
         f"{steps['colour']}, {steps['files']}, here {'x'.join(map(str, steps['image_size']))}; then by `preprocess`: resized to "
         f"the input ({steps['resize']}), divided by 255, minus the mean {steps['mean']}, over the deviation {steps['std']}.",
-        "The same is in model.json, and inside the formats below (pt2, torchscript: extra files; onnx: metadata).",
+        "The same is in model.json"
+        + (f", and inside {' and '.join(export['formats'])}." if export["formats"] else "."),
         "",
         "model.pt and model.safetensors hold tensors alone, which load without executing anything. The other formats hold",
         "the computation too; load them as you would run a program, only from whom you trust.",

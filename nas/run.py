@@ -345,7 +345,7 @@ class RunDirectory:
         if not path.is_file():
             raise InputError(
                 f"{path}: the weights of {digest} were not kept (a run keeps those of its front and the last "
-                f"{_RECENT_WEIGHTS} trials)"
+                f"{_RECENT_WEIGHTS} trials): pick one of those"
             )
         try:
             return load(path.read_bytes())

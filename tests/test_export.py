@@ -475,6 +475,10 @@ def test_several_picks_are_exported_side_by_side_or_not_at_all(
     code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate,latency<=1.5ms")
     assert code == 2
     assert "were not kept" in err
+    assert "pick one of those" in err
+    run.save_weights(slow.digest, weights_content(build(fast.architecture, 10).state_dict()))
+    code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate")
+    assert (code, err) == (2, f"nas: the weights of {slow.digest} do not fit its architecture, {slow.text}\n")
     code, _, err = call(str(tmp_path / "new"), "--format", "pt2,tflite")
     assert (code, err) == (2, "nas: --format tflite: use pt2, onnx, torchscript\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
