@@ -5,8 +5,11 @@ from nas.cost import architecture_cost as architecture_cost
 from nas.cost import module_cost as module_cost
 from nas.data import load_data as load_data
 from nas.errors import CandidateError as CandidateError
+from nas.errors import ExportError as ExportError
 from nas.errors import InputError as InputError
 from nas.evaluate import evaluate_candidate as evaluate_candidate
+from nas.export import ExportOptions as ExportOptions
+from nas.export import export_all as export_all
 from nas.export import export_candidate as export_candidate
 from nas.front import hypervolume as hypervolume
 from nas.front import pareto_front as pareto_front

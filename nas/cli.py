@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,12 +11,13 @@ from rich.console import Console
 from nas.cli_audit import audit
 from nas.cli_baseline import baseline
 from nas.cli_evaluate import evaluate, recipe
+from nas.cli_export import export
 from nas.cli_measure import measure
 from nas.cli_search import search
 from nas.cli_space import space_app
 from nas.cli_status import status, stop
 from nas.cli_train import train
-from nas.errors import InputError
+from nas.errors import ExportError, InputError
 from nas.options import Directory
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
   nas audit DIR                  can its brief training rank candidates? some trained in full
   nas train DIR --pick knee      chosen candidates trained in full, then tested once
-  nas export DIR --to OUT        a candidate as a plain PyTorch module
+  nas export DIR --to OUT        a candidate as plain PyTorch, torch.export, ONNX or TorchScript
   nas measure mobilenet_v2       latency of any network, measured here
 
 Every command has --help with an example."""
@@ -75,6 +75,7 @@ app.command()(recipe)
 app.command()(baseline)
 app.command()(audit)
 app.command()(train)
+app.command()(export)
 app.command()(measure)
 app.command()(status)
 app.command()(stop)
@@ -116,31 +117,6 @@ def report(directory: Directory) -> None:
     console.print(str(write_report(open_run(directory))), highlight=False, soft_wrap=True)
 
 
-@app.command()
-def export(
-    directory: Directory,
-    to: Annotated[Path, typer.Option(metavar="OUT", help="The folder to make.")],
-    pick: Annotated[str, typer.Option(help="knee, most-accurate, fastest, or a digest of nas front.")] = "knee",
-) -> None:
-    """Export a trained candidate as a plain PyTorch module, checked in a fresh process.
-
-    Example: nas export results/digits-20261124-070000 --pick knee --to model
-    """
-    from nas.export import export_candidate
-    from nas.objectives import objective
-    from nas.picks import pick as pick_candidate
-    from nas.run import open_run
-
-    run = open_run(directory)
-    record = pick_candidate(run.records(), run.settings.objectives, pick)
-    out = export_candidate(run, record, to)
-    values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
-    console.print(
-        f"{record.text} ({values}) is in {out}; checked in a fresh process without nas", highlight=False, soft_wrap=True
-    )
-    console.print(f'Next: cd {out} && python -c "import model; print(model.load())"', highlight=False, soft_wrap=True)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
     sys.path.insert(0, "")  # so that module:function finds a file in the working directory
@@ -150,6 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         _print_error(str(error))
         code = usage_error
+    except ExportError as error:
+        _print_error(str(error))
+        code = 1
     except _USAGE_ERROR as error:  # usage errors of the parser: unknown flags, values that do not fit
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "nas"

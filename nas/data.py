@@ -118,6 +118,12 @@ class ImageData:
         """Channels of an image."""
         return int(self.train.images.shape[1])
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        height, width = self.train.images.shape[2:]
+        return int(height), int(width)
+
     def without_test(self) -> ImageData:
         """The same without the test part: what a search may see."""
         return replace(self, test=None)
@@ -337,7 +343,7 @@ def _part(where: str, dataset: Any, channels: int, size: int) -> Part:
         except (TypeError, OverflowError) as error:
             raise InputError(f"{here} has the label {item[1]!r}, not an int") from error
         try:
-            images[number] = to_pixels(_as_pil(item[0]), channels, size)
+            images[number] = to_pixels(_as_pil(item[0]), channels, (size, size))
         except Exception as error:  # PIL reads a file only now, and raises nearly anything
             raise InputError(f"{here}: {error}") from error
     return Part(images, labels)

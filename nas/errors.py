@@ -17,3 +17,7 @@ class LostError(RuntimeError):
 
 class WrongNodeError(LostError):
     """A worker started on a node whose device is another model than the search's; its trial is handed to another one."""
+
+
+class ExportError(RuntimeError):
+    """What was exported is not right, or cannot be had here; nothing of it is left behind (exit code 1)."""

@@ -1,225 +1,251 @@
 """Export: a candidate as a folder that needs torch alone, checked in a fresh process without `nas`.
 
-model.py            readable source of exactly this network, with `load()`
+model.py            readable source of exactly this network, with `load()` and `preprocess()`
 model.pt            its weights, a state dict (`weights_only=True`)
 model.safetensors   the same weights
-model.json          architecture, classes, preprocessing, measured figures
+model.json          architecture, classes, preprocessing, figures, latency of each format
+predict.py          classifies image files, with torch, numpy and Pillow
+README.md           the model card
+model.pt2, model.onnx, model.torchscript    where they are asked for
 """
 
 from __future__ import annotations
 
-import inspect
+import copy
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from nas.errors import InputError
-from nas.model import blocks, build
-from nas.model.network import plan
+from nas import export_check
+from nas.device import resolve_device
+from nas.errors import CandidateError, ExportError, InputError
+from nas.export_formats import SOURCE, check_formats, measured, write_formats
+from nas.export_source import model_source, predict_source
+from nas.latency import fold_batch_norm
+from nas.model import build
+from nas.model_card import card_text, embedded, model_json, preprocessing
 from nas.record import TrialRecord
 from nas.run import RunDirectory
+from nas.settings import LatencyProtocol, Precision
 
-TOLERANCE = 1e-4
-"""Largest difference of a logit between the searched and the exported network that is let pass."""
-
-_CHECK = """
-import sys
-sys.modules["nas"] = None  # importing nas fails from here on
-sys.path.insert(0, sys.argv[1])
-import torch
-import model
-network = model.load()
-torch.save(network(torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
-"""
-
-_TEMPLATE = '''"""{summary}
-
-{details}
-Written by nas; needs torch alone. Use:
-
-    from model import load, preprocess
-    logits = load()(preprocess(images))  # images: uint8 ({shape})
-"""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-CLASSES = {classes}
-INPUT_SHAPE = {input_shape}
-MEAN = {mean}
-STD = {std}
+TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2}
+"""By how much a logit may differ between the searched and the exported network, as a share of the largest logit."""
+BATCHES = (1, 3)
+"""Sizes that are compared: neither is the one that formats are traced with."""
+_TRACED = 2
+_PATIENCE_S = 600
 
 
-{blocks}
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export has beside source and weights: further `formats` (pt2, onnx, torchscript), and in which form.
 
-def build() -> Network:
-    """This network with fresh weights."""
-    return Network(
-        stem={stem},
-        blocks=[
-{layers}
-        ],
-        head={head},
-        classifier=nn.Linear({features}, {num_classes}),
-    )
+    `fold_bn` folds batch norm into the convolutions; `half` is weights and computation in float16; `measure` has the
+    latency of each format measured on the run's device, by its batch size and threads.
+    """
 
+    formats: tuple[str, ...] = ()
+    fold_bn: bool = False
+    half: bool = False
+    measure: bool = True
 
-def load(path: str | Path | None = None) -> Network:
-    """This network with its trained weights, in eval mode; `path` is model.pt beside this file by default."""
-    network = build()
-    path = Path(path) if path else Path(__file__).with_name("model.pt")
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
-    return network.eval()
+    @property
+    def dtype(self) -> Precision:
+        """Of weights, images and logits."""
+        return "float16" if self.half else "float32"
 
 
-def preprocess(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images (N, C, H, W) to what the network was trained on: resized, scaled, normalised."""
-    x = images.float() / 255
-    if x.shape[-2:] != INPUT_SHAPE[1:]:
-        x = F.interpolate(x, INPUT_SHAPE[1:], mode="bilinear", antialias=True)
-    mean, std = torch.tensor(MEAN, device=x.device), torch.tensor(STD, device=x.device)
-    return (x - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
-'''
-
-
-def export_candidate(run: RunDirectory, record: TrialRecord, out: Path) -> Path:
+def export_candidate(
+    run: RunDirectory,
+    record: TrialRecord,
+    out: Path,
+    options: ExportOptions | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
     """Write a trained candidate of a run to the new folder `out` and check it; returns `out`.
 
-    Raises `InputError` when `out` exists or the weights were not kept, `RuntimeError` when the exported network,
-    loaded in a fresh process without `nas`, does not give the same logits; then nothing is left behind.
+    `state` is weights in place of those that the search kept. Raises `InputError` when `out` exists, the weights were
+    not kept or do not fit, or something that the options ask for is not here; `ExportError` when a format cannot be written or run,
+    or, loaded in a fresh process without `nas`, does not give the same logits. Then nothing is left behind.
     """
+    options = options or ExportOptions()
+    check_formats(options.formats)
+    protocol = _protocol(run, options) if options.measure else None
+    with _draft(out) as draft:
+        searched = _searched(run, record, state)
+        network = _deployed(searched, options)
+        _write(run, record, network, draft, options)
+        formats = tuple(dict.fromkeys(options.formats))
+        export = {
+            "formats": list(formats),
+            "dtype": options.dtype,
+            "batch_norm_folded": options.fold_bn,
+            "weights": "search" if state is None else "given",
+            "checks": _checked(searched, record, draft, (SOURCE, "safetensors", *formats), options),
+        }
+        latencies = {}
+        if protocol is not None:
+            try:
+                latencies = measured(draft, formats, record.architecture.input_shape, protocol, options.fold_bn)
+            except CandidateError as error:
+                raise ExportError(f"{error}; --no-measure exports without") from error
+        content = model_json(run, record, export, latencies)
+        (draft / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (draft / "README.md").write_text(card_text(run, record, export, latencies), encoding="utf-8")
+        shutil.rmtree(draft / "__pycache__", ignore_errors=True)
+    return out
+
+
+def export_all(
+    run: RunDirectory, records: Sequence[TrialRecord], out: Path, options: ExportOptions | None = None
+) -> list[Path]:
+    """Export several candidates, each to a folder in the new folder `out` that is named by its digest; all or none.
+
+    Raises as `export_candidate` does.
+    """
+    names = [record.architecture.digest for record in records]
+    with _draft(out) as draft:
+        for name, record in zip(names, records, strict=True):
+            export_candidate(run, record, draft / name, options)
+    return [out / name for name in names]
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """A new folder that becomes `out` when all went well, and is gone otherwise."""
     if out.exists():
         raise InputError(f"{out}: exists already; give another --to")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder")
-    from safetensors.torch import save_file
-
-    if record.imported_from and not run.weights_path(record.digest).is_file():
-        raise InputError(
-            f"{record.digest} was taken over from {record.imported_from}, and that run had not kept its weights"
-        )
-    state = run.load_weights(record.digest)
-    network = build(record.architecture, len(run.provenance.classes))
-    network.load_state_dict(state, strict=True)
-    network.eval()
     try:
         draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         raise InputError(f"{out}: cannot be made: {error.strerror}") from error
     try:
-        (draft / "model.py").write_text(model_source(run, record), encoding="utf-8")
-        torch.save(network.state_dict(), draft / "model.pt")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, draft / "model.safetensors"
-        )
-        (draft / "model.json").write_text(json.dumps(model_card(run, record), indent=2) + "\n", encoding="utf-8")
-        _check(network, record, draft)
+        yield draft
         draft.chmod(0o755)
         draft.rename(out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return out
 
 
-def model_source(run: RunDirectory, record: TrialRecord) -> str:
-    """Source of a module that builds exactly this network from the project's own blocks."""
-    parts = plan(record.architecture, len(run.provenance.classes))
-    shape = record.architecture.input_shape
-    layers = "\n".join(f"            {_call(blocks.InvertedResidual, arguments)}," for arguments in parts.blocks)
-    details = [f"architecture {record.text}", f"digest       {record.digest}"]
-    details += [f"{name:12} {value:g}" for name, value in record.objectives.items()]
-    source = [inspect.getsource(block) for block in (blocks.ConvNormAct, blocks.InvertedResidual, blocks.Network)]
-    return _TEMPLATE.format(
-        summary=f"A network found by a search of the space {run.settings.space.name}.",
-        details="\n".join(details) + "\n",
-        shape=", ".join(["N", *map(str, shape)]),
-        classes=json.dumps(list(run.provenance.classes), ensure_ascii=True),
-        input_shape=shape,
-        mean=run.provenance.mean,
-        std=run.provenance.std,
-        blocks="\n\n".join(source),
-        stem=_call(blocks.ConvNormAct, parts.stem),
-        layers=layers,
-        head=_call(blocks.ConvNormAct, parts.head) if parts.head else "nn.Identity()",
-        features=parts.classifier["in_features"],
-        num_classes=parts.classifier["out_features"],
-    )
+def _protocol(run: RunDirectory, options: ExportOptions) -> LatencyProtocol:
+    """How the formats are measured: the run's protocol on the run's device, in the precision of the export."""
+    name = run.settings.device
+    try:
+        device = resolve_device(name)
+    except InputError as error:
+        raise InputError(
+            f"latency is measured on the run's device, {name}, and that is not here: export with --no-measure"
+        ) from error
+    return replace(run.settings.evaluation.protocol, device=device, dtype=options.dtype)
 
 
-def model_card(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
-    """What model.json holds: architecture, classes, preprocessing, and the figures with how they were measured."""
-    evaluation = record.evaluation
-    return {
-        "architecture": record.architecture.to_json(),
-        "text": record.text,
-        "digest": record.digest,
-        "classes": list(run.provenance.classes),
-        "preprocessing": {
-            "input_shape": list(record.architecture.input_shape),
-            "resize": "bilinear, antialiased",
-            "scale": "uint8 / 255",
-            "mean": list(run.provenance.mean),
-            "std": list(run.provenance.std),
-        },
-        "measured": {
-            "metric": run.settings.evaluation.metric,
-            "objectives": record.objectives,
-            "validation_images": run.provenance.validation_images,
-            "epochs": len(evaluation.history),
-            "cost": asdict(evaluation.cost) if evaluation.cost else None,
-            "latency": asdict(evaluation.latency) if evaluation.latency else None,
-        },
-        "origin": {
-            "space": run.settings.space.name,
-            "data": run.settings.data,
-            "trial": record.number,
-            "imported_from": record.imported_from,
-            "seed": run.settings.seed,
-            "versions": run.provenance.versions,
-        },
-    }
+def _searched(run: RunDirectory, record: TrialRecord, state: Mapping[str, torch.Tensor] | None) -> nn.Module:
+    """The network as it was trained."""
+    if state is None:
+        if record.imported_from and not run.weights_path(record.digest).is_file():
+            raise InputError(
+                f"{record.digest} was taken over from {record.imported_from}, and that run had not kept its weights: pick "
+                "another one"
+            )
+        state = run.load_weights(record.digest)
+    network = build(record.architecture, len(run.provenance.classes))
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:  # it names every tensor
+        raise InputError(f"the weights of {record.digest} do not fit its architecture, {record.text}") from error
+    return network.eval().requires_grad_(False)
 
 
-def _call(block: type[nn.Module], arguments: dict[str, Any]) -> str:
-    """A constructor call as source; leading sizes by position, defaults left out."""
-    parameters = inspect.signature(block).parameters
-    parts = []
-    for name, value in arguments.items():
-        if value == parameters[name].default:
-            continue
-        text = f"nn.{value.__name__}" if isinstance(value, type) else repr(value)
-        by_position = parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parts.append(text if by_position else f"{name}={text}")
-    return f"{block.__name__}({', '.join(parts)})"
+def _deployed(searched: nn.Module, options: ExportOptions) -> nn.Module:
+    network = copy.deepcopy(searched)
+    if options.fold_bn and not fold_batch_norm(network):
+        raise ExportError("batch norm cannot be folded throughout this network: export without --fold-bn")
+    return network.to(getattr(torch, options.dtype)).requires_grad_(False)
 
 
-def _check(network: nn.Module, record: TrialRecord, folder: Path) -> None:
-    """Compare logits with those of the folder loaded in a fresh process; raises `RuntimeError`."""
-    images = torch.randn(4, *record.architecture.input_shape, generator=torch.Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
+def _write(run: RunDirectory, record: TrialRecord, network: nn.Module, draft: Path, options: ExportOptions) -> None:
+    """All but what is known only when they are checked."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    (draft / "model.py").write_text(model_source(run, record, options.fold_bn, options.dtype), encoding="utf-8")
+    image_size = preprocessing(run, record, options.dtype)["image_size"]
+    (draft / "predict.py").write_text(predict_source(image_size), encoding="utf-8")
+    torch.save(state, draft / "model.pt")
+    save_file(state, draft / "model.safetensors")
+    images = torch.randn(_TRACED, *record.architecture.input_shape).to(getattr(torch, options.dtype))
+    write_formats(network, images, draft, options.formats, embedded(run, record, options.dtype))
+
+
+def _checked(
+    searched: nn.Module, record: TrialRecord, folder: Path, formats: Sequence[str], options: ExportOptions
+) -> dict[str, Any]:
+    """Compare the logits of each format, loaded in a fresh process, with the searched network's.
+
+    Returns how, and the largest difference of each; raises `ExportError`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        torch.randn(size, *record.architecture.input_shape, generator=generator).to(getattr(torch, options.dtype))
+        for size in BATCHES
+    ]
+    with torch.inference_mode():
+        expected = [searched(images.float()) for images in batches]
+    largest = torch.cat(expected).abs().max().item()
+    tolerance = TOLERANCE[options.dtype]
+    differences = {}
+    for form, found in _fresh(folder, formats, batches).items():
+        if isinstance(found, str):
+            raise ExportError(_not_run(form, found, options))
+        for logits, wanted in zip(found, expected, strict=True):
+            if logits.shape != wanted.shape:
+                raise ExportError(
+                    f"the exported {form} gives {tuple(logits.shape)} where {tuple(wanted.shape)} is right"
+                )
+        worst = (torch.cat(found).float() - torch.cat(expected)).abs().max().item()  # not a number where one is not
+        differences[form] = worst / largest
+        if not worst <= tolerance * largest:
+            raise ExportError(
+                f"the exported {form} does not compute what the searched network does: its logits differ by "
+                f"{differences[form]:.2g} of the largest, and {tolerance:g} is allowed in {options.dtype}"
+            )
+    return {"batches": list(BATCHES), "tolerance": tolerance, "largest_difference": differences}
+
+
+def _fresh(
+    folder: Path, formats: Sequence[str], batches: Sequence[torch.Tensor]
+) -> dict[str, list[torch.Tensor] | str]:
+    """By format what it gives in a fresh process, or what went wrong; raises `ExportError` when that process ends badly."""
+    with tempfile.TemporaryDirectory() as scratch:
         given, got = Path(scratch, "images.pt"), Path(scratch, "logits.pt")
-        torch.save(images, given)
-        done = subprocess.run(
-            [sys.executable, "-c", _CHECK, str(folder.resolve()), str(given), str(got)],
-            cwd=scratch, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        torch.save(list(batches), given)
+        command = [sys.executable, "-P", export_check.__file__, str(folder.resolve()), str(given), str(got), *formats]
+        try:
+            done = subprocess.run(
+                command, cwd=scratch, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(f"the exported network was not loaded within {_PATIENCE_S} s") from error
         if done.returncode:
-            raise RuntimeError(f"the exported network does not load: {done.stderr.strip().splitlines()[-1]}")
-        difference = (torch.load(got, weights_only=True) - network(images)).abs().max().item()
-    if not difference <= TOLERANCE:
-        raise RuntimeError(f"the exported network's logits differ by {difference:g} from the searched network's")
-    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise ExportError(f"the exported network does not load in a fresh process: {last}")
+        return torch.load(got, weights_only=True)
+
+
+def _not_run(form: str, reason: str, options: ExportOptions) -> str:
+    if options.half:
+        return f"{form} in float16 cannot be run on this CPU: {reason}; leave out --half, or export on another machine"
+    return f"the exported {form} does not run in a fresh process: {reason}"

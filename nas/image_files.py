@@ -197,25 +197,27 @@ def decode_into(path: Path, layout: Layout, images: Mapping[str, NDArray[np.uint
     return corrupt
 
 
-def to_pixels(image: Image.Image, channels: int, size: int) -> NDArray[np.uint8]:
-    """An image as uint8 (channels, size, size): its shorter side resized to `size` pixels, then cropped at the centre.
+def to_pixels(image: Image.Image, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image as uint8 (channels, *size): resized until it just covers `size`, height and width, and cropped at the centre.
 
     16-bit images are scaled to 8 bit. Raises `ValueError` for pixels of more than 16 bit, and what PIL raises.
     """
     from PIL import Image
 
     mode = "L" if channels == 1 else "RGB"
-    image = (_eight_bit(image) if image.mode.startswith(("I", "F")) else image).convert(mode)
-    scale = size / min(image.size)
+    image = (eight_bit(image) if image.mode.startswith(("I", "F")) else image).convert(mode)
+    height, width = size
+    scale = max(height / image.height, width / image.width)
     if scale != 1:
-        shape = max(size, round(image.width * scale)), max(size, round(image.height * scale))
+        shape = max(width, round(image.width * scale)), max(height, round(image.height * scale))
         image = image.resize(shape, Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image) -> Image.Image:
+    """An image of up to 16 bit a pixel in 8 bit; raises `ValueError` for others."""
     # PIL's own conversion clips: everything above 255 of 65,535 would be white.
     from PIL import Image
 
@@ -246,10 +248,10 @@ def _decode(content: Path | BytesIO, pixels: NDArray[np.uint8]) -> str | None:
     """Decode one image into `pixels` (C, H, W); returns what is wrong with it."""
     from PIL import Image, UnidentifiedImageError
 
-    channels, size, _ = pixels.shape
+    channels, height, width = pixels.shape
     try:
         with Image.open(content) as image:
-            pixels[:] = to_pixels(image, channels, size)
+            pixels[:] = to_pixels(image, channels, (height, width))
     except UnidentifiedImageError:  # its text names an object in memory
         return "not an image of a known format"
     except Exception as error:  # PIL's decoders raise nearly anything on malformed files

@@ -109,14 +109,30 @@ def measure(
     protocol = protocol or default_protocol("cpu")
     _check_given(module, input_shape)
     check_protocol(protocol)
+
+    def ready(images: torch.Tensor) -> tuple[Run, bool]:
+        network, bn_folded = _deployed(module, protocol)
+        return runner(network, images, protocol), bn_folded
+
+    return measure_ready(ready, input_shape, protocol, lease)
+
+
+def measure_ready(
+    ready: Callable[[torch.Tensor], tuple[Run, bool]],
+    input_shape: tuple[int, int, int],
+    protocol: LatencyProtocol,
+    lease: DeviceLease | None = None,
+) -> Latency:
+    """Latency of whatever `ready` makes of the protocol's images: what runs it once, and whether batch norm is folded.
+
+    As `measure` does it; the protocol's mode says how `ready` lets it run.
+    """
     device = _device(protocol)
     lease = lease or lease_for(protocol.device)
     with _settings(protocol, device), torch.inference_mode(protocol.mode != "onnxruntime"):
         # Compiling and exporting are work like any other, which a measurement must not hear.
         with lease.shared(), _cpu_too(protocol, shared=True), candidates_errors(protocol):
-            network, bn_folded = _deployed(module, protocol)
-            run = runner(network, _images(protocol, input_shape), protocol)
-            del network
+            run, bn_folded = ready(_images(protocol, input_shape))
         with lease.exclusive() as grant, _cpu_too(protocol) as cpu:
             watch = _watch(device)
             reference = _reference(str(device), protocol.threads)

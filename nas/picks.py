@@ -57,10 +57,16 @@ def pick_all(records: Sequence[TrialRecord], objectives: Sequence[str], which: S
 
     Raises `InputError` where one of them fits none.
     """
+    picked = (pick(records, objectives, text) for text in pick_texts(which))
+    return list({record.digest: record for record in picked}.values())
+
+
+def pick_texts(which: Sequence[str]) -> list[str]:
+    """Each pick by itself, of texts that may hold several with commas between; raises `InputError` where there is none."""
     texts = [text.strip() for given in which for text in given.split(",") if text.strip()]
     if not texts:
         raise InputError(f"--pick is empty: use {GRAMMAR}")
-    return list({record.digest: record for record in (pick(records, objectives, text) for text in texts)}.values())
+    return texts
 
 
 def _within(

@@ -55,7 +55,7 @@ class Provenance:
     """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
 
     `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
-    weights that candidates inherit from.
+    weights that candidates inherit from; `image_size` is the height and width of the data's images.
     """
 
     created: float
@@ -73,6 +73,7 @@ class Provenance:
     std: tuple[float, ...]
     corrupt_files: tuple[str, ...] = ()
     init_fingerprint: str | None = None
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -357,7 +358,7 @@ class RunDirectory:
         if not path.is_file():
             raise InputError(
                 f"{path}: the weights of {digest} were not kept (a run keeps those of its front and the last "
-                f"{_RECENT_WEIGHTS} trials)"
+                f"{_RECENT_WEIGHTS} trials): pick one of those"
             )
         return _load_tensors(path)
 

@@ -63,15 +63,20 @@ def check_protocol(protocol: LatencyProtocol) -> None:
             raise InputError(f"mode onnxruntime measures on the CPU alone, not {protocol.device}: use --device cpu")
         if protocol.dtype != "float32":
             raise InputError(f"mode onnxruntime measures float32 alone, not {protocol.dtype}")
-        missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
-        if missing:
-            raise InputError(f"mode onnxruntime needs {', '.join(missing)}: pip install 'pareto-nas[onnx]'")
+        check_onnx("mode onnxruntime")
     if protocol.mode == "compile" and kind == "cpu":
         compilers = [os.environ.get("CXX"), "g++", "clang++"]
         if not any(name and shutil.which(name) for name in compilers):
             raise InputError("mode compile needs a C++ compiler on the CPU: install g++, or let CXX name one")
     if protocol.mode == "compile" and kind == "cuda" and find_spec("triton") is None:
         raise InputError("mode compile needs Triton on a CUDA device: pip install triton")
+
+
+def check_onnx(what: str) -> None:
+    """Raise `InputError` when packages are not installed that `what` needs, all of the extra `onnx`."""
+    missing = [package for package in _ONNX_PACKAGES if find_spec(package) is None]
+    if missing:
+        raise InputError(f"{what} needs {', '.join(missing)}: pip install 'pareto-nas[onnx]'")
 
 
 @contextmanager
@@ -98,7 +103,7 @@ def runner(network: nn.Module, images: torch.Tensor, protocol: LatencyProtocol) 
         return network(images)
 
     run: Run = eager
-    with candidates_errors(protocol), _quiet():
+    with candidates_errors(protocol), quiet():
         eager()  # a network that does not run at all says so better than a compiler or an exporter would
         match protocol.mode:
             case "onnxruntime":
@@ -106,7 +111,7 @@ def runner(network: nn.Module, images: torch.Tensor, protocol: LatencyProtocol) 
             case "compile":
                 run = _compiled(network, images)
         if images.device.type == "cuda" and protocol.mode != "eager":
-            run = _captured(run)
+            run = captured(run)
         run()
         if images.device.type == "cuda":
             torch.cuda.synchronize()  # before whoever calls gives its lease back
@@ -114,7 +119,7 @@ def runner(network: nn.Module, images: torch.Tensor, protocol: LatencyProtocol) 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the warnings, logs and advice of compilers and exporters; what matters is raised."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -139,7 +144,7 @@ class _Captured:
         return self.output
 
 
-def _captured(run: Run) -> Run:
+def captured(run: Run) -> Run:
     """A CUDA graph of one run; warm-up on a side stream, as capturing asks for (PyTorch's notes on CUDA graphs).
 
     That stream captures too: the default one belongs to the GPU that captured first in this process, and libraries
@@ -166,24 +171,35 @@ def _compiled(network: nn.Module, images: torch.Tensor) -> Run:
 
 
 def _onnxruntime(network: nn.Module, images: torch.Tensor, threads: int) -> Run:
-    """The network exported to ONNX and run by ONNX Runtime, inputs and outputs bound once."""
-    import onnxruntime
+    """The network exported to ONNX for these images, and run by ONNX Runtime."""
+    program = onnx_program(network, images)
+    return onnx_run(program.model_proto.SerializeToString(), images, threads)
 
+
+def onnx_program(network: nn.Module | torch.export.ExportedProgram, images: torch.Tensor) -> torch.onnx.ONNXProgram:
+    """The network in ONNX, its input named `images` and its output `logits`; raises what the exporter raises."""
     try:
         with redirect_stderr(io.StringIO()):  # where a failing export prints the graph
-            program = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
+            program = torch.onnx.export(
+                network, (images,), dynamo=True, verbose=False, input_names=["images"], output_names=["logits"]
+            )
     except torch.onnx.errors.OnnxExporterError as error:  # whose message is advice; its cause says what is wrong
         raise error.__cause__ or error from None
     assert program is not None
+    return program
+
+
+def onnx_run(model: bytes | str, images: torch.Tensor, threads: int) -> Run:
+    """An ONNX model, as bytes or by its path, on these images (N, C, H, W) in ONNX Runtime on the CPU, bound once."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin between runs would disturb the trial that measures next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     binding.bind_cpu_input(session.get_inputs()[0].name, images.contiguous().numpy())
     for output in session.get_outputs():

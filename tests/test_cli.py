@@ -311,7 +311,9 @@ def test_report_and_export(capsys: pytest.CaptureFixture[str], run: RunDirectory
     assert Path(out.strip()) == run.report_path
     assert run.report_path.is_file()
     digest = run.records()[2].digest
-    code, out, _ = call(capsys, "export", str(run.path), "--pick", digest[:6], "--to", str(tmp_path / "m"))
+    code, out, _ = call(
+        capsys, "export", str(run.path), "--pick", digest[:6], "--no-measure", "--to", str(tmp_path / "m")
+    )
     assert code == 0
     assert json.loads((tmp_path / "m" / "model.json").read_text())["digest"] == digest
     code, _, err = call(capsys, "export", str(run.path), "--pick", "best", "--to", str(tmp_path / "n"))

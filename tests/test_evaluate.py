@@ -23,7 +23,7 @@ from nas.device_data import DeviceData
 from nas.device_lease import DeviceLease
 from nas.errors import CandidateError, InputError
 from nas.evaluate import budget_violation, evaluate_candidate
-from nas.export import export_candidate
+from nas.export import ExportOptions, export_candidate
 from nas.finetune import finetune, predict
 from nas.metrics import load_metric, score
 from nas.model import build
@@ -189,7 +189,7 @@ def test_inherited_weights_start_well_and_what_is_fresh_is_recorded(
         deep.evaluation,
         {"accuracy": 1.0, "latency": 1.0},
     )
-    folder = export_candidate(run, record, tmp_path / "model")
+    folder = export_candidate(run, record, tmp_path / "model", ExportOptions(measure=False))
     inheriting = replace(SETTINGS, recipe=Recipe(epochs=1, learning_rate=1e-3), init=str(folder))
     data = normalised_for(digits, str(folder))
     narrow = replace(SPACE.backbone, layers=tuple(replace(layer, expansion=2) for layer in SPACE.backbone.layers))

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import RunFactory
+from PIL import Image
 
 import nas.export
-from nas.backbones import load_backbone
-from nas.errors import InputError
-from nas.export import export_candidate
+import nas.export_source
+import nas.runtimes
+from nas.backbones import licence_of, load_backbone
+from nas.cli import main
+from nas.device_data import resize
+from nas.errors import ExportError, InputError
+from nas.export import ExportOptions, export_candidate
+from nas.image_files import decode_into, find_layout, list_files
+from nas.measurable import named
 from nas.model import build
-from nas.record import Evaluation, Outcome, TrialRecord
-from nas.run import RunDirectory, weights_content
-from nas.settings import SearchSettings
+from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.run import Provenance, RunDirectory, weights_content
+from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.weights import inherit
+
+FORMATS = ("pt2", "onnx", "torchscript")
+PLAIN = ExportOptions(measure=False)
+NASTY = (
+    *('"]; import os #', "'''", '"""', "\\", "ünï\n```\n# no title", "{x}"),
+    *("<script>alert(1)</script>", "`a` | b", "\x1b[31mred", "9"),
+)
+MEAN, STD = 0.4, 0.2
+QUICK = LatencyProtocol(warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.05, attempts=1, batch_size=2)
+PROVENANCE = Provenance(
+    created=time.time(), command="nas search", versions={"python": "3"}, host="here", hardware="test", cpu_cores=2,
+    git_commit=None, data_fingerprint="0" * 16, classes=NASTY, train_images=100, validation_images=400, mean=(MEAN,),
+    std=(STD,), image_size=(12, 12),
+)  # fmt: skip
 
 _FRESH = """
 import builtins, json, sys
@@ -60,103 +86,224 @@ def trained_record(run: RunDirectory, seed: int) -> tuple[TrialRecord, torch.nn.
     with torch.no_grad():
         network(torch.randn(8, architecture.input_channels, side, side, generator=generator))
     run.save_weights(architecture.digest, weights_content(network.state_dict()))
+    epoch = EpochMetrics(1, 1.0, 1.0, 0.9, 0.9, 1.0, 1.0)
     record = TrialRecord(
         number=seed,
         digest=architecture.digest,
         text=str(architecture),
         architecture=architecture,
         parameters=values,
-        evaluation=Evaluation(Outcome.DONE),
+        evaluation=Evaluation(Outcome.DONE, history=(epoch,)),
         objectives={"accuracy": 0.9, "latency": 1.0},
     )
     run.append(record)
     return record, network.eval()
 
 
-def spaces() -> list[SearchSpace]:
-    """The shipped ones, and the digits space with the other padding and activation."""
+def uint8_images(count: int, channels: int, side: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
+
+
+def prepared(images: torch.Tensor, side: int, mean: float, std: float) -> torch.Tensor:
+    """What a training makes of images (`DeviceData.prepare`)."""
+    return (resize(images.float() / 255, side) - mean) / std
+
+
+@dataclass(frozen=True)
+class Exported:
+    run: RunDirectory
+    record: TrialRecord
+    network: torch.nn.Module
+    folder: Path
+
+    @property
+    def card(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "model.json").read_text()))
+
+
+def exported_from(path: Path, space: SearchSpace, seed: int, options: ExportOptions) -> Exported:
+    settings = SearchSettings(space=space, data="digits <b>`x`</b>", evaluation=EvaluationSettings(protocol=QUICK))
+    run = RunDirectory.create(path / "run", settings, PROVENANCE)
+    record, network = trained_record(run, seed)
+    again = replace(record.evaluation, history=(replace(record.evaluation.history[0], score=0.8),))
+    run.append_confirmation(Confirmation(record.digest, record.number, 5, 2, again))
+    return Exported(run, record, network, export_candidate(run, record, path / "out", options))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """All formats as trained, measured; class names that try everything."""
+    return exported_from(tmp_path_factory.mktemp("plain"), load_space("digits"), 7, ExportOptions(FORMATS))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """All formats folded and in float16, of a space with the other padding and activation."""
     digits = load_space("digits")
     odd = digits.model_copy(update={"padding": "tf_same", "activation": "relu", "norm_eps": 1e-3, "name": "odd"})
-    return [digits, SearchSpace.model_validate(odd.model_dump(by_alias=True)), load_space("lite0")]
+    space = SearchSpace.model_validate(odd.model_dump(by_alias=True))
+    options = ExportOptions(FORMATS, fold_bn=True, half=True, measure=False)
+    return exported_from(tmp_path_factory.mktemp("small"), space, 7, options)
 
 
-@pytest.mark.parametrize("space", spaces(), ids=lambda space: space.name)
-def test_exported_folder_works_elsewhere_without_nas(make_run: RunFactory, tmp_path: Path, space: SearchSpace) -> None:
-    run = make_run(SearchSettings(space=space, data="digits"))
-    channels = space.input.channels
-    run.content = replace(
-        run.content, provenance=replace(run.provenance, mean=(0.4,) * channels, std=(0.2,) * channels)
+def fresh(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False, env=environment
     )
-    record, network = trained_record(run, 7)
-    export_candidate(run, record, tmp_path / "out")
-    elsewhere = tmp_path / "else" / "where"
-    shutil.move(tmp_path / "out", elsewhere)
-    side = record.architecture.input_size
-    images = torch.randint(
-        0, 256, (3, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
+
+
+# ---------------------------------------------------------------- source and weights
+
+
+def test_exported_folder_works_elsewhere_without_nas(exported: Exported, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(exported.folder, tmp_path / "else" / "where")
+    images = uint8_images(3, 1, 12)
     torch.save(images, elsewhere / "images.pt")
-    fresh = subprocess.run(
-        [sys.executable, "-c", _FRESH], cwd=elsewhere, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert fresh.returncode == 0, fresh.stderr
-    said = json.loads(fresh.stdout)
-    assert said == {"extra": ["model"], "training": False, "classes": list("0123456789")}
+    done = fresh("-c", _FRESH, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"extra": ["model"], "training": False, "classes": list(NASTY)}
     with torch.inference_mode():
-        expected = network((images.float() / 255 - 0.4) / 0.2)
+        expected = exported.network(prepared(images, 8, MEAN, STD))
     torch.testing.assert_close(torch.load(elsewhere / "logits.pt", weights_only=True), expected, rtol=1e-4, atol=1e-5)
 
     from safetensors.torch import load_file
 
     state, safe = torch.load(elsewhere / "model.pt", weights_only=True), load_file(elsewhere / "model.safetensors")
-    assert list(state) == list(network.state_dict())
+    assert list(state) == list(exported.network.state_dict())
     assert all(torch.equal(state[name], safe[name]) for name in state)
-    card = json.loads((elsewhere / "model.json").read_text())
-    assert card["digest"] == record.digest
-    assert card["preprocessing"]["input_shape"] == [channels, side, side]
-    assert card["measured"]["objectives"] == record.objectives
+    card = exported.card
+    assert card["digest"] == exported.record.digest
+    assert card["preprocessing"]["input_shape"] == [1, 8, 8]
+    assert card["preprocessing"]["image_size"] == [12, 12]
+    assert card["measured"]["objectives"] == exported.record.objectives
 
 
-def test_an_exported_folder_is_a_backbone_for_the_next_search(make_run: RunFactory, tmp_path: Path) -> None:
-    run = make_run()
-    record, network = trained_record(run, 8)
-    out = export_candidate(run, record, tmp_path / "out")
+def test_three_channels_and_weights_that_are_given(make_run: RunFactory, tmp_path: Path) -> None:
+    run = make_run(SearchSettings(space=load_space("lite0"), data="cifar10"))
+    run.content = replace(run.content, provenance=replace(run.provenance, mean=(0.4,) * 3, std=(0.2,) * 3))
+    record, _ = trained_record(run, 7)
+    run.weights_path(record.digest).unlink()
+    with pytest.raises(InputError, match="were not kept"):
+        export_candidate(run, record, tmp_path / "out", PLAIN)
+    other = build(record.architecture, 10, seed=99).eval()
+    out = export_candidate(run, record, tmp_path / "out", PLAIN, state=other.state_dict())
+    side = record.architecture.input_size
+    images = uint8_images(2, 3, 32)
+    with named(str(out), None) as found, torch.inference_mode():
+        logits = found.module(sys.modules[found.module.__module__].preprocess(images))
+        torch.testing.assert_close(logits, other(prepared(images, side, 0.4, 0.2)), rtol=1e-4, atol=1e-4)
+    card = json.loads((out / "model.json").read_text())
+    assert card["export"]["weights"] == "given"
+    assert card["preprocessing"]["image_size"] == [32, 32]
+    assert "not those of the search" in (out / "README.md").read_text()
+
+
+def test_an_exported_folder_is_a_backbone_for_the_next_search(
+    exported: Exported, small: Exported, tmp_path: Path
+) -> None:
+    out = shutil.copytree(exported.folder, tmp_path / "out")
     backbone = load_backbone(str(out))
-    assert (backbone.mean, backbone.std) == ((0.5,), (0.25,))
-    inheritance = inherit(backbone, record.architecture, 10)
+    assert (backbone.mean, backbone.std) == ((MEAN,), (STD,))
+    inheritance = inherit(backbone, exported.record.architecture, 10)
     assert inheritance.fresh == ()
-    counted = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("batches_tracked")}
+    state = exported.network.state_dict()
+    counted = {name: tensor for name, tensor in state.items() if not name.endswith("batches_tracked")}
     assert all(torch.equal(inheritance.state[name], tensor) for name, tensor in counted.items())
+    assert "random weights" in licence_of(str(out))
     (out / "model.json").write_text("{}")
     load_backbone.cache_clear()
     with pytest.raises(InputError, match="not a folder that nas export made"):
         load_backbone(str(out))
+    with pytest.raises(InputError, match="export without --fold-bn"):
+        load_backbone(str(small.folder))
 
 
-def test_source_is_of_exactly_this_network_and_imports_torch_alone(make_run: RunFactory, tmp_path: Path) -> None:
-    run = make_run()
-    record, _ = trained_record(run, 3)
-    source = (export_candidate(run, record, tmp_path / "out") / "model.py").read_text()
+def test_source_is_of_exactly_this_network_and_imports_torch_alone(exported: Exported) -> None:
+    source = (exported.folder / "model.py").read_text()
     modules = {line.split()[1].partition(".")[0] for line in source.splitlines() if re.match(r"(import|from) ", line)}
     assert modules == {"__future__", "pathlib", "torch"}
     blocks = source[source.index("def build()") :]
-    assert blocks.count("InvertedResidual(") == len(record.architecture.layers)
-    assert record.digest in source
-    assert record.text in source
-    compile(source, "model.py", "exec")
+    assert blocks.count("InvertedResidual(") == len(exported.record.architecture.layers)
+    assert exported.record.digest in source
+    assert exported.record.text in source
 
 
-def test_class_names_and_other_text_cannot_become_code(make_run: RunFactory, tmp_path: Path) -> None:
-    run = make_run()
-    nasty = ('"]; import os #', "'''", '"""', "\\", "ünï\n", "{x}", *"6789")
-    run.content = replace(run.content, provenance=replace(run.provenance, classes=nasty))
-    record, _ = trained_record(run, 4)
-    out = export_candidate(run, record, tmp_path / "out")
-    fresh = subprocess.run(
-        [sys.executable, "-c", "import json, model; print(json.dumps(model.CLASSES))"],
-        cwd=out, capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert tuple(json.loads(fresh.stdout)) == nasty
+# ---------------------------------------------------------------- further formats
+
+
+def outputs(folder: Path, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        return {
+            "pt2": torch.export.load(folder / "model.pt2").module()(images),
+            "onnx": torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]),
+            "torchscript": torch.jit.load(folder / "model.torchscript")(images),
+        }
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_every_format_gives_the_logits_of_the_searched_network_for_any_batch(exported: Exported, size: int) -> None:
+    images = prepared(uint8_images(size, 1, 8), 8, MEAN, STD)
+    with torch.inference_mode():
+        expected = exported.network(images)
+    for logits in outputs(exported.folder, images).values():
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    checks = exported.card["export"]["checks"]
+    assert set(checks["largest_difference"]) == {"source", "safetensors", *FORMATS}
+    assert checks["tolerance"] == 1e-4
+
+
+def test_classes_and_preprocessing_are_inside_every_format(exported: Exported) -> None:
+    import onnx
+
+    pt2, script = dict.fromkeys(("classes", "preprocessing", "digest"), ""), {"classes": "", "preprocessing": ""}
+    torch.export.load(exported.folder / "model.pt2", extra_files=pt2)
+    torch.jit.load(exported.folder / "model.torchscript", _extra_files=script)
+    props = {prop.key: prop.value for prop in onnx.load(exported.folder / "model.onnx").metadata_props}
+    assert props["digest"] == pt2["digest"] == exported.record.digest
+    for texts in (pt2, script, props):
+        assert json.loads(texts["classes"]) == list(NASTY)
+        assert json.loads(texts["preprocessing"]) == exported.card["preprocessing"]
+
+
+def test_the_latency_of_every_format_is_in_model_json_by_the_runs_protocol(exported: Exported) -> None:
+    latencies = exported.card["latency"]
+    assert set(latencies) == {"source", *FORMATS}
+    for form, latency in latencies.items():
+        assert 0 < latency["p10_ms"] <= latency["median_ms"] <= latency["p90_ms"]
+        assert isinstance(latency["noisy"], bool)
+        assert isinstance(latency["contended"], bool)
+        protocol = latency["protocol"]
+        assert (protocol["device"], protocol["batch_size"], protocol["threads"]) == ("cpu", 2, 1)
+        assert protocol["mode"] == ("onnxruntime" if form == "onnx" else "eager")
+
+
+def test_folded_and_in_float16(small: Exported) -> None:
+    source = (small.folder / "model.py").read_text()
+    assert "BatchNorm" not in source
+    assert "eps" not in source
+    assert "DTYPE = torch.float16" in source
+    state = torch.load(small.folder / "model.pt", weights_only=True)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float16}
+    assert not [name for name in state if "norm" in name]
+    images = prepared(uint8_images(3, 1, 8), 8, MEAN, STD)
+    with torch.inference_mode():
+        expected = small.network(images)
+        with named(str(small.folder), None) as found:
+            found_all = outputs(small.folder, images.half()) | {"source": found.module(images.half())}
+    for logits in found_all.values():
+        assert logits.dtype == torch.float16
+        assert (logits.float() - expected).abs().max() < 2e-2 * expected.abs().max()
+    assert small.card["export"]["dtype"] == "float16"
+    assert small.card["export"]["checks"]["tolerance"] == 2e-2
+    assert small.card["latency"] == {}
+
+
+# ---------------------------------------------------------------- what fails
 
 
 def test_an_export_that_differs_leaves_nothing_behind(
@@ -164,16 +311,51 @@ def test_an_export_that_differs_leaves_nothing_behind(
 ) -> None:
     run = make_run()
     record, _ = trained_record(run, 5)
-    original = nas.export.model_source
-    monkeypatch.setattr(
-        nas.export, "model_source", lambda *a: original(*a).replace("x.mean((2, 3))", "x.mean((2, 3)) + 1")
-    )
-    with pytest.raises(RuntimeError, match="differ"):
-        export_candidate(run, record, tmp_path / "out")
+    original = nas.export_source.model_source
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            nas.export, "model_source", lambda *a: original(*a).replace("x.mean((2, 3))", "x.mean((2, 3)) + 1")
+        )
+        with pytest.raises(ExportError, match="the exported source does not compute what the searched network does"):
+            export_candidate(run, record, tmp_path / "out", PLAIN)
+    trace = torch.jit.trace
+    monkeypatch.setattr(torch.jit, "trace", lambda net, x: trace(torch.nn.Sequential(net, torch.nn.Softmax(1)), x))
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(run.path), "--format", "torchscript", "--no-measure", "--to", str(tmp_path / "out")])
+    assert end.value.code == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_nothing_is_overwritten(make_run: RunFactory, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gives", "says"),
+    [
+        (lambda good: [good[0], good[1] * torch.nan], "does not compute what the searched network does"),
+        (lambda good: [good[0], good[1][:2]], r"gives \(2, 10\) where \(3, 10\) is right"),
+        (lambda good: "RuntimeError: not implemented for 'Half'", "does not run in a fresh process: RuntimeError"),
+    ],
+)
+def test_what_the_fresh_process_finds_is_judged(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gives: Any, says: str
+) -> None:
+    run = make_run()
+    record, network = trained_record(run, 5)
+
+    def found(folder: Path, formats: Sequence[str], batches: Sequence[torch.Tensor]) -> dict[str, Any]:
+        good = [network(images.float()) for images in batches]
+        return {"source": gives(good)}
+
+    monkeypatch.setattr(nas.export, "_fresh", found)
+    with pytest.raises(ExportError, match=says):
+        export_candidate(run, record, tmp_path / "out", PLAIN)
+    if "Half" in says:
+        with pytest.raises(ExportError, match=r"source in float16 cannot be run on this CPU: .* leave out --half"):
+            export_candidate(run, record, tmp_path / "out", ExportOptions(half=True, measure=False))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_what_cannot_be_had_is_said_before_anything_is_written(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run()
     record, _ = trained_record(run, 6)
     (tmp_path / "out").write_text("mine")
@@ -182,3 +364,121 @@ def test_nothing_is_overwritten(make_run: RunFactory, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
     with pytest.raises(InputError, match="no such folder"):
         export_candidate(run, record, tmp_path / "no" / "out")
+    with pytest.raises(InputError, match="--format tflite: use pt2, onnx, torchscript"):
+        export_candidate(run, record, tmp_path / "new", ExportOptions(("tflite",)))
+    with monkeypatch.context() as patch:
+        patch.setattr(nas.runtimes, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match=r"--format onnx needs onnx, .*pip install 'pareto-nas\[onnx\]'"):
+            export_candidate(run, record, tmp_path / "new", ExportOptions(("onnx",)))
+    with monkeypatch.context() as patch:
+        patch.delattr(torch.jit, "trace")
+        with pytest.raises(InputError, match="has no TorchScript any more: use pt2"):
+            export_candidate(run, record, tmp_path / "new", ExportOptions(("torchscript",)))
+    evaluation = EvaluationSettings(protocol=LatencyProtocol(device="cuda:99"))
+    elsewhere = make_run(replace(run.settings, evaluation=evaluation), name="gpu")
+    with pytest.raises(InputError, match="cuda:99, and that is not here: export with --no-measure"):
+        export_candidate(elsewhere, record, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------- for people
+
+
+def test_predict_classifies_files_as_training_read_them(exported: Exported, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    wide = Image.fromarray(pixels).resize((33, 14))
+    for name, image in {"a/colour.jpg": wide, "a/grey.png": wide.convert("L"), "b/deep.png": None}.items():
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        deep = Image.fromarray(pixels[:12, :12, 0].astype(np.uint16) * 257)
+        (image or deep).save(tmp_path / "images" / name)
+    (tmp_path / "images" / "b" / "broken.png").write_bytes(b"no image")
+    listing = list_files(tmp_path / "images")
+    layout = find_layout(tmp_path / "images", listing)
+    layout.parts["train"].remove(("b/broken.png", 1))
+    trained_on = np.zeros((3, 1, 12, 12), dtype=np.uint8)
+    decode_into(tmp_path / "images", layout, {"train": trained_on})
+    with torch.inference_mode():
+        expected = exported.network(prepared(torch.from_numpy(trained_on), 8, MEAN, STD)).softmax(1)
+    names = [file for file, _ in layout.parts["train"]]
+    script = str(exported.folder / "predict.py")
+    done = fresh("-B", script, "b/broken.png", *names, "gone\n.png", "--top", "3", cwd=tmp_path / "images")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "b/broken.png: cannot be read: not an image of a known format",
+        "'gone\\n.png': cannot be read: No such file or directory",
+    ]
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(names)
+    for line, name, row in zip(lines, names, expected, strict=True):
+        best = row.topk(3)
+        shown = [NASTY[i] if NASTY[i].isprintable() else ascii(NASTY[i]) for i in best.indices.tolist()]
+        assert line.startswith(f"{name}: {shown[0]} ")
+        found = [float(percent) for percent in re.findall(r"(\d+\.\d\d)%", line)]
+        assert found == pytest.approx([100 * p for p in best.values.tolist()], abs=0.02)
+        assert all(text in line for text in shown)
+
+
+def test_the_card_tells_where_it_comes_from_and_shows_hostile_text_as_text(exported: Exported) -> None:
+    card = (exported.folder / "README.md").read_text()
+    for said in (
+        exported.record.text,
+        "90.00 ± 1.50 %",
+        "Trained again from another seed, for 2 epochs: 80.00 ± 2.00 %",
+        "training began from random weights, so nothing was inherited",
+        "| onnx | ",
+        "batch 2 · onnxruntime · float32",
+        'torch.export.load("model.pt2")',
+    ):
+        assert said in card
+    assert json.dumps(list(NASTY)) in card.splitlines()
+    fences = [line for line in card.splitlines() if line.startswith("```")]
+    assert fences[0::2] == ["```json", *["```python"] * 5]
+    assert set(fences[1::2]) == {"```"}
+    outside = re.sub(r"^```.*?^```$", "", card, flags=re.MULTILINE | re.DOTALL)
+    assert "`` digits <b>`x`</b> ``" in outside
+    assert "<script>" not in outside
+    assert "no title" not in outside
+
+
+def test_licences_of_inherited_weights_are_known() -> None:
+    assert "Apache-2.0" in licence_of("efficientnet_lite0")
+    assert "BSD-3-Clause" in licence_of("mobilenet_v2")
+    assert "not known here any more" in licence_of("/gone")
+
+
+# ---------------------------------------------------------------- command line
+
+
+def test_several_picks_are_exported_side_by_side_or_not_at_all(
+    make_run: RunFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    slow, fast = trained_record(run, 1)[0], trained_record(run, 2)[0]
+    (run.path / "trials.jsonl").write_text("")
+    run.append(replace(slow, objectives={"accuracy": 0.9, "latency": 2.0}))
+    run.append(replace(fast, objectives={"accuracy": 0.8, "latency": 1.0}))
+    common = ["export", str(run.path), "--no-measure", "--to"]
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([*common, *arguments])
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    code, out, err = call(str(tmp_path / "out"), "--pick", "latency<=1.5ms,most-accurate", "--pick", "fastest")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {slow.digest, fast.digest}
+    for record in (slow, fast):
+        assert json.loads((tmp_path / "out" / record.digest / "model.json").read_text())["digest"] == record.digest
+        assert f"is in {tmp_path / 'out' / record.digest}; checked" in out
+    run.weights_path(slow.digest).unlink()
+    code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate,latency<=1.5ms")
+    assert code == 2
+    assert "were not kept" in err
+    assert "pick one of those" in err
+    run.save_weights(slow.digest, weights_content(build(fast.architecture, 10).state_dict()))
+    code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate")
+    assert (code, err) == (2, f"nas: the weights of {slow.digest} do not fit its architecture, {slow.text}\n")
+    code, _, err = call(str(tmp_path / "new"), "--format", "pt2,tflite")
+    assert (code, err) == (2, "nas: --format tflite: use pt2, onnx, torchscript\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]

@@ -16,7 +16,7 @@ import nas.cli_measure as cli_measure
 import nas.latency as latency_module
 from nas.device_state import Watch
 from nas.errors import InputError
-from nas.export import export_candidate
+from nas.export import ExportOptions, export_candidate
 from nas.measurable import named
 from nas.model import build
 from nas.record import Cost, DeviceState, Evaluation, Latency, Outcome, TrialRecord
@@ -185,7 +185,7 @@ def test_an_exported_folder(make_run: RunFactory, tmp_path: Path) -> None:
     run.save_weights(architecture.digest, weights_content(network.state_dict()))
     evaluation = Evaluation(Outcome.DONE, None, Cost(1, 1))
     record = TrialRecord(0, architecture.digest, str(architecture), architecture, {}, evaluation, {"accuracy": 0.5})
-    folder = export_candidate(run, record, tmp_path / "model")
+    folder = export_candidate(run, record, tmp_path / "model", ExportOptions(measure=False))
     with named(str(folder), None) as found:
         assert found.label == "model"
         assert found.input_shape == architecture.input_shape

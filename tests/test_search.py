@@ -23,7 +23,7 @@ from rich.console import Console
 import nas.latency
 from nas.errors import InputError
 from nas.evaluate import evaluate_candidate
-from nas.export import export_candidate
+from nas.export import ExportOptions, export_candidate
 from nas.front import pareto_front
 from nas.latency_cache import candidate_latency
 from nas.objectives import OBJECTIVES
@@ -116,7 +116,7 @@ def test_a_searched_candidate_scores_the_same_outside_the_search_and_is_exported
     digits = load_data("digits", channels=1).without_test()
     alone = evaluate_candidate(record.architecture, digits, finished.settings.evaluation).evaluation
     assert alone.history[-1].score == pytest.approx(record.objectives["accuracy"], abs=0.02)
-    assert export_candidate(finished, record, tmp_path / "model").is_dir()
+    assert export_candidate(finished, record, tmp_path / "model", ExportOptions(measure=False)).is_dir()
 
 
 def test_a_second_search_measures_nothing_twice(

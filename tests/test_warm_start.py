@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from nas.cli import main
 from nas.cost import architecture_cost
 from nas.errors import InputError
-from nas.export import export_candidate
+from nas.export import ExportOptions, export_candidate
 from nas.front import hypervolume_history, pareto_front, reference_point
 from nas.known import known_architectures
 from nas.model import build
@@ -141,7 +141,7 @@ def test_known_points_are_read_from_every_kind_of_file(earlier: RunDirectory, tm
         (tmp_path / name).write_text(text)
         read = [architecture.digest for architecture in known_architectures(SOME, str(tmp_path / name))]
         assert read[: len(expected)] == expected
-    folder = export_candidate(earlier, front[0], tmp_path / "model")
+    folder = export_candidate(earlier, front[0], tmp_path / "model", ExportOptions(measure=False))
     for given in (folder, folder / "model.json", "smallest", front[0].text):
         assert known_architectures(SOME, str(given))[0].digest in expected
 
@@ -405,10 +405,10 @@ def test_weights_of_the_front_come_along_and_are_exported(
     finish_all(Broker(run))
     front = [record for record in pareto_front(run.records(), given.objectives) if record.imported_from]
     assert front
-    assert export_candidate(run, front[0], tmp_path / "model").is_dir()
+    assert export_candidate(run, front[0], tmp_path / "model", ExportOptions(measure=False)).is_dir()
     run.weights_path(front[0].digest).unlink()
     with pytest.raises(InputError, match=r"was taken over from earlier, trial .* had not kept its weights"):
-        export_candidate(run, front[0], tmp_path / "again")
+        export_candidate(run, front[0], tmp_path / "again", ExportOptions(measure=False))
 
 
 # ---------------------------------------------------------------- the whole
@@ -449,7 +449,7 @@ def test_a_search_goes_on_from_another_and_from_known_points(
     assert not {record.digest for record in own} & {record.digest for record in before}
     member = pareto_front(records, run.settings.objectives)[0]  # the smallest network, of the first run
     assert member.imported_from == f"first, trial {before[0].number}"
-    assert export_candidate(run, member, tmp_path / "model").is_dir()
+    assert export_candidate(run, member, tmp_path / "model", ExportOptions(measure=False)).is_dir()
     code, out, _ = nas(capsys, "front", second)
     assert "earlier run" in out
     again = plan_search(run.settings, tmp_path / "third")  # run.yaml says all that is needed to run it again

@@ -402,6 +402,7 @@ def _provenance(settings: SearchSettings, data: ImageData, hardware: str) -> Pro
         std=data.std,
         corrupt_files=data.corrupt,
         init_fingerprint=init_fingerprint(settings.evaluation.init),
+        image_size=data.image_size,
     )
 
 

@@ -1,0 +1,94 @@
+"""`nas export`: candidates of a run as folders to deploy from."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from nas.options import Directory
+
+if TYPE_CHECKING:
+    from nas.record import TrialRecord
+
+console = Console(emoji=False)
+
+
+def export(
+    directory: Directory,
+    to: Annotated[Path, typer.Option(metavar="OUT", help="The folder to make; of several picks each in OUT/DIGEST.")],
+    pick: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PICK",
+            help="knee (the default), most-accurate, fastest, a limit like 'latency<=2ms', or a digest of nas front; "
+            "may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="Beside PyTorch source and safetensors: pt2 (torch.export), onnx, torchscript; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    fold_bn: Annotated[bool, typer.Option("--fold-bn", help="Batch norm folded into the convolutions.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Weights and computation in float16.")] = False,
+    measure: Annotated[
+        bool, typer.Option(help="Measure the latency of each format, on the run's device by its protocol.")
+    ] = True,
+) -> None:
+    """Export trained candidates: plain PyTorch source, weights, a script to classify with, a model card, further formats.
+
+    Each format is loaded in a fresh process without nas, and its outputs compared with the searched network's; a
+    difference fails the export. What the folder holds: docs/export.md.
+
+    Example: nas export results/digits-20261124-070000 --pick knee --pick 'latency<=2ms' --format onnx --to models
+    """
+    from nas.export import ExportOptions, export_all, export_candidate
+    from nas.picks import pick_all, pick_texts
+    from nas.run import open_run
+
+    run = open_run(directory)
+    picks = pick_texts(pick or ["knee"])
+    records = pick_all(run.records(), run.settings.objectives, picks)
+    asked = (form.strip() for given in formats or () for form in given.split(","))
+    options = ExportOptions(tuple(form for form in asked if form), fold_bn, half, measure)
+    if len(picks) > 1:
+        folders = export_all(run, records, to, options)
+    else:
+        folders = [export_candidate(run, records[0], to, options)]
+    for record, folder in zip(records, folders, strict=True):
+        _print(record, folder)
+    console.print(
+        f"Next: python {shlex.quote(str(folders[0] / 'predict.py'))} IMAGE",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _print(record: TrialRecord, folder: Path) -> None:
+    """What is in the folder, how it was checked and how fast it is."""
+    from nas.objectives import objective
+    from nas.wording import NOTHING
+
+    content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
+    checks, latencies = content["export"]["checks"], content["latency"]
+    lines = [
+        f"{record.text} ({values}) is in {folder}; checked in a fresh process without nas, "
+        f"{checks['tolerance']:g} of the largest logit allowed:"
+    ]
+    for form, difference in checks["largest_difference"].items():
+        median = latencies.get(form, {}).get("median_ms")
+        time = NOTHING if median is None else f"{median:.3f} ms"
+        marks = [mark for mark in ("noisy", "contended") if latencies.get(form, {}).get(mark)]
+        lines.append(f"  {form:12} difference {difference:<8.1g} {', '.join([time, *marks])}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
