@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -41,6 +41,12 @@ def export(
     ] = None,
     fold_bn: Annotated[bool, typer.Option("--fold-bn", help="Batch norm folded into the convolutions.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Weights and computation in float16.")] = False,
+    weights: Annotated[
+        Literal["full", "search"],
+        typer.Option(
+            help="Those of the candidate's full training (nas train), where it has one, or those of the search."
+        ),
+    ] = "full",
     measure: Annotated[
         bool, typer.Option(help="Measure the latency of each format, on the run's device by its protocol.")
     ] = True,
@@ -60,7 +66,7 @@ def export(
     picks = pick_texts(pick or ["knee"])
     records = pick_all(run.records(), run.settings.objectives, picks)
     asked = (form.strip() for given in formats or () for form in given.split(","))
-    options = ExportOptions(tuple(form for form in asked if form), fold_bn, half, measure)
+    options = ExportOptions(tuple(form for form in asked if form), fold_bn, half, measure, weights)
     if len(picks) > 1:
         folders = export_all(run, records, to, options)
     else:
@@ -73,6 +79,9 @@ def export(
     )  # fmt: skip
 
 
+_WEIGHTS = {"search": "the search", "full training": "its full training"}
+
+
 def _print(record: TrialRecord, folder: Path) -> None:
     """What is in the folder, how it was checked and how fast it is."""
     from nas.objectives import objective
@@ -82,7 +91,7 @@ def _print(record: TrialRecord, folder: Path) -> None:
     values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
     checks, latencies = content["export"]["checks"], content["latency"]
     lines = [
-        f"{record.text} ({values}) is in {folder}; checked in a fresh process without nas, "
+        f"{record.text} ({values}) is in {folder}, with the weights of {_WEIGHTS[content['export']['weights']]}; checked in a fresh process without nas, "
         f"{checks['tolerance']:g} of the largest logit allowed:"
     ]
     for form, difference in checks["largest_difference"].items():

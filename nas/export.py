@@ -17,11 +17,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -34,9 +34,12 @@ from nas.export_source import model_source, predict_source
 from nas.latency import fold_batch_norm
 from nas.model import build
 from nas.model_card import card_text, embedded, model_json, preprocessing
-from nas.record import TrialRecord
+from nas.record import TrainingRecord, TrialRecord
 from nas.run import RunDirectory
 from nas.settings import LatencyProtocol, Precision
+from nas.trained import best_training
+
+Weights = Literal["full", "search"]
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2}
 """By how much a logit may differ between the searched and the exported network, as a share of the largest logit."""
@@ -51,13 +54,15 @@ class ExportOptions:
     """What an export has beside source and weights: further `formats` (pt2, onnx, torchscript), and in which form.
 
     `fold_bn` folds batch norm into the convolutions; `half` is weights and computation in float16; `measure` has the
-    latency of each format measured on the run's device, by its batch size and threads.
+    latency of each format measured on the run's device, by its batch size and threads. `weights` are those of the
+    candidate's full training (`nas.trained.best_training`) where it has one, or those of the search.
     """
 
     formats: tuple[str, ...] = ()
     fold_bn: bool = False
     half: bool = False
     measure: bool = True
+    weights: Weights = "full"
 
     @property
     def dtype(self) -> Precision:
@@ -70,19 +75,19 @@ def export_candidate(
     record: TrialRecord,
     out: Path,
     options: ExportOptions | None = None,
-    state: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
     """Write a trained candidate of a run to the new folder `out` and check it; returns `out`.
 
-    `state` is weights in place of those that the search kept. Raises `InputError` when `out` exists, the weights were
-    not kept or do not fit, or something that the options ask for is not here; `ExportError` when a format cannot be written or run,
+    Raises `InputError` when `out` exists, the weights were not kept or do not fit, or something that the options ask for
+    is not here; `ExportError` when a format cannot be written or run,
     or, loaded in a fresh process without `nas`, does not give the same logits. Then nothing is left behind.
     """
     options = options or ExportOptions()
     check_formats(options.formats)
     protocol = _protocol(run, options) if options.measure else None
+    training = best_training(run, record.digest) if options.weights == "full" else None
     with _draft(out) as draft:
-        searched = _searched(run, record, state)
+        searched = _searched(run, record, training)
         network = _deployed(searched, options)
         _write(run, record, network, draft, options)
         formats = tuple(dict.fromkeys(options.formats))
@@ -90,7 +95,7 @@ def export_candidate(
             "formats": list(formats),
             "dtype": options.dtype,
             "batch_norm_folded": options.fold_bn,
-            "weights": "search" if state is None else "given",
+            "weights": "search" if training is None else "full training",
             "checks": _checked(searched, record, draft, (SOURCE, "safetensors", *formats), options),
         }
         latencies = {}
@@ -99,9 +104,9 @@ def export_candidate(
                 latencies = measured(draft, formats, record.architecture.input_shape, protocol, options.fold_bn)
             except CandidateError as error:
                 raise ExportError(f"{error}; --no-measure exports without") from error
-        content = model_json(run, record, export, latencies)
+        content = model_json(run, record, training, export, latencies)
         (draft / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (draft / "README.md").write_text(card_text(run, record, export, latencies), encoding="utf-8")
+        (draft / "README.md").write_text(card_text(run, record, training, export, latencies), encoding="utf-8")
         shutil.rmtree(draft / "__pycache__", ignore_errors=True)
     return out
 
@@ -152,9 +157,11 @@ def _protocol(run: RunDirectory, options: ExportOptions) -> LatencyProtocol:
     return replace(run.settings.evaluation.protocol, device=device, dtype=options.dtype)
 
 
-def _searched(run: RunDirectory, record: TrialRecord, state: Mapping[str, torch.Tensor] | None) -> nn.Module:
+def _searched(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> nn.Module:
     """The network as it was trained."""
-    if state is None:
+    if training is not None:
+        state = run.load_trained(training)
+    else:
         if record.imported_from and not run.weights_path(record.digest).is_file():
             raise InputError(
                 f"{record.digest} was taken over from {record.imported_from}, and that run had not kept its weights: pick "

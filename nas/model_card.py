@@ -13,7 +13,7 @@ from nas.backbones import licence_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.export_check import FILES
 from nas.provenance import package_versions
-from nas.record import Latency, TrialRecord
+from nas.record import Latency, TrainingRecord, TrialRecord
 from nas.run import RunDirectory
 from nas.settings import SCRATCH
 from nas.wording import (
@@ -78,12 +78,14 @@ def embedded(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[str, st
 def model_json(
     run: RunDirectory,
     record: TrialRecord,
+    training: TrainingRecord | None,
     export: Mapping[str, Any],
     latencies: Mapping[str, Latency],
 ) -> dict[str, Any]:
     """What model.json holds: architecture, classes, preprocessing, and the figures with how they were measured.
 
-    `export` says how it was exported and checked; `latencies` are those of its formats.
+    `training` is the full training whose weights these are; without one they are the search's. `export` says how it was
+    exported and checked; `latencies` are those of its formats.
     """
     evaluation, settings = record.evaluation, run.settings
     again = confirmed_in(run, run.records()).get(record.digest)
@@ -103,6 +105,7 @@ def model_json(
             "epochs": len(evaluation.history),
             "confirmed": asdict(again) if again else None,
         },
+        "training": _training_json(training) if training else None,
         "latency": {form: asdict(latency) for form, latency in latencies.items()},
         "export": {"date": time_text(time.time()), "versions": package_versions(), **export},
         "inherited_weights": {
@@ -128,17 +131,35 @@ def model_json(
     }
 
 
+def _training_json(training: TrainingRecord) -> dict[str, Any]:
+    latency = training.evaluation.latency
+    return {
+        "seed": training.seed,
+        "start": training.start,
+        "with_validation": training.with_validation,
+        "epochs": len(training.losses),
+        "score": training.score,
+        "test": asdict(training.after) if training.after else None,
+        "latency": asdict(latency) if latency else None,
+        "recipe": asdict(training.recipe),
+    }
+
+
 def card_text(
-    run: RunDirectory, record: TrialRecord, export: Mapping[str, Any], latencies: Mapping[str, Latency]
+    run: RunDirectory,
+    record: TrialRecord,
+    training: TrainingRecord | None,
+    export: Mapping[str, Any],
+    latencies: Mapping[str, Latency],
 ) -> str:
     """The model card, README.md, in Markdown. What comes from files is quoted, so that it is text wherever it is shown."""
     again = confirmed_in(run, run.records()).get(record.digest)
     sections = {
         "How it was found": _found(run, record),
-        "Figures": _figures(run, record, export, again),
+        "Figures": _figures(run, record, training, again),
         "Latency of each format": _latencies(latencies),
         "Files, and how to load each": _files(run, record, export),
-        "Limits": _limits(run, record),
+        "Limits": _limits(run, record, training),
         "Licence of inherited weights": [_plain(licence_of(run.settings.evaluation.init)), _YOURS],
     }
     lines = _summary(run, record, export)
@@ -191,12 +212,14 @@ def _found(run: RunDirectory, record: TrialRecord) -> list[str]:
     ]
 
 
-def _figures(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any], again: Confirmed | None) -> list[str]:
+def _figures(
+    run: RunDirectory, record: TrialRecord, training: TrainingRecord | None, again: Confirmed | None
+) -> list[str]:
     metric, images = run.settings.evaluation.metric, run.provenance.validation_images
     title = _plain(score_title(metric)).capitalize()
     lines = []
-    if export["weights"] != "search":
-        lines += ["The weights in this folder are not those of the search, and the scores below are not theirs.", ""]
+    if training is not None:
+        lines += [*_full_training(run, training), "", "Of the search, whose weights are not in this folder:", ""]
     score = record.objectives.get("accuracy")
     if score is not None:
         error = ", ± one binomial standard error" if standard_error(score, metric, images) is not None else ""
@@ -216,6 +239,30 @@ def _figures(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any], 
         if latency is not None:
             where = "" if name == "latency" else f" on {_code(name)}"
             lines.append(f"- Latency{where} in the search, median (p10–p90): {_latency(latency)}")
+    return lines
+
+
+_STARTS = {"search": "the search's weights", "init": "the inherited weights", "scratch": "random weights"}
+
+
+def _full_training(run: RunDirectory, training: TrainingRecord) -> list[str]:
+    """What the training got whose weights these are."""
+    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
+    part = "training and validation images" if training.with_validation else "training images"
+    lines = [
+        f"- The weights in this folder: trained in full, {plural(len(training.losses), 'epoch')} from "
+        f"{_STARTS[training.start]} on the {part}, seed {training.seed}."
+    ]
+    if training.score is not None:
+        lines.append(
+            f"- {_plain(score_title(metric)).capitalize()} {score_text(training.score, metric, images)} on the validation "
+            "images, by which the best of several seeds is chosen."
+        )
+    if training.after is not None:
+        test = score_text(training.after.accuracy, "accuracy", training.after.images)
+        lines.append(
+            f"- Accuracy {test} on {plural(training.after.images, 'test image')}, which were looked at once, after it."
+        )
     return lines
 
 
@@ -264,14 +311,14 @@ def _files(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) ->
     return lines
 
 
-def _limits(run: RunDirectory, record: TrialRecord) -> list[str]:
+def _limits(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> list[str]:
     height, width = record.architecture.input_shape[1:]
     return [
         f"- Any image gets one of the {plural(len(run.provenance.classes), 'class', 'classes')} above, also one that shows "
         "none of them; probabilities are not calibrated.",
         f"- The input is {height}x{width} pixels; images unlike those of training were never tried.",
-        "- The scores are of the images that the search chose by. `nas evaluate --test` scores an architecture on images "
-        "that no search saw.",
+        "- The scores of the search are of the images that it chose by."
+        + ("" if training else " `nas train` trains in full, and then scores on images that no search saw."),
         "- Latencies hold for the device, batch and versions beside them.",
     ]
 

@@ -32,7 +32,8 @@ from nas.export import ExportOptions, export_candidate
 from nas.image_files import decode_into, find_layout, list_files
 from nas.measurable import named
 from nas.model import build
-from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.recipe import Recipe
+from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrainingRecord, TrialRecord
 from nas.run import Provenance, RunDirectory, weights_content
 from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space import SearchSpace
@@ -180,7 +181,7 @@ def test_exported_folder_works_elsewhere_without_nas(exported: Exported, tmp_pat
     assert card["measured"]["objectives"] == exported.record.objectives
 
 
-def test_three_channels_and_weights_that_are_given(make_run: RunFactory, tmp_path: Path) -> None:
+def test_three_channels_and_the_weights_of_a_full_training(make_run: RunFactory, tmp_path: Path) -> None:
     run = make_run(SearchSettings(space=load_space("lite0"), data="cifar10"))
     run.content = replace(run.content, provenance=replace(run.provenance, mean=(0.4,) * 3, std=(0.2,) * 3))
     record, _ = trained_record(run, 7)
@@ -188,16 +189,25 @@ def test_three_channels_and_weights_that_are_given(make_run: RunFactory, tmp_pat
     with pytest.raises(InputError, match="were not kept"):
         export_candidate(run, record, tmp_path / "out", PLAIN)
     other = build(record.architecture, 10, seed=99).eval()
-    out = export_candidate(run, record, tmp_path / "out", PLAIN, state=other.state_dict())
+    training = TrainingRecord(
+        record.number, record.digest, Recipe(epochs=3), 5, "init", False, "a" * 12, Evaluation(Outcome.DONE), (1.0,) * 3
+    )
+    (run.path / "trained").mkdir()
+    run.save_trained(training, weights_content(other.state_dict()))
+    run.append_training(training)
+    with pytest.raises(InputError, match="were not kept"):
+        export_candidate(run, record, tmp_path / "out", replace(PLAIN, weights="search"))
+    out = export_candidate(run, record, tmp_path / "out", PLAIN)
     side = record.architecture.input_size
     images = uint8_images(2, 3, 32)
     with named(str(out), None) as found, torch.inference_mode():
         logits = found.module(sys.modules[found.module.__module__].preprocess(images))
         torch.testing.assert_close(logits, other(prepared(images, side, 0.4, 0.2)), rtol=1e-4, atol=1e-4)
     card = json.loads((out / "model.json").read_text())
-    assert card["export"]["weights"] == "given"
+    assert card["export"]["weights"] == "full training"
+    assert (card["training"]["seed"], card["training"]["epochs"]) == (5, 3)
     assert card["preprocessing"]["image_size"] == [32, 32]
-    assert "not those of the search" in (out / "README.md").read_text()
+    assert "trained in full, 3 epochs from the inherited weights" in (out / "README.md").read_text()
 
 
 def test_an_exported_folder_is_a_backbone_for_the_next_search(
@@ -470,7 +480,7 @@ def test_several_picks_are_exported_side_by_side_or_not_at_all(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {slow.digest, fast.digest}
     for record in (slow, fast):
         assert json.loads((tmp_path / "out" / record.digest / "model.json").read_text())["digest"] == record.digest
-        assert f"is in {tmp_path / 'out' / record.digest}; checked" in out
+        assert f"is in {tmp_path / 'out' / record.digest}, with the weights of the search; checked" in out
     run.weights_path(slow.digest).unlink()
     code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate,latency<=1.5ms")
     assert code == 2
