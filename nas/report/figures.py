@@ -33,6 +33,7 @@ _LOG_RANGE = 10
 """Ratio of the largest to the smallest cost from which the cost axis is logarithmic."""
 _HOVER_WIDTH = 44
 _FONT = "system-ui, sans-serif"
+MONO = "ui-monospace, Menlo, Consolas, monospace"
 
 
 def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, tuple[str, ...]]:
