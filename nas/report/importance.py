@@ -96,9 +96,12 @@ def _study(
 ) -> optuna.Study:
     """The records as a study in memory, for Optuna to look at."""
     distributions = {name: CategoricalDistribution(choices) for name, choices in space.parameters.items()}
-    storage = optuna.storages.InMemoryStorage()
-    directions = [objective(name).direction for name in objectives]
-    study = optuna.create_study(storage=storage, directions=directions)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce the study
+    try:
+        study = optuna.create_study(directions=[objective(name).direction for name in objectives])
+    finally:
+        optuna.logging.set_verbosity(verbosity)
     study.add_trials(
         [
             optuna.trial.create_trial(
