@@ -19,7 +19,8 @@ from nas.report.headline import headline
 from nas.report.latency import latency_protocol, prediction
 from nas.report.markup import Html, join, tag
 from nas.report.rerun import commands, settings_list
-from nas.run import RunDirectory
+from nas.report.slide import slide_png
+from nas.run import RunDirectory, writing
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -28,6 +29,18 @@ def write_report(run: RunDirectory) -> Path:
     Raises `InputError` when it cannot be written.
     """
     return run.save_report(report_page(find(run)))
+
+
+def write_front(run: RunDirectory, to: Path | None = None) -> Path:
+    """Write the front as a picture for slides, by default into the run, and return its path.
+
+    Raises `InputError` when it cannot be drawn or written.
+    """
+    path = to or run.path / "front.png"
+    content = slide_png(find(run))
+    with writing(path):
+        path.write_bytes(content)
+    return path
 
 
 def report_page(found: Findings) -> Html:
