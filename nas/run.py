@@ -10,6 +10,7 @@ trainings.jsonl  candidates trained in full by `nas train`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
 trained/         DIGEST-KEY.safetensors of what `nas train` trained; KEY.checkpoint of what it has not ended yet
 report.html      the report
+front.png        the front as a picture for slides (`nas report --png`)
 state.json       what the driver of a search tells of itself, every few seconds and at its end
 stop             there while a search is asked to stop (`nas stop`)
 """

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from nas.objectives import objective
 from nas.record import TrainingRecord, TrialRecord
+from nas.report.cells import latency_cell
+from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
-from nas.report.sections import Findings, latency_cell
 from nas.test_report import MATRIX_CLASSES, PartReport, most_confused
 from nas.trained import alike
 from nas.wording import NOTHING, capital, plural, score_title, spread_text
