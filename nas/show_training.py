@@ -50,7 +50,9 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
             tests = [record.after.accuracy for record in group if record.after]
             spread = [spread_text(values).removesuffix(" %") if values else "" for values in (scores, tests)]
             table.add_row("", "mean", *spread, "", style="bold")
-    return Group(table, *marks_legend(r.evaluation.latency for r in records), *(Text(d, style="dim") for d in sorted(devices)))
+    return Group(
+        table, *marks_legend(r.evaluation.latency for r in records), *(Text(d, style="dim") for d in sorted(devices))
+    )
 
 
 def change_text(before: float | None, after: float | None) -> str:
