@@ -26,8 +26,8 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
     table.add_column("candidate", no_wrap=True, style="cyan")
     table.add_column("seed", justify="right", no_wrap=True)
     for title in (
-        f"{metric} %\nsearch → full",
-        "test accuracy %\nbefore → after",
+        f"validation\n{metric} %\nsearch → full",
+        "test\naccuracy %\nbefore → after",
         "latency ms\nsearch → now (p10-p90)",
     ):
         table.add_column(title, justify="right", no_wrap=True)
@@ -50,7 +50,9 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
             tests = [record.after.accuracy for record in group if record.after]
             spread = [spread_text(values).removesuffix(" %") if values else "" for values in (scores, tests)]
             table.add_row("", "mean", *spread, "", style="bold")
-    return Group(table, *marks_legend(r.evaluation.latency for r in records), *(Text(d, style="dim") for d in devices))
+    return Group(
+        table, *marks_legend(r.evaluation.latency for r in records), *(Text(d, style="dim") for d in sorted(devices))
+    )
 
 
 def change_text(before: float | None, after: float | None) -> str:

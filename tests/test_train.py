@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import nas
 import nas.training
@@ -37,8 +38,8 @@ from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import load_space
 from nas.test_report import part_report
 from nas.trained import best_training
-from nas.training import plan_training, recipe_on
-from nas.training_progress import LineProgress
+from nas.training import plan_training, recipe_on, run_training
+from nas.training_progress import BarProgress, LineProgress
 
 SPACE = load_space("digits")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -386,6 +387,18 @@ def test_data_without_a_test_part(tmp_path: Path, capsys: pytest.CaptureFixture[
     (record,) = run.training_records()
     assert (record.before, record.after) == (None, None)
     assert record.score is not None
+
+
+def test_a_terminal_has_a_bar_and_keeps_a_line_for_each_training(run: RunDirectory) -> None:
+    shown = io.StringIO()
+    plan = plan_training(run, [run.records()[0]], replace(BRIEF, epochs=2), device="cpu")
+    progress = BarProgress(Console(file=shown, force_terminal=True, width=120), plan.missing(), "accuracy")
+    assert run_training(plan, progress) is None
+    (record,) = run.training_records()
+    for epoch in (1, 2):
+        assert f"epoch {epoch}/2, training loss" in shown.getvalue()
+    assert f"{record.digest[:8]} seed 0: trained in" in shown.getvalue()
+    assert shown.getvalue().rfind("\x1b[?25h") > shown.getvalue().rfind("\x1b[?25l") >= 0  # the cursor is back
 
 
 # ---------------------------------------------------------------- what came of it
