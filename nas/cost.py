@@ -27,6 +27,14 @@ def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
 
     Peak activations, which have no such form, are left out.
     """
+    macs, params, statistics = map(sum, zip(*part_costs(architecture, num_classes), strict=True))
+    return Cost(macs, params, 4 * params + statistics)
+
+
+def part_costs(architecture: Architecture, num_classes: int) -> list[tuple[int, int, int]]:
+    """Of the stem, each layer, the head where there is one, and the classifier: multiply-adds, parameters, and bytes of
+    batch norm's statistics. They add up to the cost of the architecture.
+    """
     architecture = architecture.canonical
     stem = architecture.stem
     side, channels = output_size(architecture.input_size, stem.stride), stem.out_channels
@@ -37,9 +45,8 @@ def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
     if architecture.head_channels:
         parts.append(_convolution(channels, architecture.head_channels, 1, side))
         channels = architecture.head_channels
-    macs, params, statistics = map(sum, zip(*parts, strict=True))
-    params += channels * num_classes + num_classes
-    return Cost(macs + channels * num_classes, params, 4 * params + statistics)
+    parts.append((channels * num_classes, channels * num_classes + num_classes, 0))
+    return parts
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, side: int) -> tuple[int, int, int]:

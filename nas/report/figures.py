@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
-from nas.confirmation import Confirmed
-from nas.front import knee, pareto_front, primary_cost, trained
-from nas.objectives import measured_latency, objective, target_objective
+from nas.front import knee, primary_cost
+from nas.objectives import target_objective
 from nas.record import TrialRecord
+from nas.report.quantities import unit_of
 from nas.run import BaselineRecord
-from nas.wording import (
-    capital,
-    cheapest,
-    cost_text,
-    cost_title,
-    label,
-    latency_text,
-    protocol_text,
-    score_text,
-    score_title,
-    standard_error,
-    trial_text,
-)
+from nas.wording import cheapest, cost_text, label, latency_text, protocol_text, score_text, score_title, trial_text
 
 # Okabe and Ito's palette (2008), told apart with any kind of colour vision.
 BLUE, VERMILLION, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7"
@@ -39,128 +27,13 @@ GREY = "#8b8f94"
 
 COLOURS = {"knee": VERMILLION, "most accurate": GREEN}
 
-_SVG_POINTS = 2_000
+SVG_POINTS = 2_000
 """Points up to which SVG is used: it is as quick, prints sharply, and needs no WebGL on the reader's machine."""
 _LOG_RANGE = 10
 """Ratio of the largest to the smallest cost from which the cost axis is logarithmic."""
 _HOVER_WIDTH = 44
 _FONT = "system-ui, sans-serif"
-
-
-def pareto_figure(
-    records: Sequence[TrialRecord],
-    objectives: Sequence[str],
-    cost: str,
-    metric: str = "accuracy",
-    images: int = 0,
-    limit: float | None = None,
-    baselines: Sequence[BaselineRecord] = (),
-    again: Mapping[str, Confirmed] | None = None,
-) -> go.Figure:
-    """Accuracy in percent against one cost objective, for the candidates trained to the full budget.
-
-    The line joins what no candidate beats in these two objectives; the filled points are the front in all of
-    them. Bars are p10 to p90 of a latency, and the binomial standard error of an accuracy on `images` images.
-    `limit` is the hard budget of the cost, in its unit. `baselines` are trained reference networks, drawn as open
-    squares with their names; the widths of one network are joined. `again` are longer trainings, by digest, drawn as
-    open circles.
-    """
-    front = pareto_front(records, objectives)
-    members = {record.number for record in front}
-    dominated = [record for record in trained(records) if record.number not in members]
-    line = pareto_front(records, ("accuracy", cost))
-
-    figure = go.Figure(layout=layout())
-    scatter = go.Scatter if len(dominated) <= _SVG_POINTS else go.Scattergl
-    figure.add_trace(
-        scatter(
-            **_points(dominated, cost),
-            **_hover(dominated, metric, images),
-            mode="markers",
-            name="dominated",
-            marker={"color": GREY, "size": 6, "opacity": 0.6},
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            **_points(line, cost),
-            mode="lines",
-            line={"color": BLUE, "width": 2, "shape": "hv"},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            **_points(front, cost),
-            **_hover(front, metric, images),
-            **_error_bars(front, cost, metric, images),
-            mode="markers",
-            name="Pareto front",
-            marker={"color": BLUE, "size": 9},
-        )
-    )
-    if front:
-        figure.add_trace(
-            go.Scatter(
-                **_points([knee(front, objectives)], cost),
-                mode="markers",
-                name="knee",
-                marker={"color": VERMILLION, "size": 13, "symbol": "diamond"},
-                hoverinfo="skip",
-            )
-        )
-    retrained = [record for record in trained(records) if again and record.digest in again]
-    if again and retrained:
-        found = [again[record.digest] for record in retrained]
-        figure.add_trace(
-            go.Scatter(
-                x=_points(retrained, cost)["x"],
-                y=[round(100 * one.score, 4) for one in found],
-                error_y={
-                    "type": "data",
-                    "array": [100 * (one.error or 0.0) for one in found],
-                    "color": GREEN,
-                    "thickness": 1.2,
-                    "width": 0,
-                },
-                mode="markers",
-                name="trained again, longer",
-                marker={"color": GREEN, "size": 9, "symbol": "circle-open", "line": {"width": 2}},
-                hoverinfo="text",
-                hovertext=[
-                    f"<b>{escape(record.digest, quote=False)}</b>  trained again<br>{one.text}, {one.trainings} × "
-                    f"{one.epochs} epochs"
-                    for record, one in zip(retrained, found, strict=True)
-                ],
-            )
-        )
-    for number, (family, widths) in enumerate(_families(baselines, cost).items()):
-        figure.add_trace(
-            go.Scatter(
-                **_points(widths, cost),
-                **_hover(widths, metric, images),
-                mode="lines+markers+text",
-                name="baseline",
-                legendgroup="baseline",
-                showlegend=number == 0,
-                line={"color": PURPLE, "width": 1, "dash": "dot"},
-                marker={"color": PURPLE, "size": 9, "symbol": "square-open", "line": {"width": 2}},
-                text=[escape(family, quote=False)],
-                textposition="top center",
-                textfont={"size": 12},
-                cliponaxis=False,
-            )
-        )
-    drawn: list[TrialRecord | BaselineRecord] = [*front, *dominated, *baselines]
-    values = [record.objectives[cost] for record in drawn]
-    # A budget far beyond every candidate would squeeze them into a corner, and says nothing there.
-    if limit is not None and values and limit < 1.5 * max(values):
-        line_style = {"color": ORANGE, "dash": "dot", "width": 1.5}
-        figure.add_vline(limit, line=line_style, name="hard budget", showlegend=True)
-    figure.update_xaxes(title=cost_title(cost), **_cost_axis(cost, values))
-    figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
-    return figure
+MONO = "ui-monospace, Menlo, Consolas, monospace"
 
 
 def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -178,46 +51,6 @@ def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[s
 def cost_objectives(objectives: Sequence[str]) -> list[str]:
     """The objectives that are not accuracy, in their order."""
     return [name for name in objectives if name != "accuracy"]
-
-
-# ---------------------------------------------------------------- parts of a figure
-
-
-def _points(records: Sequence[TrialRecord | BaselineRecord], cost: str) -> dict[str, list[float]]:
-    return {
-        "x": [float(f"{record.objectives[cost]:.6g}") for record in records],
-        "y": [round(100 * record.objectives["accuracy"], 4) for record in records],
-    }
-
-
-def _families(baselines: Sequence[BaselineRecord], cost: str) -> dict[str, list[BaselineRecord]]:
-    """Reference networks cheapest first, the widths of one together (mobilenet_v2_050, _100) where there are several."""
-    found: dict[str, list[BaselineRecord]] = {}
-    for record in sorted(baselines, key=lambda record: record.objectives[cost]):
-        found.setdefault(re.sub(r"_\d{3}$", "", record.name), []).append(record)
-    return {family if len(those) > 1 else those[0].name: those for family, those in found.items()}
-
-
-def _error_bars(records: Sequence[TrialRecord], cost: str, metric: str, images: int) -> dict[str, Any]:
-    look = {"type": "data", "color": "rgba(0,114,178,0.7)", "thickness": 1.2, "width": 0}
-    bars: dict[str, Any] = {}
-    if objective(cost).unit == "ms":
-        measured = [measured_latency(record.evaluation, cost) for record in records]
-        bars["error_x"] = {
-            **look,
-            "symmetric": False,
-            "array": [latency.p90_ms - latency.median_ms if latency else 0.0 for latency in measured],
-            "arrayminus": [latency.median_ms - latency.p10_ms if latency else 0.0 for latency in measured],
-        }
-    errors = [standard_error(record.objectives["accuracy"], metric, images) for record in records]
-    if any(errors):
-        bars["error_y"] = {**look, "array": [100 * (error or 0.0) for error in errors]}
-    return bars
-
-
-def _hover(records: Sequence[TrialRecord | BaselineRecord], metric: str, images: int) -> dict[str, Any]:
-    # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
-    return {"hoverinfo": "text", "hovertext": [hover_text(record, metric, images) for record in records]}
 
 
 def hover_text(record: TrialRecord | BaselineRecord, metric: str, images: int) -> str:
@@ -249,21 +82,45 @@ def wrapped(architecture: str) -> list[str]:
     return lines
 
 
-def _cost_axis(cost: str, values: Sequence[float]) -> dict[str, Any]:
-    axis: dict[str, Any] = {} if objective(cost).unit == "ms" else {"tickformat": "~s"}
-    if objective(cost).unit == "bytes":
-        axis["ticksuffix"] = "B"  # behind the k or M of the format
-    if values and min(values) > 0 and max(values) > _LOG_RANGE * min(values):
-        decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
-        # Plotly's own ticks between two decades read "2" and "5", whatever the decade.
-        axis |= {"type": "log", "tickvals": [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]}
+def quantity_axis(name: str, values: Sequence[float], log: bool | None = None) -> dict[str, Any]:
+    """An axis of a quantity, its values in percent where it is an accuracy; `log` None is as the values ask."""
+    if name == "accuracy":
+        axis: dict[str, Any] = {"tickformat": ".4~g"}
+    elif name == "trial":
+        axis = counting_axis([int(value) for value in values])
+    else:
+        unit = unit_of(name)
+        axis = {} if unit in ("ms", "s") else {"tickformat": "~s"}
+        axis |= {"ticksuffix": "B"} if unit == "bytes" else {}  # behind the k or M of the format
+    if log is None:
+        log = name not in ("accuracy", "trial") and is_wide(values)
+    if log and min(values, default=0) > 0:
+        axis["type"] = "log"
+        if is_wide(values):
+            decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+            # Plotly's own ticks between two decades read "2" and "5", whatever the decade.
+            axis["tickvals"] = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
     return axis
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """Whether values range so far that only a logarithmic scale shows them."""
+    return min(values, default=0) > 0 and max(values) > _LOG_RANGE * min(values)
 
 
 def counting_axis(counts: Sequence[int]) -> dict[str, Any]:
     """Whole numbers only: on a short axis plotly would put ticks between them."""
     short = not counts or max(counts) - min(counts) <= 8
     return {"tickformat": ",d", **({"dtick": 1} if short else {})}
+
+
+def quiet(sentence: str) -> go.Figure:
+    """A figure that says why there is nothing to see yet."""
+    figure = go.Figure(layout=layout())
+    centre = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+    figure.add_annotation(text=escape(sentence, quote=False), **centre)
+    figure.update_xaxes(visible=False)
+    return figure.update_yaxes(visible=False)
 
 
 def layout() -> go.Layout:

@@ -18,9 +18,10 @@ from nas.report.audit import audit
 from nas.report.baselines import baselines
 from nas.report.confirmation import confirmation
 from nas.report.curves import hypervolume_figure, learning_curves_figure, reference_text
-from nas.report.figures import cost_objectives, pareto_figure
+from nas.report.figures import cost_objectives
 from nas.report.latency import latency_protocol, prediction
 from nas.report.markup import Html, join, tag
+from nas.report.scatter import scatter_figure
 from nas.report.sections import Findings
 from nas.run import RunDirectory
 from nas.wording import plural
@@ -78,13 +79,15 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
     costs = cost_objectives(settings.objectives)
     plots = []
     for cost in costs:
-        figures[f"pareto-{cost}"] = pareto_figure(
+        figures[f"pareto-{cost}"] = scatter_figure(
             found.scored,
             settings.objectives,
             cost,
+            "accuracy",
             metric=found.metric,
             images=found.provenance.validation_images,
-            limit=limits.get(cost),
+            marks={digest: " · ".join(names) for digest, names in found.names.items()},
+            limits={name: limit for name, limit in limits.items() if limit is not None},
             baselines=found.compared,
             again=found.again,
         )
