@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nas.cli_audit import audit
 from nas.cli_baseline import baseline
+from nas.cli_browse import browse
 from nas.cli_evaluate import evaluate, recipe
 from nas.cli_measure import measure
 from nas.cli_search import search
@@ -45,6 +46,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas status DIR                 what a search does, where, how long still; from any machine
   nas stop DIR                   ends it gently; nas search --resume DIR goes on
   nas front DIR                  the Pareto front of a run
+  nas browse DIR                 a live page on it: look at candidates, compare and export them
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
   nas audit DIR                  can its brief training rank candidates? some trained in full
@@ -73,6 +75,7 @@ app.command()(recipe)
 app.command()(baseline)
 app.command()(audit)
 app.command()(measure)
+app.command()(browse)
 app.command()(status)
 app.command()(stop)
 

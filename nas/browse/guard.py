@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, redirect, request
+from flask import Flask, Response, abort, has_request_context, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 HEADER = "X-CSRFToken"
@@ -74,7 +74,7 @@ class Guard:
 
     def may_act(self) -> bool:
         """Whether the page of this request was opened with the token."""
-        return self._is_token(request.cookies.get(self.cookie, ""))
+        return has_request_context() and self._is_token(request.cookies.get(self.cookie, ""))
 
     def needs_token(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """A callback that changes something: without the token in its header the request is refused (403)."""

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from nas.front import REFERENCE_TRIALS
-from nas.objectives import objective, target_objective
+from nas.objectives import objective
 from nas.record import Outcome
 from nas.report import sections
 from nas.report.audit import audit
@@ -73,9 +73,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
     """One plot for each cost; the figures are added to `figures` by the id of their place."""
     if not found.scored:
         return tag("p", "The front appears here once a candidate is trained.", class_="note")
-    settings, budgets = found.settings, found.settings.evaluation.budgets
-    limits = {"latency": budgets.max_latency_ms, "macs": budgets.max_macs, "params": budgets.max_params}
-    limits |= {target_objective(target.name): target.max_ms for target in settings.evaluation.targets}
+    settings = found.settings
     costs = cost_objectives(settings.objectives)
     plots = []
     for cost in costs:
@@ -87,7 +85,7 @@ def _pareto(found: Findings, figures: dict[str, go.Figure]) -> Html:
             metric=found.metric,
             images=found.provenance.validation_images,
             marks={digest: " · ".join(names) for digest, names in found.names.items()},
-            limits={name: limit for name, limit in limits.items() if limit is not None},
+            limits=settings.evaluation.limits,
             baselines=found.compared,
             again=found.again,
         )
