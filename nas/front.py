@@ -123,11 +123,16 @@ def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str
     reference = reference_point(records, objectives)
     history: dict[int, float] = {}
     front: list[TrialRecord] = []
+    values = losses(front, objectives)
     count = 0
     for known, record in enumerate(trained(records), 1):
         count += record.counts
-        front = pareto_front([*front, record], objectives)
-        if known >= REFERENCE_TRIALS and (known == REFERENCE_TRIALS or record in front):
+        loss = losses([record], objectives)
+        grows = not (values <= loss).all(1).any()
+        if grows:
+            front = pareto_front([*front, record], objectives)
+            values = losses(front, objectives)
+        if known == REFERENCE_TRIALS or (known > REFERENCE_TRIALS and grows):
             history[count] = hypervolume(front, objectives, reference) or 0.0
     return list(history.items())
 

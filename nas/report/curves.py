@@ -1,4 +1,4 @@
-"""Figures over trials and epochs (plotly): hypervolume, learning curves, brief against full trainings. As in `figures`."""
+"""Figures over epochs (plotly): learning curves, brief against full trainings. As in `figures`."""
 
 from __future__ import annotations
 
@@ -7,35 +7,11 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from nas.front import ReferencePoint, hypervolume_history, pareto_front, trained
-from nas.objectives import objective
+from nas.front import pareto_front
 from nas.ranking import Audited
 from nas.record import Outcome, TrialRecord
 from nas.report.figures import BLUE, COLOURS, GREY, ORANGE, counting_axis, landmarks, layout, wrapped
-from nas.wording import capital, label, score_title
-
-
-def hypervolume_figure(records: Sequence[TrialRecord], objectives: Sequence[str]) -> go.Figure:
-    """Hypervolume against the number of trained candidates; empty until the reference point is fixed.
-
-    Show it with `reference_text`: a hypervolume means nothing without its reference point.
-    """
-    history = hypervolume_history(records, objectives)
-    if history:
-        history.append((sum(record.counts for record in trained(records)), history[-1][1]))
-    figure = go.Figure(layout=layout())
-    figure.add_trace(
-        go.Scatter(
-            x=[count for count, _ in history],
-            y=[volume for _, volume in history],
-            mode="lines",
-            line={"color": BLUE, "width": 2, "shape": "hv"},
-            hovertemplate="after %{x} trained: %{y:.4f}<extra></extra>",
-        )
-    )
-    figure.update_xaxes(title="Trained candidates", **counting_axis([count for count, _ in history]))
-    figure.update_yaxes(title="Hypervolume")
-    return figure
+from nas.wording import capital, score_title
 
 
 def learning_curves_figure(
@@ -134,15 +110,3 @@ def _audit_hover(candidate: Audited) -> str:
         "full " + ", ".join(f"{100 * score:.2f} %" for score in candidate.full),
     ]
     return "<br>".join([*lines, *(escape(line, quote=False) for line in wrapped(trial.text))])
-
-
-def reference_text(reference: ReferencePoint, objectives: Sequence[str]) -> str:
-    """Where the hypervolume is measured from, and what its unit is, in plain text."""
-    worst, ideal = (
-        ", ".join(f"{label(name)} {objective(name).show(value)}" for name, value in zip(objectives, point, strict=True))
-        for point in (reference.worst, reference.ideal)
-    )
-    return (
-        f"Reference point: {worst}. The unit is the box from there to {ideal}; both are fixed by the first trained "
-        "candidates, so 1 is passed as the search finds better."
-    )

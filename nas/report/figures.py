@@ -23,6 +23,7 @@ from nas.wording import cheapest, cost_text, label, latency_text, protocol_text,
 
 # Okabe and Ito's palette (2008), told apart with any kind of colour vision.
 BLUE, VERMILLION, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7"
+SKY, YELLOW = "#56B4E9", "#F0E442"
 GREY = "#8b8f94"
 
 COLOURS = {"knee": VERMILLION, "most accurate": GREEN}

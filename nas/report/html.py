@@ -17,10 +17,11 @@ from nas.report import sections
 from nas.report.audit import audit
 from nas.report.baselines import baselines
 from nas.report.confirmation import confirmation
-from nas.report.curves import hypervolume_figure, learning_curves_figure, reference_text
+from nas.report.curves import learning_curves_figure
 from nas.report.figures import cost_objectives
 from nas.report.latency import latency_protocol, prediction
 from nas.report.markup import Html, join, tag
+from nas.report.progress import hypervolume_figure, reference_text
 from nas.report.scatter import scatter_figure
 from nas.report.sections import Findings
 from nas.run import RunDirectory

@@ -60,6 +60,13 @@ def choice_of(record: TrialRecord, name: str) -> Choice | None:
     return record.parameters.get(name)
 
 
+def choice_text(choice: Choice) -> str:
+    """A parameter's value as people read it."""
+    if isinstance(choice, bool):
+        return "yes" if choice else "no"
+    return f"{choice:g}"
+
+
 def is_quantity(name: str) -> bool:
     """Whether the name is a quantity, rather than a parameter of the space."""
     return name in QUANTITY or target_of(name) is not None

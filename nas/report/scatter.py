@@ -30,7 +30,7 @@ from nas.report.figures import (
     quantity_axis,
     quiet,
 )
-from nas.report.quantities import choice_of, is_quantity, quantity_text, quantity_title, unit_of, value_of
+from nas.report.quantities import choice_of, choice_text, is_quantity, quantity_text, quantity_title, unit_of, value_of
 from nas.run import BaselineRecord
 from nas.space import Choice
 from nas.wording import standard_error
@@ -262,7 +262,7 @@ def _paint(records: Sequence[TrialRecord], name: str | None) -> tuple[Paint, lis
     present = {choice for record in records if (choice := choice_of(record, name)) is not None}
     choices: list[Choice] = sorted(present)
     known = dict(zip(choices, _shades([i / max(len(choices) - 1, 1) for i in range(len(choices))]), strict=True))
-    key = {f"{name} {_choice_text(choice)}": colour for choice, colour in known.items()}
+    key = {f"{name} {choice_text(choice)}": colour for choice, colour in known.items()}
     if any(choice_of(record, name) is None for record in records):
         key[f"{name} not there"] = GREY
 
@@ -315,12 +315,8 @@ def _colour_text(record: TrialRecord, name: str) -> str:
         text = f"{quantity_title(name)}: {'not known' if value is None else quantity_text(name, value)}"
     else:
         choice = choice_of(record, name)
-        text = f"{name}: {'not there' if choice is None else _choice_text(choice)}"
+        text = f"{name}: {'not there' if choice is None else choice_text(choice)}"
     return escape(text, quote=False)
-
-
-def _choice_text(choice: Choice) -> str:
-    return {True: "yes", False: "no"}[choice] if isinstance(choice, bool) else f"{choice:g}"
 
 
 # ---------------------------------------------------------------- axes
