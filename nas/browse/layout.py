@@ -127,9 +127,9 @@ def _choices() -> html.Section:
     return _panel(
         "choices",
         [
-            *_figure("choices-figure", "What the front prefers, layer by layer"),
+            *_figure("choices-figure", "What the front prefers, layer by layer", "plot own"),
             *_figure("parallel", "Parallel coordinates"),
-            *_figure("importance", "What each objective hangs on"),
+            *_figure("importance", "What each objective hangs on", "plot own"),
         ],
     )
 
@@ -167,7 +167,7 @@ def _compare() -> html.Section:
         [
             html.Div([html.Button("Clear", id="compare-clear", className="quiet")], className="steps"),
             html.Div(id="compare-table"),
-            *_figure("compare-strips", "Layers"),
+            *_figure("compare-strips", "Layers", "plot own"),
             *_figure("compare-curves", "Learning curves"),
         ],
     )
@@ -188,7 +188,7 @@ def _drawer(may_act: bool) -> html.Aside:
                 className="bar",
             ),
             html.Div(id="drawer-figures"),
-            *_figure("strip", "Layers", "plot strip"),
+            *_figure("strip", "Layers", "plot own"),
             *_figure("curve", "Learning curve", "plot small"),
             html.H3("Commands"),
             *_command("export", "Export", may_act),

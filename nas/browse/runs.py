@@ -14,6 +14,7 @@ from nas.confirmation import Confirmed, confirmed
 from nas.errors import InputError
 from nas.front import pareto_front
 from nas.record import Confirmation, Outcome, TrialRecord
+from nas.report.quantities import colours, quantities
 from nas.run import AuditRecord, BaselineRecord, RunDirectory, known_digests, open_run
 from nas.settings import SearchSettings
 from nas.status import RunStatus, phase_of, status_from
@@ -27,7 +28,8 @@ class Seen:
     """What a run held at the last look; `version` grows with whatever a figure or table shows.
 
     `records` are all of them, `comparable` those that have a value for every objective if they were trained; `by_digest`
-    holds the record that answers for each candidate. `problems` are sentences on what could not be read.
+    holds the record that answers for each candidate. `quantities` can be put on an axis, `colours` can colour a point.
+    `problems` are sentences on what could not be read.
     """
 
     version: int
@@ -40,6 +42,8 @@ class Seen:
     confirmations: tuple[Confirmation, ...]
     baselines: tuple[BaselineRecord, ...]
     again: Mapping[str, Confirmed]
+    quantities: tuple[str, ...]
+    colours: tuple[str, ...]
     problems: tuple[str, ...]
 
     @property
@@ -185,6 +189,8 @@ class LiveRun:
             confirmations=tuple(read.confirmations),
             baselines=tuple(read.baselines),
             again=confirmed(comparable, read.confirmations, objectives, metric, images),
+            quantities=tuple(quantities(comparable, objectives)) or objectives,
+            colours=tuple(colours(comparable)),
             problems=tuple(problems),
         )
 

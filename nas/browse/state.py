@@ -64,6 +64,11 @@ class Runs:
         found = [chosen for chosen in map(self.chosen, dict.fromkeys(texts[:1000])) if chosen]
         return found[:MOST_COMPARED]
 
+    def title(self, chosen: Chosen) -> str:
+        """What a candidate is called beside others: its digest in short, and its run where there are several."""
+        short = chosen.record.digest[:8]
+        return short if len(self._runs) == 1 else f"{short} of {self._runs[chosen.key].name}"
+
 
 def one_of(given: object, allowed: Sequence[str], default: str) -> str:
     """A text that a browser sent, where it is one of some."""

@@ -12,10 +12,9 @@ import plotly.graph_objects as go
 
 from nas.browse.runs import Seen
 from nas.errors import InputError
-from nas.front import reference_point
 from nas.picks import pick_all
 from nas.record import TrialRecord
-from nas.report.curves import hypervolume_figure, learning_curves_figure, reference_text
+from nas.report.curves import learning_curves_figure
 from nas.report.figures import GREEN, ORANGE, PURPLE, VERMILLION, counting_axis, landmarks, layout, quiet
 from nas.report.quantities import value_of
 from nas.report.scatter import scatter_figure
@@ -135,18 +134,11 @@ def curves_figure(records: Mapping[str, TrialRecord], metric: str) -> go.Figure:
     return figure
 
 
-def progress_figures(seen: Seen, over: str) -> tuple[go.Figure, str]:
-    """Hypervolume over trials or time, and where it is measured from."""
-    reference = reference_point(seen.comparable, seen.objectives)
-    figure = drawn(hypervolume_figure, seen.comparable, seen.objectives)
-    return figure, reference_text(reference, seen.objectives) if reference else ""
-
-
 def front_curves(seen: Seen) -> go.Figure:
     """Learning curves of the front."""
     if not seen.front:
         return quiet("Learning curves appear here once candidates are trained.")
-    return drawn(learning_curves_figure, seen.comparable, seen.objectives, seen.metric)
+    return learning_curves_figure(seen.comparable, seen.objectives, seen.metric)
 
 
 def _front_of(key: str, other: Seen, axes: Axes, colour: str, symbol: str) -> go.Scatter:
