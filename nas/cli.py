@@ -14,6 +14,7 @@ from nas.cli_baseline import baseline
 from nas.cli_browse import browse
 from nas.cli_evaluate import evaluate, recipe
 from nas.cli_measure import measure
+from nas.cli_report import report
 from nas.cli_search import search
 from nas.cli_space import space_app
 from nas.cli_status import status, stop
@@ -75,6 +76,7 @@ app.command()(recipe)
 app.command()(baseline)
 app.command()(audit)
 app.command()(measure)
+app.command()(report)
 app.command()(browse)
 app.command()(status)
 app.command()(stop)
@@ -102,18 +104,6 @@ def front(
         return
     console.print(f"{len(records)} trials: {outcome_counts(records)}", highlight=False)
     console.print(front_table(run, records))
-
-
-@app.command()
-def report(directory: Directory) -> None:
-    """Write the report of a run: one HTML file that needs no network.
-
-    Example: nas report results/digits-20261124-070000
-    """
-    from nas.report import write_report
-    from nas.run import open_run
-
-    console.print(str(write_report(open_run(directory))), highlight=False, soft_wrap=True)
 
 
 @app.command()

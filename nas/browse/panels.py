@@ -19,7 +19,7 @@ from nas.report.importance import importance_figure
 from nas.report.layers import compare_figure
 from nas.report.progress import hypervolume_figure, outcomes_figure, reference_text
 from nas.report.quantities import quantity_title
-from nas.report.sections import settings_groups
+from nas.report.rerun import settings_groups
 from nas.space import SearchSpace
 
 

@@ -10,7 +10,7 @@ from dash import html
 from nas.browse.runs import Seen
 from nas.objectives import measured_latency, target_objective
 from nas.record import Outcome, TrialRecord
-from nas.report.sections import trial_note
+from nas.report.tables import trial_note
 from nas.status import NO_REASON
 from nas.wording import capital, label, plural, score_title, time_text
 

@@ -1,5 +1,5 @@
-"""The report: figures of a run and one self-contained HTML page."""
+"""The report: figures of a run, one self-contained HTML page, and the front as a picture."""
 
-from nas.report.html import write_report
+from nas.report.html import write_front, write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_front", "write_report"]

@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 
 from nas.audit_text import COEFFICIENTS, counts, group_text, legend, rows
 from nas.report.curves import audit_figure
+from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
-from nas.report.sections import Findings
 
 
 def audit(found: Findings, figures: dict[str, go.Figure]) -> Html:

@@ -86,8 +86,10 @@ def parallel_figure(records: Sequence[TrialRecord], objectives: Sequence[str], s
 
     Members of the front are blue; drag along an axis to pick out lines. A choice of a layer that is not there is its own.
     """
-    names = list(dict.fromkeys((*objectives, "macs")))
-    valued = [record for record in trained(records) if all(value_of(record, name) is not None for name in names)]
+    valued = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
+    names = list(objectives)
+    if "macs" not in names and all(value_of(record, "macs") is not None for record in valued):
+        names.append("macs")
     front = pareto_front(valued, objectives)
     if not front:
         return quiet("Candidates appear here once they are trained.")

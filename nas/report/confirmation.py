@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import fmean
 
 from nas.record import TrialRecord
+from nas.report.cells import again_cell
+from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
-from nas.report.sections import Findings, again_cell
 from nas.wording import capital, plural, score_title
 
 

@@ -8,7 +8,6 @@ from html import escape
 import optuna
 import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution
-from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
 
 from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
@@ -38,6 +37,8 @@ def importances(
     usable = [record for record in records if _is_usable(record, objectives, space)]
     if len(usable) < LEAST or not space.parameters:
         return {}
+    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances  # scikit-learn is slow
+
     usable = usable[:: -(-len(usable) // MOST)]
     values = {name: [value_of(record, name) or 0.0 for record in usable] for name in objectives}
     study = _study(usable, objectives, values, space)

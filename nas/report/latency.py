@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from nas.proxy import foresight, macs_mislead
 from nas.record import Latency, Outcome, TrialRecord
+from nas.report.cells import unbroken
+from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
-from nas.report.sections import Findings, unbroken
 from nas.settings import LatencyProtocol, LatencyTarget
 from nas.wording import NOTHING, plural
 

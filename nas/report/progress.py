@@ -26,7 +26,7 @@ from nas.report.figures import (
     layout,
     quiet,
 )
-from nas.settings import SearchSettings
+from nas.settings import STARTUP, SearchSettings
 from nas.wording import label
 
 _TINTS = ("rgba(230,159,0,0.16)", "rgba(204,121,167,0.16)", "rgba(0,158,115,0.12)")
@@ -41,6 +41,7 @@ _OUTCOMES = {
     Outcome.FAILED.value: VERMILLION,
     Outcome.LOST.value: PURPLE,
 }
+_PROPOSED = {"front": "by the model", "tpe": "by TPE", "gp": "by the Gaussian process", "nsga2": "by evolution"}
 _STEPS = 400
 """Positions at which the outcomes are counted, at most: more would not be seen."""
 
@@ -60,15 +61,8 @@ def phases(records: Sequence[TrialRecord], settings: SearchSettings) -> list[Pha
     First come the networks that the user named and the space's ends and backbone, then ones drawn apart or at random
     until the sampler has the trials that it wants, then what it proposes.
     """
-    from nas.search.front_sampler import FIRST  # takes torch with it
-
-    drawn, wanted, proposed = {
-        "front": ("spread out", FIRST, "by the model"),
-        "tpe": ("at random", 10, "by TPE"),
-        "gp": ("at random", 10, "by the Gaussian process"),
-        "nsga2": ("at random", 20, "by evolution"),
-        "random": ("at random", math.inf, ""),
-    }[settings.sampler]
+    drawn = "spread out" if settings.sampler == "front" else "at random"
+    wanted = STARTUP.get(settings.sampler, math.inf)
     space = settings.space
     ends = {network.digest for network in (space.smallest, space.backbone, space.largest)}
     named = known = count = 0
@@ -80,7 +74,7 @@ def phases(records: Sequence[TrialRecord], settings: SearchSettings) -> list[Pha
         count += _is_counted(record)
         named += _is_counted(record) and (record.text in settings.enqueue or record.digest in ends)
     bounds = [0, named, count if started is None else max(named, started), count]
-    found = zip(("first networks", drawn, proposed), bounds, bounds[1:], strict=False)
+    found = zip(("first networks", drawn, _PROPOSED.get(settings.sampler, "")), bounds, bounds[1:], strict=False)
     return [Phase(name, start, end) for name, start, end in found if end > start]
 
 

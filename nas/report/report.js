@@ -5,6 +5,14 @@ const config = {
   // Named one by one: plotly's own choice has a button that sends the chart to its makers' server.
   modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
 };
-for (const [id, figure] of Object.entries(figures)) {
-  Plotly.newPlot(id, figure.data, figure.layout, { ...config, toImageButtonOptions: { format: "svg", filename: id } });
+
+function draw(id) {
+  const { data, layout } = figures[id];
+  Plotly.newPlot(id, data, layout, { ...config, toImageButtonOptions: { format: "svg", filename: id } });
+}
+
+for (const id of Object.keys(figures)) {
+  const folded = document.getElementById(id).closest("details:not([open])");
+  if (folded) folded.addEventListener("toggle", () => draw(id), { once: true }); // hidden, it would have no size
+  else draw(id);
 }

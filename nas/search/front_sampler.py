@@ -20,11 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.search.front_model import FrontModel
 from nas.search.history import MAX_STEPS, ChoiceSpace, Foreseen, History, Parameters, Row, options_of, signs_of
 from nas.search.proposals import crosses, mutants, random_rows, unseen
+from nas.settings import STARTUP
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FIRST = 8
+FIRST = STARTUP["front"]
 """Trials spread over the space before anything is modelled."""
 POOL = 300
 """Candidates that one is chosen from."""

@@ -12,7 +12,7 @@ import optuna
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
 from nas.errors import InputError
-from nas.settings import SamplerName
+from nas.settings import STARTUP, SamplerName
 from nas.space import Choice, SearchSpace, Values
 
 REMEMBERED = 100_000
@@ -70,11 +70,13 @@ def make_sampler(name: str, seed: int, known: Foreknowledge | None = None) -> op
                     return FrontSampler(seed)
                 return FrontSampler(seed, known.costs, known.features, known.canonical)
             case "tpe":
-                return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+                return optuna.samplers.TPESampler(
+                    n_startup_trials=STARTUP["tpe"], seed=seed, multivariate=True, group=True
+                )
             case "nsga2":
-                return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+                return optuna.samplers.NSGAIISampler(seed=seed, population_size=STARTUP["nsga2"])
             case "gp":
-                return optuna.samplers.GPSampler(seed=seed)
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP["gp"])
             case "random":
                 return optuna.samplers.RandomSampler(seed=seed)
     raise InputError(f"unknown sampler {name!r}: use one of {', '.join(SAMPLERS)}")

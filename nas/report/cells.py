@@ -1,0 +1,50 @@
+"""Cells of the report's tables: a record's values as HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nas.confirmation import Confirmed
+from nas.objectives import objective
+from nas.record import Latency, TrialRecord
+from nas.report.markup import Html, join, tag
+from nas.run import BaselineRecord
+from nas.wording import NOTHING, plural, trial_text
+
+
+def candidate_cell(record: TrialRecord, names: Sequence[str]) -> Html:
+    """Digest and trial, and what the candidate is known for."""
+    badges = [tag("span", name, class_=f"badge {name.replace(' ', '-')}") for name in names]
+    return join([tag("span", record.digest, class_="code digest"), tag("small", trial_text(record)), *badges])
+
+
+def architecture_cell(text: str) -> Html:
+    """The compact string, which may break where a layer begins."""
+    return tag("span", join(re.split(r"(?<=-)", text), between=tag("wbr")), class_="code architecture")
+
+
+def latency_cell(latency: Latency | None) -> object:
+    """The median, and below it p10 to p90 and what is wrong with it."""
+    if latency is None:
+        return NOTHING
+    flaws = [name for name, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
+    band = f"{latency.p10_ms:.3f}–{latency.p90_ms:.3f}"
+    return join([objective("latency").show(latency.median_ms), tag("small", " · ".join([band, *flaws]))])
+
+
+def again_cell(again: Confirmed) -> Html:
+    """The score of the longer trainings, and below it how many and how long they were."""
+    trainings = f"{again.trainings} × {plural(again.epochs, 'epoch')}"
+    return join([again.text, tag("small", trainings if again.on_front else f"{trainings} · beaten")])
+
+
+def cost_cell(record: TrialRecord | BaselineRecord, name: str) -> str:
+    """MACs or parameters, by the name of the objective."""
+    cost = record.evaluation.cost
+    return NOTHING if cost is None else objective(name).show(getattr(cost, name))
+
+
+def unbroken(text: str) -> str:
+    """The text with spaces at which no line breaks."""
+    return text.replace(" ", "\u00a0")

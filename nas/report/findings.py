@@ -1,0 +1,92 @@
+"""What a run holds at one moment, worked out once for every section of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas.audit import Audit, audit_of
+from nas.confirmation import Confirmed, confirmed_in
+from nas.front import ReferencePoint, cheapest_first, pareto_front, reference_point
+from nas.record import Latency, Outcome, TrialRecord
+from nas.report.figures import landmarks
+from nas.run import BaselineRecord, Provenance, RunDirectory
+from nas.settings import LatencyTarget, SearchSettings
+from nas.wording import score_text
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a run holds at one moment, worked out once for every section.
+
+    `records` are in the order written; `scored` are those trained to the full budget with a value for every
+    objective; `names` says by digest what a front member is known for; `baselines` are reference networks; `again`
+    is what training candidates again gave, by digest; `audit` says whether the brief fine-tune can rank candidates, where that
+    was looked into.
+    """
+
+    path: Path
+    settings: SearchSettings
+    provenance: Provenance
+    records: tuple[TrialRecord, ...]
+    scored: tuple[TrialRecord, ...]
+    front: tuple[TrialRecord, ...]
+    reference: ReferencePoint | None
+    names: dict[str, tuple[str, ...]]
+    baselines: tuple[BaselineRecord, ...] = ()
+    again: dict[str, Confirmed] = field(default_factory=dict)
+    audit: Audit | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric behind the accuracy objective."""
+        return self.settings.evaluation.metric
+
+    @property
+    def latencies(self) -> list[Latency]:
+        """Every latency measured; a repeat carries the one of its original and is left out."""
+        own = [record.evaluation for record in self.records if record.outcome is not Outcome.REPEAT]
+        return [evaluation.latency for evaluation in own if evaluation.latency is not None]
+
+    def on_target(self, target: LatencyTarget) -> list[Latency]:
+        """Every latency measured on a further target, without those of repeats."""
+        own = [record.evaluation for record in self.records if record.outcome is not Outcome.REPEAT]
+        return [evaluation.latencies[target.name] for evaluation in own if target.name in evaluation.latencies]
+
+    @property
+    def device(self) -> str:
+        """The device (or devices) measured on, or the one asked for while nothing is measured."""
+        names = dict.fromkeys(latency.device_name for latency in self.latencies)
+        return ", ".join(names) or self.settings.device
+
+    @property
+    def compared(self) -> list[BaselineRecord]:
+        """The reference networks with a value for every objective."""
+        return [
+            record for record in self.baselines if all(name in record.objectives for name in self.settings.objectives)
+        ]
+
+    def score(self, record: TrialRecord | BaselineRecord) -> str:
+        """A record's accuracy with its standard error."""
+        return score_text(record.objectives["accuracy"], self.metric, self.provenance.validation_images)
+
+
+def find(run: RunDirectory) -> Findings:
+    """Read a run and work out its front."""
+    records, objectives = run.records(), run.settings.objectives
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    scored = [record for record in done if all(name in record.objectives for name in objectives)]
+    front = pareto_front(scored, objectives)
+    return Findings(
+        path=run.path,
+        settings=run.settings,
+        provenance=run.provenance,
+        records=tuple(records),
+        scored=tuple(scored),
+        front=tuple(front),
+        reference=reference_point(scored, objectives),
+        names=landmarks(front, objectives),
+        baselines=tuple(cheapest_first(run.baselines(), objectives)),
+        again=confirmed_in(run, scored),
+        audit=audit_of(run),
+    )

@@ -1,0 +1,79 @@
+"""The head of the report: what was searched on what, what came out of it, and what it took."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from nas.front import primary_cost
+from nas.objectives import objective
+from nas.record import Outcome, TrialRecord
+from nas.report.cells import unbroken
+from nas.report.findings import Findings
+from nas.report.markup import Html, facts, join, tag
+from nas.wording import closest_text, duration_text, label, plural, time_text
+
+
+def headline(found: Findings) -> Html:
+    """What was searched on what, what came out of it, and what it took."""
+    settings, provenance = found.settings, found.provenance
+    records = [record for record in found.records if record.imported_from is None]
+    counts = Counter(record.outcome for record in records)
+    trained = tag("small", f" of {settings.candidates:,}") if not counts[Outcome.STOPPED] else ""
+    tiles: list[tuple[str, object]] = [("Trained", join([f"{counts[Outcome.DONE]:,}", trained]))]
+    for name, outcome in (("Stopped early", Outcome.STOPPED), ("Skipped", Outcome.SKIPPED)):
+        if counts[outcome]:
+            tiles.append((name, f"{counts[outcome]:,}"))
+    if found.again:
+        tiles.append(("Trained again", f"{len(found.again):,}"))
+    for outcome in (Outcome.REJECTED, Outcome.REPEAT, Outcome.FAILED, Outcome.LOST):
+        tiles.append((outcome.value.capitalize(), f"{counts[outcome]:,}"))
+    if taken_over := len(found.records) - len(records):
+        tiles.append(("From earlier runs", f"{taken_over:,}"))
+    if records:
+        wall = max(record.finished for record in records) - min(record.started for record in records)
+        tiles.append(("Wall time", duration_text(wall)))
+        tiles.append(("Device time", duration_text(sum(record.evaluation.seconds for record in records))))
+    data = (
+        f"Data {settings.data}: {provenance.train_images:,} training and {provenance.validation_images:,} validation "
+        f"images, {plural(len(provenance.classes), 'class', 'classes')}"
+    )
+    return tag(
+        "header",
+        tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
+        tag("h1", f"{settings.space.name} on {found.device}"),
+        tag("p", data, class_="soft"),
+        tag("p", _answer(found), class_="lead"),
+        facts(tiles, class_="tiles"),
+    )
+
+
+def _answer(found: Findings) -> str:
+    """The result of the search in one sentence."""
+    if not found.front:
+        closest = closest_text(found.records)
+        return (
+            f"No candidate is trained yet: {closest}."
+            if closest
+            else "No candidate is trained yet. Write the report again when one is."
+        )
+    cost = primary_cost(found.settings.objectives)
+
+    def at(record: TrialRecord) -> str:
+        value = objective(cost).show(record.objectives[cost])
+        value += "" if cost == "latency" else f" {label(cost)}"
+        return f"{unbroken(found.score(record))} at {unbroken(value)}"
+
+    if len(found.front) == 1:
+        best = found.front[0]
+        lead = (
+            "One candidate is trained"
+            if len(found.scored) == 1
+            else f"One candidate of {len(found.scored):,} beats all"
+        )
+        return f"{lead}: {best.digest}, {at(best)}."
+    best = max(found.front, key=lambda record: record.objectives["accuracy"])
+    middle = next(record for record in found.front if "knee" in found.names.get(record.digest, ()))
+    return (
+        f"{len(found.front):,} of {len(found.scored):,} trained candidates are on the Pareto front, from "
+        f"{at(found.front[0])} to {at(best)}. The knee, {middle.digest}, has {at(middle)}."
+    )

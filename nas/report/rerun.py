@@ -1,0 +1,95 @@
+"""The report's sections on how to run the search again and how to go on: settings, versions, commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from nas.picks import GRAMMAR
+from nas.report.findings import Findings
+from nas.report.markup import Html, facts, join, tag
+from nas.run import Provenance
+from nas.settings import SearchSettings
+from nas.wording import NOTHING, capital, duration_text, time_text
+
+_WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)", "ema": "EMA"}
+
+
+def settings_list(found: Findings) -> Html:
+    """Everything needed to run the search again."""
+    groups = settings_groups(found.settings, found.provenance)
+    return join(part for title, rows in groups for part in (tag("h3", title), facts(rows)))
+
+
+def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The same as text: names and values, under titles."""
+    search = [
+        ("Space", _space_size(settings)),
+        ("Objectives", ", ".join(settings.objectives)),
+        ("Metric", settings.evaluation.metric),
+        ("Sampler", settings.sampler),
+        ("Seed", str(settings.seed)),
+        ("Split seed", str(settings.split_seed)),
+        ("Trials", f"{settings.trials:,}"),
+        ("Share for confirmation", f"{100 * settings.confirm:g} %"),
+        ("Time budget", "none" if settings.time_budget_s is None else duration_text(settings.time_budget_s)),
+        ("Failures allowed", str(settings.max_failures)),
+        ("Tried first", ", ".join(settings.enqueue) or "none"),
+        ("Warm start from", ", ".join(settings.warm_start) or "none"),
+        *_fields(asdict(settings.evaluation.budgets), none="none"),
+        *_fields(asdict(settings.resources)),
+    ]
+    recipe = [("Initial weights", settings.evaluation.init), *_fields(asdict(settings.evaluation.recipe))]
+    where = [
+        ("Started", time_text(provenance.created)),
+        ("Host", provenance.host),
+        ("Hardware", provenance.hardware),
+        ("CPU cores", str(provenance.cpu_cores)),
+        ("Data fingerprint", provenance.data_fingerprint),
+        ("Unreadable images", f"{len(provenance.corrupt_files):,}, left out" if provenance.corrupt_files else "none"),
+        ("Git commit", provenance.git_commit or "not a checkout"),
+        *sorted(provenance.versions.items()),
+    ]
+    return [("Search", search), ("Fine-tune", recipe), ("Machine and versions", where)]
+
+
+def commands(found: Findings) -> Html:
+    """How to run it again, go on with it, and take a network out of it."""
+    folder = shlex.quote(str(found.path))
+    parts = [tag("h3", "Run it again"), tag("pre", found.provenance.command)]
+    if sum(record.counts for record in found.records) < found.settings.candidates:
+        parts += [tag("h3", "Go on with it"), tag("pre", f"nas search --resume {folder}")]
+    if found.front:
+        formats = "--format pt2, onnx or torchscript exports it for a runtime."
+        parts += [
+            tag("h3", "Export a network"),
+            tag("pre", f"nas export {folder} --pick knee --to model"),
+            tag("p", f"--pick also takes {GRAMMAR}. {formats}", class_="soft"),
+            tag("h3", "Train a network in full"),
+            tag("pre", f"nas train {folder} --pick knee"),
+        ]
+    return join(parts)
+
+
+def _fields(values: Mapping[str, Any], none: str = NOTHING) -> list[tuple[str, str]]:
+    """The fields of a settings value, so that a new one never goes missing here."""
+    words = {name: " ".join(_WORDS.get(word, word) for word in name.split("_")) for name in values}
+    return [(capital(words[name]), _shown(value, none)) for name, value in values.items()]
+
+
+def _shown(value: object, none: str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return f"{value:,}"
+    return none if value is None else str(value)
+
+
+def _space_size(settings: SearchSettings) -> str:
+    size, parameters = settings.space.size, len(settings.space.parameters)
+    mantissa, exponent = f"{size:.1e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    count = f"{size:,}" if size < 1e6 else f"{mantissa} × 10{raised}"
+    return f"{settings.space.name}, {count} networks, {parameters} parameters"
