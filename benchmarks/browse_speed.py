@@ -37,7 +37,7 @@ def fill(run: RunDirectory, trials: int) -> list[TrialRecord]:
     for number in range(trials):
         values = space.sample(rng)
         architecture = space.architecture(values).canonical
-        evaluation = made_up(Candidate(number, values, architecture), EPOCHS)
+        evaluation = made_up(Candidate(number, values, architecture, 0.0, run.settings.evaluation), EPOCHS)
         found = objective_values(evaluation, objectives)
         found["accuracy"] = max(0.0, found["accuracy"] - abs(rng.gauss(0, 0.05)))
         digest = f"{number:016x}"  # each a candidate of its own, as in a space that is large enough

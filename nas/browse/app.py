@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 
 _ADDRESS = ("tab", "run", "x", "y", "scale-x", "scale-y", "colour", "pick", "over", "dominated", "candidate", "compare")
 """What the page's address keeps; the same names in assets/browse.js."""
+_INDEX = """<!doctype html>
+<html lang="en">
+<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
+<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>"""
 _VALUE = {"tab": "data", "candidate": "data", "compare": "data"}
 
 
@@ -35,6 +40,7 @@ def make_app(runs: Runs, guard: Guard, jobs: Jobs) -> Dash:
     app = Dash(
         __name__,
         title="nas browse",
+        index_string=_INDEX,
         update_title="",
         serve_locally=True,
         assets_external_path="",

@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 HEADER = "X-CSRFToken"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PATHS = ("/_dash-", "/assets/")
+_PATHS = ("/_dash-", "/assets/", "/_favicon.ico")
 _MOST_BYTES = 4 << 20
 """Of a request: the page's own are a few kilobytes, and a selection of 5,000 points some hundreds."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 import time
@@ -86,6 +85,7 @@ class _Read:
     """What was read of a run's files so far."""
 
     records: list[TrialRecord] = field(default_factory=list)
+    inode: int | None = None
     end: int = 0
     foreign: int = 0
     newer: int = 0
@@ -141,10 +141,11 @@ class LiveRun:
         try:
             if "run.yaml" in changed:
                 self._run = open_run(self._run.path)
-            before, now = self._marks.get("trials.jsonl"), marks["trials.jsonl"]
-            if before and now and (before[0] != now[0] or now[1] < read.end):  # another file, as a mirror's copy is
-                read.records, read.end, read.foreign, read.newer = [], 0, 0, 0
             if "trials.jsonl" in changed:
+                inode, size, _ = marks["trials.jsonl"] or (None, 0, 0)
+                if inode != read.inode or size < read.end:  # another file than before, as a mirror's copy is
+                    read.records, read.end, read.foreign, read.newer = [], 0, 0, 0
+                read.inode = inode
                 later = self._run.records_from(read.end)
                 sound = [record for record in later.records if _is_sound(record)]
                 read.records += sound
@@ -196,6 +197,11 @@ class LiveRun:
 
 
 def _is_sound(record: TrialRecord) -> bool:
-    """Whether its figures are numbers: JSON has no NaN, but Python reads and writes one."""
-    times = (record.started, record.finished, record.evaluation.seconds)
-    return all(math.isfinite(value) and abs(value) < 1e18 for value in (*record.objectives.values(), *times))
+    """Whether its figures are numbers that can be drawn: JSON has no NaN, but Python reads and writes one."""
+    evaluation = record.evaluation
+    latencies = [each for each in (evaluation.latency, *evaluation.latencies.values()) if each]
+    values = [*record.objectives.values(), evaluation.seconds, evaluation.violation]
+    values += [value for each in latencies for value in (each.median_ms, each.p10_ms, each.p90_ms)]
+    values += [evaluation.cost.macs, evaluation.cost.params] if evaluation.cost else []
+    times = (record.started, record.finished)
+    return all(abs(value) < 1e18 for value in values) and all(abs(time) < 1e11 for time in times)
