@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_WEIGHTS = 4
-_TRIALS, _CONFIRMATIONS, _BASELINES, _AUDIT = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl", "audit.jsonl"
+_TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl", "audit.jsonl"
 STATE, STOP = "state.json", "stop"
 """Files of the driver that runs, or ran last: no part of what a search leaves."""
 
@@ -288,7 +288,7 @@ class RunDirectory:
     def file_marks(self) -> dict[str, tuple[int, int, int] | None]:
         """Inode, bytes and time of each file that a run is read from: what changed shows here. None where there is none."""
         return {
-            name: _mark(self.path / name) for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDIT, STATE)
+            name: _mark(self.path / name) for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS, STATE)
         }
 
     def append_confirmation(self, confirmation: Confirmation) -> None:
@@ -311,11 +311,11 @@ class RunDirectory:
 
     def append_audit(self, record: AuditRecord) -> None:
         """Add what a training of an audit gave; on return it is on the disk."""
-        _append(self.path / _AUDIT, record)
+        _append(self.path / _AUDITS, record)
 
     def audit_records(self) -> list[AuditRecord]:
         """All trainings of audits in the order written; torn lines as in `records`."""
-        path = self.path / _AUDIT
+        path = self.path / _AUDITS
         return _read(path, _AUDIT) if path.is_file() else []
 
     def save_report(self, page: str) -> Path:

@@ -198,7 +198,9 @@ def test_no_path_is_read_that_the_page_does_not_need(page: Page, path: str) -> N
 
 @pytest.mark.parametrize("key", ["1", "../..", "/etc", 7, None, ["0"], {"a": "b"}, "0/../.."])
 def test_a_run_that_is_not_served_cannot_be_named(page: Page, served: RunDirectory, key: object) -> None:
-    answer = page.call("scatter.figure", "tab.data", tab="front", version="0:1", run=key, over=[key], x=key, y=key)
+    answer = page.call(
+        "scatter.figure", "tab.data", tab="front", version="0:1", run=key, over=[key], x=key, y=key, dominated=[key]
+    )
     assert answer.status_code == 200
     digests = {
         point[0]
@@ -301,7 +303,7 @@ def test_a_poll_with_nothing_new_brings_nothing(page: Page) -> None:
 def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "<img src=x onerror=alert(1)>", SETTINGS, PROVENANCE)
     run.append(replace(make_record(0), text=HOSTILE, digest="../../" + HOSTILE))
-    run.append(replace(make_record(1), text='=HYPERLINK("x")', parameters={HOSTILE: HOSTILE}))
+    run.append(replace(make_record(1), text='=HYPERLINK("x")', parameters={HOSTILE: 3}))
     run.append(replace(make_record(2), objectives={"accuracy": 0.5}))
     run.append(replace(make_record(3), architecture=replace(make_record(3).architecture, input_size=0)))
     for number, outcome in enumerate(Outcome, 4):
@@ -319,7 +321,8 @@ def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Pat
         ]
         assert {answer.status_code for answer in answers} == {200, 204}, part
     drawn = page.call("scatter.figure", "tab.data", tab="front", version=version, run="0", over=["1"], colour=HOSTILE)
-    assert "<img" not in drawn.text.replace("\\u003c", "<")
+    for trace in drawn.json["response"]["scatter"]["figure"]["data"]:
+        assert "<img" not in json.dumps([trace.get(part) for part in ("name", "text", "hovertext")])
     grid = page.call("grid.rowData", "tab.data", tab="trials", version=version, run="0").json["response"]["grid"][
         "rowData"
     ]

@@ -210,7 +210,8 @@ def _refuse_nonsense(app: Dash) -> None:
     def known_callback() -> None:
         if request.path == "/_dash-update-component":
             body = request.get_json(silent=True)
-            if not isinstance(body, dict) or body.get("output") not in app.callback_map:
+            output = body.get("output") if isinstance(body, dict) else None
+            if not isinstance(output, str) or output not in app.callback_map:
                 abort(400)
 
     def unexpected(error: Exception) -> Any:

@@ -142,10 +142,12 @@ class LiveRun:
             if "run.yaml" in changed:
                 self._run = open_run(self._run.path)
             if "trials.jsonl" in changed:
-                inode, size, _ = marks["trials.jsonl"] or (None, 0, 0)
-                if inode != read.inode or size < read.end:  # another file than before, as a mirror's copy is
+                mark = marks["trials.jsonl"]
+                if mark and (
+                    mark[0] != read.inode or mark[1] < read.end
+                ):  # another file than before, as a mirror's copy is
                     read.records, read.end, read.foreign, read.newer = [], 0, 0, 0
-                read.inode = inode
+                    read.inode = mark[0]
                 later = self._run.records_from(read.end)
                 sound = [record for record in later.records if _is_sound(record)]
                 read.records += sound
