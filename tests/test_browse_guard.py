@@ -330,7 +330,7 @@ def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Pat
     for candidate in compared:
         assert page.call("drawer.hidden", "candidate.data", candidate=candidate, version=version).status_code == 200
     refused = page.call("acted", "export.n_clicks", {"X-CSRFToken": page.guard.token}, candidate=compared[0])
-    assert "is no digest" in refused.json["response"]["acted"]["refused"]
+    assert "is no digest" in refused.json["response"]["acted"]["data"]["refused"]
     assert not (run.path / "exports").exists()
 
 
