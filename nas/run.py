@@ -8,6 +8,7 @@ baselines.jsonl  reference networks that `nas baseline` measured, a line each; t
 audit.jsonl      further trainings of candidates by `nas audit`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
 report.html      the report
+front.png        the front as a picture for slides (`nas report --png`)
 state.json       what the driver of a search tells of itself, every few seconds and at its end
 stop             there while a search is asked to stop (`nas stop`)
 """

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
+from nas.cli import main
 from nas.errors import InputError
 from nas.front import knee, pareto_front
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.report import figures, write_report
-from nas.report.curves import hypervolume_figure, learning_curves_figure
-from nas.report.figures import pareto_figure
-from nas.run import BaselineRecord, Provenance, RunDirectory
+from nas.report import scatter, write_report
+from nas.run import BaselineRecord, Provenance, RunDirectory, open_run
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import load_space
 
@@ -142,6 +143,8 @@ def test_a_thousand_trials_stay_small_in_one_file(tmp_path: Path) -> None:
         assert reference not in text
     assert path.read_text(encoding="utf-8").count("plotly.js v") == get_plotlyjs().count("plotly.js v")
     assert all(record.digest in text for record in records)
+    for place in ("hypervolume-time", "outcomes", "importance", "choices", "parallel"):
+        assert f'id="{place}"' in text
     assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "run.yaml", "trials.jsonl", "weights"]
 
 
@@ -214,11 +217,19 @@ def test_the_page_says_what_happened_and_how_to_go_on(tmp_path: Path) -> None:
     assert "<dt>Noisy</dt><dd>1</dd>" in text
     assert "<dt>Contended</dt><dd>1</dd>" in text
     assert "<dt>Wall time</dt><dd>1 min 10 s</dd>" in text
-    assert "<dt>Evaluation, total</dt><dd>56.0 s</dd>" in text
+    assert "<dt>Device time</dt><dd>56.0 s</dd>" in text
     assert "the loss is not a finite number" in text
     assert "digits on Bench CPU" in text
     assert PROVENANCE.command in text
-    assert f"nas export &#x27;{tmp_path / 'a run'}&#x27; --pick knee --to OUT" in text
+    for name, value in [
+        ("Seed", 0),
+        ("Hardware", "16 cores"),
+        ("torch", "2.14.1"),
+        ("Max MACs", "none"),
+        ("Warm-up", "0.5 s"),
+    ]:
+        assert f"<dt>{name}</dt><dd>{value}" in text
+    assert f"nas export &#x27;{tmp_path / 'a run'}&#x27; --pick knee --to model" in text
     assert f"nas search --resume &#x27;{tmp_path / 'a run'}&#x27;" in text
 
 
@@ -259,97 +270,6 @@ def test_baselines_that_inherit_nothing_beside_candidates_that_do(tmp_path: Path
     assert "inherit weights from efficientnet_lite0 and baselines from scratch do not" in text
 
 
-# ---------------------------------------------------------------- the figures
-
-
-def traces(figure: go.Figure) -> dict[str | None, Any]:
-    return {trace.name: trace for trace in figure.data}
-
-
-def test_the_front_is_a_step_line_with_its_errors() -> None:
-    cheap, dear, dominated = make_record(0, 0.8, 0.2), make_record(1, 0.9, 0.4), make_record(2, 0.7, 0.3)
-    rejected = make_record(3, 0.0, 0.1, outcome=Outcome.REJECTED)
-    drawn = traces(pareto_figure([cheap, dear, dominated, rejected], ("accuracy", "latency"), "latency", images=400))
-    front = drawn["Pareto front"]
-    assert list(front.x) == [0.2, 0.4]
-    assert list(front.y) == [80.0, 90.0]
-    assert list(front.error_x.array) == pytest.approx([0.04, 0.08])
-    assert list(front.error_x.arrayminus) == pytest.approx([0.02, 0.04])
-    assert list(front.error_y.array) == pytest.approx([2.0, 1.5])
-    assert list(drawn["dominated"].x) == [0.3]
-    assert drawn[None].line.shape == "hv"
-    assert (drawn["knee"].x[0], drawn["knee"].y[0]) in {(0.2, 80.0), (0.4, 90.0)}
-    for words in (cheap.digest, "80.00 ± 2.00 %", "0.200 ms (0.180–0.240)", "400.0 k MACs", "batch 1 · eager"):
-        assert words in front.hovertext[0]
-
-
-def test_an_axis_of_memory_is_in_bytes() -> None:
-    records = [make_record(0), make_record(1)]
-    records = [replace(r, objectives=r.objectives | {"memory": 2e6 + r.number}) for r in records]
-    axis = pareto_figure(records, ("accuracy", "memory"), "memory").layout.xaxis
-    assert (axis.title.text, axis.tickformat, axis.ticksuffix) == ("Peak inference memory", "~s", "B")
-
-
-def test_a_metric_other_than_accuracy_has_no_binomial_error() -> None:
-    records = [make_record(0, 0.8, 0.2), make_record(1, 0.9, 0.4)]
-    figure = pareto_figure(records, ("accuracy", "latency"), "latency", metric="macro_f1", images=400)
-    assert traces(figure)["Pareto front"].error_y.array is None
-    assert "±" not in traces(figure)["Pareto front"].hovertext[0]
-    assert figure.layout.yaxis.title.text == "Validation macro f1 (%)"
-
-
-def test_with_three_objectives_the_line_is_the_front_of_the_two_drawn() -> None:
-    objectives = ("accuracy", "latency", "macs")
-    records = [
-        make_record(0, 0.9, 0.4, macs=500),
-        make_record(1, 0.8, 0.2, macs=900),
-        make_record(2, 0.7, 0.5, macs=100),
-    ]
-    drawn = traces(pareto_figure(records, objectives, "latency"))
-    assert list(drawn["Pareto front"].x) == [0.2, 0.4, 0.5]
-    assert list(drawn[None].x) == [0.2, 0.4]
-
-
-def test_a_budget_is_drawn_only_where_it_cuts() -> None:
-    records = scattered(8)
-    assert len(pareto_figure(records, ("accuracy", "latency"), "latency", limit=1.9).layout.shapes) == 1
-    assert not pareto_figure(records, ("accuracy", "latency"), "latency", limit=100.0).layout.shapes
-
-
-def test_baselines_are_named_and_the_widths_of_one_network_joined() -> None:
-    figure = pareto_figure(
-        scattered(8), ("accuracy", "latency"), "latency", baselines=[BASELINES[i] for i in (1, 2, 0)]
-    )
-    drawn = {trace.text[0]: trace for trace in figure.data if trace.name == "baseline"}
-    assert set(drawn) == {"mobilenet_v2", "resnet18"}
-    assert list(drawn["mobilenet_v2"].x) == [3.0, 4.0]
-    assert list(drawn["mobilenet_v2"].y) == [88.0, 92.0]
-    assert "mobilenet_v2_050" in drawn["mobilenet_v2"].hovertext[0]
-    assert [trace.showlegend for trace in drawn.values()].count(True) == 1
-    assert figure.layout.xaxis.type == "log"  # they are far from the candidates
-    (alone,) = (
-        t for t in pareto_figure([], ("accuracy", "latency"), "latency", baselines=BASELINES[:1]).data if t.text
-    )
-    assert alone.text[0] == "mobilenet_v2_050"
-
-
-def test_hypervolume_reaches_to_the_last_trained_candidate() -> None:
-    (line,) = hypervolume_figure(scattered(40), ("accuracy", "latency")).data
-    assert (line.x[0], line.x[-1]) == (8, 40)
-    assert list(line.y) == sorted(line.y)
-    assert not hypervolume_figure(scattered(7), ("accuracy", "latency")).data[0].x
-
-
-def test_learning_curves_are_those_of_the_front() -> None:
-    records = scattered(60)
-    front = pareto_front(records, ("accuracy", "latency"))
-    figure = learning_curves_figure(records, ("accuracy", "latency"))
-    assert len(figure.data) == len(front) < 60
-    named = {trace.name for trace in figure.data if trace.showlegend}
-    assert named == {"fastest", "knee", "most accurate"}
-    assert traces(figure)["most accurate"].y[-1] == pytest.approx(100 * front[-1].objectives["accuracy"], abs=1e-3)
-
-
 # ---------------------------------------------------------------- in a browser
 
 
@@ -381,7 +301,8 @@ def test_the_report_works_offline_and_is_not_taken_over(browser: Browser, tmp_pa
     records.append(make_record(30, outcome=Outcome.FAILED, reason=HOSTILE))
     settings = replace(SETTINGS, data=HOSTILE, evaluation=EvaluationSettings(budgets=Budgets(max_latency_ms=1.9)))
     page, troubles = open_offline(browser, report(tmp_path / "run", records, settings, command=HOSTILE))
-    assert page.locator(".js-plotly-plot").count() == 3
+    places = page.locator(":is(.plot, .strip)")
+    assert places.count() == page.locator(".js-plotly-plot").count() + page.locator("details .strip").count()
     buttons = page.locator("#pareto-latency .modebar-btn").evaluate_all("all => all.map(b => b.dataset.title)")
     assert buttons == ["Download plot", "Zoom", "Pan", "Reset axes"]  # none that sends the chart anywhere
 
@@ -398,9 +319,9 @@ def test_the_report_works_offline_and_is_not_taken_over(browser: Browser, tmp_pa
     assert chosen.digest in shown
     assert "<b>bold</b> %{x} it's & 'q'" in shown
 
-    page.locator("summary").first.click()
+    page.locator("#trials summary").click()
     assert page.get_by_role("cell", name=HOSTILE).first.is_visible()
-    assert page.locator("pre").first.text_content() == HOSTILE
+    assert HOSTILE in page.locator("pre").all_text_contents()
     assert page.evaluate("window.pwned") is None
     assert troubles == []
     page.close()
@@ -411,7 +332,7 @@ def test_a_narrow_dark_window_shows_all_of_it(browser: Browser, tmp_path: Path, 
     page, troubles = open_offline(browser, report(tmp_path / "run", scattered(count)), width=480, scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
-    plots = page.locator(".js-plotly-plot svg.main-svg")
+    plots = page.locator(".js-plotly-plot:not(.wide) svg.main-svg")
     assert all((box := plot.bounding_box()) and box["x"] + box["width"] <= 480 for plot in plots.all())
     assert troubles == []
     page.close()
@@ -433,9 +354,131 @@ def test_baselines_in_a_browser(browser: Browser, tmp_path: Path, width: int) ->
     page.close()
 
 
+def test_the_other_networks_of_the_front_are_drawn_when_they_are_unfolded(browser: Browser, tmp_path: Path) -> None:
+    records = scattered(30)
+    page, troubles = open_offline(browser, report(tmp_path / "run", records))
+    others = page.locator("details", has_text="of the front")
+    drawn = others.locator(".js-plotly-plot")
+    assert drawn.count() == 0
+    others.locator("summary").focus()
+    page.keyboard.press("Enter")
+    drawn.first.locator(".bars").first.wait_for()
+    front = pareto_front(records, SETTINGS.objectives)
+    assert page.locator(".network .js-plotly-plot").count() == len(front)
+    for network in page.locator(".network").all():
+        digest = network.locator(".digest").inner_text()
+        assert f"nas train {tmp_path / 'run'} --pick {digest}" in network.locator("pre").inner_text()
+    assert troubles == []
+    page.close()
+
+
+def test_the_trials_are_sorted_filtered_and_saved(browser: Browser, tmp_path: Path) -> None:
+    records = [
+        *scattered(20),
+        make_record(20, outcome=Outcome.FAILED, latency_ms=None, reason='=cmd "x", and a comma'),
+        make_record(21, outcome=Outcome.LOST, latency_ms=12.5, reason="node went away"),
+    ]
+    page, troubles = open_offline(browser, report(tmp_path / "run", records))
+    page.locator("#trials summary").click()
+    rows = page.locator("#trials tbody tr:visible")
+
+    def column(number: int) -> list[str]:
+        return [text.split("\t")[number].strip() for text in rows.all_inner_texts()]
+
+    head = page.get_by_role("columnheader", name="Latency")
+    head.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    by_latency = sorted(records[:20] + records[21:], key=lambda record: record.objectives["latency"])
+    assert column(0) == [*(str(record.number) for record in by_latency), "20"]  # what has none comes last
+    assert head.get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Enter")
+    assert column(0) == [*(str(record.number) for record in reversed(by_latency)), "20"]
+
+    page.get_by_label("Filter").fill("LOST away")
+    assert column(0) == ["21"]
+    assert page.locator("#shown").inner_text() == "1 of 22"
+    page.get_by_label("Filter").fill("")
+    assert rows.count() == 22
+    page.get_by_label("Filter").fill("failed")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    saved = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+    assert [row["Trial"] for row in saved] == ["20"]
+    assert saved[0]["MACs"] == "400000"
+    assert saved[0]["Note"] == '\'=cmd "x", and a comma'  # no spreadsheet runs it
+    assert troubles == []
+    page.close()
+
+
 def test_many_points_are_drawn_with_webgl(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_SVG_POINTS", 5)
+    monkeypatch.setattr(scatter, "SVG_POINTS", 5)
     page, troubles = open_offline(browser, report(tmp_path / "run", scattered(30)))
     assert page.locator("#pareto-latency .gl-canvas").count() > 0
     assert troubles == []
     page.close()
+
+
+# ---------------------------------------------------------------- the front for slides
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> RunDirectory:
+    """A run of thirty trials."""
+    path = tmp_path / "run"
+    report(path, scattered(30))
+    return open_run(path)
+
+
+def cli(*arguments: str) -> int:
+    """The exit code of the command line."""
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return int(end.value.code or 0)
+
+
+def test_the_front_is_a_picture_for_slides(
+    finished: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed, so no picture is drawn")
+    assert cli("report", str(finished.path), "--png") == 0
+    assert capsys.readouterr().out.split() == [str(finished.report_path), str(finished.path / "front.png")]
+    with Image.open(finished.path / "front.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (1600, 900))
+        colours = picture.convert("RGB").getcolors(1 << 20)
+        assert colours is not None
+        assert max(colours)[1] == (255, 255, 255)
+        assert (0, 114, 178) in {colour for _, colour in colours}  # the front's blue
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "sentence"),
+    [
+        ("no browser", ["--png"], "--png needs Chromium or Chrome"),
+        ("no kaleido", ["--png"], "--png needs kaleido: pip install 'pareto-nas[png]'"),
+        ("no browser", ["--to", "front.png"], "--to front.png: says where --png goes"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_one_sentence(
+    finished: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    if change == "no kaleido":
+        monkeypatch.setitem(sys.modules, "kaleido", None)
+    else:
+        monkeypatch.setenv("BROWSER_PATH", "/nowhere/chromium")
+    assert cli("report", str(finished.path), *arguments) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not (finished.path / "front.png").exists()
+
+
+def test_a_run_without_a_front_has_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(tmp_path / "run", [])
+    assert cli("report", str(tmp_path / "run"), "--png") == 2
+    assert "no candidate is trained yet" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from nas.front import pareto_front
 from nas.ranking import Audited
 from nas.record import Outcome, TrialRecord
-from nas.report.figures import BLUE, COLOURS, GREY, ORANGE, counting_axis, landmarks, layout, wrapped
+from nas.report.figures import BLUE, COLOURS, GREY, ORANGE, counting_axis, landmarks, layout, quiet, wrapped
 from nas.wording import capital, score_title
 
 
@@ -23,8 +23,10 @@ def learning_curves_figure(
     trace together. The number of dominated candidates does not matter, so that the figure stays small.
     """
     front = pareto_front(records, objectives)
-    figure = go.Figure(layout=layout())
     stopped = [record.evaluation.history for record in records if record.outcome is Outcome.STOPPED]
+    if not front and not stopped:
+        return quiet("Learning curves appear here once a candidate is trained.")
+    figure = go.Figure(layout=layout())
     if stopped:
         figure.add_trace(
             go.Scatter(

@@ -56,9 +56,9 @@ def cost_objectives(objectives: Sequence[str]) -> list[str]:
 
 def hover_text(record: TrialRecord | BaselineRecord, metric: str, images: int) -> str:
     """What pointing at a candidate or a baseline shows, in plotly's own HTML."""
-    latency = record.evaluation.latency
-    lines = [
-        f"{score_title(metric)} {score_text(record.objectives['accuracy'], metric, images)}",
+    latency, accuracy = record.evaluation.latency, record.objectives.get("accuracy")
+    lines = [] if accuracy is None else [f"{score_title(metric)} {score_text(accuracy, metric, images)}"]
+    lines += [
         "latency not measured" if latency is None else f"latency {latency_text(latency)}",
         cost_text(record),
     ]

@@ -66,11 +66,14 @@ def scatter_figure(
     as open circles. Points carry their digest as the first of their `customdata`.
     """
     drawn = [record for record in trained(records) if None not in (value_of(record, x), value_of(record, y))]
-    compared = [record for record in baselines if None not in (value_of(record, x), value_of(record, y))]
+    compared = [
+        record for record in baselines if record.trained and None not in (value_of(record, x), value_of(record, y))
+    ]
     if not drawn and not compared:
         return quiet("Candidates appear here once they are trained.")
-    members = {record.number for record in pareto_front(records, objectives)}
-    front = [record for record in drawn if record.number in members]
+    shown = {record.number for record in drawn}
+    front = [record for record in pareto_front(records, objectives) if record.number in shown]
+    members = {record.number for record in front}
     dominated = [record for record in drawn if record.number not in members]
     figure = go.Figure(layout=layout())
 
@@ -98,7 +101,8 @@ def scatter_figure(
         values = _extent(drawn, compared, name)
         if name == "accuracy":
             values += [100 * again[record.digest].score for record in drawn if again and record.digest in again]
-        look = quantity_axis(name, values, log) | {"title": escape(quantity_title(name, metric), quote=False)}
+        title = escape(quantity_title(name, metric), quote=False)
+        look = quantity_axis(name, values, log) | {"title": {"text": title}}
         limit = (limits or {}).get(name)
         if limit is not None:
             look |= _shade(figure, axis, name, 100 * limit if name == "accuracy" else limit, values, look)
