@@ -153,7 +153,7 @@ def _trials() -> html.Section:
         csvExportParams={"fileName": "trials.csv"},
         dashGridOptions={
             "rowSelection": {"mode": "multiRow", "enableClickSelection": False, "headerCheckbox": False},
-            "overlayNoRowsTemplate": "No trial has ended yet.",
+            "localeText": {"noRowsToShow": "No trial has ended yet."},
             "animateRows": False,
             "enableCellTextSelection": True,
         },
