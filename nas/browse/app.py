@@ -19,9 +19,9 @@ from nas.browse.state import SCALES, TABS, Runs, one_of, query_values
 from nas.errors import InputError
 from nas.front import primary_cost
 from nas.show import counts_text
-from nas.show_status import phase_text
-from nas.status import Phase
-from nas.wording import capital, duration_text, plural
+from nas.state import SILENT_S
+from nas.status import Phase, RunStatus
+from nas.wording import capital, duration_text, plural, time_text
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +64,18 @@ def make_app(runs: Runs, guard: Guard, jobs: Jobs) -> Dash:
 def _address(app: Dash, runs: Runs) -> None:
     """The page's address says what it shows: read when it is opened, kept up by assets/browse.js."""
 
-    @app.callback([Output(name, _VALUE.get(name, "value")) for name in _ADDRESS], Input("url", "search"))
+    @app.callback(
+        [Output(name, "options") for name in ("x", "y", "colour")],
+        [Output(name, _VALUE.get(name, "value")) for name in _ADDRESS],
+        Input("url", "search"),
+    )
     def read(search: object) -> list[Any]:
         values = query_values(search)
         key = runs.key(values.get("run"))
         seen = runs.look(key)
         chosen = runs.chosen(values.get("candidate"))
         return [
+            *panels.axis_options(seen),
             one_of(values.get("tab"), TABS, TABS[0]),
             key,
             one_of(values.get("x"), seen.quantities, primary_cost(seen.objectives)),
@@ -143,9 +148,12 @@ def _look(app: Dash, runs: Runs, jobs: Jobs) -> None:
 
 
 def status_line(seen: Seen) -> str:
-    """How a run stands, in one line: whether its search runs, what is done, what runs, what failed, time left."""
+    """How a run stands, in one line: whether its search runs, what is done, what runs, what failed, time left.
+
+    It changes only when something happens, so that a look at a run where nothing does brings nothing.
+    """
     status = seen.status
-    parts = [phase_text(status), f"{status.trained:,} of {status.candidates:,} candidates trained"]
+    parts = [_phase(status), f"{status.trained:,} of {status.candidates:,} candidates trained"]
     if status.confirmations:
         parts.append(f"{status.confirmed} of {status.confirmations} trainings to confirm the front")
     live = status.phase in (Phase.RUNNING, Phase.STOPPING)
@@ -155,6 +163,19 @@ def status_line(seen: Seen) -> str:
         parts.append(f"about {duration_text(status.seconds_left)} left")
     parts += [counts_text(status.outcomes), f"front of {plural(status.front, 'network')}"]
     return " · ".join(parts)
+
+
+def _phase(status: RunStatus) -> str:
+    driver = status.driver
+    if driver is None or status.phase in (Phase.UNKNOWN, Phase.BUSY):
+        return "A search is starting, or an audit runs" if status.phase is Phase.BUSY else "Nothing runs here"
+    if status.phase is Phase.ENDED:
+        return f"Ended {time_text(driver.ended or driver.written)}"
+    if status.phase is Phase.DEAD:
+        return f"The driver on {driver.host} is gone, last heard of {time_text(driver.written)}"
+    silent = status.now - driver.written > SILENT_S
+    running = f"{'Running' if status.phase is Phase.RUNNING else 'Stopping'} on {driver.host}"
+    return f"{running}, nothing heard since {time_text(driver.written)}" if silent else running
 
 
 def _actions(app: Dash, runs: Runs, guard: Guard, jobs: Jobs) -> None:

@@ -10,6 +10,7 @@ from dash import dcc, html
 
 from nas.browse.state import SCALES, TABS, Runs
 from nas.picks import GRAMMAR
+from nas.report.figures import quiet
 
 POLL_MS = 2_000
 """Milliseconds between two looks at the runs; a driver writes its state as often."""
@@ -38,7 +39,7 @@ def page(runs: Runs, may_act: bool) -> html.Div:
             html.Div(id="ignored", hidden=True),
             _header(runs, may_act),
             html.Nav(
-                [html.Button(name.capitalize(), id=f"tab-{name}", className="tab") for name in TABS],
+                [html.Button(name.capitalize(), id=f"tab-{name}", className="view") for name in TABS],
                 **{"aria-label": "Views"},
             ),
             html.Main(
@@ -105,7 +106,7 @@ def _front(runs: Runs) -> html.Section:
         ],
         className="steps",
     )
-    scatter = dcc.Graph(id="scatter", config=_SELECTABLE, className="plot large")
+    scatter = _graph("scatter", _SELECTABLE, "plot large")
     return _panel("front", [controls, html.P(id="pick-note", className="note", role="status"), scatter, steps])
 
 
@@ -146,8 +147,15 @@ def _trials() -> html.Section:
     grid = dag.AgGrid(
         id="grid",
         className="grid",
+        style={"height": "max(420px, calc(100vh - 250px))"},
         getRowId="params.data.id",
-        defaultColDef={"sortable": True, "resizable": True, "filter": True, "floatingFilter": True},
+        defaultColDef={
+            "sortable": True,
+            "resizable": True,
+            "filter": "agTextColumnFilter",
+            "floatingFilter": True,
+            "cellDataType": False,
+        },
         columnDefs=[],
         rowData=[],
         csvExportParams={"fileName": "trials.csv"},
@@ -217,7 +225,13 @@ def _panel(name: str, children: Sequence[Any]) -> html.Section:
 
 
 def _figure(id_: str, title: str, class_: str = "plot") -> Sequence[Any]:
-    return html.H3(title), dcc.Graph(id=id_, config=_GRAPH, className=class_)
+    return html.H3(title), _graph(id_, _GRAPH, class_)
+
+
+def _graph(id_: str, config: dict[str, Any], class_: str) -> html.Div:
+    """A figure that fills its box, or gives it its own height."""
+    graph = dcc.Graph(id=id_, figure=quiet(""), config=config, style={"height": "100%"})
+    return html.Div(graph, className=class_)
 
 
 def _control(label: str, component: Any, shown: bool = True, title: str = "") -> html.Label:

@@ -23,28 +23,28 @@ from nas.report.rerun import settings_groups
 from nas.space import SearchSpace
 
 
+def axis_options(seen: Seen) -> list[list[dict[str, str]]]:
+    """What is offered for the two axes and the colour."""
+    axes = [{"label": quantity_title(name, seen.metric), "value": name} for name in seen.quantities]
+    parameters = [name for name in seen.colours if name not in seen.quantities]
+    return [axes, axes, [*axes, *({"label": name, "value": name} for name in parameters)]]
+
+
 def front(app: Dash, runs: Runs) -> None:
     """The scatter, and what its controls offer."""
 
     @app.callback(
-        Output("x", "options"),
-        Output("y", "options"),
-        Output("colour", "options"),
+        [Output(name, "options", allow_duplicate=True) for name in ("x", "y", "colour")],
         Input("version", "data"),
         Input("run", "value"),
-        State("x", "options"),
-        State("colour", "options"),
+        [State(name, "options") for name in ("x", "y", "colour")],
+        prevent_initial_call=True,
     )
-    def options(_: object, run: object, axes: object, shades: object) -> list[Any]:
-        seen = runs.look(run)
-        new_axes = [{"label": quantity_title(name, seen.metric), "value": name} for name in seen.quantities]
-        new_shades = [
-            {"label": quantity_title(name, seen.metric) if name in seen.quantities else name, "value": name}
-            for name in seen.colours
-        ]
-        if new_axes == axes and new_shades == shades:
+    def options(_: object, run: object, *known: object) -> list[Any]:
+        offered = axis_options(runs.look(run))
+        if offered == list(known):
             raise PreventUpdate
-        return [new_axes, new_axes, new_shades]
+        return offered
 
     @app.callback(
         Output("scatter", "figure"),

@@ -18,6 +18,7 @@ _MOST_TEXT = 500
 _MOST_TOLD = 200
 _NUMBER = {"filter": "agNumberColumnFilter", "type": "rightAligned", "width": 130}
 _COUNT = {"valueFormatter": {"function": "params.value == null ? '' : d3.format(',')(params.value)"}}
+_SCORE = {"valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"}}
 
 
 def trial_columns(seen: Seen) -> list[dict[str, Any]]:
@@ -27,14 +28,14 @@ def trial_columns(seen: Seen) -> list[dict[str, Any]]:
         {"field": "trial", "headerName": "Trial", **_NUMBER, "width": 100, "pinned": "left"},
         {"field": "outcome", "headerName": "Outcome", "width": 120},
         {"field": "digest", "headerName": "Candidate", "width": 180, "cellClass": "code"},
-        {"field": "score", "headerName": f"{capital(score_title(seen.metric))} (%)", **_NUMBER, "width": 190},
+        {"field": "score", "headerName": f"{capital(score_title(seen.metric))} (%)", **_NUMBER, **_SCORE, "width": 190},
         *(
             {"field": f"ms{i}", "headerName": f"{capital(label(name))} (ms)", **_NUMBER}
             for i, name in enumerate(latencies)
         ),
         {"field": "macs", "headerName": "MACs", **_NUMBER, **_COUNT},
         {"field": "params", "headerName": "Parameters", **_NUMBER, **_COUNT},
-        {"field": "seconds", "headerName": "Time (s)", **_NUMBER},
+        {"field": "seconds", "headerName": "Evaluation (s)", **_NUMBER, "width": 140},
         {"field": "finished", "headerName": "Ended", "width": 180},
         {"field": "architecture", "headerName": "Architecture", "width": 420, "cellClass": "code"},
         {"field": "note", "headerName": "Note", "width": 420},
