@@ -158,7 +158,7 @@ def test_the_step_line_is_the_front_of_the_axes_whichever_way_round() -> None:
         front = pareto_front(records, ("accuracy", cost))
         line = traces(scatter_figure(records, TWO, cost, "accuracy"))[None]
         turned = traces(scatter_figure(records, TWO, "accuracy", cost))[None]
-        assert list(line.x) == pytest.approx([record.objectives[cost] for record in front])
+        assert list(line.x) == pytest.approx([record.objectives[cost] for record in front], rel=1e-5)
         assert list(line.y) == pytest.approx([100 * record.objectives["accuracy"] for record in front], abs=1e-3)
         assert (line.x, line.y) == (turned.y, turned.x)
         assert (line.line.shape, turned.line.shape) == (
@@ -179,9 +179,8 @@ def test_points_carry_the_digests_of_their_candidates(colour: str | None) -> Non
         points = drawn[name]
         assert {digest for (digest,) in points.customdata} == expected
         for x, y, (digest,) in zip(points.x, points.y, points.customdata, strict=True):
-            assert (x, y) == pytest.approx(
-                (by_digest[digest].objectives["macs"], by_digest[digest].objectives["latency"])
-            )
+            values = by_digest[digest].objectives
+            assert (x, y) == pytest.approx((values["macs"], values["latency"]), rel=1e-5)
 
 
 def test_only_what_was_trained_in_full_is_drawn() -> None:
@@ -248,7 +247,7 @@ def test_marks_are_named_beside_their_candidates() -> None:
         scatter_figure(records, TWO, "latency", "accuracy", marks={best.digest: "most accurate", "gone": "x"})
     )
     assert drawn["most accurate"].text == ("most accurate",)
-    assert drawn["most accurate"].x[0] == pytest.approx(best.objectives["latency"])
+    assert drawn["most accurate"].x[0] == pytest.approx(best.objectives["latency"], rel=1e-5)
     assert "x" not in drawn
 
 
@@ -348,7 +347,7 @@ def test_a_planted_parameter_is_the_most_important(name: str) -> None:
     assert next(iter(found["accuracy"])) == name
     assert sum(found["accuracy"].values()) == pytest.approx(1)
     figure = importance_figure(records, TWO, SPACE)
-    assert figure.data[0].y[-1] == figure.layout.yaxis.categoryarray[-1] == name
+    assert figure.data[0].y[0] == name
     assert len(figure.data[0].y) == 15
     assert figure == importance_figure(records, TWO, SPACE)
 
@@ -461,9 +460,9 @@ def test_hostile_names_in_marks_baselines_and_comparisons_are_escaped() -> None:
 
 
 def test_five_thousand_candidates_are_drawn_with_webgl() -> None:
-    records = [replace(record, number=number) for number, record in enumerate(scattered(100) * 50)]
-    worse = [replace(r, objectives=r.objectives | {"accuracy": r.objectives["accuracy"] - 0.3}) for r in records]
-    figure = scatter_figure(worse + scattered(10), TWO, "latency", "accuracy", colour="macs")
-    assert traces(figure)["dominated"].type == "scattergl"
-    assert len(traces(figure)["dominated"].x) == 5_000 + 10 - len(traces(figure)["Pareto front"].x)
+    records = [replace(record, number=100 + number) for number, record in enumerate(scattered(100) * 50)]
+    worse = [replace(r, objectives=r.objectives | {"accuracy": 0.1, "latency": 50.0}) for r in records]
+    drawn = traces(scatter_figure(worse + scattered(10), TWO, "latency", "accuracy", colour="macs"))
+    assert drawn["dominated"].type == "scattergl"
+    assert len(drawn["dominated"].x) + len(drawn["Pareto front"].x) == 5_010
     assert traces(scatter_figure(records[:100], TWO, "latency", "accuracy"))["dominated"].type == "scatter"

@@ -15,9 +15,9 @@ from nas.front import pareto_front, trained
 from nas.objectives import objective
 from nas.record import TrialRecord
 from nas.report.figures import BLUE, GREY, MONO, is_wide, layout, quiet
-from nas.report.quantities import choice_of, choice_text, quantity_title, unit_of, value_of
+from nas.report.quantities import choice_of, choice_text, unit_of, value_of
 from nas.space import LAYER_KEYS, Choice, SearchSpace, StageSpace
-from nas.wording import NOTHING
+from nas.wording import NOTHING, capital, label
 
 _LETTERS = {"kernel_size": "k", "dilation": "d", "expansion": "e"}
 _PARAMETERS = 6
@@ -78,7 +78,7 @@ def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], sp
     figure.update_yaxes(
         type="category", autorange="reversed", showgrid=False, showline=False, tickfont={"family": MONO, "size": 12}
     )
-    return figure.update_layout(height=110 + 26 * len(layers), margin={"t": 60, "b": 16})
+    return figure.update_layout(height=124 + 26 * len(layers), margin={"t": 90, "b": 16})
 
 
 def parallel_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
@@ -117,7 +117,7 @@ def parallel_figure(records: Sequence[TrialRecord], objectives: Sequence[str], s
             unselected={"line": {"color": GREY, "opacity": 0.1}},
         )
     )
-    return figure.update_layout(margin={"l": 60, "r": 60, "t": 110, "b": 24})
+    return figure.update_layout(margin={"l": 80, "r": 80, "t": 100, "b": 24})
 
 
 # ---------------------------------------------------------------- choices of a layer
@@ -190,9 +190,9 @@ def _entropy(choices: Sequence[Choice | None]) -> float:
 def _quantity_axis(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
     """An axis of a cost that ranges widely is logarithmic, its ticks in plain numbers."""
     values = [value_of(record, name) or 0.0 for record in records]
-    title = escape(quantity_title(name), quote=False)
+    title = escape(capital(label(name)), quote=False)
     if name == "accuracy":
-        return {"label": title, "values": [round(100 * value, 3) for value in values]}
+        return {"label": f"{title} (%)", "values": [round(100 * value, 3) for value in values]}
     if not is_wide(values):
         return {"label": title, "values": values, "tickformat": "~s" if unit_of(name) != "ms" else ""}
     low, high = math.log10(min(values)), math.log10(max(values))

@@ -51,7 +51,7 @@ def learning_curves_figure(
                 mode="lines+markers" if len(epochs) <= 20 else "lines",
                 line={"color": COLOURS.get(names[-1], ORANGE) if names else BLUE, "width": 2 if names else 1},
                 opacity=1 if names else 0.6,
-                name=" · ".join(names) or escape(record.digest, quote=False),
+                name=escape(" · ".join(names) or record.digest, quote=False),
                 showlegend=bool(names),
                 hovertemplate=f"{escape(record.digest, quote=False)}<br>epoch %{{x}}: %{{y:.2f}} %<extra></extra>",
             )

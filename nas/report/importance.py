@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 
 import optuna
 import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial
 
 from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
@@ -17,7 +19,7 @@ from nas.space import SearchSpace
 from nas.wording import capital, label
 
 SHOWN = 15
-"""Parameters shown of each objective, the most important ones."""
+"""Parameters shown, the most important ones."""
 LEAST = 10
 """Trained candidates below which nothing can be told."""
 MOST = 1_000
@@ -47,40 +49,40 @@ def importances(
         if len(set(values[name])) < 2:
             continue
         evaluator = MeanDecreaseImpurityImportanceEvaluator(n_trees=_TREES, seed=0)
-        shares = get_param_importances(
-            study, evaluator=evaluator, target=lambda trial, index=index: trial.values[index], normalize=True
-        )
+        shares = get_param_importances(study, evaluator=evaluator, target=partial(_value, index))
         found[name] = {parameter: float(share) for parameter, share in shares.items()}
     return found
 
 
 def importance_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
-    """The `SHOWN` most important parameters of each objective, as bars side by side."""
+    """The `SHOWN` parameters that matter most in any objective, a bar for each objective."""
     found = importances(records, objectives, space)
     if not found:
         return quiet(f"What decides an objective can be told once {LEAST} different candidates are trained.")
     largest = {name: max(shares.get(name, 0.0) for shares in found.values()) for name in space.parameters}
-    top = {name for shares in found.values() for name in list(shares)[:SHOWN]}
-    order = sorted(top, key=lambda name: largest[name])
+    order = sorted(largest, key=lambda name: -largest[name])[:SHOWN]
     figure = go.Figure(layout=layout())
     for (name, shares), (colour, pattern) in zip(found.items(), _LOOKS, strict=False):
-        kept = [parameter for parameter in order if parameter in list(shares)[:SHOWN]]
+        hatch = {"shape": pattern, "bgcolor": colour, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}
         figure.add_trace(
             go.Bar(
-                x=[round(100 * shares[parameter], 2) for parameter in kept],
-                y=kept,
+                x=[round(100 * shares.get(parameter, 0.0), 2) for parameter in order],
+                y=order,
                 orientation="h",
                 name=escape(capital(label(name)), quote=False),
-                marker={"color": colour, "pattern": {"shape": pattern, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}},
+                marker={"color": colour, "pattern": hatch, "line": {"width": 0}},
                 hovertemplate="%{y}: %{x:.1f} %",
             )
         )
     figure.update_xaxes(title="Importance (%)", rangemode="tozero")
     figure.update_yaxes(
-        type="category", categoryorder="array", categoryarray=order, tickvals=order, showgrid=False,
-        tickfont={"family": MONO, "size": 12},
-    )  # fmt: skip
-    return figure.update_layout(height=110 + 9 * (1 + len(found)) * len(order), bargap=0.3, hovermode="closest")
+        type="category", autorange="reversed", tickvals=order, showgrid=False, tickfont={"family": MONO, "size": 12}
+    )
+    return figure.update_layout(height=110 + 9 * (1 + len(found)) * len(order), bargap=0.3)
+
+
+def _value(index: int, trial: FrozenTrial) -> float:
+    return trial.values[index]
 
 
 def _is_usable(record: TrialRecord, objectives: Sequence[str], space: SearchSpace) -> bool:

@@ -127,8 +127,12 @@ def compare_figure(architectures: Mapping[str, Architecture], classes: int) -> g
         return quiet("Choose two or more candidates to compare.")
     strips = {name: layer_rows(architecture, classes) for name, architecture in architectures.items()}
     most = max(len(rows) for rows in strips.values())
-    figure = make_subplots(rows=len(strips), shared_xaxes=True, vertical_spacing=min(0.1, 0.5 / len(strips)))
-    figure.update_layout(layout())
+    figure = make_subplots(
+        rows=len(strips),
+        shared_xaxes=True,
+        vertical_spacing=min(0.1, 0.5 / len(strips)),
+        figure=go.Figure(layout=layout()),
+    )
     seen: set[str] = set()
     for number, (name, rows) in enumerate(strips.items(), 1):
         for kind in dict.fromkeys(row.kind for row in rows):
@@ -167,7 +171,7 @@ def compare_figure(architectures: Mapping[str, Architecture], classes: int) -> g
 
 def _look(kind: str, rows: Sequence[LayerRow]) -> dict[str, Any]:
     colour, pattern = KINDS[kind]
-    hatch = {"shape": pattern, "fgcolor": "rgba(255,255,255,0.6)", "size": 6, "solidity": 0.25}
+    hatch = {"shape": pattern, "bgcolor": colour, "fgcolor": "rgba(255,255,255,0.6)", "size": 6, "solidity": 0.25}
     return {
         "name": kind,
         "marker": {"color": colour, "pattern": hatch, "line": {"width": 0}},

@@ -29,7 +29,9 @@ from nas.report.figures import (
 from nas.settings import STARTUP, SearchSettings
 from nas.wording import label
 
-_TINTS = ("rgba(230,159,0,0.16)", "rgba(204,121,167,0.16)", "rgba(0,158,115,0.12)")
+_FIRST = "first networks"
+_TINTS = {_FIRST: "rgba(230,159,0,0.18)", "spread out": "rgba(204,121,167,0.18)", "at random": "rgba(204,121,167,0.18)"}
+_MODEL_TINT = "rgba(0,158,115,0.10)"
 _EARLIER = "from earlier runs"
 _OUTCOMES = {
     Outcome.DONE.value: BLUE,
@@ -74,7 +76,7 @@ def phases(records: Sequence[TrialRecord], settings: SearchSettings) -> list[Pha
         count += _is_counted(record)
         named += _is_counted(record) and (record.text in settings.enqueue or record.digest in ends)
     bounds = [0, named, count if started is None else max(named, started), count]
-    found = zip(("first networks", drawn, _PROPOSED.get(settings.sampler, "")), bounds, bounds[1:], strict=False)
+    found = zip((_FIRST, drawn, _PROPOSED.get(settings.sampler, "")), bounds, bounds[1:], strict=False)
     return [Phase(name, start, end) for name, start, end in found if end > start]
 
 
@@ -116,7 +118,8 @@ def hypervolume_figure(
     if history[0][0] == 0:
         start = {"x": [0], "y": [history[0][1]], "mode": "markers", "marker": {"color": BLUE, "size": 9}}
         figure.add_trace(go.Scatter(**start, name="taken over from earlier runs", hoverinfo="skip"))
-    for phase, tint in zip(phases(records, settings) if settings else (), _TINTS, strict=False):
+    for phase in phases(records, settings) if settings else ():
+        tint = _TINTS.get(phase.name, _MODEL_TINT)
         name = f"{phase.name} ({phase.end - phase.start:,})"
         figure.add_vrect(
             at(phase.start), at(phase.end), fillcolor=tint, line_width=0, layer="below", name=name, showlegend=True

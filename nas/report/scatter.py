@@ -35,7 +35,7 @@ from nas.run import BaselineRecord
 from nas.space import Choice
 from nas.wording import standard_error
 
-_SCALE = "Cividis"
+_SCALE = "Viridis"
 _SHADE = "rgba(213,94,0,0.12)"
 
 
@@ -87,12 +87,15 @@ def scatter_figure(
     paint, legend = _paint(drawn, colour)
     scatter = go.Scatter if len(dominated) <= SVG_POINTS else go.Scattergl
     outline = {"line": {"color": GREY, "width": 1}} if colour else {}
+    plain = colour is None
+    if not plain:
+        figure.add_traces([_key("dominated", GREY, 6), _key("Pareto front", GREY, 11)])
     look = {"color": paint(dominated, GREY), "size": 6, "opacity": 0.6, **outline}
-    figure.add_trace(scatter(**point(dominated), name="dominated", marker=look))
+    figure.add_trace(scatter(**point(dominated), name="dominated", marker=look, showlegend=plain))
     figure.add_trace(_step_line(drawn, x, y))
     look = {"color": paint(front, BLUE), "size": 11 if colour else 9, **outline}
     bars = {"error_x": _bars(front, x, metric, images), "error_y": _bars(front, y, metric, images)}
-    figure.add_trace(go.Scatter(**point(front), **bars, name="Pareto front", marker=look))
+    figure.add_trace(go.Scatter(**point(front), **bars, name="Pareto front", marker=look, showlegend=plain))
     figure.add_traces(legend)
     figure.add_traces(_again(drawn, x, y, again or {}))
     figure.add_traces(_baselines(compared, x, y, metric, images))
@@ -139,7 +142,9 @@ def _step_line(records: Sequence[TrialRecord], x: str, y: str) -> go.Scatter:
     line: list[TrialRecord] = []
     if "accuracy" in (x, y) and cost not in ("accuracy", "trial", "seconds"):
         both = ("accuracy", cost)
-        valued = [replace(record, objectives={name: value_of(record, name) for name in both}) for record in records]
+        valued = [
+            replace(record, objectives={name: value_of(record, name) or 0.0 for name in both}) for record in records
+        ]
         line = pareto_front(valued, both)
     return go.Scatter(
         x=[_plotted(record, x) for record in line],
@@ -274,12 +279,7 @@ def _paint(records: Sequence[TrialRecord], name: str | None) -> tuple[Paint, lis
         chosen = (choice_of(record, name) for record in group)
         return [GREY if choice is None else known[choice] for choice in chosen]
 
-    nowhere = {"x": [None], "y": [None], "mode": "markers", "hoverinfo": "skip"}
-    entries = [
-        go.Scatter(**nowhere, name=escape(text, quote=False), marker={"color": colour, "size": 9})
-        for text, colour in key.items()
-    ]
-    return paint, entries
+    return paint, [_key(text, colour, 9) for text, colour in key.items()]
 
 
 def _paint_quantity(records: Sequence[TrialRecord], name: str) -> tuple[Paint, list[go.Scatter]]:
@@ -308,9 +308,16 @@ def _paint_quantity(records: Sequence[TrialRecord], name: str) -> tuple[Paint, l
     return paint, [go.Scatter(x=[None], y=[None], mode="markers", hoverinfo="skip", showlegend=False, marker=look)]
 
 
+def _key(text: str, colour: str, size: int) -> go.Scatter:
+    """An entry of the legend that stands for points of other traces."""
+    look = {"color": colour, "size": size, "line": {"color": GREY, "width": 1}}
+    name = escape(text, quote=False)
+    return go.Scatter(x=[None], y=[None], mode="markers", hoverinfo="skip", name=name, marker=look)
+
+
 def _shades(shares: Sequence[float]) -> list[str]:
     """Colours of shares of 1; the darkest of the scale are left out, which a dark page would swallow."""
-    return list(sample_colorscale(_SCALE, [0.25 + 0.75 * share for share in shares])) if shares else []
+    return list(sample_colorscale(_SCALE, [0.15 + 0.85 * share for share in shares])) if shares else []
 
 
 def _colour_text(record: TrialRecord, name: str) -> str:
@@ -328,7 +335,7 @@ def _colour_text(record: TrialRecord, name: str) -> str:
 
 def _extent(records: Sequence[TrialRecord], baselines: Sequence[BaselineRecord], name: str) -> list[float]:
     """All values of an axis as they are plotted, the ends of a latency's bars among them."""
-    values = [_plotted(record, name) for record in (*records, *baselines)]
+    values = [*(_plotted(record, name) for record in records), *(_plotted(record, name) for record in baselines)]
     if unit_of(name) == "ms":
         measured = [measured_latency(record.evaluation, name) for record in records]
         values += [bound for latency in measured if latency for bound in (latency.p10_ms, latency.p90_ms)]
