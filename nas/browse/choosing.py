@@ -9,9 +9,9 @@ from dash.exceptions import PreventUpdate
 
 from nas.browse import candidate, views
 from nas.browse.actions import command_text
+from nas.browse.layout import sized
 from nas.browse.runs import Seen
 from nas.browse.state import TABS, Runs
-from nas.report.layers import layers_figure
 
 
 def choosing(app: Dash, runs: Runs) -> None:
@@ -108,7 +108,7 @@ def drawer(app: Dash, runs: Runs) -> None:
         Output("drawer", "hidden"),
         Output("drawer-title", "children"),
         *(Output(name, "children") for name in names),
-        Output("strip", "figure"),
+        Output("strip", "children"),
         Output("curve", "figure"),
         Input("candidate", "data"),
         Input("version", "data"),
@@ -125,8 +125,8 @@ def drawer(app: Dash, runs: Runs) -> None:
             command_text("export", path, digest),
             command_text("train", path, digest),
         ]
-        strip = views.drawn(layers_figure, record.architecture, seen.classes)
-        return False, digest, *texts, strip, views.drawn(views.curves_figure, {digest: record}, seen.metric)
+        strip = views.drawn(views.strip_figure, record, seen.classes)
+        return False, digest, *texts, sized(strip), views.drawn(views.curves_figure, {digest: record}, seen.metric)
 
 
 def _of_points(given: object, key: str) -> list[str]:

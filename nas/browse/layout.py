@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dash_ag_grid as dag
+import plotly.graph_objects as go
 from dash import dcc, html
 
 from nas.browse.state import SCALES, TABS, Runs
@@ -128,9 +129,9 @@ def _choices() -> html.Section:
     return _panel(
         "choices",
         [
-            *_figure("choices-figure", "What the front prefers, layer by layer", "plot own"),
+            *_own("choices-figure", "What the front prefers, layer by layer"),
             *_figure("parallel", "Parallel coordinates"),
-            *_figure("importance", "What each objective hangs on", "plot own"),
+            *_own("importance", "What each objective hangs on"),
         ],
     )
 
@@ -175,7 +176,7 @@ def _compare() -> html.Section:
         [
             html.Div([html.Button("Clear", id="compare-clear", className="quiet")], className="steps"),
             html.Div(id="compare-table"),
-            *_figure("compare-strips", "Layers", "plot own"),
+            *_own("compare-strips", "Layers"),
             *_figure("compare-curves", "Learning curves"),
         ],
     )
@@ -196,7 +197,7 @@ def _drawer(may_act: bool) -> html.Aside:
                 className="bar",
             ),
             html.Div(id="drawer-figures"),
-            *_figure("strip", "Layers", "plot own"),
+            *_own("strip", "Layers"),
             *_figure("curve", "Learning curve", "plot small"),
             html.H3("Commands"),
             *_command("export", "Export", may_act),
@@ -229,9 +230,19 @@ def _figure(id_: str, title: str, class_: str = "plot") -> Sequence[Any]:
 
 
 def _graph(id_: str, config: dict[str, Any], class_: str) -> html.Div:
-    """A figure that fills its box, or gives it its own height."""
+    """A figure that fills its box."""
     graph = dcc.Graph(id=id_, figure=quiet(""), config=config, style={"height": "100%"})
     return html.Div(graph, className=class_)
+
+
+def _own(id_: str, title: str) -> Sequence[Any]:
+    """A place for `sized` figures."""
+    return html.H3(title), html.Div(html.P("Being worked out…", className="note"), id=id_, className="plot own")
+
+
+def sized(figure: go.Figure) -> dcc.Graph:
+    """A figure as high as it says: plotly forgets that when its window changes, unless its box has the same height."""
+    return dcc.Graph(figure=figure, config=_GRAPH, style={"height": f"{figure.layout.height or 120}px"})
 
 
 def _control(label: str, component: Any, shown: bool = True, title: str = "") -> html.Label:

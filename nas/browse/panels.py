@@ -10,6 +10,7 @@ from dash import Dash, Input, Output, Patch, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from nas.browse import candidate, tables, views
+from nas.browse.layout import sized
 from nas.browse.runs import Seen
 from nas.browse.state import SCALES, Runs, one_of
 from nas.front import primary_cost, reference_point
@@ -121,19 +122,19 @@ def other_views(app: Dash, runs: Runs) -> None:
     ) -> go.Figure:
         return views.drawn(figure, seen.comparable, seen.objectives, seen.settings.space)
 
-    @app.callback(Output("choices-figure", "figure"), Output("parallel", "figure"), *here)
+    @app.callback(Output("choices-figure", "children"), Output("parallel", "figure"), *here)
     def choices(tab: object, version: object, run: object) -> tuple[Any, ...]:
         seen = shown("choices", tab, version, run)
-        return of_space(choices_figure, seen), of_space(parallel_figure, seen)
+        return sized(of_space(choices_figure, seen)), of_space(parallel_figure, seen)
 
-    @app.callback(Output("importance", "figure"), *here)
+    @app.callback(Output("importance", "children"), *here)
     def importance(tab: object, version: object, run: object) -> Any:
         seen = shown("choices", tab, version, run)
         if (
             runs.key(run) not in forests or forests[runs.key(run)][0] != seen.version
         ):  # the one figure that takes seconds
             forests[runs.key(run)] = seen.version, of_space(importance_figure, seen)
-        return forests[runs.key(run)][1]
+        return sized(forests[runs.key(run)][1])
 
     @app.callback(Output("grid", "columnDefs"), *here, State("grid", "columnDefs"))
     def columns(tab: object, version: object, run: object, known: object) -> Any:
@@ -146,7 +147,7 @@ def other_views(app: Dash, runs: Runs) -> None:
 
     @app.callback(
         Output("compare-table", "children"),
-        Output("compare-strips", "figure"),
+        Output("compare-strips", "children"),
         Output("compare-curves", "figure"),
         *here,
         Input("compare", "data"),
@@ -158,7 +159,7 @@ def other_views(app: Dash, runs: Runs) -> None:
         strips = {name: record.architecture for name, record in records.items()}
         return (
             candidate.comparison([(name, runs.look(each.key), each.record) for name, each in found.items()]),
-            views.drawn(compare_figure, strips if len(strips) > 1 else {}, seen.classes),
+            sized(views.drawn(compare_figure, strips if len(strips) > 1 else {}, seen.classes)),
             views.drawn(views.curves_figure, records if len(records) > 1 else {}, seen.metric),
         )
 

@@ -16,6 +16,7 @@ from nas.picks import pick_all
 from nas.record import TrialRecord
 from nas.report.curves import learning_curves_figure
 from nas.report.figures import GREEN, ORANGE, PURPLE, VERMILLION, counting_axis, landmarks, layout, quiet
+from nas.report.layers import layers_figure
 from nas.report.quantities import value_of
 from nas.report.scatter import scatter_figure
 from nas.wording import capital, score_title
@@ -105,6 +106,13 @@ def picked(seen: Seen, texts: str) -> tuple[dict[str, TrialRecord], str]:
         except InputError as error:
             return found, capital(str(error).removeprefix("--pick "))
     return found, ""
+
+
+def strip_figure(record: TrialRecord, classes: int) -> go.Figure:
+    """A candidate's layers, laid out for the narrow column that it opens in."""
+    figure = layers_figure(record.architecture, classes)
+    figure.update_xaxes(title="Multiply-adds (%)", nticks=4)
+    return figure.update_layout(legend={"xref": "container", "x": 0}, margin={"l": 0, "r": 8})
 
 
 def curves_figure(records: Mapping[str, TrialRecord], metric: str) -> go.Figure:
