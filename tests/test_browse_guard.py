@@ -311,7 +311,13 @@ def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Pat
     page = Page(run, run)
     version = "0:1"
     views = ["front", "progress", "choices", "trials", "compare", "failures", "settings"]
-    parts = ["scatter.figure", "hypervolume.figure", "outcomes.figure", "choices-figure.children", "importance.children"]
+    parts = [
+        "scatter.figure",
+        "hypervolume.figure",
+        "outcomes.figure",
+        "choices-figure.children",
+        "importance.children",
+    ]
     parts += ["grid.rowData", "compare-table.children", "failures-list.children", "panel-settings.children"]
     compared = [f"0:{record.digest}" for record in run.records()]
     for part in parts:

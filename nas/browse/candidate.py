@@ -13,6 +13,7 @@ from nas.browse.runs import Seen
 from nas.objectives import objective, peak_memory, target_objective
 from nas.record import TrialRecord
 from nas.report.figures import landmarks
+from nas.report.layers import KINDS
 from nas.wording import (
     NOTHING,
     capital,
@@ -75,6 +76,16 @@ def described(seen: Seen, record: TrialRecord) -> list[object]:
         html.Div(badges, className="badges"),
         html.Dl([html.Div([html.Dt(name), html.Dd(text)]) for name, text in rows], className="facts"),
     ]
+
+
+def layer_key(record: TrialRecord) -> html.P:
+    """What the colours of its layers mean."""
+    kinds = {"separable": "▮", "dense": "▨"}
+    used = {"separable" if layer.separable else "dense" for layer in record.architecture.layers}
+    parts = [
+        html.Span(f"{sign} {kind}", style={"color": KINDS[kind][0]}) for kind, sign in kinds.items() if kind in used
+    ]
+    return html.P(parts, className="key")
 
 
 def comparison(found: Sequence[tuple[str, Seen, TrialRecord]]) -> object:

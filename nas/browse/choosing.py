@@ -126,7 +126,13 @@ def drawer(app: Dash, runs: Runs) -> None:
             command_text("train", path, digest),
         ]
         strip = views.drawn(views.strip_figure, record, seen.classes)
-        return False, digest, *texts, sized(strip), views.drawn(views.curves_figure, {digest: record}, seen.metric)
+        return (
+            False,
+            digest,
+            *texts,
+            [candidate.layer_key(record), sized(strip)],
+            views.drawn(views.curves_figure, {digest: record}, seen.metric),
+        )
 
 
 def _of_points(given: object, key: str) -> list[str]:

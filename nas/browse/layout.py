@@ -130,7 +130,7 @@ def _choices() -> html.Section:
         "choices",
         [
             *_own("choices-figure", "What the front prefers, layer by layer"),
-            *_figure("parallel", "Parallel coordinates"),
+            *_figure("parallel", "Parallel coordinates", "plot wide"),
             *_own("importance", "What each objective hangs on"),
         ],
     )

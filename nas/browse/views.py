@@ -109,10 +109,12 @@ def picked(seen: Seen, texts: str) -> tuple[dict[str, TrialRecord], str]:
 
 
 def strip_figure(record: TrialRecord, classes: int) -> go.Figure:
-    """A candidate's layers, laid out for the narrow column that it opens in."""
+    """A candidate's layers, laid out for the narrow column that it opens in, without a legend."""
     figure = layers_figure(record.architecture, classes)
-    figure.update_xaxes(title="Multiply-adds (%)", nticks=4)
-    return figure.update_layout(legend={"xref": "container", "x": 0}, margin={"l": 0, "r": 8})
+    longest = max(value for bars in figure.data for value in bars.x)
+    figure.update_xaxes(title="Multiply-adds (%)", range=[0, 1.05 * longest], nticks=4)
+    right = 100  # for the text behind the longest bar
+    return figure.update_layout(showlegend=False, margin={"l": 0, "r": right, "t": 4}, height=figure.layout.height - 32)
 
 
 def curves_figure(records: Mapping[str, TrialRecord], metric: str) -> go.Figure:
