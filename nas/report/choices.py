@@ -22,7 +22,7 @@ from nas.wording import NOTHING, capital, label
 _LETTERS = {"kernel_size": "k", "dilation": "d", "expansion": "e"}
 _PARAMETERS = 6
 """Parameters that get an axis of their own, those that vary most on the front."""
-_LINES = 1_000
+_LINES = 200
 """Candidates behind the front that are drawn as lines at most, spread evenly: more hide each other."""
 _NOT_THERE = "not there"
 

@@ -141,7 +141,7 @@ def layout() -> go.Layout:
             "bordercolor": "#22262b",
             "font": {"color": "#f3f4f6", "size": 12, "family": _FONT},
         },
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
         xaxis=axis,
         yaxis=axis,

@@ -20,7 +20,7 @@ from nas.wording import capital, label
 
 SHOWN = 15
 """Parameters shown, the most important ones."""
-LEAST = 10
+LEAST = 20
 """Trained candidates below which nothing can be told."""
 MOST = 1_000
 """Trained candidates that are looked at, spread evenly over the search: more take minutes and change little."""

@@ -110,12 +110,14 @@ def layers_figure(architecture: Architecture, classes: int) -> go.Figure:
         )
     longest = 100 * max(row.share for row in rows)
     labels = [_label(row) for row in rows]
-    figure.update_xaxes(title="Share of multiply-adds (%)", range=[0, 1.7 * longest])
+    figure.update_xaxes(title="Share of multiply-adds (%)", range=[0, 2 * longest])
     figure.update_yaxes(
         type="category", categoryorder="array", categoryarray=labels[::-1], tickfont={"family": MONO, "size": 12},
-        tickvals=labels, showgrid=False,
+        tickvals=labels, ticklabelstandoff=8, showgrid=False,
     )  # fmt: skip
-    return figure.update_layout(height=100 + _ROW_PX * len(rows), bargap=0.25, barmode="overlay")
+    return figure.update_layout(
+        height=70 + _ROW_PX * len(rows), bargap=0.25, barmode="overlay", showlegend=False, margin={"t": 8}
+    )
 
 
 def compare_figure(architectures: Mapping[str, Architecture], classes: int) -> go.Figure:
@@ -183,8 +185,9 @@ def _look(kind: str, rows: Sequence[LayerRow]) -> dict[str, Any]:
 
 
 def _label(row: LayerRow) -> str:
-    """Name, choices and channels, in columns of a fixed width."""
-    words = (f"{row.name:<10}", f"{row.text:<11}", f"{row.in_channels:>4}→{row.out_channels:<4}")
+    """Name and kind, choices and channels, in columns of a fixed width."""
+    name = f"{row.name} {row.kind}" if row.kind in ("separable", "dense") else row.name
+    words = (f"{name:<13}", f"{row.text:<11}", f"{row.in_channels:>4}→{row.out_channels:<4}")
     return "".join(words).replace(" ", _NO_BREAK)
 
 

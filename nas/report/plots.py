@@ -25,6 +25,9 @@ from nas.report.progress import hypervolume_figure, outcomes_figure, reference_t
 from nas.report.scatter import scatter_figure
 from nas.wording import plural
 
+_OTHERS = 30
+"""Members of the front without a name whose layers are shown at most, spread evenly: a page is to be mailed."""
+
 Figures: TypeAlias = dict[str, go.Figure]
 
 
@@ -73,8 +76,11 @@ def networks(found: Findings, figures: Figures) -> Html:
     parts = [tag("h2", "Networks"), tag("p", caption, class_="soft")]
     parts.append(tag("div", *(_network(found, record, figures) for record in named), class_="pair"))
     if others:
-        folded = tag("div", *(_network(found, record, figures) for record in others), class_="pair")
-        parts.append(tag("details", tag("summary", f"Show {plural(len(others), 'other member')} of the front"), folded))
+        shown = others[:: -(-len(others) // _OTHERS)]
+        folded = tag("div", *(_network(found, record, figures) for record in shown), class_="pair")
+        some = f"{len(shown)} of " if len(shown) < len(others) else ""
+        summary = tag("summary", f"Show {some}{plural(len(others), 'other member')} of the front")
+        parts.append(tag("details", summary, folded))
     return join(parts)
 
 

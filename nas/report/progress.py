@@ -141,7 +141,7 @@ def outcomes_figure(records: Sequence[TrialRecord]) -> go.Figure:
     for kind, colour in _OUTCOMES.items():
         if kind not in kinds:
             continue
-        counts = [0, *accumulate(one == kind for one in kinds)]
+        counts = [0, *accumulate(int(one == kind) for one in kinds)]
         figure.add_trace(
             go.Scatter(
                 x=stops,

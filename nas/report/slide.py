@@ -33,7 +33,7 @@ def slide_figure(found: Findings) -> go.Figure:
     axis = {"gridcolor": "#e3e6ea", "linecolor": "#8b8f94", "title": {"standoff": 18}}
     return figure.update_layout(
         width=WIDTH, height=HEIGHT, paper_bgcolor="white", plot_bgcolor="white", margin={"l": 110, "r": 60, "t": 90, "b": 110},
-        font={"size": 24, "color": _INK}, xaxis=axis, yaxis=axis,
+        font={"size": 24, "color": _INK}, legend={"font": {"size": 22}}, xaxis=axis, yaxis=axis,
     )  # fmt: skip
 
 
