@@ -136,6 +136,7 @@ class Opened:
             record.digest,
         )
         self.page.mouse.move(*place)
+        self.page.locator("#scatter .hovertext").filter(has_text=record.digest).wait_for()
         self.page.mouse.click(*place)
 
 

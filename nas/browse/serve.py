@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,11 +29,14 @@ class Server:
     """A server that is bound, at `url`, which holds its token; `serve` answers until Ctrl-C or SIGTERM."""
 
     url: str
+    runs: Runs
     jobs: Jobs
     wsgi: BaseWSGIServer
 
     def serve(self) -> None:
         """Answer requests; on return it is closed, and what its pages started has ended."""
+        # The first look at thousands of records takes seconds, in which a browser can start.
+        threading.Thread(target=lambda: [run.look() for _, run in self.runs.items()], daemon=True).start()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with suppress(KeyboardInterrupt):
@@ -56,7 +60,7 @@ def open_server(directories: Sequence[Path], host: str = LOOPBACK[0], port: int 
     shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
     with bound:
         wsgi = make_server(host, port, app.server, threaded=True, fd=bound.fileno())
-    return Server(f"http://{shown}:{port}/?token={guard.token}", jobs, wsgi)
+    return Server(f"http://{shown}:{port}/?token={guard.token}", runs, jobs, wsgi)
 
 
 def _bound(host: str, port: int) -> socket.socket:
