@@ -99,8 +99,8 @@ class Guard:
                 abort(403, "a request from another page")
             if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
                 abort(403, "a request from another page")
-        if request.path != "/" and not request.path.startswith(_PATHS):
-            abort(404)
+        if request.path != "/" and (not request.path.startswith(_PATHS) or "//" in request.path):
+            abort(404)  # Dash would answer any other path with its page
         if request.path == "/" and "token" in request.args:
             return self._welcome()
         return None
