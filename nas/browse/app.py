@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
-from dash.exceptions import PreventUpdate
+from dash.exceptions import DependencyException, PreventUpdate
 from flask import abort, request
 from werkzeug.exceptions import HTTPException
 
@@ -238,7 +238,9 @@ def _refuse_nonsense(app: Dash) -> None:
     def unexpected(error: Exception) -> Any:
         if isinstance(error, HTTPException):
             return error
-        logger.error("%s: %s", request.path, type(error).__name__, exc_info=error)
+        if isinstance(error, DependencyException):  # a script that is no part of Dash
+            return "Not found", 404
+        logger.error("%r could not be answered", request.path, exc_info=error)
         return "The request could not be answered.", 500
 
     app.server.before_request(known_callback)

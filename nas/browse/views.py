@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -73,6 +74,10 @@ def front_figure(seen: Seen, axes: Axes, others: Mapping[str, Seen], chosen: Tri
     )
     for (key, other), (colour, symbol) in zip(others.items(), _cycled(_OTHERS, len(others)), strict=True):
         figure.add_trace(_front_of(key, other, axes, colour, symbol))
+    for axis in ("x", "y"):
+        _widen(
+            figure, axis, [value for trace in figure.data[-len(others) :] for value in trace[axis]] if others else []
+        )
     figure.add_trace(ring(chosen, axes))
     figure.update_layout(clickmode="event+select", uirevision=f"{axes.x} {axes.y} {axes.scale_x} {axes.scale_y}")
     # Picked points are told by the ring; plotly's own way dims all the others.
@@ -167,6 +172,21 @@ def _front_of(key: str, other: Seen, axes: Axes, colour: str, symbol: str) -> go
         hovertext=[f"<b>{escape(record.digest, quote=False)}</b><br>front of {name}" for record, _ in placed],
         name=f"front of {name}",
     )
+
+
+def _widen(figure: go.Figure, axis: str, values: Sequence[float]) -> None:
+    """Make room for further values where the range of an axis is fixed, as it is beside a shaded region."""
+    look = figure.layout[f"{axis}axis"]
+    log = look.type == "log"
+    scaled = [math.log10(value) if log else value for value in values if value > 0 or not log]
+    if look.range is None or not scaled:
+        return
+    low, high = look.range
+    margin = 0.03 * (high - low)
+    low, high = min(low, min(scaled) - margin), max(high, max(scaled) + margin)
+    look.range = [low, high]
+    end = 10**high if log else high
+    figure.update_shapes({f"{axis}1": end}, selector={"type": "rect", f"{axis}ref": axis})
 
 
 def _place(record: TrialRecord, axes: Axes) -> tuple[float, float] | None:
