@@ -334,7 +334,7 @@ def test_a_narrow_dark_window_shows_all_of_it(browser: Browser, tmp_path: Path, 
 
 @pytest.mark.parametrize("width", [480, 1280])
 def test_baselines_in_a_browser(browser: Browser, tmp_path: Path, width: int) -> None:
-    path = report(tmp_path / "run", scattered(30), baselines=BASELINES)
+    path = report(tmp_path / "run", scattered(12), baselines=BASELINES)
     page, troubles = open_offline(browser, path, width=width)
     labels = page.locator("#pareto-latency .textpoint")
     assert {text for text in labels.all_text_contents() if text} == {
@@ -351,7 +351,7 @@ def test_baselines_in_a_browser(browser: Browser, tmp_path: Path, width: int) ->
 
 
 def test_the_other_networks_of_the_front_are_drawn_when_they_are_unfolded(browser: Browser, tmp_path: Path) -> None:
-    records = scattered(30)
+    records = scattered(15)
     page, troubles = open_offline(browser, report(tmp_path / "run", records))
     others = page.locator("details", has_text="of the front")
     drawn = others.locator(".js-plotly-plot")
@@ -370,9 +370,9 @@ def test_the_other_networks_of_the_front_are_drawn_when_they_are_unfolded(browse
 
 def test_the_trials_are_sorted_filtered_and_saved(browser: Browser, tmp_path: Path) -> None:
     records = [
-        *scattered(20),
-        make_record(20, outcome=Outcome.FAILED, latency_ms=None, reason='=cmd "x", and a comma'),
-        make_record(21, outcome=Outcome.LOST, latency_ms=12.5, reason="node went away"),
+        *scattered(6),
+        make_record(6, outcome=Outcome.FAILED, latency_ms=None, reason='=cmd "x", and a comma'),
+        make_record(7, outcome=Outcome.LOST, latency_ms=12.5, reason="node went away"),
     ]
     page, troubles = open_offline(browser, report(tmp_path / "run", records))
     page.locator("#trials summary").click()
@@ -384,22 +384,22 @@ def test_the_trials_are_sorted_filtered_and_saved(browser: Browser, tmp_path: Pa
     head = page.locator("#trials").get_by_role("columnheader", name="Latency")
     head.get_by_role("button").focus()
     page.keyboard.press("Enter")
-    by_latency = sorted(records[:20] + records[21:], key=lambda record: record.objectives["latency"])
-    assert column(0) == [*(str(record.number) for record in by_latency), "20"]  # what has none comes last
+    by_latency = sorted(records[:6] + records[7:], key=lambda record: record.objectives["latency"])
+    assert column(0) == [*(str(record.number) for record in by_latency), "6"]  # what has none comes last
     assert head.get_attribute("aria-sort") == "ascending"
     page.keyboard.press("Enter")
-    assert column(0) == [*(str(record.number) for record in reversed(by_latency)), "20"]
+    assert column(0) == [*(str(record.number) for record in reversed(by_latency)), "6"]
 
     page.get_by_label("Filter").fill("LOST away")
-    assert column(0) == ["21"]
-    assert page.locator("#shown").inner_text() == "1 of 22"
+    assert column(0) == ["7"]
+    assert page.locator("#shown").inner_text() == "1 of 8"
     page.get_by_label("Filter").fill("")
-    assert rows.count() == 22
+    assert rows.count() == 8
     page.get_by_label("Filter").fill("failed")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
     saved = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
-    assert [row["Trial"] for row in saved] == ["20"]
+    assert [row["Trial"] for row in saved] == ["6"]
     assert saved[0]["MACs"] == "400000"
     assert saved[0]["Note"] == '\'=cmd "x", and a comma'  # no spreadsheet runs it
     assert troubles == []

@@ -110,7 +110,12 @@ def layers_figure(architecture: Architecture, classes: int) -> go.Figure:
         )
     longest = 100 * max(row.share for row in rows)
     labels = [_label(row) for row in rows]
-    figure.update_xaxes(title="Share of multiply-adds (%)", range=[0, 2 * longest])
+    # Room for the texts behind the bars, which makes the axis longer than a share can be.
+    figure.update_xaxes(
+        title="Share of multiply-adds (%)",
+        range=[0, 2 * longest],
+        tickvals=list(range(0, 101, 25 if longest > 25 else 5)),
+    )
     figure.update_yaxes(
         type="category", categoryorder="array", categoryarray=labels[::-1], tickfont={"family": MONO, "size": 12},
         tickvals=labels, ticklabelstandoff=8, showgrid=False,

@@ -84,7 +84,7 @@ def _shown(value: object, none: str) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
         return f"{value:,}"
-    return none if value is None else str(value)
+    return none if value is None or value == {} else str(value)
 
 
 def _space_size(settings: SearchSettings) -> str:
