@@ -41,7 +41,8 @@ class Site:
         return self.runs["full"]
 
     @property
-    def without_token(self) -> str:
+    def address(self) -> str:
+        """Without its token."""
         return self.url.split("?")[0]
 
 
@@ -112,7 +113,6 @@ class Opened:
     """A page, and everything that goes wrong there; a request to another host does."""
 
     page: Page
-    context: BrowserContext
     troubles: list[str] = field(default_factory=list)
 
     def tab(self, name: str) -> None:
@@ -140,30 +140,44 @@ class Opened:
         self.page.mouse.click(*place)
 
 
-@pytest.fixture
-def opened(site: Site, browser: Browser) -> Iterator[Opened]:
-    yield from open_page(site.url, browser)
-
-
-def open_page(url: str, browser: Browser, **options: Any) -> Iterator[Opened]:
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options)
+@pytest.fixture(scope="module")
+def context(site: Site, browser: Browser) -> Iterator[BrowserContext]:
+    """One that has the token, and the page's scripts in its cache."""
+    context = browser.new_context(accept_downloads=True)
     page = context.new_page()
-    found = Opened(page, context)
-    own = url.split("/?")[0]
+    page.goto(site.url)
+    assert "token" not in page.url
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def opened(site: Site, context: BrowserContext) -> Iterator[Opened]:
+    yield from open_page(site, context)
+
+
+def open_page(
+    site: Site, context: BrowserContext, query: str = "", width: int = 1280, scheme: Any = "light"
+) -> Iterator[Opened]:
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    found = Opened(page)
 
     def requested(address: str) -> None:
-        if not address.startswith((own, "data:", "blob:")):
+        if not address.startswith((site.address, "data:", "blob:")):
             found.troubles.append(address)
 
     page.on("console", lambda message: found.troubles.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: found.troubles.append(str(error)))
     page.on("request", lambda request: requested(request.url))
-    page.goto(url)
+    page.goto(f"{site.address}?{query}")
     expect(page.locator("#status")).not_to_be_empty(timeout=LOOK_MS)
     yield found
     assert found.troubles == []
     assert page.evaluate("window.pwned") is None
-    context.close()
+    page.close()
 
 
 def drawn(page: Page) -> None:
@@ -173,7 +187,6 @@ def drawn(page: Page) -> None:
 def test_a_click_opens_the_candidate_and_keys_step_along_the_front(site: Site, opened: Opened) -> None:
     page = opened.page
     drawn(page)
-    assert "token" not in page.url
     best = knee(site.front, SETTINGS.objectives)
     opened.click_on(best)
     drawer = page.locator("#drawer")
@@ -255,8 +268,8 @@ def test_trials_are_filtered_saved_opened_and_compared(site: Site, opened: Opene
     expect(page.locator("#drawer-title")).to_have_text(digest)
 
 
-def test_a_new_trial_appears_by_itself(site: Site, browser: Browser) -> None:
-    for opened in open_page(f"{site.url}&run=4", browser):
+def test_a_new_trial_appears_by_itself(site: Site, context: BrowserContext) -> None:
+    for opened in open_page(site, context, "run=4"):
         page = opened.page
         drawn(page)
         assert len(opened.points("Pareto front")) == len(site.front)
@@ -273,7 +286,7 @@ def test_a_new_trial_appears_by_itself(site: Site, browser: Browser) -> None:
 
 def test_an_export_by_the_button_can_be_loaded(site: Site, opened: Opened) -> None:
     page, record = opened.page, site.front[0]
-    page.goto(f"{site.without_token}?candidate=0:{record.digest}")
+    page.goto(f"{site.address}?candidate=0:{record.digest}")
     page.get_by_role("button", name="Export").click()
     expect(page.locator("#jobs")).to_contain_text("Export: done", timeout=60_000)
     folder = site.run.path / "exports" / record.digest
@@ -283,7 +296,7 @@ def test_an_export_by_the_button_can_be_loaded(site: Site, opened: Opened) -> No
 
 
 def test_without_the_token_the_page_can_only_be_read(site: Site, browser: Browser) -> None:
-    for opened in open_page(f"{site.without_token}?candidate=0:{site.front[0].digest}", browser):
+    for opened in open_page(site, browser.new_context(), f"candidate=0:{site.front[0].digest}"):
         page = opened.page
         expect(page.get_by_text("Read only: this page was opened without the token")).to_be_visible()
         expect(page.locator("#drawer-title")).to_have_text(site.front[0].digest)
@@ -291,8 +304,8 @@ def test_without_the_token_the_page_can_only_be_read(site: Site, browser: Browse
             expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
 
 
-def test_other_runs_can_be_switched_to_and_laid_over(site: Site, browser: Browser) -> None:
-    for opened in open_page(f"{site.url}&over=5", browser):
+def test_other_runs_can_be_switched_to_and_laid_over(site: Site, context: BrowserContext) -> None:
+    for opened in open_page(site, context, "over=5"):
         page = opened.page
         expect(page.locator("#scatter .legendtext").filter(has_text="front of <img")).to_be_visible(timeout=LOOK_MS)
         over = site.runs[HOSTILE_NAME].records()
@@ -305,11 +318,10 @@ def test_other_runs_can_be_switched_to_and_laid_over(site: Site, browser: Browse
         expect(page.locator("#status")).to_contain_text("10 done")
 
 
-def test_every_view_of_every_run_fits_a_narrow_dark_window(site: Site, browser: Browser) -> None:
+def test_every_view_of_every_run_fits_a_narrow_dark_window(site: Site, context: BrowserContext) -> None:
     """One with everything in it, with one trial, with none, and with none that is feasible."""
-    viewport = {"width": 480, "height": 800}
     words = {"full": "30 done, 1 failed", "one": "1 done", "empty": "no trials yet", "infeasible": "3 rejected"}
-    for opened in open_page(site.url, browser, viewport=viewport, color_scheme="dark"):
+    for opened in open_page(site, context, width=480, scheme="dark"):
         page = opened.page
         drawn(page)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"

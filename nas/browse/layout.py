@@ -63,7 +63,14 @@ def _header(runs: Runs, may_act: bool) -> html.Header:
                     _control(
                         "Run", dcc.Dropdown(options, id="run", clearable=False, searchable=False), len(options) > 1
                     ),
-                    html.Button("Stop the search", id="stop", className="quiet", hidden=True, disabled=not may_act),
+                    html.Button(
+                        "Stop the search",
+                        id="stop",
+                        className="quiet",
+                        hidden=True,
+                        disabled=not may_act,
+                        title="What runs finishes first; nas search --resume goes on with it",
+                    ),
                 ],
                 className="bar",
             ),
