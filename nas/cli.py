@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nas.cli_audit import audit
 from nas.cli_baseline import baseline
+from nas.cli_browse import browse
 from nas.cli_evaluate import evaluate, recipe
 from nas.cli_export import export
 from nas.cli_measure import measure
@@ -47,6 +48,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas status DIR                 what a search does, where, how long still; from any machine
   nas stop DIR                   ends it gently; nas search --resume DIR goes on
   nas front DIR                  the Pareto front of a run
+  nas browse DIR                 a live page on it: look at candidates, compare and export them
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
   nas audit DIR                  can its brief training rank candidates? some trained in full
@@ -79,6 +81,7 @@ app.command()(train)
 app.command()(export)
 app.command()(measure)
 app.command()(report)
+app.command()(browse)
 app.command()(status)
 app.command()(stop)
 

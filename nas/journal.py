@@ -46,3 +46,26 @@ def read_lines(path: Path, start: int = 0) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
         yield from file
+
+
+LONGEST_LINE = 1 << 24
+"""Bytes up to which a line of a file that grows is taken for a record, which has a few thousand."""
+
+
+def finished_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes | None, int]]:
+    """The lines from byte `start` on that have their newline, each with the byte behind it; None for one that is too long.
+
+    A line that is just being written, or was torn by a crash, comes once something ended it. Raises `OSError`.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        end = start
+        while line := file.readline(LONGEST_LINE):
+            whole: bytes | None = line
+            end += len(line)
+            while line and not line.endswith(b"\n"):
+                whole, line = None, file.readline(LONGEST_LINE)
+                end += len(line)
+            if not line:
+                return
+            yield whole, end

@@ -33,7 +33,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
-from nas.journal import append_line, json_line, read_lines
+from nas.journal import append_line, finished_lines, json_line, read_lines
 from nas.recipe import Recipe
 from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrainingRecord, TrialRecord
 from nas.settings import SearchSettings
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_WEIGHTS = 4
+_TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl", "audit.jsonl"
 STATE, STOP = "state.json", "stop"
 """Files of the driver that runs, or ran last: no part of what a search leaves."""
 CHECKPOINT = ".checkpoint"
@@ -123,6 +124,19 @@ class AuditRecord:
     schema: int = SCHEMA_VERSION
 
 
+@dataclass(frozen=True)
+class LaterRecords:
+    """What trials.jsonl holds from some byte on: its records, and the byte to read on from.
+
+    `foreign` lines were no records, `newer` ones were written by a newer version; both are left out.
+    """
+
+    records: tuple[TrialRecord, ...]
+    end: int
+    foreign: int = 0
+    newer: int = 0
+
+
 _RUN_FILE = TypeAdapter(RunFile)
 _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
@@ -189,7 +203,7 @@ class RunDirectory:
                 with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
                     _write_atomically(run.weights_path(digest), file.read_bytes())
             lines = "".join(f"{json_line(record)}\n" for record in records)
-            _write_atomically(path / "trials.jsonl", lines.encode())
+            _write_atomically(path / _TRIALS, lines.encode())
         _write_run_file(path, content)
         return run
 
@@ -256,37 +270,60 @@ class RunDirectory:
 
     def append(self, record: TrialRecord) -> None:
         """Add a record; on return it is on the disk. Raises `InputError` where it cannot be written, as all of these do."""
-        _append(self.path / "trials.jsonl", record)
+        _append(self.path / _TRIALS, record)
 
     def records(self) -> list[TrialRecord]:
         """All records in the order written. A torn or foreign line is left out, with a warning."""
-        return _read(self.path / "trials.jsonl", _RECORD)
+        return _read(self.path / _TRIALS, _RECORD)
+
+    def records_from(self, start: int) -> LaterRecords:
+        """The records that were finished from byte `start` on, for a reader that follows a run. Raises `OSError`."""
+        records: list[TrialRecord] = []
+        end, foreign, newer = start, 0, 0
+        for line, behind in finished_lines(self.path / _TRIALS, start):
+            end = behind
+            try:
+                if line is None:
+                    foreign += 1
+                elif line.strip():
+                    records.append(_record(line, _RECORD))
+            except _NewerError:
+                newer += 1
+            except ValueError:
+                foreign += 1
+        return LaterRecords(tuple(records), end, foreign, newer)
+
+    def file_marks(self) -> dict[str, tuple[int, int, int] | None]:
+        """Inode, bytes and time of each file that a run is read from: what changed shows here. None where there is none."""
+        return {
+            name: _mark(self.path / name) for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS, STATE)
+        }
 
     def append_confirmation(self, confirmation: Confirmation) -> None:
         """Add what training a candidate again gave; on return it is on the disk."""
-        _append(self.path / "confirmations.jsonl", confirmation)
+        _append(self.path / _CONFIRMATIONS, confirmation)
 
     def confirmations(self) -> list[Confirmation]:
         """All confirmations in the order written; torn lines as in `records`."""
-        path = self.path / "confirmations.jsonl"
+        path = self.path / _CONFIRMATIONS
         return _read(path, _CONFIRMATION) if path.is_file() else []
 
     def append_baseline(self, record: BaselineRecord) -> None:
         """Add what a reference network gave, also while a search runs; on return it is on the disk."""
-        _append(self.path / "baselines.jsonl", record)
+        _append(self.path / _BASELINES, record)
 
     def baselines(self) -> list[BaselineRecord]:
         """The latest record of each reference network, in the order first written; torn lines as in `records`."""
-        path = self.path / "baselines.jsonl"
+        path = self.path / _BASELINES
         return list({record.name: record for record in _read(path, _BASELINE)}.values()) if path.is_file() else []
 
     def append_audit(self, record: AuditRecord) -> None:
         """Add what a training of an audit gave; on return it is on the disk."""
-        _append(self.path / "audit.jsonl", record)
+        _append(self.path / _AUDITS, record)
 
     def audit_records(self) -> list[AuditRecord]:
         """All trainings of audits in the order written; torn lines as in `records`."""
-        path = self.path / "audit.jsonl"
+        path = self.path / _AUDITS
         return _read(path, _AUDIT) if path.is_file() else []
 
     def append_training(self, record: TrainingRecord) -> None:
@@ -323,7 +360,7 @@ class RunDirectory:
             logger.warning("state.json: written by a newer version; left out")
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
+        except (OSError, ValueError, RecursionError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
             logger.warning("state.json: cannot be read, left out (%s)", type(error).__name__)
         return None
 
@@ -421,7 +458,7 @@ def open_run(path: str | Path) -> RunDirectory:
     """Open an existing run directory; raises `InputError` when it is not one."""
     path = Path(path)
     file = path / "run.yaml"
-    if not file.is_file() or not (path / "trials.jsonl").is_file():
+    if not file.is_file() or not (path / _TRIALS).is_file():
         raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
     try:
         content = _RUN_FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
@@ -477,12 +514,10 @@ def _read(path: Path, kind: TypeAdapter[_T]) -> list[_T]:
         if not line.strip():
             continue
         try:
-            data = json.loads(line)
-            if _is_newer(data):
-                logger.warning("%s:%d: written by a newer version; left out", path.name, number)
-                continue
-            records.append(kind.validate_python(data))
-        except ValueError as error:  # JSON, UTF-8 and validation errors all are
+            records.append(_record(line, kind))
+        except _NewerError:
+            logger.warning("%s:%d: written by a newer version; left out", path.name, number)
+        except ValueError as error:
             logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
     return records
 
@@ -494,6 +529,29 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load(path.read_bytes())
     except Exception as error:  # safetensors raises its own error type
         raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+class _NewerError(ValueError):
+    """A record was written by a newer version."""
+
+
+def _record(line: bytes, kind: TypeAdapter[_T]) -> _T:
+    """One line as a record; raises `ValueError`, which JSON, UTF-8 and validation errors all are, where it is none."""
+    try:
+        data = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if _is_newer(data):
+        raise _NewerError
+    return kind.validate_python(data)
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _is_newer(data: object) -> bool:

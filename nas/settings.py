@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nas.recipe import LONGER, Recipe
@@ -97,10 +97,17 @@ class EvaluationSettings:
     targets: tuple[LatencyTarget, ...] = ()
 
     @property
+    def limits(self) -> dict[str, float]:
+        """The hard limits that are set, by the name of the objective, in its unit."""
+        budgets = self.budgets
+        limits = {"latency": budgets.max_latency_ms, "macs": budgets.max_macs, "params": budgets.max_params}
+        limits |= {f"latency:{target.name}": target.max_ms for target in self.targets}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    @property
     def has_budgets(self) -> bool:
         """Whether any limit is set that a candidate may be over."""
-        limits = (*astuple(self.budgets), *(target.max_ms for target in self.targets))
-        return any(limit is not None for limit in limits)
+        return bool(self.limits)
 
 
 @dataclass(frozen=True)

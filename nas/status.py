@@ -118,10 +118,19 @@ def _is_alive(pid: int) -> bool:
 
 def status_of(run: RunDirectory) -> RunStatus:
     """How a run stands now, from any machine that sees its directory."""
+    return status_from(run, run.records(), run.confirmations(), run.audit_records())
+
+
+def status_from(
+    run: RunDirectory,
+    records: Sequence[TrialRecord],
+    confirmations: Sequence[Confirmation],
+    audits: Sequence[AuditRecord],
+) -> RunStatus:
+    """How a run stands now, whose records were read already."""
     driver, now = run.state(), time.time()
     phase = phase_of(run, driver, now)
     settings, objectives = run.settings, run.settings.objectives
-    records, confirmations, audits = run.records(), run.confirmations(), run.audit_records()
     trained = sum(record.counts for record in records)
     if driver is not None:  # what ended since it wrote
         ended = {(r.number, r.started) for r in records} | {(c.trial, c.started) for c in confirmations}

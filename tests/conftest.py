@@ -25,7 +25,16 @@ RunFactory = Callable[..., RunDirectory]
 
 
 LONGEST = (
-    *("test_search", "test_cluster", "test_status", "test_targets", "test_mirror", "test_audit", "test_kills"),
+    *(
+        "test_search",
+        "test_cluster",
+        "test_status",
+        "test_targets",
+        "test_browse",
+        "test_mirror",
+        "test_audit",
+        "test_kills",
+    ),
     *("test_cluster_files", "test_workers", "test_cli"),
 )
 """Files that take the longest, in this order: begun first, they do not keep one of two processes busy at the end."""

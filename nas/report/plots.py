@@ -11,7 +11,7 @@ from typing import TypeAlias
 import plotly.graph_objects as go
 
 from nas.front import REFERENCE_TRIALS
-from nas.objectives import objective, target_objective
+from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
 from nas.report.cells import architecture_cell, candidate_cell
 from nas.report.choices import choices_figure, parallel_figure
@@ -48,9 +48,6 @@ def pareto(found: Findings, figures: Figures) -> Html:
 def front_figure(found: Findings, cost: str) -> go.Figure:
     """Accuracy against a cost, with marks, hard budgets, baselines and longer trainings."""
     evaluation = found.settings.evaluation
-    budgets = evaluation.budgets
-    limits = {"latency": budgets.max_latency_ms, "macs": budgets.max_macs, "params": budgets.max_params}
-    limits |= {target_objective(target.name): target.max_ms for target in evaluation.targets}
     return scatter_figure(
         found.scored,
         found.settings.objectives,
@@ -59,7 +56,7 @@ def front_figure(found: Findings, cost: str) -> go.Figure:
         metric=found.metric,
         images=found.provenance.validation_images,
         marks={digest: " · ".join(names) for digest, names in found.names.items()},
-        limits={name: limit for name, limit in limits.items() if limit is not None},
+        limits=evaluation.limits,
         baselines=found.compared,
         again=found.again,
     )

@@ -38,16 +38,19 @@ def value_of(record: TrialRecord | BaselineRecord, name: str) -> float | None:
         return sum(epoch.seconds for epoch in evaluation.history) if evaluation.history else None
     if name == "accuracy" and not evaluation.outcome.counts:
         return None
-    return record.objectives.get(name, objective_values(evaluation, [name]).get(name))
+    if name in record.objectives:
+        return record.objectives[name]
+    return objective_values(evaluation, [name]).get(name)
 
 
 def colours(records: Sequence[TrialRecord]) -> list[str]:
     """What a colour can tell: the quantities, then the parameters of the space that vary among the records."""
     names = dict.fromkeys(name for record in records for name in record.parameters)
-    return [
-        *quantities(records, ()),
-        *(name for name in names if len({choice_of(record, name) for record in records}) > 1),
-    ]
+
+    def varies(name: str) -> bool:  # told by the first few of thousands of records
+        return any(choice_of(record, name) != choice_of(records[0], name) for record in records)
+
+    return [*quantities(records, ()), *filter(varies, names)]
 
 
 def choice_of(record: TrialRecord, name: str) -> Choice | None:

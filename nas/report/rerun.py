@@ -10,6 +10,7 @@ from typing import Any
 from nas.picks import GRAMMAR
 from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
+from nas.run import Provenance
 from nas.settings import SearchSettings
 from nas.wording import NOTHING, capital, duration_text, time_text
 
@@ -18,21 +19,23 @@ _WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)", "ema": "
 
 def settings_list(found: Findings) -> Html:
     """Everything needed to run the search again."""
-    settings, provenance = found.settings, found.provenance
+    groups = settings_groups(found.settings, found.provenance)
+    return join(part for title, rows in groups for part in (tag("h3", title), facts(rows)))
+
+
+def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The same as text: names and values, under titles."""
     search = [
-        (
-            "Space",
-            _space_size(settings),
-        ),
+        ("Space", _space_size(settings)),
         ("Objectives", ", ".join(settings.objectives)),
-        ("Metric", found.metric),
+        ("Metric", settings.evaluation.metric),
         ("Sampler", settings.sampler),
-        ("Seed", settings.seed),
-        ("Split seed", settings.split_seed),
+        ("Seed", str(settings.seed)),
+        ("Split seed", str(settings.split_seed)),
         ("Trials", f"{settings.trials:,}"),
         ("Share for confirmation", f"{100 * settings.confirm:g} %"),
         ("Time budget", "none" if settings.time_budget_s is None else duration_text(settings.time_budget_s)),
-        ("Failures allowed", settings.max_failures),
+        ("Failures allowed", str(settings.max_failures)),
         ("Tried first", ", ".join(settings.enqueue) or "none"),
         ("Warm start from", ", ".join(settings.warm_start) or "none"),
         *_fields(asdict(settings.evaluation.budgets), none="none"),
@@ -43,19 +46,13 @@ def settings_list(found: Findings) -> Html:
         ("Started", time_text(provenance.created)),
         ("Host", provenance.host),
         ("Hardware", provenance.hardware),
-        ("CPU cores", provenance.cpu_cores),
-        ("Data fingerprint", tag("span", provenance.data_fingerprint, class_="code")),
+        ("CPU cores", str(provenance.cpu_cores)),
+        ("Data fingerprint", provenance.data_fingerprint),
         ("Unreadable images", f"{len(provenance.corrupt_files):,}, left out" if provenance.corrupt_files else "none"),
-        ("Git commit", tag("span", provenance.git_commit or "not a checkout", class_="code")),
+        ("Git commit", provenance.git_commit or "not a checkout"),
         *sorted(provenance.versions.items()),
     ]
-    return join(
-        [
-            *(tag("h3", "Search"), facts(search)),
-            *(tag("h3", "Fine-tune"), facts(recipe)),
-            *(tag("h3", "Machine and versions"), facts(where)),
-        ]
-    )
+    return [("Search", search), ("Fine-tune", recipe), ("Machine and versions", where)]
 
 
 def commands(found: Findings) -> Html:
@@ -76,7 +73,7 @@ def commands(found: Findings) -> Html:
     return join(parts)
 
 
-def _fields(values: Mapping[str, Any], none: str = NOTHING) -> list[tuple[str, object]]:
+def _fields(values: Mapping[str, Any], none: str = NOTHING) -> list[tuple[str, str]]:
     """The fields of a settings value, so that a new one never goes missing here."""
     words = {name: " ".join(_WORDS.get(word, word) for word in name.split("_")) for name in values}
     return [(capital(words[name]), _shown(value, none)) for name, value in values.items()]
@@ -90,8 +87,9 @@ def _shown(value: object, none: str) -> str:
     return none if value is None or value == {} else str(value)
 
 
-def _space_size(settings: SearchSettings) -> Html:
+def _space_size(settings: SearchSettings) -> str:
     size, parameters = settings.space.size, len(settings.space.parameters)
     mantissa, exponent = f"{size:.1e}".split("e")
-    count = f"{size:,}" if size < 1e6 else join([f"{mantissa} × 10", tag("sup", int(exponent))])
-    return join([settings.space.name, ", ", count, f" networks, {parameters} parameters"])
+    raised = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    count = f"{size:,}" if size < 1e6 else f"{mantissa} × 10{raised}"
+    return f"{settings.space.name}, {count} networks, {parameters} parameters"

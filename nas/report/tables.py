@@ -67,7 +67,7 @@ def trials_table(found: Findings) -> Html:
             architecture_cell(record.text),
             *(_sortable(record, name) for name in ("accuracy", *costs)),
             tag("data", duration_text(record.evaluation.seconds), value=f"{record.evaluation.seconds:.1f}"),
-            tag("span", _note(record), class_="reason"),
+            tag("span", trial_note(record), class_="reason"),
         )
         for record in sorted(found.records, key=lambda record: record.number)
     ]
@@ -117,7 +117,8 @@ def _target_cell(target: LatencyTarget) -> Callable[[TrialRecord], object]:
     return lambda record: latency_cell(record.evaluation.latencies.get(target.name))
 
 
-def _note(record: TrialRecord) -> str:
+def trial_note(record: TrialRecord) -> str:
+    """Where it comes from, when it was stopped, and why it ended as it did, as far as there is something to say."""
     parts = [f"taken over from {record.imported_from}"] if record.imported_from else []
     if record.outcome is Outcome.STOPPED:
         parts.append(f"after {plural(len(record.evaluation.history), 'epoch')}")

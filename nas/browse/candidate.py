@@ -1,0 +1,143 @@
+"""What is told of a candidate: its figures in words, its whole record, what became of its commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from dash import html
+
+from nas.browse.actions import Job
+from nas.browse.runs import Seen
+from nas.objectives import objective, peak_memory, target_objective
+from nas.record import TrialRecord
+from nas.report.figures import landmarks
+from nas.report.layers import KINDS
+from nas.wording import (
+    NOTHING,
+    capital,
+    cost_text,
+    duration_text,
+    label,
+    latency_text,
+    plural,
+    protocol_text,
+    score_text,
+    score_title,
+    time_text,
+    trial_text,
+)
+
+_MOST_RECORD = 200_000
+"""Characters of a record that are shown."""
+
+
+def figures(seen: Seen, record: TrialRecord) -> dict[str, str]:
+    """Its figures in words, by what they are; the same names for every candidate of a run."""
+    evaluation, latency = record.evaluation, record.evaluation.latency
+    accuracy, memory = record.objectives.get("accuracy"), peak_memory(evaluation)
+    again, predicted = seen.again.get(record.digest), evaluation.predicted
+    return {
+        "Outcome": ": ".join(filter(None, (record.outcome.value, evaluation.reason))),
+        capital(score_title(seen.metric)): (
+            score_text(accuracy, seen.metric, seen.images) if accuracy is not None and evaluation.history else NOTHING
+        ),
+        "Trained again, longer": (
+            f"{again.text} ({again.trainings} × {plural(again.epochs, 'epoch')})" if again else NOTHING
+        ),
+        "Latency": latency_text(latency) if latency else NOTHING,
+        "Measured": protocol_text(latency) if latency else NOTHING,
+        **{
+            capital(label(target_objective(name))): f"{latency_text(on)}, {protocol_text(on)}"
+            for name, on in evaluation.latencies.items()
+        },
+        "Foretold": f"{predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms" if predicted else NOTHING,
+        "Cost": cost_text(record),
+        "Peak inference memory": objective("memory").show(memory) if memory is not None else NOTHING,
+        "Trial": trial_text(record),
+        "Evaluation": f"{duration_text(evaluation.seconds)}, ended {time_text(record.finished)}",
+        "Worker": evaluation.worker or NOTHING,
+        "Inherited no weights": ", ".join(evaluation.fresh) or NOTHING,
+        "Weights": "kept"
+        if seen.has_weights(record.digest)
+        else "not kept, so it cannot be exported before it is trained",
+    }
+
+
+def described(seen: Seen, record: TrialRecord) -> list[object]:
+    """The architecture in its compact form, badges, and its figures; what is not known is left out."""
+    names = landmarks(seen.front, seen.objectives).get(record.digest, ())
+    on_front = any(member.digest == record.digest for member in seen.front)
+    badges = [html.Span(name, className="badge") for name in (*(["Pareto front"] if on_front else []), *names)]
+    rows = [(name, text) for name, text in figures(seen, record).items() if text != NOTHING]
+    return [
+        html.P(record.text, className="architecture"),
+        html.Div(badges, className="badges"),
+        html.Dl([html.Div([html.Dt(name), html.Dd(text)]) for name, text in rows], className="facts"),
+    ]
+
+
+def layer_key(record: TrialRecord) -> html.P:
+    """What the colours of its layers mean."""
+    kinds = {"separable": "▮", "dense": "▨"}
+    used = {"separable" if layer.separable else "dense" for layer in record.architecture.layers}
+    parts = [
+        html.Span(f"{sign} {kind}", style={"color": KINDS[kind][0]}) for kind, sign in kinds.items() if kind in used
+    ]
+    return html.P(parts, className="key")
+
+
+def comparison(found: Sequence[tuple[str, Seen, TrialRecord]]) -> object:
+    """Figures of several candidates side by side, a column each, under what they are called."""
+    if len(found) < 2:
+        return html.P(
+            "Choose two or more candidates: shift-click or lasso points of the front, tick rows of the trials, or use "
+            "the button of an opened candidate.",
+            className="note",
+        )
+    columns = [{"Architecture": record.text, **figures(seen, record)} for _, seen, record in found]
+    rows = list(dict.fromkeys(name for column in columns for name in column))
+    known = [name for name in rows if any(column.get(name, NOTHING) != NOTHING for column in columns)]
+    head = html.Tr([html.Th("", scope="col"), *(html.Th(name, scope="col") for name, _, _ in found)])
+    body = [
+        html.Tr([html.Th(name, scope="row"), *(html.Td(column.get(name, NOTHING)) for column in columns)])
+        for name in known
+    ]
+    return html.Div(html.Table([html.Thead(head), html.Tbody(body)]), className="scroll")
+
+
+def record_text(record: TrialRecord) -> str:
+    """The whole record, as its line in trials.jsonl holds it."""
+    text = json.dumps(asdict(record), indent=1, ensure_ascii=False)
+    return text if len(text) <= _MOST_RECORD else f"{text[:_MOST_RECORD]}\n… cut off"
+
+
+def jobs(found: Sequence[Job], refused: str) -> list[object]:
+    """What became of the commands that were started here, and why the last one was not, if it was `refused`."""
+    told: list[object] = [html.P(refused, className="failed")] if refused else []
+    return told + [
+        html.Div(
+            [
+                html.P(_told(job), className="done" if job.code == 0 else "failed" if job.code else "running"),
+                _output(job),
+            ],
+            className="job",
+        )
+        for job in found
+    ]
+
+
+def _told(job: Job) -> str:
+    took = duration_text(job.seconds)
+    if job.code is None:
+        return f"{capital(job.kind)}: running for {took}"
+    return (
+        f"{capital(job.kind)}: done in {took}"
+        if job.code == 0
+        else f"{capital(job.kind)}: failed (exit code {job.code})"
+    )
+
+
+def _output(job: Job) -> object:
+    return html.Pre(job.output) if job.output else None

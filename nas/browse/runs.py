@@ -1,0 +1,209 @@
+"""Runs that a page follows while they grow: read from where the last look ended, and worked out once for each change."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nas.confirmation import Confirmed, confirmed
+from nas.errors import InputError
+from nas.front import pareto_front
+from nas.record import Confirmation, Outcome, TrialRecord
+from nas.report.quantities import colours, quantities
+from nas.run import AuditRecord, BaselineRecord, RunDirectory, known_digests, open_run
+from nas.settings import SearchSettings
+from nas.status import RunStatus, phase_of, status_from
+from nas.wording import plural
+
+_DIGEST = re.compile(r"[0-9a-f]{4,64}")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run held at the last look; `version` grows with whatever a figure or table shows.
+
+    `records` are all of them, `comparable` those that have a value for every objective if they were trained; `by_digest`
+    holds the record that answers for each candidate. `quantities` can be put on an axis, `colours` can colour a point.
+    `problems` are sentences on what could not be read.
+    """
+
+    version: int
+    run: RunDirectory
+    status: RunStatus
+    records: tuple[TrialRecord, ...]
+    comparable: tuple[TrialRecord, ...]
+    front: tuple[TrialRecord, ...]
+    by_digest: Mapping[str, TrialRecord]
+    confirmations: tuple[Confirmation, ...]
+    baselines: tuple[BaselineRecord, ...]
+    again: Mapping[str, Confirmed]
+    quantities: tuple[str, ...]
+    colours: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def settings(self) -> SearchSettings:
+        """What the search was told."""
+        return self.run.settings
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives of the search."""
+        return self.run.settings.objectives
+
+    @property
+    def metric(self) -> str:
+        """The metric behind the accuracy objective."""
+        return self.run.settings.evaluation.metric
+
+    @property
+    def images(self) -> int:
+        """Images that scores are of."""
+        return self.run.provenance.validation_images
+
+    @property
+    def classes(self) -> int:
+        """Outputs of its networks."""
+        return len(self.run.provenance.classes)
+
+    def has_weights(self, digest: str) -> bool:
+        """Whether the candidate's weights were kept."""
+        return is_digest(digest) and self.run.weights_path(digest).is_file()
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text from a file or a page can be a digest, so that it may be part of a path or of a command."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+@dataclass
+class _Read:
+    """What was read of a run's files so far."""
+
+    records: list[TrialRecord] = field(default_factory=list)
+    inode: int | None = None
+    end: int = 0
+    foreign: int = 0
+    newer: int = 0
+    confirmations: list[Confirmation] = field(default_factory=list)
+    baselines: list[BaselineRecord] = field(default_factory=list)
+    audits: list[AuditRecord] = field(default_factory=list)
+
+
+class LiveRun:
+    """A run directory that is looked at again and again, by several threads; a look at an unchanged one reads no record."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._marks: dict[str, tuple[int, int, int] | None] = {}
+        self._read = _Read()
+        self._seen: Seen | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run directory, as it was given."""
+        return self._run.path
+
+    @property
+    def name(self) -> str:
+        """What the page calls it."""
+        return self.path.name
+
+    def look(self) -> Seen:
+        """What the run holds now, as far as it can be read."""
+        with self._lock:
+            marks = self._run.file_marks()
+            changed = {name for name, mark in marks.items() if mark != self._marks.get(name, ())}
+            last = self._seen
+            if last is not None and not changed:
+                now = time.time()
+                phase = phase_of(self._run, last.status.driver, now)
+                self._seen = replace(last, status=replace(last.status, now=now, phase=phase))
+            elif last is not None and changed == {"state.json"}:
+                self._seen = replace(last, status=self._status())
+            else:
+                self._seen = self._look_again(marks, changed)
+            self._marks = marks
+            return self._seen
+
+    def _status(self) -> RunStatus:
+        read = self._read
+        return status_from(self._run, read.records, read.confirmations, read.audits)
+
+    def _look_again(self, marks: Mapping[str, tuple[int, int, int] | None], changed: set[str]) -> Seen:
+        problems = []
+        read = self._read
+        try:
+            if "run.yaml" in changed:
+                self._run = open_run(self._run.path)
+            if "trials.jsonl" in changed:
+                mark = marks["trials.jsonl"]
+                if mark and (
+                    mark[0] != read.inode or mark[1] < read.end
+                ):  # another file than before, as a mirror's copy is
+                    read.records, read.end, read.foreign, read.newer = [], 0, 0, 0
+                    read.inode = mark[0]
+                later = self._run.records_from(read.end)
+                sound = [record for record in later.records if _is_sound(record)]
+                read.records += sound
+                read.end = later.end
+                read.foreign += later.foreign + len(later.records) - len(sound)
+                read.newer += later.newer
+            if "confirmations.jsonl" in changed:
+                read.confirmations = self._run.confirmations()
+            if "baselines.jsonl" in changed:
+                read.baselines = self._run.baselines()
+            if "audit.jsonl" in changed:
+                read.audits = self._run.audit_records()
+        except InputError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{self._run.path}: cannot be read now ({error.strerror}); shown is what was read before")
+        if read.foreign:
+            problems.append(
+                f"{plural(read.foreign, 'line')} of trials.jsonl could not be read as records, and are left out"
+            )
+        if read.newer:
+            problems.append(f"{plural(read.newer, 'record')} written by a newer version of nas are left out")
+        return self._worked_out(problems)
+
+    def _worked_out(self, problems: Sequence[str]) -> Seen:
+        read, settings = self._read, self._run.settings
+        objectives = settings.objectives
+        comparable = tuple(
+            record
+            for record in read.records
+            if record.outcome is not Outcome.DONE or all(name in record.objectives for name in objectives)
+        )
+        metric, images = settings.evaluation.metric, self._run.provenance.validation_images
+        return Seen(
+            version=self._seen.version + 1 if self._seen else 1,
+            run=self._run,
+            status=self._status(),
+            records=tuple(read.records),
+            comparable=comparable,
+            front=tuple(pareto_front(comparable, objectives)),
+            by_digest={record.digest: record for record in read.records} | known_digests(read.records),
+            confirmations=tuple(read.confirmations),
+            baselines=tuple(read.baselines),
+            again=confirmed(comparable, read.confirmations, objectives, metric, images),
+            quantities=tuple(quantities(comparable, objectives)) or objectives,
+            colours=tuple(colours(comparable)),
+            problems=tuple(problems),
+        )
+
+
+def _is_sound(record: TrialRecord) -> bool:
+    """Whether its figures are numbers that can be drawn: JSON has no NaN, but Python reads and writes one."""
+    evaluation = record.evaluation
+    latencies = [each for each in (evaluation.latency, *evaluation.latencies.values()) if each]
+    values = [*record.objectives.values(), evaluation.seconds, evaluation.violation]
+    values += [value for each in latencies for value in (each.median_ms, each.p10_ms, each.p90_ms)]
+    values += [evaluation.cost.macs, evaluation.cost.params] if evaluation.cost else []
+    times = (record.started, record.finished)
+    return all(abs(value) < 1e18 for value in values) and all(abs(time) < 1e11 for time in times)

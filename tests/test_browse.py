@@ -1,0 +1,374 @@
+"""The live page in a real browser, served by a real `nas browse`, while records are written by another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from test_report import BASELINES, CHROMIUM, CHROMIUM_FLAGS, HOSTILE, PROVENANCE, SETTINGS, make_record, scattered
+
+from nas.front import knee, pareto_front
+from nas.model import build
+from nas.record import Outcome, TrialRecord
+from nas.run import RunDirectory, weights_content
+from nas.settings import Budgets, EvaluationSettings
+
+HOSTILE_NAME = "<img src=x onerror=window.pwned=1>"
+TABS = ("Front", "Progress", "Choices", "Trials", "Failures", "Compare", "Settings")
+LOOK_MS = 15_000
+
+
+@dataclass(frozen=True)
+class Site:
+    """A `nas browse` that runs, its runs by what is in them, and what the first one's front is."""
+
+    url: str
+    runs: dict[str, RunDirectory]
+    front: list[TrialRecord]
+
+    @property
+    def run(self) -> RunDirectory:
+        return self.runs["full"]
+
+    @property
+    def address(self) -> str:
+        """Without its token."""
+        return self.url.split("?")[0]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Runs that are full, with one trial, without any, and without a feasible one, one with a hostile name, on one page."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed, so the page is not opened in a browser")
+    folder = tmp_path_factory.mktemp("runs")
+    records = scattered(30)
+    front = pareto_front(records, SETTINGS.objectives)
+    limited = replace(SETTINGS, evaluation=EvaluationSettings(budgets=Budgets(max_latency_ms=1.9)))
+    failed = make_record(30, outcome=Outcome.FAILED, reason=HOSTILE)
+    rejected = [make_record(number, outcome=Outcome.REJECTED, reason="too slow") for number in range(3)]
+    contents: dict[str, list[TrialRecord]] = {
+        "full": [*records, failed],
+        "one": records[:1],
+        "empty": [],
+        "infeasible": rejected,
+        "live": records,
+        HOSTILE_NAME: [replace(record, text=HOSTILE) for record in scattered(40)[30:]],
+    }
+    runs = {
+        name: RunDirectory.create(folder / name, limited, PROVENANCE, records=those) for name, those in contents.items()
+    }
+    for baseline in BASELINES:
+        runs["full"].append_baseline(baseline)
+    for record in front:
+        runs["full"].save_weights(record.digest, weights_content(build(record.architecture, 10).state_dict()))
+    log = (folder / "log").open("w+")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "nas.cli",
+            "browse",
+            *(str(run.path) for run in runs.values()),
+            "--port",
+            "0",
+            "--no-open",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    assert url.startswith("http://127.0.0.1:"), url
+    yield Site(url, runs, front)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    log.seek(0)
+    assert log.read() == ""  # neither a traceback nor a line a request
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        flags = [*CHROMIUM_FLAGS, "--enable-unsafe-swiftshader"]  # WebGL without a GPU
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Opened:
+    """A page, and everything that goes wrong there; a request to another host does."""
+
+    page: Page
+    troubles: list[str] = field(default_factory=list)
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("navigation").get_by_role("button", name=name).click()
+
+    def points(self, name: str) -> list[list[float]]:
+        """Where the points of a trace are."""
+        return self.page.evaluate(
+            "name => { const t = document.querySelector('#scatter .js-plotly-plot').data.find(t => t.name === name);"
+            " return t.x.map((x, i) => [x, t.y[i]]); }",
+            name,
+        )
+
+    def click_on(self, record: TrialRecord) -> None:
+        """Click on the point of a candidate, wherever its axes put it."""
+        place = self.page.evaluate(
+            "digest => { const g = document.querySelector('#scatter .js-plotly-plot'), l = g._fullLayout;"
+            " for (const t of g.data) { const i = (t.customdata ?? []).findIndex(c => c[0] === digest);"
+            " if (i >= 0) { const box = g.getBoundingClientRect(); return ["
+            " box.x + l._size.l + l.xaxis.d2p(t.x[i]), box.y + l._size.t + l.yaxis.d2p(t.y[i])]; } } }",
+            record.digest,
+        )
+        self.page.mouse.move(*place)
+        self.page.locator("#scatter .hovertext").filter(has_text=record.digest).wait_for()
+        self.page.mouse.click(*place)
+
+
+@pytest.fixture(scope="module")
+def context(site: Site, browser: Browser) -> Iterator[BrowserContext]:
+    """One that has the token, and the page's scripts in its cache."""
+    context = browser.new_context(accept_downloads=True)
+    page = context.new_page()
+    page.goto(site.url)
+    assert "token" not in page.url
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def opened(site: Site, context: BrowserContext) -> Iterator[Opened]:
+    yield from open_page(site, context)
+
+
+def open_page(
+    site: Site, context: BrowserContext, query: str = "", width: int = 1280, scheme: Any = "light"
+) -> Iterator[Opened]:
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    found = Opened(page)
+
+    def requested(address: str) -> None:
+        if not address.startswith((site.address, "data:", "blob:")):
+            found.troubles.append(address)
+
+    page.on("console", lambda message: found.troubles.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: found.troubles.append(str(error)))
+    page.on("request", lambda request: requested(request.url))
+    page.goto(f"{site.address}?{query}")
+    expect(page.locator("#status")).not_to_be_empty(timeout=LOOK_MS)
+    yield found
+    assert found.troubles == []
+    assert page.evaluate("window.pwned") is None
+    page.close()
+
+
+def drawn(page: Page) -> None:
+    expect(page.locator("#scatter .scatterlayer .point").first).to_be_visible(timeout=LOOK_MS)
+
+
+def test_a_click_opens_the_candidate_and_keys_step_along_the_front(site: Site, opened: Opened) -> None:
+    page = opened.page
+    drawn(page)
+    best = knee(site.front, SETTINGS.objectives)
+    opened.click_on(best)
+    drawer = page.locator("#drawer")
+    expect(drawer.get_by_role("heading", name=best.digest)).to_be_visible()
+    expect(drawer).to_contain_text(best.text)
+    expect(drawer).to_contain_text("Bench CPU · batch 1 · eager · float32")
+    expect(drawer.locator("#strip .barlayer .point").first).to_be_visible()
+    expect(drawer.locator("#curve .scatterlayer .point")).to_have_count(3)
+    expect(page.locator("#export-command")).to_have_text(
+        f"nas export {site.run.path} --pick {best.digest} --to {site.run.path / 'exports' / best.digest}"
+    )
+    expect(page.locator("#train-command")).to_have_text(f"nas train {site.run.path} --pick {best.digest}")
+    drawer.get_by_text("Record", exact=True).click()
+    assert json.loads(page.locator("#record").inner_text())["digest"] == best.digest
+
+    place = [record.digest for record in site.front].index(best.digest)
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#drawer-title")).to_have_text(site.front[place + 1].digest)
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#drawer-title")).to_have_text(best.digest)
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+
+
+def test_the_axes_can_be_anything_and_the_address_keeps_the_view(site: Site, opened: Opened) -> None:
+    page = opened.page
+    drawn(page)
+    page.locator("#x").click()
+    page.get_by_role("option", name="MACs", exact=True).click()
+    expect(page.locator("#scatter .xtitle")).to_have_text("MACs")
+    page.locator("#scale-x").click()
+    page.get_by_role("option", name="linear").click()
+    page.locator("#colour").click()
+    page.get_by_role("option", name="head_channels").click()
+    page.locator("#pick").fill("latency<=1ms")
+    page.keyboard.press("Enter")
+    expect(page.locator("#scatter .textpoint").filter(has_text="latency<=1ms").first).to_be_visible()
+    expect(page.locator("#scatter .legendtext").filter(has_text="head_channels").first).to_be_visible()
+    opened.click_on(site.front[0])
+    expect(page.locator("#drawer-title")).to_have_text(site.front[0].digest)
+    for part in ("x=macs", "scale-x=linear", "colour=head_channels", f"candidate=0:{site.front[0].digest}"):
+        assert part in page.url
+    page.reload()
+    expect(page.locator("#scatter .xtitle")).to_have_text("MACs", timeout=LOOK_MS)
+    expect(page.locator("#drawer-title")).to_have_text(site.front[0].digest)
+    expect(page.locator("#pick")).to_have_value("latency<=1ms")
+
+    page.locator("#pick").fill("latency<=1ns")
+    page.keyboard.press("Enter")
+    expect(page.locator("#pick-note")).to_contain_text("'1ns' is not a number with a unit of us, ms, s")
+
+
+def test_trials_are_filtered_saved_opened_and_compared(site: Site, opened: Opened) -> None:
+    page = opened.page
+    opened.tab("Trials")
+    rows = page.locator("#grid .ag-center-cols-container .ag-row")
+    expect(rows.first).to_be_visible(timeout=LOOK_MS)
+    members = len(site.front)
+    page.locator("#grid").get_by_role("textbox", name="Outcome Filter Input").fill("front")
+    expect(rows).to_have_count(members)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()
+    assert lines[0].startswith('"Trial","Outcome","Candidate","Validation accuracy (%)","Latency (ms)","MACs"')
+    assert {line.split(",")[2].strip('"') for line in lines[1:]} == {record.digest for record in site.front}
+
+    page.locator("#grid").get_by_role("checkbox", name="row").nth(0).check()
+    page.locator("#grid").get_by_role("checkbox", name="row").nth(1).check()
+    opened.tab("Compare 2")
+    table = page.get_by_role("table")
+    expect(table.get_by_role("columnheader")).to_have_count(3)
+    expect(table).to_contain_text("Bench CPU")
+    expect(page.locator("#compare-strips .barlayer .point").first).to_be_visible()
+    expect(page.locator("#compare-curves .scatterlayer .trace")).to_have_count(2)
+
+    opened.tab("Trials")
+    rows.first.locator("[col-id=digest]").click()
+    digest = rows.first.locator("[col-id=digest]").inner_text()
+    expect(page.locator("#drawer-title")).to_have_text(digest)
+
+
+def test_a_new_trial_appears_by_itself(site: Site, context: BrowserContext) -> None:
+    for opened in open_page(site, context, "run=4"):
+        page = opened.page
+        drawn(page)
+        assert len(opened.points("Pareto front")) == len(site.front)
+        line = json.dumps(asdict(make_record(31, 0.999, 0.05)))
+        code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
+        file = str(site.runs["live"].path / "trials.jsonl")
+        subprocess.run([sys.executable, "-c", code, file, line[:99]], check=True)
+        subprocess.run([sys.executable, "-c", code, file, line[99:] + "\n"], check=True)
+        expect(page.locator("#status")).to_contain_text("31 done", timeout=LOOK_MS)
+        expect(page.locator("#status")).to_contain_text("front of 1 network")
+        page.wait_for_function("document.querySelector('#scatter .js-plotly-plot').data[2].x.length === 1")
+        expect(page.locator("#problems")).to_be_empty()
+
+
+def test_an_export_by_the_button_can_be_loaded(site: Site, opened: Opened) -> None:
+    page, record = opened.page, site.front[0]
+    page.goto(f"{site.address}?candidate=0:{record.digest}")
+    page.get_by_role("button", name="Export").click()
+    expect(page.locator("#jobs")).to_contain_text("Export: done", timeout=60_000)
+    folder = site.run.path / "exports" / record.digest
+    code = "import model, torch; print(tuple(model.load()(torch.zeros(1, 1, 8, 8)).shape))"
+    shape = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert shape.stdout.strip() == "(1, 10)"
+
+
+def test_without_the_token_the_page_can_only_be_read(site: Site, browser: Browser) -> None:
+    for opened in open_page(site, browser.new_context(), f"candidate=0:{site.front[0].digest}"):
+        page = opened.page
+        expect(page.get_by_text("Read only: this page was opened without the token")).to_be_visible()
+        expect(page.locator("#drawer-title")).to_have_text(site.front[0].digest)
+        for name in ("Export", "Train"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+
+
+def test_other_runs_can_be_switched_to_and_laid_over(site: Site, context: BrowserContext) -> None:
+    for opened in open_page(site, context, "over=5"):
+        page = opened.page
+        expect(page.locator("#scatter .legendtext").filter(has_text="front of <img")).to_be_visible(timeout=LOOK_MS)
+        over = site.runs[HOSTILE_NAME].records()
+        opened.click_on(pareto_front(over, SETTINGS.objectives)[0])
+        expect(page.locator("#drawer")).to_contain_text("</script>")
+        page.keyboard.press("Escape")
+        page.locator("#run").click()
+        page.get_by_role("option", name=HOSTILE_NAME).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE_NAME)
+        expect(page.locator("#status")).to_contain_text("10 done")
+
+
+def test_every_view_of_every_run_fits_a_narrow_dark_window(site: Site, context: BrowserContext) -> None:
+    """One with everything in it, with one trial, with none, and with none that is feasible."""
+    words = {"full": "30 done, 1 failed", "one": "1 done", "empty": "no trials yet", "infeasible": "3 rejected"}
+    for opened in open_page(site, context, width=480, scheme="dark"):
+        page = opened.page
+        drawn(page)
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+        for name, word in words.items():
+            page.locator("#run").click()
+            page.get_by_role("option", name=name, exact=True).click()
+            expect(page.locator("#status")).to_contain_text(word)
+            walk(opened, TABS if name == "full" else TABS[:5])
+        page.locator("#run").click()
+        page.get_by_role("option", name="full", exact=True).click()
+        opened.tab("Failures")
+        expect(page.get_by_role("cell", name=HOSTILE).first).to_be_visible()
+        opened.tab("Settings")
+        expect(page.get_by_text("Data fingerprint")).to_be_visible()
+
+
+def walk(opened: Opened, names: Sequence[str]) -> None:
+    """Open some views; each shows something, and nothing sticks out of the window."""
+    page = opened.page
+    for name in names:
+        opened.tab(name)
+        panel = page.locator(f"#panel-{name.lower()}")
+        expect(panel).to_be_visible()
+        expect(panel).not_to_be_empty()
+        for plot in panel.locator(".js-plotly-plot").all():
+            expect(plot.locator(".main-svg").first).to_be_visible(timeout=LOOK_MS)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        width = page.viewport_size["width"] if page.viewport_size else 0
+        for plot in panel.locator(".plot:not(.wide) .js-plotly-plot .main-svg").all():  # the wide one scrolls
+            box = plot.bounding_box()
+            assert box is None or box["x"] + box["width"] <= width + 1, name
+
+
+def test_listening_on_other_addresses_warns(site: Site) -> None:
+    command = [sys.executable, "-m", "nas.cli", "browse", str(site.run.path), "--host", "0.0.0.0", "--port", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_without_display()
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert url.startswith("http://127.0.0.1:")
+    assert "warning: --host 0.0.0.0 lets everybody who reaches this machine read these runs" in said
+    assert process.returncode == 0
+
+
+def _without_display() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
