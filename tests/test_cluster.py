@@ -420,7 +420,7 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
     out = tmp_path / "run"
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(tmp_path / "code"), *sys.path]),
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
     }
     command = [sys.executable, "-m", "nas.cli", "search", "--epochs", "1", "--metric", "my_metric:share"]
     command += [
