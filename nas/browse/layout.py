@@ -183,8 +183,9 @@ def _compare() -> html.Section:
         [
             html.Div([html.Button("Clear", id="compare-clear", className="quiet")], className="steps"),
             html.Div(id="compare-table"),
-            *_own("compare-strips", "Layers"),
-            *_figure("compare-curves", "Learning curves"),
+            html.Div(
+                [*_own("compare-strips", "Layers"), *_figure("compare-curves", "Learning curves")], id="compare-figures"
+            ),
         ],
     )
 
