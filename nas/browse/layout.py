@@ -230,7 +230,7 @@ def _command(kind: str, label: str, may_act: bool) -> Sequence[Any]:
 
 
 def _panel(name: str, children: Sequence[Any]) -> html.Section:
-    return html.Section(children, id=f"panel-{name}", hidden=True, **_aria(labelledby=f"tab-{name)"})
+    return html.Section(children, id=f"panel-{name}", hidden=True, **_aria(labelledby=f"tab-{name}"))
 
 
 def _figure(id_: str, title: str, class_: str = "plot") -> Sequence[Any]:
