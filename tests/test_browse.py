@@ -346,7 +346,7 @@ def walk(opened: Opened, names: Sequence[str]) -> None:
         panel = page.locator(f"#panel-{name.lower()}")
         expect(panel).to_be_visible()
         expect(panel).not_to_be_empty()
-        for plot in panel.locator(".js-plotly-plot").all():
+        for plot in panel.locator(".js-plotly-plot:visible").all():
             expect(plot.locator(".main-svg").first).to_be_visible(timeout=LOOK_MS)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
         width = page.viewport_size["width"] if page.viewport_size else 0

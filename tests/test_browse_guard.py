@@ -41,7 +41,7 @@ class Page:
     def get(self, path: str, **headers: str) -> TestResponse:
         return self.client.get(path, headers=HOST | headers)
 
-    def call(self, part: str, changed: str, headers: dict[str, str] | None = None, **values: Any) -> TestResponse:
+    def call(self, part: str, changed: str, headers: dict[str, str] | None = None, **values: Any) -> Any:
         """`changed` is ID.PROPERTY of what triggers it; `values` are by id, `-` written as `_`."""
         output = next(name for name in self.app.callback_map if part in name and _has(self.app, name, changed))
         entry = self.app.callback_map[output]

@@ -134,8 +134,15 @@ def page_text(path: Path) -> str:
 
 
 def test_a_thousand_trials_stay_small_in_one_file(tmp_path: Path) -> None:
-    records = scattered(1000)
-    path = report(tmp_path / "run", records)
+    space, rng = load_space("lite0"), random.Random(5)  # the deepest networks, and a figure for each cost
+    settings = replace(SETTINGS, space=space, objectives=("accuracy", "latency", "macs", "params"))
+    records = []
+    for record in scattered(1000):
+        values = space.sample(rng)
+        network = space.architecture(values).canonical
+        of = {"architecture": network, "digest": network.digest, "text": str(network), "parameters": values}
+        records.append(replace(record, **of))  # type: ignore[arg-type]
+    path = report(tmp_path / "run", records, settings)
     assert path == tmp_path / "run" / "report.html"
     assert path.stat().st_size < 8_000_000
     text = page_text(path)

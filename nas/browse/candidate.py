@@ -139,5 +139,5 @@ def _told(job: Job) -> str:
     )
 
 
-def _output(job: Job) -> object:
+def _output(job: Job) -> html.Pre | None:
     return html.Pre(job.output) if job.output else None

@@ -65,6 +65,7 @@ def choosing(app: Dash, runs: Runs) -> None:
         points: object, ticked: object, _a: object, _c: object, now: object, opened: object, run: object
     ) -> Any:
         known = now if isinstance(now, list) else []
+        found: list[Any]
         match ctx.triggered_id:
             case "scatter":
                 found = _of_points(points, runs.key(run))

@@ -16,7 +16,7 @@ from nas.report.figures import quiet
 POLL_MS = 2_000
 """Milliseconds between two looks at the runs; a driver writes its state as often."""
 
-_GRAPH: dict[str, Any] = {
+_GRAPH: Any = {
     "displaylogo": False,
     "responsive": True,
     # Named one by one: plotly's own choice has a button that sends the chart to its makers' server.
@@ -41,7 +41,7 @@ def page(runs: Runs, may_act: bool) -> html.Div:
             _header(runs, may_act),
             html.Nav(
                 [html.Button(name.capitalize(), id=f"tab-{name}", className="view") for name in TABS],
-                **{"aria-label": "Views"},
+                **_aria(label="Views"),
             ),
             html.Main(
                 [_front(runs), _progress(), _choices(), _trials(), _compare(), _failures(), _panel("settings", [])],
@@ -74,7 +74,7 @@ def _header(runs: Runs, may_act: bool) -> html.Header:
                 ],
                 className="bar",
             ),
-            html.P(id="status", role="status", **{"aria-live": "polite"}),
+            html.P(id="status", role="status", **_aria(live="polite")),
             html.Div(id="problems", role="alert"),
             html.P(_READ_ONLY, className="note") if not may_act else None,
         ]
@@ -183,8 +183,9 @@ def _compare() -> html.Section:
         [
             html.Div([html.Button("Clear", id="compare-clear", className="quiet")], className="steps"),
             html.Div(id="compare-table"),
-            *_own("compare-strips", "Layers"),
-            *_figure("compare-curves", "Learning curves"),
+            html.Div(
+                [*_own("compare-strips", "Layers"), *_figure("compare-curves", "Learning curves")], id="compare-figures"
+            ),
         ],
     )
 
@@ -209,13 +210,13 @@ def _drawer(may_act: bool) -> html.Aside:
             html.H3("Commands"),
             *_command("export", "Export", may_act),
             *_command("train", "Train", may_act),
-            html.Div(id="jobs", role="status", **{"aria-live": "polite"}),
+            html.Div(id="jobs", role="status", **_aria(live="polite")),
             html.Button("Compare with others", id="compare-add", className="quiet"),
             html.Details([html.Summary("Record"), html.Pre(id="record")]),
         ],
         id="drawer",
         hidden=True,
-        **{"aria-labelledby": "drawer-title"},
+        **_aria(labelledby="drawer-title"),
     )
 
 
@@ -229,14 +230,14 @@ def _command(kind: str, label: str, may_act: bool) -> Sequence[Any]:
 
 
 def _panel(name: str, children: Sequence[Any]) -> html.Section:
-    return html.Section(children, id=f"panel-{name}", hidden=True, **{"aria-labelledby": f"tab-{name}"})
+    return html.Section(children, id=f"panel-{name}", hidden=True, **_aria(labelledby=f"tab-{name}"))
 
 
 def _figure(id_: str, title: str, class_: str = "plot") -> Sequence[Any]:
     return html.H3(title), _graph(id_, _GRAPH, class_)
 
 
-def _graph(id_: str, config: dict[str, Any], class_: str) -> html.Div:
+def _graph(id_: str, config: Any, class_: str) -> html.Div:
     """A figure that fills its box."""
     graph = dcc.Graph(id=id_, figure=quiet(""), config=config, style={"height": "100%"})
     return html.Div(graph, className=class_)
@@ -254,3 +255,8 @@ def sized(figure: go.Figure) -> dcc.Graph:
 
 def _control(label: str, component: Any, shown: bool = True, title: str = "") -> html.Label:
     return html.Label([html.Span(label), component], className="control", hidden=not shown, title=title or None)
+
+
+def _aria(**values: str) -> Any:
+    """Accessible names and states, which have a hyphen in theirs."""
+    return {f"aria-{name}": value for name, value in values.items()}

@@ -149,6 +149,7 @@ def other_views(app: Dash, runs: Runs) -> None:
         Output("compare-table", "children"),
         Output("compare-strips", "children"),
         Output("compare-curves", "figure"),
+        Output("compare-figures", "hidden"),
         *here,
         Input("compare", "data"),
     )
@@ -156,11 +157,15 @@ def other_views(app: Dash, runs: Runs) -> None:
         seen = shown("compare", tab, version, run)
         found = {runs.title(each): each for each in runs.all_chosen(compared)}
         records = {name: each.record for name, each in found.items()}
+        table = candidate.comparison([(name, runs.look(each.key), each.record) for name, each in found.items()])
+        if len(found) < 2:
+            return table, no_update, no_update, True
         strips = {name: record.architecture for name, record in records.items()}
         return (
-            candidate.comparison([(name, runs.look(each.key), each.record) for name, each in found.items()]),
-            sized(views.drawn(compare_figure, strips if len(strips) > 1 else {}, seen.classes)),
-            views.drawn(views.curves_figure, records if len(records) > 1 else {}, seen.metric),
+            table,
+            sized(views.drawn(compare_figure, strips, seen.classes)),
+            views.drawn(views.curves_figure, records, seen.metric),
+            False,
         )
 
     @app.callback(Output("failures-list", "children"), *here)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import plotly.graph_objects as go
 
@@ -25,6 +25,7 @@ from nas.wording import capital, score_title
 logger = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
+_T = TypeVar("_T")
 _OTHERS = [(VERMILLION, "triangle-up"), (GREEN, "square"), (PURPLE, "x"), (ORANGE, "star")]
 """Colour and symbol of each further run's front: either tells them apart."""
 _LOG = {"auto": None, "log": True, "linear": False}
@@ -104,7 +105,7 @@ def ring(chosen: TrialRecord | None, axes: Axes) -> go.Scatter:
 
 def picked(seen: Seen, texts: str) -> tuple[dict[str, TrialRecord], str]:
     """The candidates of some picks (`nas.picks`) by their texts, and a sentence where one of them fits none."""
-    found = {}
+    found: dict[str, TrialRecord] = {}
     for text in (part.strip() for part in texts.split(",")):
         try:
             found |= {text: pick_all(seen.comparable, seen.objectives, [text])[0]} if text else {}
@@ -196,5 +197,5 @@ def _place(record: TrialRecord, axes: Axes) -> tuple[float, float] | None:
     return (100 if axes.x == "accuracy" else 1) * values[0], (100 if axes.y == "accuracy" else 1) * values[1]
 
 
-def _cycled(values: Sequence[object], count: int) -> list[object]:
+def _cycled(values: Sequence[_T], count: int) -> list[_T]:
     return [values[i % len(values)] for i in range(count)]

@@ -25,7 +25,7 @@ from nas.report.progress import hypervolume_figure, outcomes_figure, reference_t
 from nas.report.scatter import scatter_figure
 from nas.wording import plural
 
-_OTHERS = 30
+_OTHERS = 16
 """Members of the front without a name whose layers are shown at most, spread evenly: a page is to be mailed."""
 
 Figures: TypeAlias = dict[str, go.Figure]
