@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from conftest import RunFactory
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -24,8 +26,8 @@ def test_the_dashboard_shows_trials_by_readable_names(make_run: RunFactory) -> N
     assert running.ask() is not None
 
     client = Client(wsgi(JournalStorage(JournalFileBackend(str(run.study_path)))))
-    (study,) = client.get("/api/studies").json["study_summaries"]
-    shown = client.get(f"/api/studies/{study['study_id']}").json
+    (study,) = json.loads(client.get("/api/studies").data)["study_summaries"]
+    shown = json.loads(client.get(f"/api/studies/{study['study_id']}").data)
     assert (shown["name"], shown["directions"]) == ("nas", ["maximize", "minimize"])
     assert shown["objective_names"] == ["accuracy", "latency"]
     recorded = {record.number: record for record in run.records()}
