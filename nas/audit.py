@@ -14,8 +14,8 @@ import numpy as np
 from nas.front import losses, pareto_front, primary_cost, trained
 from nas.ranking import Audited, Ranking, Verdict, by_latency, rank, verdict_on
 from nas.recipe import Recipe, longer
-from nas.record import Outcome, TrialRecord
-from nas.run import AuditRecord, RunDirectory
+from nas.record import AuditRecord, Outcome, TrialRecord
+from nas.run import RunDirectory
 from nas.settings import derive_seed
 
 LENGTHENED = 4

@@ -37,8 +37,8 @@ from nas.latency import measure
 from nas.metrics import load_metric
 from nas.model import build
 from nas.objectives import objective_values
-from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
-from nas.run import BaselineRecord, RunDirectory
+from nas.record import BaselineRecord, Cost, EpochMetrics, Evaluation, Latency, Outcome
+from nas.run import RunDirectory
 from nas.settings import SCRATCH, Budgets, SearchSettings, derive_seed
 from nas.space import SearchSpace
 from nas.targets import targets_here

@@ -11,7 +11,7 @@ from rich.console import Console
 from nas.options import Assignments, Directory
 
 if TYPE_CHECKING:
-    from nas.run import AuditRecord
+    from nas.record import AuditRecord
     from nas.search.auditing import AuditPlan
 
 console = Console(emoji=False)

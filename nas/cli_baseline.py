@@ -11,7 +11,7 @@ from nas.errors import InputError
 from nas.options import Directory
 
 if TYPE_CHECKING:
-    from nas.run import BaselineRecord
+    from nas.record import BaselineRecord
 
 console = Console(emoji=False)
 

@@ -15,8 +15,7 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
 from nas.objectives import objective
-from nas.record import Outcome, TrialRecord
-from nas.run import BaselineRecord
+from nas.record import BaselineRecord, Outcome, TrialRecord
 
 REFERENCE_TRIALS = 8
 """Trained candidates after which the hypervolume's reference point is fixed."""

@@ -217,6 +217,43 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True)
+class BaselineRecord:
+    """One line of baselines.jsonl: a reference network, measured and perhaps trained as the run's candidates are.
+
+    An evaluation that is done without a history was measured and not trained. `init` is its initial weights: scratch,
+    imagenet, or what the run's candidates inherit from; `note` is what else to know when it is compared.
+    """
+
+    name: str
+    evaluation: Evaluation
+    objectives: dict[str, float]
+    init: str
+    note: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def trained(self) -> bool:
+        """Whether it was trained to the end, so that it can be compared with the front."""
+        return self.evaluation.outcome is Outcome.DONE and bool(self.evaluation.history)
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """One line of audit.jsonl: a further training of the candidate of trial `number`, by a recipe and a seed of its own."""
+
+    number: int
+    digest: str
+    recipe: Recipe
+    seed: int
+    evaluation: Evaluation
+    started: float = 0.0
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One line of trials.jsonl: a trial of the study, from question to outcome.
 

@@ -27,15 +27,32 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
-from nas.journal import append_line, finished_lines, json_line, read_lines
-from nas.recipe import Recipe
-from nas.record import SCHEMA_VERSION, Confirmation, Evaluation, Outcome, TrainingRecord, TrialRecord
+from nas.journal import json_line
+from nas.record import (
+    SCHEMA_VERSION,
+    AuditRecord,
+    BaselineRecord,
+    Confirmation,
+    TrainingRecord,
+    TrialRecord,
+)
+from nas.run_files import (
+    LaterRecords,
+    append_record,
+    file_mark,
+    is_newer,
+    later_records,
+    load_tensors,
+    read_records,
+    write_atomically,
+    writing,
+)
 from nas.settings import SearchSettings
 from nas.state import SILENT_S, DriverState
 
@@ -87,56 +104,6 @@ class RunFile:
     schema: int = SCHEMA_VERSION
 
 
-@dataclass(frozen=True)
-class BaselineRecord:
-    """One line of baselines.jsonl: a reference network, measured and perhaps trained as the run's candidates are.
-
-    An evaluation that is done without a history was measured and not trained. `init` is its initial weights: scratch,
-    imagenet, or what the run's candidates inherit from; `note` is what else to know when it is compared.
-    """
-
-    name: str
-    evaluation: Evaluation
-    objectives: dict[str, float]
-    init: str
-    note: str = ""
-    started: float = 0.0
-    finished: float = 0.0
-    schema: int = SCHEMA_VERSION
-
-    @property
-    def trained(self) -> bool:
-        """Whether it was trained to the end, so that it can be compared with the front."""
-        return self.evaluation.outcome is Outcome.DONE and bool(self.evaluation.history)
-
-
-@dataclass(frozen=True)
-class AuditRecord:
-    """One line of audit.jsonl: a further training of the candidate of trial `number`, by a recipe and a seed of its own."""
-
-    number: int
-    digest: str
-    recipe: Recipe
-    seed: int
-    evaluation: Evaluation
-    started: float = 0.0
-    finished: float = 0.0
-    schema: int = SCHEMA_VERSION
-
-
-@dataclass(frozen=True)
-class LaterRecords:
-    """What trials.jsonl holds from some byte on: its records, and the byte to read on from.
-
-    `foreign` lines were no records, `newer` ones were written by a newer version; both are left out.
-    """
-
-    records: tuple[TrialRecord, ...]
-    end: int
-    foreign: int = 0
-    newer: int = 0
-
-
 _RUN_FILE = TypeAdapter(RunFile)
 _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
@@ -144,8 +111,6 @@ _CONFIRMATION = TypeAdapter(Confirmation)
 _AUDIT = TypeAdapter(AuditRecord)
 _TRAINING = TypeAdapter(TrainingRecord)
 _STATE = TypeAdapter(DriverState)
-_T = TypeVar("_T")
-_AnyRecord = TrialRecord | BaselineRecord | Confirmation | AuditRecord | TrainingRecord
 
 
 class RunDirectory:
@@ -201,9 +166,9 @@ class RunDirectory:
             (path / "weights").mkdir()
             for digest, file in (weights or {}).items():
                 with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
-                    _write_atomically(run.weights_path(digest), file.read_bytes())
+                    write_atomically(run.weights_path(digest), file.read_bytes())
             lines = "".join(f"{json_line(record)}\n" for record in records)
-            _write_atomically(path / _TRIALS, lines.encode())
+            write_atomically(path / _TRIALS, lines.encode())
         _write_run_file(path, content)
         return run
 
@@ -270,75 +235,65 @@ class RunDirectory:
 
     def append(self, record: TrialRecord) -> None:
         """Add a record; on return it is on the disk. Raises `InputError` where it cannot be written, as all of these do."""
-        _append(self.path / _TRIALS, record)
+        append_record(self.path / _TRIALS, record)
 
     def records(self) -> list[TrialRecord]:
         """All records in the order written. A torn or foreign line is left out, with a warning."""
-        return _read(self.path / _TRIALS, _RECORD)
+        return read_records(self.path / _TRIALS, _RECORD)
 
     def records_from(self, start: int) -> LaterRecords:
         """The records that were finished from byte `start` on, for a reader that follows a run. Raises `OSError`."""
-        records: list[TrialRecord] = []
-        end, foreign, newer = start, 0, 0
-        for line, behind in finished_lines(self.path / _TRIALS, start):
-            end = behind
-            try:
-                if line is None:
-                    foreign += 1
-                elif line.strip():
-                    records.append(_record(line, _RECORD))
-            except _NewerError:
-                newer += 1
-            except ValueError:
-                foreign += 1
-        return LaterRecords(tuple(records), end, foreign, newer)
+        return later_records(self.path / _TRIALS, _RECORD, start)
 
     def file_marks(self) -> dict[str, tuple[int, int, int] | None]:
         """Inode, bytes and time of each file that a run is read from: what changed shows here. None where there is none."""
         return {
-            name: _mark(self.path / name) for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS, STATE)
+            name: file_mark(self.path / name)
+            for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS, STATE)
         }
 
     def append_confirmation(self, confirmation: Confirmation) -> None:
         """Add what training a candidate again gave; on return it is on the disk."""
-        _append(self.path / _CONFIRMATIONS, confirmation)
+        append_record(self.path / _CONFIRMATIONS, confirmation)
 
     def confirmations(self) -> list[Confirmation]:
         """All confirmations in the order written; torn lines as in `records`."""
         path = self.path / _CONFIRMATIONS
-        return _read(path, _CONFIRMATION) if path.is_file() else []
+        return read_records(path, _CONFIRMATION) if path.is_file() else []
 
     def append_baseline(self, record: BaselineRecord) -> None:
         """Add what a reference network gave, also while a search runs; on return it is on the disk."""
-        _append(self.path / _BASELINES, record)
+        append_record(self.path / _BASELINES, record)
 
     def baselines(self) -> list[BaselineRecord]:
         """The latest record of each reference network, in the order first written; torn lines as in `records`."""
         path = self.path / _BASELINES
-        return list({record.name: record for record in _read(path, _BASELINE)}.values()) if path.is_file() else []
+        return (
+            list({record.name: record for record in read_records(path, _BASELINE)}.values()) if path.is_file() else []
+        )
 
     def append_audit(self, record: AuditRecord) -> None:
         """Add what a training of an audit gave; on return it is on the disk."""
-        _append(self.path / _AUDITS, record)
+        append_record(self.path / _AUDITS, record)
 
     def audit_records(self) -> list[AuditRecord]:
         """All trainings of audits in the order written; torn lines as in `records`."""
         path = self.path / _AUDITS
-        return _read(path, _AUDIT) if path.is_file() else []
+        return read_records(path, _AUDIT) if path.is_file() else []
 
     def append_training(self, record: TrainingRecord) -> None:
         """Add what a full training gave, also while a search runs; on return it is on the disk."""
-        _append(self.path / "trainings.jsonl", record)
+        append_record(self.path / "trainings.jsonl", record)
 
     def training_records(self) -> list[TrainingRecord]:
         """All full trainings in the order written, failed ones too; torn lines as in `records`."""
         path = self.path / "trainings.jsonl"
-        return _read(path, _TRAINING) if path.is_file() else []
+        return read_records(path, _TRAINING) if path.is_file() else []
 
     def save_report(self, page: str) -> Path:
         """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
         with writing(self.report_path):
-            _write_atomically(self.report_path, page.encode())
+            write_atomically(self.report_path, page.encode())
         return self.report_path
 
     # ---------------------------------------------------------------- driver
@@ -349,13 +304,13 @@ class RunDirectory:
 
     def write_state(self, state: DriverState) -> None:
         """Replace the state of the driver; readers see a whole one. Raises `OSError`."""
-        _write_atomically(self._state_path, _STATE.dump_json(state))
+        write_atomically(self._state_path, _STATE.dump_json(state))
 
     def state(self) -> DriverState | None:
         """The last state of a driver; None where there is none, or with a warning where it cannot be read."""
         try:
             data = json.loads(self._state_path.read_bytes())
-            if not _is_newer(data):
+            if not is_newer(data):
                 return _STATE.validate_python(data)
             logger.warning("state.json: written by a newer version; left out")
         except FileNotFoundError:
@@ -388,7 +343,7 @@ class RunDirectory:
 
     def save_weights(self, digest: str, content: bytes) -> None:
         """Keep the weights of a candidate, the content of a safetensors file; readers see the whole file or none."""
-        _write_atomically(self.weights_path(digest), content)
+        write_atomically(self.weights_path(digest), content)
 
     def load_weights(self, digest: str) -> dict[str, torch.Tensor]:
         """The kept weights of a candidate; raises `InputError` when they were not kept or are damaged."""
@@ -398,7 +353,7 @@ class RunDirectory:
                 f"{path}: the weights of {digest} were not kept (a run keeps those of its front and the last "
                 f"{_RECENT_WEIGHTS} trials): pick one of those"
             )
-        return _load_tensors(path)
+        return load_tensors(path)
 
     def prune_weights(self, keep: Collection[str]) -> None:
         """Delete weights of candidates not in `keep`, but for the most recent few."""
@@ -416,19 +371,19 @@ class RunDirectory:
     def save_trained(self, record: TrainingRecord, content: bytes) -> None:
         """Keep the weights of a full training, to be called before it is recorded; readers see the whole file or none."""
         with writing(self.path / "trained"):
-            _write_atomically(self.trained_weights(record), content)
+            write_atomically(self.trained_weights(record), content)
 
     def load_trained(self, record: TrainingRecord) -> dict[str, torch.Tensor]:
         """The weights of a full training; raises `InputError` when they are gone or damaged."""
         path = self.trained_weights(record)
         if not path.is_file():
             raise InputError(f"{path}: the weights of this training are gone; it has to be trained anew")
-        return _load_tensors(path)
+        return load_tensors(path)
 
     def save_checkpoint(self, key: str, content: bytes) -> None:
         """Keep what a full training goes on from, in place of what was kept before; readers see the whole file or none."""
         with writing(self.path / "trained"):
-            _write_atomically(self.checkpoint_path(key), content)
+            write_atomically(self.checkpoint_path(key), content)
 
     def checkpoint_path(self, key: str) -> Path:
         """Where a full training that has not ended keeps what it goes on from."""
@@ -490,85 +445,7 @@ def default_run_path(space_name: str) -> Path:
 def _write_run_file(path: Path, content: RunFile) -> None:
     data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
     with writing(path / "run.yaml"):
-        _write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
-
-
-def _append(path: Path, record: _AnyRecord) -> None:
-    with writing(path):
-        append_line(path, json_line(record))
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise `InputError` where something in a run directory cannot be written: its disk is full, or it is gone."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _read(path: Path, kind: TypeAdapter[_T]) -> list[_T]:
-    """The records of a file in the order written. A torn or foreign line is left out, with a warning."""
-    records = []
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            records.append(_record(line, kind))
-        except _NewerError:
-            logger.warning("%s:%d: written by a newer version; left out", path.name, number)
-        except ValueError as error:
-            logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
-    return records
-
-
-def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load
-
-    try:
-        return load(path.read_bytes())
-    except Exception as error:  # safetensors raises its own error type
-        raise InputError(f"{path}: not a readable safetensors file: {error}") from error
-
-
-class _NewerError(ValueError):
-    """A record was written by a newer version."""
-
-
-def _record(line: bytes, kind: TypeAdapter[_T]) -> _T:
-    """One line as a record; raises `ValueError`, which JSON, UTF-8 and validation errors all are, where it is none."""
-    try:
-        data = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if _is_newer(data):
-        raise _NewerError
-    return kind.validate_python(data)
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _is_newer(data: object) -> bool:
-    return isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA_VERSION
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
 def known_digests(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:

@@ -17,8 +17,8 @@ from nas.confirmation import Confirmed, confirmed_in
 from nas.front import cheapest_first, hypervolume, knee, pareto_front, reference_point
 from nas.objectives import objective, peak_memory, target_objective
 from nas.picks import pick
-from nas.record import Latency, TrialRecord, count_outcomes
-from nas.run import BaselineRecord, RunDirectory
+from nas.record import BaselineRecord, Latency, TrialRecord, count_outcomes
+from nas.run import RunDirectory
 from nas.settings import LatencyTarget
 from nas.show_latency import latency_text, marks_legend
 from nas.test_report import MATRIX_CLASSES, PartReport, most_confused

@@ -13,8 +13,8 @@ from enum import StrEnum
 
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.pace import seconds_left, spent_on
-from nas.record import Confirmation, Outcome, TrialRecord, count_outcomes
-from nas.run import AuditRecord, RunDirectory
+from nas.record import AuditRecord, Confirmation, Outcome, TrialRecord, count_outcomes
+from nas.run import RunDirectory
 from nas.state import BEAT_S, SILENT_S, DriverState
 
 LAST_LOST = 5

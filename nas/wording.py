@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from nas.front import beaten_by
 from nas.objectives import bytes_text, objective, target_of
-from nas.record import Latency, Outcome, TrialRecord
-from nas.run import BaselineRecord
+from nas.record import BaselineRecord, Latency, Outcome, TrialRecord
 from nas.settings import LatencyTarget
 
 NOTHING = "–"

@@ -25,8 +25,8 @@ from nas.evaluate import evaluate_candidate
 from nas.front import beaten_by, pareto_front
 from nas.objectives import objective_values
 from nas.recipe import Recipe
-from nas.record import Cost, EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.run import BaselineRecord, Provenance, RunDirectory, open_run
+from nas.record import BaselineRecord, Cost, EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.run import Provenance, RunDirectory, open_run
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings
 from nas.space_file import load_space
 from nas.wording import verdict_text
@@ -325,7 +325,8 @@ def test_two_processes_that_write_at_once_lose_nothing(run: RunDirectory) -> Non
     script = """
 import sys
 from nas.record import Evaluation, Outcome
-from nas.run import BaselineRecord, open_run
+from nas.record import BaselineRecord
+from nas.run import open_run
 run = open_run(sys.argv[1])
 for number in range(100):
     run.append_baseline(BaselineRecord(f"{sys.argv[2]}{number}", Evaluation(Outcome.DONE), {}, "scratch", "x" * 3000))

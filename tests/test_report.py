@@ -19,9 +19,9 @@ from plotly.offline import get_plotlyjs
 from nas.cli import main
 from nas.errors import InputError
 from nas.front import knee, pareto_front
-from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
+from nas.record import BaselineRecord, Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.report import scatter, write_report
-from nas.run import BaselineRecord, Provenance, RunDirectory, open_run
+from nas.run import Provenance, RunDirectory, open_run
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import load_space
 

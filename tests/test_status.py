@@ -25,8 +25,8 @@ import nas.signals
 from nas.cli import main
 from nas.cli_search import STOPPED_EARLY
 from nas.errors import InputError
-from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.run import AuditRecord, RunDirectory, open_run
+from nas.record import AuditRecord, Confirmation, EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.run import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.confirming import Confirmer
 from nas.search.heartbeat import Heartbeat

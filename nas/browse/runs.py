@@ -12,9 +12,9 @@ from pathlib import Path
 from nas.confirmation import Confirmed, confirmed
 from nas.errors import InputError
 from nas.front import pareto_front
-from nas.record import Confirmation, Outcome, TrialRecord
+from nas.record import AuditRecord, BaselineRecord, Confirmation, Outcome, TrialRecord
 from nas.report.quantities import colours, quantities
-from nas.run import AuditRecord, BaselineRecord, RunDirectory, known_digests, open_run
+from nas.run import RunDirectory, known_digests, open_run
 from nas.settings import SearchSettings
 from nas.status import RunStatus, phase_of, status_from
 from nas.wording import plural

@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Callable
 
 from nas.front import beaten_by
-from nas.record import Outcome
+from nas.record import BaselineRecord, Outcome
 from nas.report.cells import cost_cell, latency_cell
 from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
-from nas.run import BaselineRecord
 from nas.settings import SCRATCH
 from nas.wording import NOTHING, capital, plural, score_title, verdict_text
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from nas.confirmation import Confirmed
 from nas.objectives import objective
-from nas.record import Latency, TrialRecord
+from nas.record import BaselineRecord, Latency, TrialRecord
 from nas.report.markup import Html, join, tag
-from nas.run import BaselineRecord
 from nas.wording import NOTHING, plural, trial_text
 
 

@@ -16,9 +16,8 @@ import plotly.graph_objects as go
 
 from nas.front import knee, primary_cost
 from nas.objectives import target_objective
-from nas.record import TrialRecord
+from nas.record import BaselineRecord, TrialRecord
 from nas.report.quantities import unit_of
-from nas.run import BaselineRecord
 from nas.wording import cheapest, cost_text, label, latency_text, protocol_text, score_text, score_title, trial_text
 
 # Okabe and Ito's palette (2008), told apart with any kind of colour vision.

@@ -8,9 +8,9 @@ from pathlib import Path
 from nas.audit import Audit, audit_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.front import ReferencePoint, cheapest_first, pareto_front, reference_point
-from nas.record import Latency, Outcome, TrainingRecord, TrialRecord
+from nas.record import BaselineRecord, Latency, Outcome, TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
-from nas.run import BaselineRecord, Provenance, RunDirectory
+from nas.run import Provenance, RunDirectory
 from nas.settings import LatencyTarget, SearchSettings
 from nas.trained import ended
 from nas.wording import score_text

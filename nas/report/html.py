@@ -21,7 +21,8 @@ from nas.report.markup import Html, join, tag
 from nas.report.rerun import commands, settings_list
 from nas.report.slide import slide_png
 from nas.report.trainings import trainings
-from nas.run import RunDirectory, writing
+from nas.run import RunDirectory
+from nas.run_files import writing
 
 
 def write_report(run: RunDirectory) -> Path:

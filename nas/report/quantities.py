@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 
 from nas.objectives import objective, objective_values, target_objective, target_of
-from nas.record import TrialRecord
-from nas.run import BaselineRecord
+from nas.record import BaselineRecord, TrialRecord
 from nas.space import Choice
 from nas.wording import capital, cost_title, score_title
 

@@ -15,7 +15,7 @@ from plotly.colors import sample_colorscale
 from nas.confirmation import Confirmed
 from nas.front import pareto_front, trained
 from nas.objectives import measured_latency, objective
-from nas.record import TrialRecord
+from nas.record import BaselineRecord, TrialRecord
 from nas.report.figures import (
     BLUE,
     COLOURS,
@@ -31,7 +31,6 @@ from nas.report.figures import (
     quiet,
 )
 from nas.report.quantities import choice_of, choice_text, is_quantity, quantity_text, quantity_title, unit_of, value_of
-from nas.run import BaselineRecord
 from nas.space import Choice
 from nas.wording import standard_error
 

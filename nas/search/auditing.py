@@ -16,8 +16,8 @@ from nas.metrics import load_metric
 from nas.mirror import mirrored
 from nas.proxy import MIN_NETWORKS
 from nas.recipe import Recipe
-from nas.record import EpochMetrics, Evaluation, Outcome
-from nas.run import AuditRecord, RunDirectory
+from nas.record import AuditRecord, EpochMetrics, Evaluation, Outcome
+from nas.run import RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.launch import started_resources

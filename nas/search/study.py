@@ -61,6 +61,8 @@ class RunStudy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(self._objectives))
+        self.size = len(self.trials)
+        """How many trials there are, counted, since listing thousands takes as long as a proposal."""
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(
@@ -88,11 +90,6 @@ class RunStudy:
         return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     @property
-    def size(self) -> int:
-        """How many trials there are."""
-        return len(self.trials)
-
-    @property
     def signs(self) -> NDArray[np.float64]:
         """Of each objective, what turns its values into losses."""
         return signs_of(self._study)
@@ -105,13 +102,16 @@ class RunStudy:
     def ask(self, sampler: optuna.samplers.BaseSampler) -> Trial:
         """A new trial with the parameters that are queued, or else those that the sampler proposes."""
         self._study.sampler = sampler
-        return self._study.ask(fixed_distributions=self._distributions)
+        trial = self._study.ask(fixed_distributions=self._distributions)
+        self.size = max(self.size, trial.number + 1)  # one that was queued is counted already
+        return trial
 
     def enqueue(
         self, parameters: Mapping[str, Choice], attributes: dict[str, Any] | None = None, once: bool = False
     ) -> None:
         """Queue parameters that are asked for before any proposal; `once`: not where a trial has them already."""
         self._study.enqueue_trial(dict(parameters), user_attrs=attributes, skip_if_exists=once)
+        self.size = self.size + 1 if not once else len(self.trials)
 
     def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
         """Tell what one of a run's records holds, by the table of outcomes in docs/design.md."""
@@ -124,6 +124,7 @@ class RunStudy:
 
     def put_back(self, record: TrialRecord | None, records: Sequence[TrialRecord]) -> None:
         """Add a recorded trial that the study does not know, or in place of None one of which nothing is recorded."""
+        self.size += 1
         if record is None:
             self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
             return

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
-from nas.run import writing
+from nas.run_files import writing
 
 
 class Journal(JournalFileBackend):

@@ -26,6 +26,7 @@ from unittest.mock import patch
 from pydantic import TypeAdapter
 from ray import tune
 from ray.tune import registry as tune_registry
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -247,6 +248,11 @@ class AskerScheduler(FIFOScheduler):
         """Called before the searcher hears of the result."""
         stop = self._searcher.epoch(trial.trial_id, result)
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first that waits; Tune's own scheduler looks for it through all trials that ever were."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=lambda trial: trial.config["number"], default=None)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Called before the searcher hears of the failure."""
