@@ -241,7 +241,7 @@ class RunDirectory:
         """All records in the order written. A torn or foreign line is left out, with a warning."""
         return read_records(self.path / _TRIALS, _RECORD)
 
-    def records_from(self, start: int) -> LaterRecords:
+    def records_from(self, start: int) -> LaterRecords[TrialRecord]:
         """The records that were finished from byte `start` on, for a reader that follows a run. Raises `OSError`."""
         return later_records(self.path / _TRIALS, _RECORD, start)
 
