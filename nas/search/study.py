@@ -23,7 +23,7 @@ from nas.run import RunDirectory, known_digests
 from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
 from nas.search.storage import open_storage, study_name
-from nas.search.study_journal import Journal
+from nas.search.study_journal import StudyStorage
 from nas.space import Choice
 
 STUDY_NAME = "nas"
@@ -66,7 +66,7 @@ class RunStudy:
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(
-            storage=self._storage or optuna.storages.JournalStorage(Journal(self._path)),
+            storage=self._storage or StudyStorage(self._path),
             study_name=self._name,
             directions=[objective(name).direction for name in self._objectives],
             load_if_exists=True,

@@ -1,20 +1,22 @@
-"""Optuna's journal file without its waits."""
+"""Optuna's journal without its waits, and without its looks through all trials."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.run_files import writing
 
 
-class Journal(JournalFileBackend):
+class _Journal(JournalFileBackend):
     """The study's journal file, for one writer: it could be made anew from the records, which are on the disk.
 
     Optuna waits for the disk after each parameter of a trial, and keeps other writers out by a link, which a driver
@@ -65,3 +67,30 @@ class Journal(JournalFileBackend):
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size
+
+
+class StudyStorage(JournalStorage):
+    """The study's journal, in which trials that wait are found without a look at all that ever were.
+
+    Optuna looks for them before each proposal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_Journal(path))
+        self._waiting: dict[int, tuple[int, list[int]]] = {}  # by study: trials looked at, and those that may wait
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials of a study in these states, by number."""
+        if states != (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        with self._thread_lock:
+            self._sync_with_backend()
+            known, trials = self._replay_result._study_id_to_trial_ids[study_id], self._replay_result._trials
+            looked_at, may_wait = self._waiting.get(study_id, (0, []))
+            # A trial that has begun never waits again.
+            waiting = [i for i in (*may_wait, *known[looked_at:]) if trials[i].state is TrialState.WAITING]
+            self._waiting[study_id] = len(known), waiting
+            found = [trials[i] for i in waiting]
+        return copy.deepcopy(found) if deepcopy else found
