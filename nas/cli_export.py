@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from nas.options import Directory
+from nas.options import Directory, Picks
 
 if TYPE_CHECKING:
     from nas.record import TrialRecord
@@ -21,15 +21,7 @@ console = Console(emoji=False)
 def export(
     directory: Directory,
     to: Annotated[Path, typer.Option(metavar="OUT", help="The folder to make; of several picks each in OUT/DIGEST.")],
-    pick: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PICK",
-            help="knee (the default), most-accurate, fastest, a limit like 'latency<=2ms', or a digest of nas front; "
-            "may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    pick: Picks = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(

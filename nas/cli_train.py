@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from nas.cli_search import STOPPED_EARLY
-from nas.options import Assignments, Device, Directory
+from nas.options import Assignments, Device, Directory, Picks
 
 if TYPE_CHECKING:
     from nas.training import TrainingPlan
@@ -19,15 +19,7 @@ console = Console(emoji=False)
 
 def train(
     directory: Directory,
-    pick: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WHICH",
-            help="knee, most-accurate, fastest, a limit like 'latency<=2ms' or 'accuracy>=93%', or a digest; several with "
-            "commas between, or repeated. By default knee.",
-            show_default=False,
-        ),
-    ] = None,
+    pick: Picks = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="By default 4 times the epochs of the search.", show_default=False)
     ] = None,
@@ -94,12 +86,9 @@ def train(
         raise typer.Exit(1)
 
 
-_STARTS = {"search": "the weights of the search", "init": "the weights that it inherited", "scratch": "random weights"}
-
-
 def _announcement(plan: TrainingPlan) -> list[str]:
     """What will be trained, and what that takes."""
-    from nas.wording import duration_text, plural
+    from nas.wording import STARTS, duration_text, plural
 
     first, missing = plan.trainings[0], plan.missing()
     candidates = len({training.trial.digest for training in plan.trainings})
@@ -107,7 +96,7 @@ def _announcement(plan: TrainingPlan) -> list[str]:
     brief = plan.run.settings.evaluation.recipe.epochs
     lines = [
         f"Training {plural(candidates, 'candidate')}{f', each from {seeds} seeds,' if seeds > 1 else ''} by a recipe of "
-        f"{plural(first.recipe.epochs, 'epoch')} (the search: {brief}), from {_STARTS[first.start]}, on {plan.device}"
+        f"{plural(first.recipe.epochs, 'epoch')} (the search: {brief}), from {STARTS[first.start]}, on {plan.device}"
     ]
     if first.with_validation:
         lines.append("On the training and the validation part: no score is left, and the last epoch counts")

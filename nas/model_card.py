@@ -17,6 +17,7 @@ from nas.record import Latency, TrainingRecord, TrialRecord
 from nas.run import RunDirectory
 from nas.settings import SCRATCH
 from nas.wording import (
+    STARTS,
     cost_text,
     latency_text,
     plural,
@@ -242,16 +243,13 @@ def _figures(
     return lines
 
 
-_STARTS = {"search": "the search's weights", "init": "the inherited weights", "scratch": "random weights"}
-
-
 def _full_training(run: RunDirectory, training: TrainingRecord) -> list[str]:
     """What the training got whose weights these are."""
     metric, images = run.settings.evaluation.metric, run.provenance.validation_images
     part = "training and validation images" if training.with_validation else "training images"
     lines = [
         f"- The weights in this folder: trained in full, {plural(len(training.losses), 'epoch')} from "
-        f"{_STARTS[training.start]} on the {part}, seed {training.seed}."
+        f"{STARTS[training.start]} on the {part}, seed {training.seed}."
     ]
     if training.score is not None:
         lines.append(

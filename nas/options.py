@@ -143,6 +143,15 @@ Space = Annotated[
     str, typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file.")
 ]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of a search.")]
+Picks = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHICH",
+        help="knee (the default), most-accurate, fastest, a limit like 'latency<=2ms' or 'accuracy>=93%', or a digest of nas "
+        "front; several with commas between, or repeated.",
+        show_default=False,
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(

@@ -12,6 +12,8 @@ from nas.objectives import bytes_text, objective, target_of
 from nas.record import BaselineRecord, Latency, Outcome, TrialRecord
 from nas.settings import LatencyTarget
 
+STARTS = {"search": "the search's weights", "init": "the inherited weights", "scratch": "random weights"}
+"""What a full training begins with."""
 NOTHING = "–"
 COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters", "memory": "Peak inference memory"}
 CHEAPEST = {

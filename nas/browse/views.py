@@ -15,7 +15,7 @@ from nas.browse.runs import Seen
 from nas.errors import InputError
 from nas.picks import pick_all
 from nas.record import TrialRecord
-from nas.report.curves import learning_curves_figure
+from nas.report.curves import curve, learning_curves_figure
 from nas.report.figures import GREEN, ORANGE, PURPLE, VERMILLION, counting_axis, landmarks, layout, quiet
 from nas.report.layers import layers_figure
 from nas.report.quantities import value_of
@@ -130,12 +130,9 @@ def curves_figure(records: Mapping[str, TrialRecord], metric: str) -> go.Figure:
     if not any(record.evaluation.history for record in records.values()):
         return quiet("Not trained, so there is no learning curve.")
     for (name, record), dash in zip(records.items(), _cycled(dashes, len(records)), strict=True):
-        epochs = record.evaluation.history
         figure.add_trace(
             go.Scatter(
-                x=[epoch.epoch for epoch in epochs],
-                y=[round(100 * epoch.score, 3) for epoch in epochs],
-                mode="lines+markers" if len(epochs) <= 20 else "lines",
+                **curve(record.evaluation.history),
                 line={"width": 2, "dash": dash},
                 name=escape(name, quote=False),
                 showlegend=len(records) > 1,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
 from nas.front import pareto_front
 from nas.ranking import Audited
-from nas.record import Outcome, TrialRecord
+from nas.record import EpochMetrics, Outcome, TrialRecord
 from nas.report.figures import BLUE, COLOURS, GREY, ORANGE, counting_axis, landmarks, layout, quiet, wrapped
 from nas.wording import capital, score_title
 
@@ -43,12 +44,9 @@ def learning_curves_figure(
     named = landmarks(front, objectives)
     for record in sorted(front, key=lambda record: record.digest in named):  # the named ones are drawn on top
         names = named.get(record.digest, ())
-        epochs = record.evaluation.history
         figure.add_trace(
             go.Scatter(
-                x=[epoch.epoch for epoch in epochs],
-                y=[round(100 * epoch.score, 3) for epoch in epochs],
-                mode="lines+markers" if len(epochs) <= 20 else "lines",
+                **curve(record.evaluation.history),
                 line={"color": COLOURS.get(names[-1], ORANGE) if names else BLUE, "width": 2 if names else 1},
                 opacity=1 if names else 0.6,
                 name=escape(" · ".join(names) or record.digest, quote=False),
@@ -61,6 +59,15 @@ def learning_curves_figure(
     figure.update_xaxes(title="Epoch", **counting_axis(epochs_seen))
     figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
     return figure
+
+
+def curve(history: Sequence[EpochMetrics]) -> dict[str, Any]:
+    """The scores in percent over the epochs of a training, as parts of a line."""
+    return {
+        "x": [epoch.epoch for epoch in history],
+        "y": [round(100 * epoch.score, 3) for epoch in history],
+        "mode": "lines+markers" if len(history) <= 20 else "lines",
+    }
 
 
 def audit_figure(audited: Sequence[Audited], front: Sequence[TrialRecord], metric: str = "accuracy") -> go.Figure:
