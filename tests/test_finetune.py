@@ -449,7 +449,7 @@ def test_balancing_finds_more_of_the_rare_classes(uneven: DeviceData, balance: A
     recalls = []
     for each in ("none", balance):
         model = fresh()
-        train(model, uneven, Recipe(epochs=5, balance=each))
+        train(model, uneven, Recipe(epochs=8, balance=each))
         rare = uneven.data.validation.labels >= 5
         found = predict(model, uneven, uneven.validation, SIDE).classes == uneven.data.validation.labels
         recalls.append(found[rare].mean())
