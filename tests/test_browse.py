@@ -362,7 +362,7 @@ def test_listening_on_other_addresses_warns(site: Site) -> None:
     )
     assert process.stdout is not None
     url = process.stdout.readline()
-    time.sleep(0.2)
+    time.sleep(2)  # it listens to the signal a moment after it has printed
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert url.startswith("http://127.0.0.1:")
