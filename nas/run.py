@@ -49,6 +49,7 @@ from nas.run_files import (
     is_newer,
     later_records,
     load_tensors,
+    only_process,
     read_records,
     write_atomically,
     writing,
@@ -179,15 +180,8 @@ class RunDirectory:
         The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
         network file systems, the state of another driver says that it lives. An older request to stop is removed.
         """
-        with writing(self.path):
-            file = (self.path / ".lock").open("a")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"{self.path}: another search is running on this directory, or an audit") from error
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be locked by its file system: {error.strerror}") from error
+        busy = f"{self.path}: another search is running on this directory, or an audit"
+        with only_process(self.path / ".lock", self.path, busy):
             self._refuse_beside_another_host()
             self.remove_stop_request()
             yield
@@ -398,14 +392,8 @@ class RunDirectory:
         """Be the only process with this full training; raises `InputError` when another one is at it."""
         with writing(self.path / "trained"):
             (self.path / "trained").mkdir(exist_ok=True)
-            file = (self.path / "trained" / f".{key}.lock").open("a")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"{self.path}: another process is at this training already") from error
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be locked by its file system: {error.strerror}") from error
+        busy = f"{self.path}: another process is at this training already"
+        with only_process(self.path / "trained" / f".{key}.lock", self.path, busy):
             yield
 
 

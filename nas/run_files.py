@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -45,6 +46,21 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def only_process(lock: Path, run: Path, busy: str) -> Iterator[None]:
+    """Hold the kernel's lock of a file of a run, free as soon as its process is dead; raises `InputError`, `busy` where it is held."""
+    with writing(lock.parent):
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(busy) from error
+        except OSError as error:
+            raise InputError(f"{run}: cannot be locked by its file system: {error.strerror}") from error
+        yield
 
 
 def append_record(path: Path, record: Any) -> None:
