@@ -39,8 +39,11 @@ def browse(
             "ssh -L 8050:localhost:8050 MACHINE",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
-    console.print(server.url, highlight=False, markup=False, soft_wrap=True)
-    console.print("Ctrl-C ends it.", highlight=False)
-    if not no_open and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        webbrowser.open(server.url)
-    server.serve()
+
+    def announce() -> None:
+        console.print(server.url, highlight=False, markup=False, soft_wrap=True)
+        console.print("Ctrl-C ends it.", highlight=False)
+        if not no_open and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            webbrowser.open(server.url)
+
+    server.serve(announce)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from nas.settings import Budgets, EvaluationSettings
 HOSTILE_NAME = "<img src=x onerror=window.pwned=1>"
 TABS = ("Front", "Progress", "Choices", "Trials", "Failures", "Compare", "Settings")
 LOOK_MS = 15_000
+expect.set_options(timeout=LOOK_MS)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def open_page(
     page.on("pageerror", lambda error: found.troubles.append(str(error)))
     page.on("request", lambda request: requested(request.url))
     page.goto(f"{site.address}?{query}")
-    expect(page.locator("#status")).not_to_be_empty(timeout=LOOK_MS)
+    expect(page.locator("#status")).not_to_be_empty()
     yield found
     assert found.troubles == []
     assert page.evaluate("window.pwned") is None
@@ -181,7 +181,7 @@ def open_page(
 
 
 def drawn(page: Page) -> None:
-    expect(page.locator("#scatter .scatterlayer .point").first).to_be_visible(timeout=LOOK_MS)
+    expect(page.locator("#scatter .scatterlayer .point").first).to_be_visible()
 
 
 def test_a_click_opens_the_candidate_and_keys_step_along_the_front(site: Site, opened: Opened) -> None:
@@ -230,7 +230,7 @@ def test_the_axes_can_be_anything_and_the_address_keeps_the_view(site: Site, ope
     for part in ("x=macs", "scale-x=linear", "colour=head_channels", f"candidate=0:{site.front[0].digest}"):
         assert part in page.url
     page.reload()
-    expect(page.locator("#scatter .xtitle")).to_have_text("MACs", timeout=LOOK_MS)
+    expect(page.locator("#scatter .xtitle")).to_have_text("MACs")
     expect(page.locator("#drawer-title")).to_have_text(site.front[0].digest)
     expect(page.locator("#pick")).to_have_value("latency<=1ms")
 
@@ -243,7 +243,7 @@ def test_trials_are_filtered_saved_opened_and_compared(site: Site, opened: Opene
     page = opened.page
     opened.tab("Trials")
     rows = page.locator("#grid .ag-center-cols-container .ag-row")
-    expect(rows.first).to_be_visible(timeout=LOOK_MS)
+    expect(rows.first).to_be_visible()
     members = len(site.front)
     page.locator("#grid").get_by_role("textbox", name="Outcome Filter Input").fill("front")
     expect(rows).to_have_count(members)
@@ -278,7 +278,7 @@ def test_a_new_trial_appears_by_itself(site: Site, context: BrowserContext) -> N
         file = str(site.runs["live"].path / "trials.jsonl")
         subprocess.run([sys.executable, "-c", code, file, line[:99]], check=True)
         subprocess.run([sys.executable, "-c", code, file, line[99:] + "\n"], check=True)
-        expect(page.locator("#status")).to_contain_text("31 done", timeout=LOOK_MS)
+        expect(page.locator("#status")).to_contain_text("31 done")
         expect(page.locator("#status")).to_contain_text("front of 1 network")
         page.wait_for_function("document.querySelector('#scatter .js-plotly-plot').data[2].x.length === 1")
         expect(page.locator("#problems")).to_be_empty()
@@ -307,7 +307,7 @@ def test_without_the_token_the_page_can_only_be_read(site: Site, browser: Browse
 def test_other_runs_can_be_switched_to_and_laid_over(site: Site, context: BrowserContext) -> None:
     for opened in open_page(site, context, "over=5"):
         page = opened.page
-        expect(page.locator("#scatter .legendtext").filter(has_text="front of <img")).to_be_visible(timeout=LOOK_MS)
+        expect(page.locator("#scatter .legendtext").filter(has_text="front of <img")).to_be_visible()
         over = site.runs[HOSTILE_NAME].records()
         opened.click_on(pareto_front(over, SETTINGS.objectives)[0])
         expect(page.locator("#drawer")).to_contain_text("</script>")
@@ -347,7 +347,7 @@ def walk(opened: Opened, names: Sequence[str]) -> None:
         expect(panel).to_be_visible()
         expect(panel).not_to_be_empty()
         for plot in panel.locator(".js-plotly-plot:visible").all():
-            expect(plot.locator(".main-svg").first).to_be_visible(timeout=LOOK_MS)
+            expect(plot.locator(".main-svg").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
         width = page.viewport_size["width"] if page.viewport_size else 0
         for plot in panel.locator(".plot:not(.wide) .js-plotly-plot .main-svg").all():  # the wide one scrolls
@@ -362,7 +362,6 @@ def test_listening_on_other_addresses_warns(site: Site) -> None:
     )
     assert process.stdout is not None
     url = process.stdout.readline()
-    time.sleep(2)  # it listens to the signal a moment after it has printed
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert url.startswith("http://127.0.0.1:")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.exceptions import DependencyException, PreventUpdate
 from flask import abort, request
 from werkzeug.exceptions import HTTPException
@@ -114,6 +114,7 @@ def _look(app: Dash, runs: Runs, jobs: Jobs) -> None:
         Input("candidate", "data"),
         Input("acted", "data"),
         State("version", "data"),
+        State("title", "children"),
         State("status", "children"),
         State("problems", "children"),
         State("stop", "hidden"),
@@ -121,7 +122,7 @@ def _look(app: Dash, runs: Runs, jobs: Jobs) -> None:
     )
     def look(
         _: object, run: object, over: object, opened: object, acted: object,
-        version: object, status: object, problems: object, hidden: object, jobs_seen: object,
+        version: object, title: object, status: object, problems: object, hidden: object, jobs_seen: object,
     ) -> list[Any]:  # fmt: skip
         key = runs.key(run)
         seen = runs.look(key)
@@ -135,7 +136,7 @@ def _look(app: Dash, runs: Runs, jobs: Jobs) -> None:
         unstoppable = seen.status.phase is not Phase.RUNNING
         answer = [
             now if now != version else no_update,
-            seen.run.path.name if version is None or ctx.triggered_id == "run" else no_update,
+            seen.run.path.name if seen.run.path.name != title else no_update,
             line if (line := status_line(seen)) != status else no_update,
             sentences if sentences != (problems or "") else no_update,
             unstoppable if unstoppable != hidden else no_update,

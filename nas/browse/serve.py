@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +33,14 @@ class Server:
     jobs: Jobs
     wsgi: BaseWSGIServer
 
-    def serve(self) -> None:
-        """Answer requests; on return it is closed, and what its pages started has ended."""
+    def serve(self, announce: Callable[[], None] = lambda: None) -> None:
+        """Answer requests, from `announce` on; on return it is closed, and what its pages started has ended."""
         # The first look at thousands of records takes seconds, in which a browser can start.
         threading.Thread(target=lambda: [run.look() for _, run in self.runs.items()], daemon=True).start()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with suppress(KeyboardInterrupt):
+                announce()
                 self.wsgi.serve_forever()
         finally:
             self.wsgi.server_close()
