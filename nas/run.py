@@ -63,7 +63,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_WEIGHTS = 4
-_TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl", "audit.jsonl"
+_TRIALS, _CONFIRMATIONS, _BASELINES = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl"
+_AUDITS, _TRAININGS = "audit.jsonl", "trainings.jsonl"
 STATE, STOP = "state.json", "stop"
 """Files of the driver that runs, or ran last: no part of what a search leaves."""
 CHECKPOINT = ".checkpoint"
@@ -243,7 +244,7 @@ class RunDirectory:
         """Inode, bytes and time of each file that a run is read from: what changed shows here. None where there is none."""
         return {
             name: file_mark(self.path / name)
-            for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS, STATE)
+            for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS, _TRAININGS, STATE)
         }
 
     def append_confirmation(self, confirmation: Confirmation) -> None:
@@ -277,11 +278,11 @@ class RunDirectory:
 
     def append_training(self, record: TrainingRecord) -> None:
         """Add what a full training gave, also while a search runs; on return it is on the disk."""
-        append_record(self.path / "trainings.jsonl", record)
+        append_record(self.path / _TRAININGS, record)
 
     def training_records(self) -> list[TrainingRecord]:
         """All full trainings in the order written, failed ones too; torn lines as in `records`."""
-        path = self.path / "trainings.jsonl"
+        path = self.path / _TRAININGS
         return read_records(path, _TRAINING) if path.is_file() else []
 
     def save_report(self, page: str) -> Path:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,11 +18,14 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from test_report import BASELINES, CHROMIUM, CHROMIUM_FLAGS, HOSTILE, PROVENANCE, SETTINGS, make_record, scattered
 
+from nas.data import load_data
 from nas.front import knee, pareto_front
 from nas.model import build
+from nas.recipe import Recipe
 from nas.record import Outcome, TrialRecord
 from nas.run import RunDirectory, weights_content
-from nas.settings import Budgets, EvaluationSettings
+from nas.settings import Budgets, EvaluationSettings, Resources
+from nas.state import DriverState
 
 HOSTILE_NAME = "<img src=x onerror=window.pwned=1>"
 TABS = ("Front", "Progress", "Choices", "Trials", "Failures", "Compare", "Settings")
@@ -68,10 +73,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     runs = {
         name: RunDirectory.create(folder / name, limited, PROVENANCE, records=those) for name, those in contents.items()
     }
+    of_digits = replace(PROVENANCE, data_fingerprint=load_data("digits", channels=1).fingerprint())
+    brief = replace(SETTINGS, evaluation=EvaluationSettings(Recipe(epochs=1, precision="float32")))
+    runs["brief"] = RunDirectory.create(folder / "brief", brief, of_digits, records=front[:1])
     for baseline in BASELINES:
         runs["full"].append_baseline(baseline)
     for record in front:
-        runs["full"].save_weights(record.digest, weights_content(build(record.architecture, 10).state_dict()))
+        for name in ("full", "brief"):
+            runs[name].save_weights(record.digest, weights_content(build(record.architecture, 10).state_dict()))
     log = (folder / "log").open("w+")
     process = subprocess.Popen(
         [
@@ -293,6 +302,34 @@ def test_an_export_by_the_button_can_be_loaded(site: Site, opened: Opened) -> No
     code = "import model, torch; print(tuple(model.load()(torch.zeros(1, 1, 8, 8)).shape))"
     shape = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert shape.stdout.strip() == "(1, 10)"
+
+
+def test_a_training_by_the_button_is_shown_when_it_has_ended(site: Site, opened: Opened) -> None:
+    page, run = opened.page, site.runs["brief"]
+    page.goto(f"{site.address}?run=6&candidate=6:{site.front[0].digest}")
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.locator("#jobs")).to_contain_text("Train: running")
+    expect(page.locator("#jobs")).to_contain_text("Train: done", timeout=90_000)
+    (record,) = run.training_records()
+    assert record.digest == site.front[0].digest
+    epochs = len(record.losses)
+    expect(page.locator("#drawer-figures")).to_contain_text(f"(1 seed × {epochs} epochs from search)")
+
+
+def test_a_search_that_runs_is_stopped_by_the_button(site: Site, opened: Opened) -> None:
+    page, run = opened.page, site.runs["one"]
+    page.goto(f"{site.address}?run=1")
+    stop = page.get_by_role("button", name="Stop")
+    expect(page.locator("#status")).to_contain_text("Nothing runs here")
+    expect(stop).to_be_hidden()
+    now, here = time.time(), socket.gethostname()
+    with run.locked():
+        run.write_state(DriverState(now, now - 100, here, os.getpid(), None, Resources(1.0, 0.0, 2)))
+        expect(page.locator("#status")).to_contain_text(f"Running on {here}")
+        stop.click()
+        expect(page.locator("#status")).to_contain_text(f"Stopping on {here}")
+        expect(stop).to_be_hidden()
+        assert run.stop_requested
 
 
 def test_without_the_token_the_page_can_only_be_read(site: Site, browser: Browser) -> None:

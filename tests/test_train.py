@@ -22,6 +22,8 @@ from rich.console import Console
 
 import nas
 import nas.training
+from nas.browse.candidate import figures
+from nas.browse.runs import LiveRun
 from nas.cli import main
 from nas.data import ImageData, Part, load_data
 from nas.device import device_name
@@ -432,6 +434,22 @@ def test_the_best_training_is_that_of_the_best_validation_score_never_of_the_tes
     assert best is not None
     assert (best.seed, best.recipe.epochs, best.with_validation) == (0, 5, True)
     assert best_training(run, run.records()[1].digest) is None
+
+
+def test_the_live_page_shows_a_training_as_soon_as_it_is_recorded(run: RunDirectory) -> None:
+    live = LiveRun(run)
+    before = live.look()
+    assert figures(before, run.records()[0])["Trained in full"] == "–"
+    for record in (recorded(0, 0.8, 1.0), recorded(1, 0.9, 0.5), recorded(2, 0.0, 0.75, with_validation=True)):
+        run.append_training(record)
+    run.append_training(replace(recorded(3, 0.99, 1.0), evaluation=Evaluation(Outcome.FAILED, "out of memory")))
+    after = live.look()
+    assert after.version > before.version
+    assert figures(after, run.records()[0])["Trained in full"] == (
+        "85.00 ± 7.07 % validation, 75.00 ± 35.36 % test accuracy (2 seeds × 1 epoch from search, 1 failed); "
+        "75.00 % test accuracy (1 seed × 1 epoch from search, validation part too)"
+    )
+    assert figures(after, run.records()[1])["Trained in full"] == "–"
 
 
 def test_the_report_tells_seeds_apart_from_recipes_and_escapes_class_names(run: RunDirectory) -> None:

@@ -11,9 +11,10 @@ from dash import html
 from nas.browse.actions import Job
 from nas.browse.runs import Seen
 from nas.objectives import objective, peak_memory, target_objective
-from nas.record import TrialRecord
+from nas.record import TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
 from nas.report.layers import KINDS
+from nas.trained import alike, ended
 from nas.wording import (
     NOTHING,
     capital,
@@ -25,6 +26,7 @@ from nas.wording import (
     protocol_text,
     score_text,
     score_title,
+    spread_text,
     time_text,
     trial_text,
 )
@@ -46,6 +48,7 @@ def figures(seen: Seen, record: TrialRecord) -> dict[str, str]:
         "Trained again, longer": (
             f"{again.text} ({again.trainings} × {plural(again.epochs, 'epoch')})" if again else NOTHING
         ),
+        "Trained in full": "; ".join(map(_in_full, alike(seen.trainings.get(record.digest, ())))) or NOTHING,
         "Latency": latency_text(latency) if latency else NOTHING,
         "Measured": protocol_text(latency) if latency else NOTHING,
         **{
@@ -76,6 +79,21 @@ def described(seen: Seen, record: TrialRecord) -> list[object]:
         html.Div(badges, className="badges"),
         html.Dl([html.Div([html.Dt(name), html.Dd(text)]) for name, text in rows], className="facts"),
     ]
+
+
+def _in_full(group: Sequence[TrainingRecord]) -> str:
+    """What full trainings that differ in their seed gave, on the validation part and on the test part."""
+    done = ended(group)
+    scores = [record.score for record in done if record.score is not None]
+    tests = [record.after.accuracy for record in done if record.after]
+    parts = [
+        f"{spread_text(values)} {part}" for values, part in ((scores, "validation"), (tests, "test accuracy")) if values
+    ]
+    epochs = max((len(record.losses) for record in done), default=0)
+    how = [f"{plural(len(done), 'seed')} × {plural(epochs, 'epoch')} from {group[0].start}"] if done else []
+    how += ["validation part too"] if group[0].with_validation else []
+    how += [f"{len(group) - len(done)} failed"] if len(done) < len(group) else []
+    return f"{', '.join(parts)} ({', '.join(how)})".strip()
 
 
 def layer_key(record: TrialRecord) -> html.P:

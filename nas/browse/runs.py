@@ -12,7 +12,7 @@ from pathlib import Path
 from nas.confirmation import Confirmed, confirmed
 from nas.errors import InputError
 from nas.front import pareto_front
-from nas.record import AuditRecord, BaselineRecord, Confirmation, Outcome, TrialRecord
+from nas.record import AuditRecord, BaselineRecord, Confirmation, Outcome, TrainingRecord, TrialRecord
 from nas.report.quantities import colours, quantities
 from nas.run import RunDirectory, known_digests, open_run
 from nas.settings import SearchSettings
@@ -27,7 +27,7 @@ class Seen:
     """What a run held at the last look; `version` grows with whatever a figure or table shows.
 
     `records` are all of them, `comparable` those that have a value for every objective if they were trained; `by_digest`
-    holds the record that answers for each candidate. `quantities` can be put on an axis, `colours` can colour a point.
+    holds the record that answers for each candidate, `trainings` its full ones. `quantities` can be put on an axis, `colours` can colour a point.
     `problems` are sentences on what could not be read.
     """
 
@@ -41,6 +41,7 @@ class Seen:
     confirmations: tuple[Confirmation, ...]
     baselines: tuple[BaselineRecord, ...]
     again: Mapping[str, Confirmed]
+    trainings: Mapping[str, tuple[TrainingRecord, ...]]
     quantities: tuple[str, ...]
     colours: tuple[str, ...]
     problems: tuple[str, ...]
@@ -92,6 +93,7 @@ class _Read:
     confirmations: list[Confirmation] = field(default_factory=list)
     baselines: list[BaselineRecord] = field(default_factory=list)
     audits: list[AuditRecord] = field(default_factory=list)
+    trainings: list[TrainingRecord] = field(default_factory=list)
 
 
 class LiveRun:
@@ -160,6 +162,8 @@ class LiveRun:
                 read.baselines = self._run.baselines()
             if "audit.jsonl" in changed:
                 read.audits = self._run.audit_records()
+            if "trainings.jsonl" in changed:
+                read.trainings = self._run.training_records()
         except InputError as error:
             problems.append(str(error))
         except OSError as error:
@@ -192,6 +196,10 @@ class LiveRun:
             confirmations=tuple(read.confirmations),
             baselines=tuple(read.baselines),
             again=confirmed(comparable, read.confirmations, objectives, metric, images),
+            trainings={
+                digest: tuple(record for record in read.trainings if record.digest == digest)
+                for digest in {record.digest for record in read.trainings}
+            },
             quantities=tuple(quantities(comparable, objectives)) or objectives,
             colours=tuple(colours(comparable)),
             problems=tuple(problems),
