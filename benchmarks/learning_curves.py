@@ -27,12 +27,12 @@ import optuna
 import torch
 
 from nas.architecture import Architecture
+from nas.conditions import load_images
 from nas.data import ImageData, Part
 from nas.evaluate import evaluate_candidate
 from nas.objectives import objective
 from nas.recipe import Recipe
 from nas.record import Outcome
-from nas.search.launch import load_images
 from nas.search.samplers import Foreknowledge, make_sampler
 from nas.settings import SCRATCH, EvaluationSettings, LatencyProtocol, derive_seed
 from nas.space import SearchSpace

@@ -166,7 +166,8 @@ def search(
     from nas.mirror import fetch_run, is_uri
     from nas.progress import LineProgress, LiveProgress
     from nas.search import plan_search, resume_search, run_search
-    from nas.search.launch import check_new_folder, check_pins, cluster_address, device_of, estimate
+    from nas.search.forecast import estimate
+    from nas.search.plan import check_new_folder, check_pins, cluster_address, device_of
     from nas.space_file import load_space
     from nas.tracking import Progresses, check_trackers, make_trackers
     from nas.wording import duration_text, plural

@@ -19,7 +19,8 @@ from nas.record import Cost
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas.space import Choice, SearchSpace
+    from nas.space import SearchSpace
+    from nas.space_sections import Choice
 
 
 def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:

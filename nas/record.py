@@ -10,7 +10,7 @@ from typing import Literal
 from nas.architecture import Architecture
 from nas.recipe import Recipe
 from nas.settings import LatencyProtocol
-from nas.space import Choice
+from nas.space_sections import Choice
 from nas.test_report import PartReport
 
 SCHEMA_VERSION = 1

@@ -15,17 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
 from nas.architecture import (
     Activation,
@@ -39,11 +29,22 @@ from nas.architecture import (
 )
 from nas.errors import InputError
 from nas.geometry import Padding, output_size
+from nas.space_sections import (
+    LAYER_KEYS,
+    STAGE_KEYS,
+    Choice,
+    HeadWidths,
+    InputSpace,
+    Section,
+    StageSpace,
+    StemSpace,
+    is_among,
+    plain_name,
+)
 
 if TYPE_CHECKING:
     import optuna
 
-Choice = int | float | bool
 Values = Mapping[str, Choice]
 """A value for every parameter of a space."""
 
@@ -51,104 +52,7 @@ _ENUMERABLE = 20_000
 _STAGE_SLOT = re.compile(r"s(\d+)\.(?:l\d+\.)?(\w+)")
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("a choice is listed twice")
-    return tuple(sorted(values))
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("a kernel size must be odd, from 1 to 15")
-    return value
-
-
-def _plain_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise ValueError("use lower-case letters, digits, - and _")
-    return name
-
-
-def _is_among(value: Any, choices: Sequence[Choice]) -> bool:
-    # Python holds 1 == 1.0 == True; as choices they would be three spellings with three digests. A loop, as samplers
-    # ask for this some 50,000 times a proposal.
-    for choice in choices:  # noqa: SIM110
-        if value is choice or (value == choice and type(value) is type(choice)):
-            return True
-    return False
-
-
-Kernel = Annotated[StrictInt, Field(ge=1, le=15), AfterValidator(_odd)]
-Channels = Annotated[StrictInt, Field(ge=1, le=8192)]
-Stride = Annotated[StrictInt, Field(ge=1, le=4)]
-Expansion = Annotated[StrictInt | StrictFloat, Field(gt=0, le=16)]
-
-_one_or_many = (BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_distinct))
-Kernels = Annotated[tuple[Kernel, ...], *_one_or_many]
-Widths = Annotated[tuple[Channels, ...], *_one_or_many]
-HeadWidths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=8192)], ...], *_one_or_many]
-Strides = Annotated[tuple[Stride, ...], *_one_or_many]
-Sizes = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=2048)], ...], *_one_or_many]
-Dilations = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=8)], ...], *_one_or_many]
-Depths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=16)], ...], *_one_or_many]
-Expansions = Annotated[tuple[Expansion, ...], *_one_or_many]
-Flags = Annotated[tuple[StrictBool, ...], *_one_or_many]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InputSpace(_Section):
-    """Channels of the images and the side(s) they may be resized to, in pixels."""
-
-    channels: Annotated[StrictInt, Field(ge=1, le=64)] = 3
-    size: Sizes
-
-
-class StemSpace(_Section):
-    """Choices of the first convolution."""
-
-    kernel_size: Kernels = (3,)
-    stride: Strides = (1,)
-    out_channels: Widths
-
-
-class StageSpace(_Section):
-    """Choices of one stage: depth, channels and stride once, the rest for each layer on its own.
-
-    A stage of depth 0 is left out, its stride too.
-    """
-
-    depth: Depths = (1,)
-    out_channels: Widths
-    stride: Strides = (1,)
-    kernel_size: Kernels
-    dilation: Dilations = (1,)
-    expansion: Expansions
-    separable: Flags = (True,)
-    backbone: dict[str, Choice] = {}
-
-    @model_validator(mode="after")
-    def _backbone_is_a_choice(self) -> StageSpace:
-        for key, value in self.backbone.items():
-            choices = getattr(self, key, None) if key in STAGE_KEYS + LAYER_KEYS else None
-            if choices is None:
-                raise ValueError(f"backbone.{key} is not one of {', '.join(STAGE_KEYS + LAYER_KEYS)}")
-            if not _is_among(value, choices):
-                raise ValueError(f"backbone.{key} is {value}, which is not among the choices {list(choices)}")
-        return self
-
-
-STAGE_KEYS = ("depth", "out_channels", "stride")
-LAYER_KEYS = ("kernel_size", "dilation", "expansion", "separable")
-
-
-class SearchSpace(_Section):
+class SearchSpace(Section):
     """A search space, as written in its YAML file.
 
     Every field but the name, the padding, the activation and `norm_eps` takes one value or a list of choices.
@@ -157,7 +61,7 @@ class SearchSpace(_Section):
     `data` is the data set used where none is given.
     """
 
-    name: Annotated[str, Field(max_length=60), AfterValidator(_plain_name)]
+    name: Annotated[str, Field(max_length=60), AfterValidator(plain_name)]
     summary: str = ""
     data: str | None = None
     input: InputSpace
@@ -175,7 +79,7 @@ class SearchSpace(_Section):
         for name, value in self.backbone_input.items():
             if name not in known:
                 raise ValueError(f"backbone.{name} is not one of {', '.join(known)}")
-            if not _is_among(value, self._slots[name]):
+            if not is_among(value, self._slots[name]):
                 raise ValueError(
                     f"backbone.{name} is {value}, which is not among the choices {list(self._slots[name])}"
                 )
@@ -300,7 +204,7 @@ class SearchSpace(_Section):
         slot: dict[str, Any] = dict(self._fixed)
         for name, choices in self.parameters.items():
             slot[name] = value = values.get(name)
-            if not _is_among(value, choices):
+            if not is_among(value, choices):
                 raise InputError(f"parameter {name} is {value}; space {self.name} allows {list(choices)}")
         layers = []
         for (depth, out_channels, stride), own in self._stage_slots:

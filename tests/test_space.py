@@ -16,8 +16,9 @@ import pytest
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
 from nas.errors import InputError
-from nas.space import Choice, SearchSpace
+from nas.space import SearchSpace
 from nas.space_file import list_spaces, load_space, validate_space
+from nas.space_sections import Choice
 
 shipped = pytest.mark.parametrize("space", [load_space(name) for name in list_spaces()], ids=list_spaces())
 

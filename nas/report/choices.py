@@ -16,7 +16,8 @@ from nas.objectives import objective
 from nas.record import TrialRecord
 from nas.report.figures import BLUE, GREY, MONO, is_wide, layout, quiet
 from nas.report.quantities import choice_of, choice_text, unit_of, value_of
-from nas.space import LAYER_KEYS, Choice, SearchSpace, StageSpace
+from nas.space import SearchSpace
+from nas.space_sections import LAYER_KEYS, Choice, StageSpace
 from nas.wording import NOTHING, capital, label
 
 _LETTERS = {"kernel_size": "k", "dilation": "d", "expansion": "e"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nas.objectives import objective, objective_values, target_objective, target_of
 from nas.record import BaselineRecord, TrialRecord
-from nas.space import Choice
+from nas.space_sections import Choice
 from nas.wording import capital, cost_title, score_title
 
 QUANTITY = ("accuracy", "latency", "macs", "params", "memory", "trial", "seconds")

@@ -31,7 +31,7 @@ from nas.report.figures import (
     quiet,
 )
 from nas.report.quantities import choice_of, choice_text, is_quantity, quantity_text, quantity_title, unit_of, value_of
-from nas.space import Choice
+from nas.space_sections import Choice
 from nas.wording import standard_error
 
 _SCALE = "Viridis"

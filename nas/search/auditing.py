@@ -20,7 +20,7 @@ from nas.record import AuditRecord, EpochMetrics, Evaluation, Outcome
 from nas.run import RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, Losses, trained_again
-from nas.search.launch import started_resources
+from nas.search.plan import started_resources
 from nas.settings import Budgets, Resources, SearchSettings
 from nas.signals import gentle_signals
 from nas.wording import plural

@@ -27,7 +27,7 @@ from nas.search.screening import SURE, LatencyScreen, chance_within
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.settings import derive_seed
-from nas.space import Choice
+from nas.space_sections import Choice
 from nas.wording import closest_text
 
 MAX_REPEATS = 30

@@ -12,7 +12,7 @@ from nas.record import Evaluation, Latency, TrialRecord
 from nas.run import RunDirectory
 from nas.search.prospect import Prospect
 from nas.settings import EvaluationSettings
-from nas.space import Choice
+from nas.space_sections import Choice
 
 
 @dataclass(frozen=True)

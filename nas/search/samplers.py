@@ -13,7 +13,8 @@ from nas.architecture import Architecture
 from nas.cost import architecture_cost
 from nas.errors import InputError
 from nas.settings import STARTUP, SamplerName
-from nas.space import Choice, SearchSpace, Values
+from nas.space import SearchSpace, Values
+from nas.space_sections import Choice
 
 REMEMBERED = 100_000
 """Networks whose costs and digests are remembered: a sampler looks at hundreds before it proposes one."""

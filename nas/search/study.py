@@ -24,7 +24,7 @@ from nas.search.history import ChoiceSpace, History, signs_of
 from nas.search.partial import STEPS
 from nas.search.storage import open_storage, study_name
 from nas.search.study_journal import StudyStorage
-from nas.space import Choice
+from nas.space_sections import Choice
 
 STUDY_NAME = "nas"
 

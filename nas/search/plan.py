@@ -1,0 +1,214 @@
+"""What is checked before a search starts: what was given, the hardware, the data; nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.storages import BaseStorage
+
+from nas.conditions import devices_here, load_images
+from nas.cost import least_cost
+from nas.data import ImageData
+from nas.demands import check_custom
+from nas.device_lease import lease_directory
+from nas.errors import InputError
+from nas.known import tried_first
+from nas.metrics import load_metric
+from nas.mirror import check_new_mirror
+from nas.objectives import check_objectives
+from nas.run import default_run_path
+from nas.search.rungs import levels
+from nas.search.samplers import make_sampler
+from nas.search.storage import connected
+from nas.settings import Resources, SearchSettings
+from nas.signals import notices_ignored
+from nas.targets import check_targets
+from nas.wording import plural
+
+if TYPE_CHECKING:
+    from nas.search.placement import Placement
+    from nas.search.warm_start import WarmStart
+
+MOST_CONFIRM = 0.5
+"""Share of the budget that confirmation may take at most: there must be a search to confirm."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study.
+
+    `models` are those of the devices that a trial's worker uses, by device.
+    """
+
+    settings: SearchSettings
+    data: ImageData
+    out: Path
+    address: str | None = None
+    warm: WarmStart | None = None
+    storage: BaseStorage | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
+    """Check everything that can be checked before anything is written or started; raises `InputError`.
+
+    With an `address`, as in a Ray job, which has one of its own, devices are looked at where trials can run there. A
+    password in the settings' `storage` goes no further than to the database.
+    """
+    from nas.search.cluster import deleted_with_job
+
+    address = cluster_address(address)
+    check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
+    load_metric(settings.evaluation.metric)
+    make_sampler(settings.sampler, 0)
+    if settings.trials < 1:
+        raise InputError(f"--trials {settings.trials}: needs at least 1")
+    if not 0 <= settings.confirm <= MOST_CONFIRM:
+        raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
+    epochs = settings.evaluation.recipe.epochs
+    if settings.stop_early and not levels(epochs):
+        raise InputError(
+            f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
+        )
+    if settings.device.startswith("cuda:"):
+        raise InputError(
+            f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
+        )
+    _check_budgets(settings)
+    check_targets(settings)
+    check_pins(settings.resources, address)
+    out = out or default_run_path(settings.space.name)
+    check_new_folder(out)
+    if deleted_with_job(out) and settings.mirror is None:
+        raise InputError(
+            f"--out {out}: lies in the Ray job's copy of its working directory, which Ray deletes; give an absolute path, "
+            "or --mirror"
+        )
+    if settings.mirror is not None:
+        check_new_mirror(settings.mirror, out)
+    settings, storage = connected(settings)
+    settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
+    evaluation = settings.evaluation
+    from nas.search.warm_start import adopted_precision, open_earlier, warmed
+
+    for path in settings.warm_start:
+        open_earlier(path)
+    data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
+    from nas.evaluate import settled_recipe
+    from nas.latency_cache import cache_folder
+
+    lease_directory()  # what is wrong with either is said now rather than by a worker
+    cache_folder()
+    placement = placement_of(settings, address)
+    models = placement.ask(devices_here, settings)
+    few = replace(
+        data, train=data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train)))), test=None
+    )
+    recipe = placement.ask(
+        settled_recipe,
+        adopted_precision(evaluation.recipe, settings, models[settings.device]),
+        settings.space.backbone,
+        replace(few, validation=few.train),
+        settings.device,
+        int(settings.resources.cpus_per_trial),
+    )
+    settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, models)
+    return SearchPlan(settings, data, out, address, warm, storage, models)
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The Ray cluster to use: the one that is given, in a Ray job the job's own, otherwise none."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_JOB_SUBMISSION_ID" in os.environ
+    return address or ("auto" if in_job else None)
+
+
+def check_pins(resources: Resources, address: str | None) -> None:
+    """Raise `InputError` when trials are to run on some nodes alone, and cannot: there is no cluster, or no such name."""
+    check_custom("--resource", resources.custom)
+    if address is None and (resources.accelerator or resources.custom):
+        flag = "--accelerator" if resources.accelerator else "--resource"
+        raise InputError(f"{flag} {resources.accelerator or next(iter(resources.custom))}: needs a cluster, --address")
+
+
+def _check_budgets(settings: SearchSettings) -> None:
+    """Raise `InputError` when the space's smallest network is over a budget that needs no measuring."""
+    budgets = settings.evaluation.budgets
+    limits = {"macs": budgets.max_macs, "params": budgets.max_params}
+    for what, limit in limits.items():
+        if limit is None:
+            continue
+        least = least_cost(settings.space, 2, what)  # of classes there are at least two
+        if least > limit:
+            raise InputError(
+                f"--max-{what} {limit:,} cannot be met: the smallest network of the space {settings.space.name} "
+                f"has {least:,}"
+            )
+
+
+def check_new_folder(out: Path) -> None:
+    """Raise `InputError` unless the folder does not exist and can be made."""
+    try:
+        exists = out.exists()
+        parent = next(folder for folder in out.absolute().parents if folder.exists())
+    except OSError as error:
+        raise InputError(f"--out {str(out)[:200]}: {error.strerror}") from error
+    if exists:
+        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"--out {out}: {parent} is not a folder that can be written to")
+
+
+def placement_of(settings: SearchSettings, address: str | None) -> Placement:
+    """Where trials run; on a cluster, which this connects to, with every node asked for the models of its devices.
+
+    Raises `InputError` when no node fits a trial, or latencies of different models would be compared.
+    """
+    _before_ray(address)
+    from nas.search.placement import Placement
+
+    placement = Placement(settings, elastic=address is not None)
+    if address is not None:
+        started_resources(settings, address)
+        placement.survey()
+    return placement
+
+
+def started_resources(settings: SearchSettings, address: str | None) -> Resources:
+    """Start Ray here, or connect to a cluster; the settings' resources as its nodes allow."""
+    _before_ray(address)
+    from nas.search.cluster import start_ray
+    from nas.search.placement import fitted_resources, living_nodes
+
+    targets = settings.evaluation.targets
+    gpus = any(device != "cpu" for device in (settings.device, *(target.protocol.device for target in targets)))
+    with notices_ignored():
+        start_ray(address, gpus, (settings.evaluation.metric, settings.data))
+    nodes = [node["Resources"] for node in living_nodes()]
+    return fitted_resources(settings, nodes, elastic=address is not None)
+
+
+def _before_ray(address: str | None) -> None:
+    if address is None:
+        # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def device_of(name: str, address: str | None, resources: Resources, functions: Sequence[str]) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device of this machine, or of a cluster, which this connects to.
+
+    `functions` are what `start_ray` sends there. Raises `InputError` when it is not here, or no cluster answers.
+    """
+    from nas.device import resolve_device
+
+    if address is None:
+        return resolve_device(name)
+    from nas.search.cluster import start_ray
+    from nas.search.placement import cluster_device
+
+    start_ray(address, gpus=True, functions=functions)
+    return cluster_device(name, resources)
