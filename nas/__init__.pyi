@@ -25,11 +25,11 @@ from nas.record import TrialRecord as TrialRecord
 from nas.report import write_report as write_report
 from nas.run import RunDirectory as RunDirectory
 from nas.run import open_run as open_run
-from nas.search import plan_search as plan_search
-from nas.search import resume_search as resume_search
-from nas.search import run_search as run_search
 from nas.search.auditing import plan_audit as plan_audit
 from nas.search.auditing import run_audit as run_audit
+from nas.search.launch import resume_search as resume_search
+from nas.search.launch import run_search as run_search
+from nas.search.plan import plan_search as plan_search
 from nas.settings import Budgets as Budgets
 from nas.settings import EvaluationSettings as EvaluationSettings
 from nas.settings import LatencyProtocol as LatencyProtocol

@@ -82,9 +82,10 @@ def _print(record: TrialRecord, folder: Path) -> None:
     content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
     checks, latencies = content["export"]["checks"], content["latency"]
+    weights = _WEIGHTS[content["export"]["weights"]]
     lines = [
-        f"{record.text} ({values}) is in {folder}, with the weights of {_WEIGHTS[content['export']['weights']]}; checked in a fresh process without nas, "
-        f"{checks['tolerance']:g} of the largest logit allowed:"
+        f"{record.text} ({values}) is in {folder}, with the weights of {weights}; checked in a fresh process without "
+        f"nas, {checks['tolerance']:g} of the largest logit allowed:"
     ]
     for form, difference in checks["largest_difference"].items():
         median = latencies.get(form, {}).get("median_ms")

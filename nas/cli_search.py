@@ -45,7 +45,7 @@ from nas.settings import (
 )
 
 if TYPE_CHECKING:
-    from nas.search import Finished
+    from nas.search.launch import Finished
 
 STOPPED_EARLY = 75
 """Exit code of a search that was told to stop before its end and can go on: EX_TEMPFAIL of sysexits.h, for scripts that
@@ -165,9 +165,9 @@ def search(
     """
     from nas.mirror import fetch_run, is_uri
     from nas.progress import LineProgress, LiveProgress
-    from nas.search import plan_search, resume_search, run_search
     from nas.search.forecast import estimate
-    from nas.search.plan import check_new_folder, check_pins, cluster_address, device_of
+    from nas.search.launch import resume_search, run_search
+    from nas.search.plan import check_new_folder, check_pins, cluster_address, device_of, plan_search
     from nas.space_file import load_space
     from nas.tracking import Progresses, check_trackers, make_trackers
     from nas.wording import duration_text, plural

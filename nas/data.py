@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from nas.data_cache import load_decoded, open_map
 from nas.errors import InputError
@@ -405,6 +404,8 @@ def _assemble(name: str, classes: Sequence[str], parts: dict[str, Part], split_s
 
 def _split(name: str, classes: Sequence[str], part: Part, wanted: str, share: float, seed: int) -> tuple[Part, Part]:
     """Split off a stratified share: (rest, share)."""
+    from sklearn.model_selection import train_test_split  # slow to import, and workers split nothing
+
     try:
         rest, split = train_test_split(np.arange(len(part)), test_size=share, random_state=seed, stratify=part.labels)
     except ValueError as error:

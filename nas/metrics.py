@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics
 
 from nas.errors import CandidateError, InputError
 from nas.plugin import load_function
@@ -15,17 +14,32 @@ from nas.plugin import load_function
 Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
+# scikit-learn is slow to import, and most processes score nothing.
+
+
+def _accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(labels, predictions))
+
+
 def _macro_f1(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
-    return float(metrics.f1_score(labels, predictions, average="macro", zero_division=0))
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0))
+
+
+def _balanced_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
+    """The mean recall, as balanced accuracy is defined; sklearn's own function warns of classes without labels."""
+    from sklearn.metrics import recall_score
+
+    return float(recall_score(labels, predictions, average="macro", zero_division=0))
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": lambda labels, predictions: float(metrics.accuracy_score(labels, predictions)),
+    "accuracy": _accuracy,
     "macro_f1": _macro_f1,
-    # The mean recall, as balanced accuracy is defined; sklearn's own function warns of classes without labels.
-    "balanced_accuracy": lambda labels, predictions: float(
-        metrics.recall_score(labels, predictions, average="macro", zero_division=0)
-    ),
+    "balanced_accuracy": _balanced_accuracy,
 }
 
 

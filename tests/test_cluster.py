@@ -27,12 +27,11 @@ import nas
 from nas.errors import InputError, WrongNodeError
 from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
-from nas.search import plan_search
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.measuring import node_name
 from nas.search.placement import Placement, capacity, fitted_resources
-from nas.search.plan import cluster_address
+from nas.search.plan import cluster_address, plan_search
 from nas.search.worker import Evaluator, Worker
 from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchSettings
 from nas.space_file import load_space

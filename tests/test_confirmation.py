@@ -16,10 +16,10 @@ from nas.errors import InputError
 from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrialRecord
 from nas.report import write_report
 from nas.run import RunDirectory, open_run
-from nas.search import plan_search
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import MAX_LOSSES, Confirmer
+from nas.search.plan import plan_search
 from nas.settings import SearchSettings
 from nas.show import front_csv
 from nas.space_file import load_space

@@ -30,7 +30,8 @@ from nas.recipe import Recipe
 from nas.record import Outcome
 from nas.remote_folder import MARKER, RemoteFolder
 from nas.run import RunDirectory, open_run, weights_content
-from nas.search import plan_search, resume_search
+from nas.search.launch import resume_search
+from nas.search.plan import plan_search
 from nas.settings import EvaluationSettings, Resources, SearchSettings
 from nas.space_file import load_space
 from nas.state import DriverState

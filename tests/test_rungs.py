@@ -18,9 +18,10 @@ from nas.recipe import Recipe
 from nas.record import Cost, EpochMetrics, Evaluation, Outcome
 from nas.report.curves import learning_curves_figure
 from nas.run import RunDirectory, open_run
-from nas.search import plan_search, run_search
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
+from nas.search.launch import run_search
+from nas.search.plan import plan_search
 from nas.search.rungs import FEWEST, Rungs, ahead_of, levels
 from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchSettings
 from nas.space_file import load_space

@@ -31,7 +31,8 @@ from nas.picks import pick
 from nas.recipe import Recipe
 from nas.record import Outcome
 from nas.run import RunDirectory, open_run
-from nas.search import plan_search, resume_search, run_search
+from nas.search.launch import resume_search, run_search
+from nas.search.plan import plan_search
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.show import front_csv, front_table
 from nas.show_status import phase_text

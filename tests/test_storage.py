@@ -24,9 +24,9 @@ from nas.provenance import command_line
 from nas.record import Outcome
 from nas.report import write_report
 from nas.run import RunDirectory, open_run
-from nas.search import plan_search
 from nas.search.broker import Broker
 from nas.search.launch import _provenance
+from nas.search.plan import plan_search
 from nas.search.storage import connected, database_errors, open_storage, study_name
 from nas.secrets import without_password
 from nas.settings import SamplerName, SearchSettings

@@ -26,9 +26,9 @@ from nas.recipe import Recipe
 from nas.record import Evaluation, Outcome, TrialRecord
 from nas.report import write_report
 from nas.run import RunDirectory, open_run
-from nas.search import plan_search, resume_search, run_search
-from nas.search.launch import Progress
+from nas.search.launch import Progress, resume_search, run_search
 from nas.search.placement import capacity, fitted_resources
+from nas.search.plan import plan_search
 from nas.settings import (
     Budgets,
     EvaluationSettings,

@@ -25,9 +25,9 @@ from nas.recipe import Recipe
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.report import write_report
 from nas.run import RunDirectory, open_run, weights_content
-from nas.search import plan_search
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
+from nas.search.plan import plan_search
 from nas.search.study import RunStudy
 from nas.search.warm_start import Conditions, WarmStart, adopted_precision, warm_start
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings

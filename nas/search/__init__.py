@@ -10,8 +10,3 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-from nas.search.launch import Finished, resume_search, run_search
-from nas.search.plan import SearchPlan, plan_search
-
-__all__ = ["Finished", "SearchPlan", "plan_search", "resume_search", "run_search"]
