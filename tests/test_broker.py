@@ -11,21 +11,21 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from answers import answer
 from conftest import RunFactory
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import nas.search.broker
-from nas.cost import architecture_cost
 from nas.evaluate import budget_violation
 from nas.front import pareto_front
-from nas.record import EpochMetrics, Evaluation, Latency, Outcome
+from nas.record import Evaluation, Outcome
 from nas.report import write_report
 from nas.run import RunDirectory, open_run, weights_content
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
 from nas.search.candidate import Candidate
 from nas.search.partial import STEPS
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SamplerName, SearchSettings
+from nas.settings import Budgets, EvaluationSettings, SamplerName, SearchSettings
 from nas.show import front_csv
 from nas.space import SearchSpace
 from nas.space_file import load_space
@@ -50,17 +50,6 @@ def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(space: SearchSpace = DIGITS, **changes: Any) -> SearchSettings:
     return replace(SearchSettings(space=space, data="digits", sampler="random"), **changes)
-
-
-def answer(candidate: Candidate, outcome: Outcome = Outcome.DONE, violation: float = 0.0) -> Evaluation:
-    """What a worker would send back: larger networks are more accurate and slower."""
-    cost = architecture_cost(candidate.architecture.canonical, 10)
-    ms = cost.macs / 1e6
-    latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, "test", (1, 1, 8, 8), LatencyProtocol())
-    score = 1 - 1 / (1 + cost.params)
-    history = (EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0),) if outcome is Outcome.DONE else ()
-    reason = None if outcome is Outcome.DONE else "told so"
-    return Evaluation(outcome, reason, cost, latency, history, violation, 1.0)
 
 
 def finish_all(broker: Broker) -> None:

@@ -20,16 +20,15 @@ from typing import Any
 
 import pytest
 import yaml
+from answers import answer, snapshot
 from conftest import RunFactory
-from test_broker import answer
 
 import nas
 from nas.errors import InputError, WrongNodeError
-from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.record import Evaluation, Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.measuring import node_name
 from nas.search.placement import Placement, capacity, fitted_resources
 from nas.search.plan import cluster_address, plan_search
 from nas.search.worker import Evaluator, Worker
@@ -37,7 +36,7 @@ from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchS
 from nas.space_file import load_space
 
 DIGITS = load_space("digits")
-SENT = ["test_cluster:evaluated", "test_broker:answer", "conftest:answer"]
+SENT = ["test_cluster:evaluated", "answers:answer", "conftest:answer"]
 METRIC = """
 import time
 
@@ -123,10 +122,6 @@ def wait_for(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def snapshot(candidate: Candidate) -> Evaluation:
-    return replace(answer(candidate), outcome=Outcome.STOPPED, history=(EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0),))
 
 
 def evaluated(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
@@ -333,6 +328,8 @@ def start_with_the_board() -> Evaluator:
 
     own = next(node for node in ray.nodes() if node["NodeID"] == here())
     if "BOARD" not in own["Resources"]:
+        from nas.search.measuring import node_name
+
         shared("declined").touch()
         raise WrongNodeError(f"{node_name()} has a 486, and the latencies of this search are of a Pentium")
     return evaluated
@@ -426,7 +423,7 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
         "--address",
         nodes.cluster.address,
         "--trials",
-        "8",
+        "4",
         "--confirm",
         "0",
         "--out",
@@ -437,7 +434,7 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
         records = out / "trials.jsonl"
-        wait_for(lambda: driver.poll() is not None or (records.is_file() and records.read_bytes().count(b"\n") >= 2))
+        wait_for(lambda: driver.poll() is not None or (records.is_file() and records.read_bytes().count(b"\n") >= 1))
         assert driver.poll() is None, (tmp_path / "log").read_text()
         nodes.cluster.head_node.kill_gcs_server()
         assert driver.wait(timeout=100) == 1
@@ -446,19 +443,22 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
     assert "Traceback" not in said
     before = open_run(out).records()
     assert {record.outcome for record in before} == {Outcome.DONE}
-    assert 2 <= len(before) < 8
+    assert 1 <= len(before) < 4
     assert (out / "report.html").is_file()
     nodes.cluster.shutdown()
-    again = Nodes()
+    from ray.cluster_utils import Cluster
+
+    has = {"num_cpus": 1, "resources": {"BOARD": 2}, "include_dashboard": False}
+    again = Cluster(initialize_head=True, head_node_args=has)
     job = {"runtime_env": {"py_modules": [], "env_vars": {"MINE": "1"}}, "metadata": {}}
-    as_a_job = {"RAY_ADDRESS": again.cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
+    as_a_job = {"RAY_ADDRESS": again.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
     try:
         ended = subprocess.run(
             [*command[:4], "--resume", str(out)],
             capture_output=True, text=True, timeout=200, env=environment | as_a_job, cwd=tmp_path, check=False,
         )  # fmt: skip
     finally:
-        again.cluster.shutdown()
+        again.shutdown()
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert open_run(out).records()[: len(before)] == before
-    assert sum(record.outcome is Outcome.DONE for record in open_run(out).records()) == 8
+    assert sum(record.outcome is Outcome.DONE for record in open_run(out).records()) == 4

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from answers import answer
 from conftest import RunFactory
-from test_broker import _no_fsync, answer  # noqa: F401
+from test_broker import _no_fsync  # noqa: F401
 from typer.testing import CliRunner
 
 from nas.cli import app

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
+from answers import answer
 from conftest import RunFactory
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna_dashboard import wsgi
-from test_broker import answer
 from test_broker import settings as some_settings
 from werkzeug.test import Client
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from answers import answer
 from conftest import RunFactory
 from optuna.trial import TrialState
-from test_broker import DIGITS, answer, settings, study_of
+from test_broker import DIGITS, settings, study_of
 from test_evaluate import SETTINGS
 
 import nas.search.hopeless

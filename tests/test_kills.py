@@ -14,9 +14,9 @@ from pathlib import Path
 
 import kill_rounds
 import pytest
+from answers import answer, snapshot
 from conftest import RunFactory
-from test_broker import answer
-from test_workers import first_time, settings, snapshot
+from test_workers import first_time, settings
 
 from nas.errors import InputError
 from nas.record import Evaluation, Outcome

@@ -118,14 +118,6 @@ ORDER = (
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _ray_stops_at_the_end() -> Iterator[None]:
-    yield
-    import ray
-
-    ray.shutdown()
-
-
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirectory]:
     """A search one candidate at a time, in the order above, that stops after epoch 2 of 3, from 3 candidates on."""

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from answers import answer
 from conftest import RunFactory
 from optuna._hypervolume import compute_hypervolume
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from test_broker import answer, settings
+from test_broker import settings
 
 from nas.run import open_run
 from nas.search.broker import Broker

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from answers import answer
 from conftest import RunFactory
-from test_broker import answer, settings, study_of
+from test_broker import settings, study_of
 
 from nas.architecture import Architecture
 from nas.cost import architecture_cost

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from answers import answer
 from conftest import RunFactory
 from optuna.trial import TrialState
-from test_broker import TINY, answer, finish_all, settings
+from test_broker import TINY, finish_all, settings
 
 from nas.errors import InputError
 from nas.provenance import command_line

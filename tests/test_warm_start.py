@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -414,15 +413,6 @@ def test_weights_of_the_front_come_along_and_are_exported(
 # ---------------------------------------------------------------- the whole
 
 
-@pytest.fixture
-def _ray_stops_at_the_end() -> Iterator[None]:
-    yield
-    import ray
-
-    ray.shutdown()
-
-
-@pytest.mark.usefixtures("_ray_stops_at_the_end")
 def test_a_search_goes_on_from_another_and_from_known_points(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

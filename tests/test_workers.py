@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from answers import answer, snapshot
 from conftest import RunFactory
-from test_broker import answer
 
 from nas.errors import LostError
-from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
+from nas.record import Evaluation, Outcome, TrialRecord
 from nas.run import RunDirectory
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
@@ -32,12 +32,8 @@ DIGITS = load_space("digits")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
+def _ray() -> None:
     start_ray(None, gpus=False)
-    yield
-    import ray
-
-    ray.shutdown()
 
 
 def first_time(what: str) -> bool:
@@ -47,11 +43,6 @@ def first_time(what: str) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def snapshot(candidate: Candidate) -> Evaluation:
-    known = answer(candidate)
-    return replace(known, outcome=Outcome.STOPPED, history=(EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0),))
 
 
 def searched(run: RunDirectory, start: Evaluator) -> list[TrialRecord]:
