@@ -82,9 +82,19 @@ def make_run(tmp_path: Path) -> RunFactory:
     return make
 
 
+@pytest.fixture(scope="module")
+def own_ray() -> Iterator[None]:
+    """No Ray runs when a file's tests begin, and none is left behind."""
+    import ray
+
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
 def wait_for_records(driver: subprocess.Popen[bytes], out: Path, count: int, log: Path) -> None:
     records = out / "trials.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (records.is_file() and records.read_bytes().count(b"\n") >= count):
         assert driver.poll() is None, log.read_text()
         assert time.monotonic() < deadline

@@ -45,6 +45,8 @@ from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space_file import load_space
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 SPACE = load_space("digits")
 OBJECTIVES = ("accuracy", "latency")
 BRIEF, FULL = Recipe(epochs=2), Recipe(epochs=8)

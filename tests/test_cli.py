@@ -24,6 +24,8 @@ from nas.run import RunDirectory, open_run, weights_content
 from nas.settings import LatencyProtocol
 from nas.space_file import list_spaces
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 COMMANDS = ["space list", "space show", "space check", "search", "evaluate", "front", "report", "baseline", "export"]
 COMMANDS += ["measure", "status", "stop", "train"]
 

@@ -328,9 +328,9 @@ def start_with_the_board() -> Evaluator:
 
     own = next(node for node in ray.nodes() if node["NodeID"] == here())
     if "BOARD" not in own["Resources"]:
+        shared("declined").touch()
         from nas.search.measuring import node_name
 
-        shared("declined").touch()
         raise WrongNodeError(f"{node_name()} has a 486, and the latencies of this search are of a Pentium")
     return evaluated
 

@@ -27,11 +27,12 @@ from nas.search.cluster import start_ray
 from nas.search.tune import run_candidates
 
 
-@pytest.fixture
-def stop_ray() -> Iterator[None]:
-    yield
+@pytest.fixture(autouse=True)
+def _ray_of_each_test() -> Iterator[None]:
     import ray
 
+    ray.shutdown()
+    yield
     ray.shutdown()
 
 
@@ -69,7 +70,6 @@ def whole_lines(run: RunDirectory) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
-@pytest.mark.usefixtures("stop_ray")
 def test_a_full_disk_ends_the_search_with_one_sentence_and_with_space_again_it_goes_on(
     make_run: RunFactory, small_disk: Path
 ) -> None:
@@ -110,7 +110,6 @@ def hungry(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
     return answer(candidate)
 
 
-@pytest.mark.usefixtures("stop_ray")
 def test_a_worker_killed_for_its_memory_is_replaced_and_its_candidate_tried_again(
     make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

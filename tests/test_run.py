@@ -96,6 +96,14 @@ def test_foreign_newer_and_damaged_lines_are_left_out_with_a_warning(
     assert caplog.text.count("not a record") == 5
 
 
+def test_a_run_of_a_version_that_knew_no_precision_was_trained_in_float32(make_run: RunFactory) -> None:
+    run = make_run()
+    written = yaml.safe_load((run.path / "run.yaml").read_text())
+    del written["settings"]["evaluation"]["recipe"]["precision"]
+    (run.path / "run.yaml").write_text(yaml.safe_dump(written))
+    assert open_run(run.path).settings.evaluation.recipe.precision == "float32"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -26,6 +26,8 @@ from nas.search.rungs import FEWEST, Rungs, ahead_of, levels
 from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchSettings
 from nas.space_file import load_space
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 OBJECTIVES = ("accuracy", "macs")
 EPOCHS = 10
 RUNG = levels(EPOCHS)[-1]

@@ -31,6 +31,8 @@ from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, Resources
 from nas.show import front_csv, front_table
 from nas.space_file import load_space
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 ONE_AT_A_TIME = Resources(max_concurrent=1)
 NAS = [sys.executable, "-m", "nas.cli"]

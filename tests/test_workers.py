@@ -28,11 +28,13 @@ from nas.search.worker import Evaluator
 from nas.settings import Resources, SearchSettings
 from nas.space_file import load_space
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 DIGITS = load_space("digits")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray() -> None:
+def _ray(own_ray: None) -> None:
     start_ray(None, gpus=False)
 
 
