@@ -43,7 +43,7 @@ from nas.targets import places
 
 SPACE = load_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
-ONNX = LatencyTarget("onnx", replace(QUICK, batch_size=8, mode="onnxruntime"))
+EIGHT = LatencyTarget("eight", replace(QUICK, batch_size=8))
 EDGE = LatencyTarget("edge", replace(QUICK, batch_size=64), resources={"EDGE": 1.0})
 
 
@@ -163,7 +163,8 @@ def searched(cluster: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Run
     """A search under a limit between what the smallest and the largest network take on the target edge."""
     small, large = (measure_here(EDGE, each, 10, build(each, 10)).median_ms for each in (SPACE.smallest, SPACE.largest))
     limited = replace(EDGE, max_ms=(small * large) ** 0.5)
-    asked = settings(ONNX, limited, objectives=("accuracy", "latency", "latency:onnx"))
+    asked = settings(EIGHT, limited, objectives=("accuracy", "latency", "latency:eight"))
+    asked = replace(asked, resources=Resources(max_concurrent=1))
     killer = KillsTheActor()
     out = tmp_path_factory.mktemp("targets") / "run"
     ended = run_search(plan_search(asked, out, cluster.address), killer)
@@ -180,8 +181,8 @@ def test_candidates_are_measured_where_the_target_is_and_trained_elsewhere(
         assert cluster.head in evaluation.worker
         assert cluster.edge in evaluation.latencies["edge"].worker
         assert evaluation.latencies["edge"].input_shape[0] == 64
-        assert evaluation.latencies["onnx"].worker == ""
-        assert evaluation.latencies["onnx"].protocol == ONNX.protocol
+        assert evaluation.latencies["eight"].worker == ""
+        assert evaluation.latencies["eight"].protocol == EIGHT.protocol
     assert not [record for record in searched.records() if record.outcome in (Outcome.FAILED, Outcome.LOST)]
 
 
@@ -202,23 +203,23 @@ def test_a_limit_rejects_and_an_objective_is_searched_for(searched: RunDirectory
     done = [record for record in records if record.outcome is Outcome.DONE]
     assert len(done) == 3
     for record in done:
-        assert record.objectives["latency:onnx"] == record.evaluation.latencies["onnx"].median_ms
+        assert record.objectives["latency:eight"] == record.evaluation.latencies["eight"].median_ms
     front = pareto_front(records, searched.settings.objectives)
-    best = min(done, key=lambda record: record.objectives["latency:onnx"])
+    best = min(done, key=lambda record: record.objectives["latency:eight"])
     assert best.digest in {record.digest for record in front}
 
 
 def test_front_and_report_show_the_targets(searched: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     front = pareto_front(searched.records(), searched.settings.objectives)
     rows = list(csv.DictReader(io.StringIO(front_csv(searched, searched.records()))))
-    assert [float(row["latency:onnx_ms"]) for row in rows] == [r.objectives["latency:onnx"] for r in front]
+    assert [float(row["latency:eight_ms"]) for row in rows] == [r.objectives["latency:eight"] for r in front]
     with pytest.raises(SystemExit):
         main(["front", str(searched.path)])
     shown = capsys.readouterr().out
-    assert "onnx ms (p10-p90)" in shown
+    assert "eight ms (p10-p90)" in shown
     assert "batch 64 · eager" in shown
     page = write_report(searched).read_text()
-    for text in ('id="pareto-latency:onnx"', "Latency on edge", "Target edge", "EDGE=1"):
+    for text in ('id="pareto-latency:eight"', "Latency on edge", "Target edge", "EDGE=1"):
         assert text in page
 
 
