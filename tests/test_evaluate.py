@@ -22,7 +22,7 @@ from nas.data import ImageData, load_data
 from nas.device_data import DeviceData
 from nas.device_lease import DeviceLease
 from nas.errors import CandidateError, InputError
-from nas.evaluate import budget_violation, evaluate_candidate
+from nas.evaluate import Evaluated, budget_violation, evaluate_candidate
 from nas.export import ExportOptions, export_candidate
 from nas.finetune import finetune, predict
 from nas.metrics import load_metric, score
@@ -35,7 +35,9 @@ from nas.space_file import load_space
 
 SPACE = load_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
-SETTINGS = EvaluationSettings(recipe=Recipe(epochs=3), protocol=QUICK)
+BRIEF = Recipe(epochs=1, precision="float32")
+"""With a precision of its own: the timing that settles `auto` may choose another the next time."""
+SETTINGS = EvaluationSettings(recipe=replace(BRIEF, epochs=2), protocol=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,14 @@ def digits() -> ImageData:
     return load_data("digits", channels=1).without_test()
 
 
-def test_a_brief_finetune_learns_real_digits(digits: ImageData) -> None:
-    result = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, recipe=Recipe(epochs=6)))
-    evaluation = result.evaluation
+@pytest.fixture(scope="module")
+def learned(digits: ImageData) -> Evaluated:
+    """The backbone, trained until it knows most digits."""
+    return evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, recipe=replace(BRIEF, epochs=6)))
+
+
+def test_a_brief_finetune_learns_real_digits(digits: ImageData, learned: Evaluated) -> None:
+    result, evaluation = learned, learned.evaluation
     assert evaluation.outcome is Outcome.DONE
     assert evaluation.reason is None
     assert [epoch.epoch for epoch in evaluation.history] == [1, 2, 3, 4, 5, 6]
@@ -70,13 +77,13 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(digits: I
 
 @pytest.mark.parametrize(("epochs", "batch_size"), [(1, 1000), (2, 1000), (3, 1000), (1, 300), (1, 500)])
 def test_trainings_of_a_few_steps(digits: ImageData, epochs: int, batch_size: int) -> None:
-    recipe = Recipe(epochs=epochs, batch_size=batch_size)
+    recipe = replace(BRIEF, epochs=epochs, batch_size=batch_size)
     assert evaluate_candidate(SPACE.smallest, digits, replace(SETTINGS, recipe=recipe)).evaluation.reason is None
 
 
 def test_other_input_sizes_are_resized_to(digits: ImageData) -> None:
     larger = replace(SPACE.smallest, input_size=12)
-    evaluation = evaluate_candidate(larger, digits, replace(SETTINGS, recipe=Recipe(epochs=1))).evaluation
+    evaluation = evaluate_candidate(larger, digits, replace(SETTINGS, recipe=BRIEF)).evaluation
     assert evaluation.outcome is Outcome.DONE
     assert evaluation.latency is not None
     assert evaluation.latency.input_shape == (1, 1, 12, 12)
@@ -118,13 +125,13 @@ def test_a_candidate_with_too_many_macs_is_neither_built_nor_measured(
 def test_a_budget_met_exactly_is_met(digits: ImageData) -> None:
     cost = architecture_cost(SPACE.smallest, 10)
     budgets = Budgets(max_macs=cost.macs, max_params=cost.params)
-    settings = replace(SETTINGS, recipe=Recipe(epochs=1), budgets=budgets)
+    settings = replace(SETTINGS, recipe=BRIEF, budgets=budgets)
     evaluation = evaluate_candidate(SPACE.smallest, digits, settings).evaluation
     assert (evaluation.outcome, evaluation.violation) == (Outcome.DONE, 0.0)
 
 
 def test_a_loss_that_is_not_a_number_fails_the_candidate(digits: ImageData) -> None:
-    diverging = replace(SETTINGS, recipe=Recipe(epochs=2, learning_rate=1e30))
+    diverging = replace(SETTINGS, recipe=replace(BRIEF, learning_rate=1e30))
     result = evaluate_candidate(SPACE.smallest, digits, diverging)
     assert result.evaluation.outcome is Outcome.FAILED
     assert result.network is None
@@ -154,7 +161,7 @@ def half_metric(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def test_a_metric_of_the_users_own_scores_the_candidate(digits: ImageData) -> None:
-    one_epoch = replace(SETTINGS, recipe=Recipe(epochs=1))
+    one_epoch = replace(SETTINGS, recipe=BRIEF)
     half = evaluate_candidate(SPACE.smallest, digits, replace(one_epoch, metric="test_evaluate:half_metric"))
     assert half.evaluation.history[-1].score == 0.5
     assert half.evaluation.history[-1].accuracy != 0.5
@@ -174,23 +181,22 @@ def test_metrics_by_hand() -> None:
 
 
 def test_inherited_weights_start_well_and_what_is_fresh_is_recorded(
-    digits: ImageData, make_run: RunFactory, tmp_path: Path
+    digits: ImageData, learned: Evaluated, make_run: RunFactory, tmp_path: Path
 ) -> None:
-    deep = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, recipe=Recipe(epochs=8)))
-    assert deep.network is not None
+    assert learned.network is not None
     run = make_run()
-    run.save_weights(SPACE.backbone.digest, weights_content(deep.network.state_dict()))
+    run.save_weights(SPACE.backbone.digest, weights_content(learned.network.state_dict()))
     record = TrialRecord(
         0,
         SPACE.backbone.digest,
         str(SPACE.backbone),
         SPACE.backbone,
         {},
-        deep.evaluation,
+        learned.evaluation,
         {"accuracy": 1.0, "latency": 1.0},
     )
     folder = export_candidate(run, record, tmp_path / "model", ExportOptions(measure=False))
-    inheriting = replace(SETTINGS, recipe=Recipe(epochs=1, learning_rate=1e-3), init=str(folder))
+    inheriting = replace(SETTINGS, recipe=replace(BRIEF, learning_rate=1e-3), init=str(folder))
     data = normalised_for(digits, str(folder))
     narrow = replace(SPACE.backbone, layers=tuple(replace(layer, expansion=2) for layer in SPACE.backbone.layers))
     inherited = evaluate_candidate(narrow, data, inheriting).evaluation

@@ -29,6 +29,7 @@ from nas.cli import main
 from nas.device_data import resize
 from nas.errors import ExportError, InputError
 from nas.export import ExportOptions, export_candidate
+from nas.export_check import outputs as outputs_of
 from nas.image_files import decode_into, find_layout, list_files
 from nas.measurable import named
 from nas.model import build
@@ -155,6 +156,21 @@ def fresh(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are checked in this process: a fresh one, which other tests have, takes seconds to import torch."""
+
+    def found(folder: Path, formats: Sequence[str], batches: Sequence[torch.Tensor]) -> dict[str, Any]:
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(folder)
+            try:
+                return {form: outputs_of(folder, form, list(batches)) for form in formats}
+            finally:
+                sys.modules.pop("model", None)
+
+    monkeypatch.setattr(nas.export, "_fresh", found)
+
+
 # ---------------------------------------------------------------- source and weights
 
 
@@ -181,6 +197,7 @@ def test_exported_folder_works_elsewhere_without_nas(exported: Exported, tmp_pat
     assert card["measured"]["objectives"] == exported.record.objectives
 
 
+@pytest.mark.usefixtures("checked_here")
 def test_three_channels_and_the_weights_of_a_full_training(make_run: RunFactory, tmp_path: Path) -> None:
     run = make_run(SearchSettings(space=load_space("lite0"), data="cifar10"))
     run.content = replace(run.content, provenance=replace(run.provenance, mean=(0.4,) * 3, std=(0.2,) * 3))
@@ -459,6 +476,7 @@ def test_licences_of_inherited_weights_are_known() -> None:
 # ---------------------------------------------------------------- command line
 
 
+@pytest.mark.usefixtures("checked_here")
 def test_several_picks_are_exported_side_by_side_or_not_at_all(
     make_run: RunFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

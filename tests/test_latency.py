@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import itertools
 import logging
 import random
 import warnings
@@ -87,12 +86,17 @@ def outputs(module: nn.Module) -> torch.Tensor:
     return module(images).detach()
 
 
-EAGER = itertools.product(["eager"], ["float32", "float16", "bfloat16"], [True, False], [1, 3])
-OTHER_MODES = [("onnxruntime", "float32", True, 1), ("onnxruntime", "float32", False, 3)]
-OTHER_MODES += [("compile", "float32", True, 1), ("compile", "bfloat16", False, 2)]
+PROTOCOLS = [
+    ("eager", "float32", True, 1),
+    ("eager", "float32", False, 3),
+    ("eager", "float16", True, 3),
+    ("eager", "bfloat16", False, 1),
+    ("onnxruntime", "float32", False, 3),
+    ("compile", "float32", True, 1),
+]
 
 
-@pytest.mark.parametrize(("mode", "dtype", "channels_last", "batch_size"), [*EAGER, *OTHER_MODES])
+@pytest.mark.parametrize(("mode", "dtype", "channels_last", "batch_size"), PROTOCOLS)
 def test_the_model_and_torch_are_left_as_they_were(
     mode: Mode, dtype: Precision, channels_last: bool, batch_size: int
 ) -> None:

@@ -54,7 +54,7 @@ def test_interactions_of_choices_are_found() -> None:
         """Choice 0 at one of the first two positions cuts off the third."""
         return 3 + (x[:, 0] + x[:, 1] + np.where((x[:, 0] == 0) | (x[:, 1] == 0), 0, 4 * x[:, 2])).astype(float)
 
-    x, unseen = networks(250)[:, :4], networks(300, seed=1)[:, :4]
+    x, unseen = networks(120)[:, :4], networks(300, seed=1)[:, :4]
     onehot = [np.hstack([np.eye(CHOICES)[e].reshape(len(e), -1), np.ones((len(e), 1))]) for e in (x, unseen)]
     best_sum = onehot[1] @ np.linalg.lstsq(onehot[0], cut(x), rcond=None)[0]
     mean, _ = LatencyPredictor.fit(x, cut(x)).predict(unseen)
@@ -96,9 +96,9 @@ def test_far_from_what_was_measured_nothing_explodes() -> None:
 
 
 def test_neither_the_order_of_networks_nor_repeating_the_fit_changes_anything() -> None:
-    x, unseen = networks(30), networks(50, seed=1)
+    x, unseen = networks(12), networks(50, seed=1)
     y = additive(x, noise=0.05)
-    order = np.random.default_rng(3).permutation(30)
+    order = np.random.default_rng(3).permutation(12)
     kept = x.copy(), y.copy()
     one, again, shuffled = (
         LatencyPredictor.fit(a, b).predict(unseen) for a, b in ((x, y), (x, y), (x[order], y[order]))
@@ -110,7 +110,7 @@ def test_neither_the_order_of_networks_nor_repeating_the_fit_changes_anything() 
 
 
 def test_predictions_follow_the_unit_of_latency() -> None:
-    x, unseen = networks(20), networks(50, seed=1)
+    x, unseen = networks(10), networks(50, seed=1)
     ms, s = (LatencyPredictor.fit(x, unit * additive(x)).predict(unseen) for unit in (1.0, 0.001))
     np.testing.assert_allclose(ms, 1000 * np.array(s), rtol=1e-3)
 
@@ -127,9 +127,9 @@ def test_a_choice_never_measured_is_less_sure() -> None:
 
 
 def test_measuring_more_makes_it_surer() -> None:
-    x, unseen = networks(120), networks(50, seed=1)
+    x, unseen = networks(60), networks(50, seed=1)
     y = additive(x, noise=0.02)
-    few, many = (LatencyPredictor.fit(x[:n], y[:n]).predict(unseen)[1].mean() for n in (15, 120))
+    few, many = (LatencyPredictor.fit(x[:n], y[:n]).predict(unseen)[1].mean() for n in (10, 60))
     assert many < few
 
 
@@ -180,7 +180,7 @@ def test_one_measurement_gone_wrong_spoils_little() -> None:
 
 
 def test_both_spellings_of_fit() -> None:
-    x, unseen = networks(10), networks(5, seed=1)
+    x, unseen = networks(4), networks(5, seed=1)
     predictor = LatencyPredictor()
     assert predictor.fit(x, additive(x)) is predictor
     other = LatencyPredictor.fit(encodings=x.tolist(), latency_ms=additive(x).tolist())

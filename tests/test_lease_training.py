@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 SPACE = load_space("digits")
 
 # Fine-tunes for ever. Appends a line at the begin and at the end of each step, and of each batch of validation, to a
-# log that all processes share; with a third argument it hangs in the step of that number instead, inside a burst.
+# log that all processes share; once the file of its third argument is there it hangs in a step instead, inside a burst.
 _TRAINER = """
 import os, sys, time
 import torch
@@ -39,17 +40,14 @@ from nas.model import build
 from nas.recipe import Recipe
 from nas.space_file import load_space
 
-log, name, last = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), sys.argv[2], int((*sys.argv, 0)[3])
-steps = 0
+log, name, hang = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), sys.argv[2], sys.argv[3]
 
 def note(what):
     os.write(log, f"{name} {what} {time.monotonic_ns()}\\n".encode())
 
 def begin(module, _):
-    global steps
     note("begin")
-    steps += module.training
-    if steps == last:
+    if module.training and os.path.exists(hang):
         print("hangs", flush=True)
         time.sleep(600)
 
@@ -97,26 +95,31 @@ class Log:
             time.sleep(0.02)
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Log:
-    return Log(tmp_path / "log")
+@dataclass(frozen=True)
+class Trainers:
+    """Two that train until the module's tests end; `doomed` hangs once `hang` is there."""
+
+    log: Log
+    doomed: subprocess.Popen[str]
+    hang: Path
 
 
-@pytest.fixture
-def start(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts trainers, which end with the test."""
-    monkeypatch.setenv("NAS_LEASE_DIR", str(tmp_path / "leases"))
-    started: list[subprocess.Popen[str]] = []
-
-    def start(name: str, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", _TRAINER, str(log.path), name, *arguments]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="module")
+def trainers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainers]:
+    """Their start takes longer than the tests do."""
+    folder = tmp_path_factory.mktemp("trainers")
+    log = Log(folder / "log")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_LEASE_DIR", str(folder / "leases"))
+        commands = [
+            [sys.executable, "-c", _TRAINER, str(log.path), name, str(folder / f"hang-{name}")]
+            for name in ("other", "doomed")
+        ]
+        started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+        yield Trainers(log, started[1], folder / "hang-doomed")
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(autouse=True)
@@ -126,38 +129,36 @@ def _whoever_else_computes_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_training_step_falls_into_a_measurement_and_training_goes_on_after_it(
-    log: Log, start: Callable[..., subprocess.Popen[str]]
+    trainers: Trainers,
 ) -> None:
-    trainers = ["one", "two"]
-    for name in trainers:
-        start(name)
-    log.until(trainers, 5)
+    log, names = trainers.log, ["other", "doomed"]
+    log.until(names, 5)
     measured = build(SPACE.backbone, 10)
     measurements: list[str] = []
     measured.register_forward_pre_hook(lambda *_: log.note(measurements[-1], "begin"))
     measured.register_forward_hook(lambda *_: log.note(measurements[-1], "end"))
-    for name in ("m0", "m1", "m2"):
+    for name in ("m0", "m1"):
         measurements.append(name)
         latency = measure(measured, (1, 8, 8), QUICK)
         assert not latency.contended
-        log.until(trainers, 5)
+        log.until(names, 5)
     spans = log.spans()
     for name in measurements:
         # Before the lease is its own there are two trial runs, which are work like any other.
         first, last = spans[name][2][0], spans[name][-1][1]
         assert len(spans[name]) >= QUICK.min_blocks
-        for trainer in trainers:
+        for trainer in names:
             assert not [(a, b) for a, b in spans[trainer] if a < last and b > first], "trained during a measurement"
             assert any(b <= first for _, b in spans[trainer])
             assert any(a >= last for a, _ in spans[trainer])
 
 
 def test_a_trainer_killed_in_a_burst_frees_the_measurement_that_waits_for_it(
-    log: Log, start: Callable[..., subprocess.Popen[str]]
+    trainers: Trainers,
 ) -> None:
-    start("other")
-    doomed = start("doomed", "5")
+    log, doomed = trainers.log, trainers.doomed
     log.until(["other"], 1)
+    trainers.hang.touch()
     assert doomed.stdout is not None
     assert doomed.stdout.readline() == "hangs\n"
     with DeviceLease("cpu", patience_s=0.1).exclusive() as grant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -24,7 +25,7 @@ from nas.space_file import list_spaces, load_space
 torch.set_num_threads(1)
 
 PADDINGS: tuple[Padding, ...] = ("symmetric", "tf_same")
-SIZES = (5, 7, 8, 13)
+MAPS: tuple[tuple[int, Padding], ...] = ((5, "symmetric"), (7, "tf_same"), (8, "symmetric"), (8, "tf_same"))
 CHANNELS = 4
 CLASSES = 3
 
@@ -85,8 +86,7 @@ def cost_by_hand(size: int, kernel_size: int, expansion: float, separable: bool,
     return macs + 8 * 3, params + 8 * 3 + 3
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "padding"), MAPS)
 def test_every_layer_choice_gives_its_shape_structure_and_cost(size: int, padding: Padding) -> None:
     for index, layer in enumerate(every_layer()):
         case = f"{layer} on {size}x{size}, {padding}"
@@ -112,14 +112,14 @@ def test_every_layer_choice_gives_its_shape_structure_and_cost(size: int, paddin
         expected = cost_by_hand(size, built.kernel_size, layer.expansion, layer.separable, layer.stride)
         assert counts(architecture_cost(architecture.canonical, CLASSES)) == expected, case
         assert sum(p.numel() for p in network.parameters()) == expected[1], case
-        if index % 5 == 0:  # thop takes longer than all the rest together; 5 is prime to every choice's period
+        if index % 7 == 0:  # thop takes longer than all the rest together; 7 is prime to every choice's period
             assert counts(module_cost(network, (2, size, size))) == expected, case
 
 
 @pytest.mark.parametrize("space_name", list_spaces())
 def test_cost_in_closed_form_is_that_of_the_built_network(space_name: str) -> None:
     space, rng = load_space(space_name), random.Random(0)
-    for _ in range(5):
+    for _ in range(3):
         architecture = space.architecture(space.sample(rng)).canonical
         shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
         assert architecture_cost(architecture, 10) == in_closed_form(module_cost(build(architecture, 10), shape))
@@ -329,6 +329,7 @@ def assert_same_function(architecture: Architecture) -> None:
         torch.testing.assert_close(canonical(x), spelled(x), msg=lambda text: f"{architecture}: {text}")
 
 
+@functools.cache
 def respelled_samples(space_name: str) -> list[Architecture]:
     """Those of 500 random networks that have taps which the canonical form has not."""
     space, rng = load_space(space_name), random.Random(0)
@@ -353,13 +354,13 @@ def test_every_layer_that_the_canonical_form_changes_keeps_its_function(space_na
         assert_same_function(network)
 
 
-@pytest.mark.parametrize(("space_name", "count"), [("digits", 269), ("cifar", 40), ("lite0", 15)])
+@pytest.mark.parametrize(("space_name", "count"), [("digits", 80), ("cifar", 12), ("lite0", 5)])
 def test_whole_networks_that_the_canonical_form_changes_keep_their_function(space_name: str, count: int) -> None:
     for architecture in respelled_samples(space_name)[:count]:
         assert_same_function(architecture)
 
 
-@pytest.mark.parametrize(("space_name", "count"), [("digits", 20), ("cifar", 5), ("lite0", 3)])
+@pytest.mark.parametrize(("space_name", "count"), [("digits", 20), ("cifar", 3), ("lite0", 2)])
 def test_the_raw_and_the_canonical_spelling_build_equal_networks(space_name: str, count: int) -> None:
     for architecture in respelled_samples(space_name)[:count]:
         one, other = build(architecture, CLASSES, seed=1).eval(), build(architecture.canonical, CLASSES, seed=1).eval()

@@ -149,7 +149,7 @@ def test_without_a_metric_the_validation_part_is_not_looked_at(
     assert all(np.isnan([epoch.score, epoch.validation_loss]).all() for epoch in history)
 
 
-LONG = ("--pick", "fastest", "--epochs", "30")
+LONG = ("--pick", "fastest", "--epochs", "20")
 
 
 def kill_amid(run: RunDirectory, checkpoint: Path, log: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_tha
     run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = open_run(shutil.copytree(run.path, tmp_path / "alone"))
-    (training,) = plan_training(run, [run.records()[0]], recipe_on(run, "cpu", 30), device="cpu").trainings
+    (training,) = plan_training(run, [run.records()[0]], recipe_on(run, "cpu", 20), device="cpu").trainings
     checkpoint = run.checkpoint_path(training.key)
 
     with monkeypatch.context() as patch:
@@ -182,7 +182,7 @@ def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_tha
     assert checkpoint.is_file()
 
     kill_amid(run, checkpoint, tmp_path / "log")
-    assert "goes on after epoch 1 of 30" in (tmp_path / "log").read_text()
+    assert "goes on after epoch 1 of 20" in (tmp_path / "log").read_text()
     assert run.training_records() == []
 
     code, out, err = train(capsys, run, *LONG)
@@ -198,7 +198,7 @@ def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_tha
         whole.before,
         whole.after,
     )
-    assert [epoch.epoch for epoch in after.evaluation.history] == list(range(1, 31))
+    assert [epoch.epoch for epoch in after.evaluation.history] == list(range(1, 21))
     assert after.evaluation.history[-1].score > 0.2  # chance is 0.1
 
 
@@ -321,7 +321,7 @@ def test_inherited_weights_are_those_of_the_search(
 ) -> None:
     """From a folder that `nas export` made: the network itself, so that its training begins with exactly its weights."""
     backbone = run.records()[1]
-    folder = nas.export_candidate(run, backbone, tmp_path / "exported")
+    folder = nas.export_candidate(run, backbone, tmp_path / "exported", nas.ExportOptions(measure=False))
     settings = replace(run.settings, evaluation=replace(run.settings.evaluation, init=str(folder)))
     inheriting = run.with_settings(settings)
     run.weights_path(backbone.digest).unlink()
