@@ -25,7 +25,7 @@ from nas.space_file import list_spaces, load_space
 torch.set_num_threads(1)
 
 PADDINGS: tuple[Padding, ...] = ("symmetric", "tf_same")
-MAPS: tuple[tuple[int, Padding], ...] = ((5, "symmetric"), (7, "tf_same"), (8, "symmetric"), (8, "tf_same"))
+MAPS: tuple[tuple[int, Padding], ...] = ((5, "symmetric"), (7, "tf_same"), (8, "tf_same"), (13, "symmetric"))
 CHANNELS = 4
 CLASSES = 3
 
