@@ -293,6 +293,7 @@ def test_a_poll_with_nothing_new_brings_nothing(page: Page) -> None:
     first = page.call("status.children", "tick.n_intervals", run="0").json["response"]
     known = {
         "version": first["version"]["data"],
+        "title": first["title"]["children"],
         "status": first["status"]["children"],
         "stop": True,
         "jobs_seen": first["jobs-seen"]["data"],

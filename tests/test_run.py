@@ -13,6 +13,7 @@ import torch
 import yaml
 from conftest import RunFactory
 
+from nas.conditions import settings_here
 from nas.errors import InputError
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
 from nas.run import RunDirectory, open_run, weights_content
@@ -101,7 +102,7 @@ def test_a_run_of_a_version_that_knew_no_precision_was_trained_in_float32(make_r
     written = yaml.safe_load((run.path / "run.yaml").read_text())
     del written["settings"]["evaluation"]["recipe"]["precision"]
     (run.path / "run.yaml").write_text(yaml.safe_dump(written))
-    assert open_run(run.path).settings.evaluation.recipe.precision == "float32"
+    assert settings_here(open_run(run.path)).evaluation.recipe.precision == "float32"
 
 
 @pytest.mark.parametrize(

@@ -223,25 +223,21 @@ def test_front_and_report_show_the_targets(searched: RunDirectory, capsys: pytes
         assert text in page
 
 
-def test_a_search_with_targets_is_resumed(searched: RunDirectory, cluster: TwoNodes) -> None:
-    before = searched.records()
-    ended = resume_search(searched.path, trials=4, address=cluster.address)
-    after = ended.run.records()
-    assert after[: len(before)] == before
-    assert sum(record.outcome is Outcome.DONE for record in after) == 4
-    assert cluster.edge in after[-1].evaluation.latencies["edge"].worker
-
-
-def test_a_search_ends_when_a_target_is_gone_for_good(
+def test_a_search_ends_when_a_target_is_gone_for_good_and_is_resumed_with_a_new_one(
     cluster: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.search.broker.MAX_LOSSES_IN_A_ROW", 1)
-    asked = replace(settings(replace(EDGE, max_ms=1e6)), resources=Resources(max_concurrent=1))
+    asked = replace(settings(replace(EDGE, max_ms=1e6)), trials=2, resources=Resources(max_concurrent=1))
     plan = plan_search(asked, tmp_path / "run", cluster.address)
     ended = run_search(plan, KillsTheActor(for_good=True))
     assert ended.reason.startswith("1 trials in a row were lost: target edge gave no answer, its actor died")
     assert ended.resumable
-    assert Outcome.FAILED not in {record.outcome for record in ended.run.records()}
+    before = ended.run.records()
+    assert Outcome.FAILED not in {record.outcome for record in before}
+    after = resume_search(ended.run.path, address=cluster.address).run.records()
+    assert after[: len(before)] == before
+    assert sum(record.outcome is Outcome.DONE for record in after) == 2
+    assert cluster.edge in after[-1].evaluation.latencies["edge"].worker
 
 
 def test_a_resource_that_no_node_has_is_said_at_once(
