@@ -398,11 +398,12 @@ def walk(opened: Opened, names: Sequence[str]) -> None:
         expect(panel).not_to_be_empty()
         for plot in panel.locator(".js-plotly-plot:visible").all():
             expect(plot.locator(".main-svg").first).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-        width = page.viewport_size["width"] if page.viewport_size else 0
-        for plot in panel.locator(".plot:not(.wide) .js-plotly-plot .main-svg").all():  # the wide one scrolls
-            box = plot.bounding_box()
-            assert box is None or box["x"] + box["width"] <= width + 1, name
+        page.wait_for_function(  # a figure that was hidden finds its size a moment later; the wide one scrolls
+            "name => document.documentElement.scrollWidth <= innerWidth && [...document.querySelectorAll("
+            "`#panel-${name} .plot:not(.wide) .js-plotly-plot .main-svg`)]"
+            ".every(plot => plot.getBoundingClientRect().right <= innerWidth + 1)",
+            arg=name.lower(),
+        )
 
 
 def test_listening_on_other_addresses_warns(site: Site) -> None:
