@@ -28,8 +28,6 @@ from nas.search.worker import Evaluator
 from nas.settings import Resources, SearchSettings
 from nas.space_file import load_space
 
-pytestmark = pytest.mark.usefixtures("own_ray")
-
 DIGITS = load_space("digits")
 
 

@@ -27,8 +27,8 @@ class Seen:
     """What a run held at the last look; `version` grows with whatever a figure or table shows.
 
     `records` are all of them, `comparable` those that have a value for every objective if they were trained; `by_digest`
-    holds the record that answers for each candidate, `trainings` its full ones. `quantities` can be put on an axis, `colours` can colour a point.
-    `problems` are sentences on what could not be read.
+    holds the record that answers for each candidate, `trainings` its full ones. `quantities` can be put on an axis,
+    `colours` can colour a point. `problems` are sentences on what could not be read.
     """
 
     version: int

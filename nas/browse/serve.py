@@ -37,10 +37,8 @@ class Server:
         """Answer requests, from `announce` on; on return it is closed, and what its pages started has ended."""
         # The first look at thousands of records takes seconds, in which a browser can start.
         threading.Thread(target=lambda: [run.look() for _, run in self.runs.items()], daemon=True).start()
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # also where a shell started it in the background, ignoring Ctrl-C
+        # A shell that starts a program in the background has Ctrl-C ignored there.
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         try:
             with suppress(KeyboardInterrupt):

@@ -36,8 +36,7 @@ def estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float] = tim
 
 
 def _estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float]) -> Estimate:
-    import torch
-
+    from nas.device import torch_threads  # torch is slow to import
     from nas.device_data import DeviceData
     from nas.device_lease import lease_for
     from nas.finetune import finetune, predict
@@ -48,9 +47,7 @@ def _estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float]) -> 
     architecture = settings.space.backbone
     network = build(architecture, len(plan.data.classes))
     steps_an_epoch = max(1, len(plan.data.train) // recipe.batch_size)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(settings.resources.cpus_per_trial)))
-    try:
+    with torch_threads(max(1, int(settings.resources.cpus_per_trial))):
         few = replace(
             plan.data,
             train=plan.data.train.subset(np.arange(min(4 * recipe.batch_size, len(plan.data.train)))),
@@ -64,8 +61,6 @@ def _estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float]) -> 
         start = clock()
         predict(network, data, data.validation, side, lease=lease)
         validation_s = (clock() - start) * len(plan.data.validation) / len(few.validation)
-    finally:
-        torch.set_num_threads(threads)
     steps = min(recipe.epochs * steps_an_epoch, recipe.steps or recipe.epochs * steps_an_epoch)
     training_s = min(steps * recipe.batch_size / pace, recipe.seconds or float("inf"))
     protocols = (protocol, *(target.protocol for target in settings.evaluation.targets))
