@@ -396,12 +396,11 @@ def walk(opened: Opened, names: Sequence[str]) -> None:
         panel = page.locator(f"#panel-{name.lower()}")
         expect(panel).to_be_visible()
         expect(panel).not_to_be_empty()
-        for plot in panel.locator(".js-plotly-plot:visible").all():
-            expect(plot.locator(".main-svg").first).to_be_visible()
         page.wait_for_function(  # a figure that was hidden finds its size a moment later; the wide one scrolls
-            "name => document.documentElement.scrollWidth <= innerWidth && [...document.querySelectorAll("
-            "`#panel-${name} .plot:not(.wide) .js-plotly-plot .main-svg`)]"
-            ".every(plot => plot.getBoundingClientRect().right <= innerWidth + 1)",
+            "name => { const drawn = [...document.querySelectorAll(`#panel-${name} .js-plotly-plot`)]"
+            ".filter(plot => plot.checkVisibility()).map(plot => [plot, plot.querySelector('.main-svg')]);"
+            " return document.documentElement.scrollWidth <= innerWidth && drawn.every(([plot, svg]) => svg &&"
+            " (plot.closest('.wide') || svg.getBoundingClientRect().right <= innerWidth + 1)); }",
             arg=name.lower(),
         )
 

@@ -184,7 +184,9 @@ def _compare() -> html.Section:
             html.Div([html.Button("Clear", id="compare-clear", className="quiet")], className="steps"),
             html.Div(id="compare-table"),
             html.Div(
-                [*_own("compare-strips", "Layers"), *_figure("compare-curves", "Learning curves")], id="compare-figures"
+                [*_own("compare-strips", "Layers"), *_figure("compare-curves", "Learning curves")],
+                id="compare-figures",
+                hidden=True,
             ),
         ],
     )
