@@ -438,6 +438,35 @@ def test_resume_tells_what_was_recorded_but_not_told_and_queues_what_ran(
     assert len(done) == len({record.digest for record in done}) == 6
 
 
+def test_a_driver_that_dies_while_it_asks_leaves_no_half_chosen_trial(
+    make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(settings(trials=6))
+    broker = Broker(run)
+    for _ in range(4):  # the first three are queued
+        candidate = broker.ask()
+        assert candidate is not None
+        broker.finish(candidate, answer(candidate))
+    chosen: list[str] = []
+
+    def die(_self: object, _study: object, _trial: object, name: str, distribution: Any) -> Any:
+        if len(chosen) == 3:
+            raise KeyboardInterrupt
+        chosen.append(name)
+        return distribution.choices[0]
+
+    before, entries = broker.study.trials, run.study_path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.samplers.RandomSampler, "sample_independent", die)
+        with pytest.raises(KeyboardInterrupt):
+            broker.ask()
+    assert len(chosen) == 3
+    assert run.study_path.read_bytes() == entries
+    resumed = Broker(open_run(run.path))
+    assert resumed.study.trials == before
+    assert resumed.ask() is not None
+
+
 def test_a_search_that_lost_many_trials_can_be_resumed(make_run: RunFactory) -> None:
     run = make_run(settings(trials=30))
     broker = Broker(run)

@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -102,7 +103,9 @@ class RunStudy:
     def ask(self, sampler: optuna.samplers.BaseSampler) -> Trial:
         """A new trial with the parameters that are queued, or else those that the sampler proposes."""
         self._study.sampler = sampler
-        trial = self._study.ask(fixed_distributions=self._distributions)
+        storage = self._study._storage
+        with storage.whole_trial() if isinstance(storage, StudyStorage) else nullcontext():
+            trial = self._study.ask(fixed_distributions=self._distributions)
         self.size = max(self.size, trial.number + 1)  # one that was queued is counted already
         return trial
 

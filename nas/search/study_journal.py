@@ -1,4 +1,4 @@
-"""Optuna's journal without its waits, and without its looks through all trials."""
+"""Optuna's journal without its waits, without its looks through all trials, and with one entry for a new trial."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import json
 import os
 from collections import deque
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -72,12 +75,73 @@ class _Journal(JournalFileBackend):
 class StudyStorage(JournalStorage):
     """The study's journal, in which trials that wait are found without a look at all that ever were.
 
-    Optuna looks for them before each proposal.
+    Optuna looks for them before each proposal. It also writes, and reads again, an entry for each parameter of a trial;
+    here see `whole_trial`.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(_Journal(path))
         self._waiting: dict[int, tuple[int, list[int]]] = {}  # by study: trials looked at, and those that may wait
+        self._drafting = False
+        self._draft: tuple[int, FrozenTrial] | None = None  # with its study
+
+    @contextmanager
+    def whole_trial(self) -> Iterator[None]:
+        """A trial that begins in here is written at the end, all its parameters in one entry; if that raises, not at all."""
+        self._drafting = True
+        try:
+            yield
+            if self._draft is not None:
+                study_id, trial = self._draft
+                if super().create_new_trial(study_id, trial) != trial._trial_id:
+                    raise RuntimeError("another process began a trial of this study, which one driver alone may do")
+        finally:
+            self._drafting, self._draft = False, None
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Begin a trial, or add one like the template; its id."""
+        if template_trial is not None or not self._drafting:
+            return super().create_new_trial(study_id, template_trial)
+        trial = FrozenTrial(
+            number=len(self._replay_result._study_id_to_trial_ids[study_id]),
+            trial_id=len(self._replay_result._trials),
+            state=TrialState.RUNNING,
+            value=None,
+            values=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params={},
+            distributions={},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+        )
+        self._draft = study_id, trial
+        return trial._trial_id
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A trial by its id."""
+        return self._drafted(trial_id) or super().get_trial(trial_id)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Say what a parameter of a trial is."""
+        if trial := self._drafted(trial_id):
+            trial.params[param_name] = distribution.to_external_repr(param_value_internal)
+            trial.distributions[param_name] = distribution
+        else:
+            super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Say what a sampler wants to know of a trial."""
+        if trial := self._drafted(trial_id):
+            trial.system_attrs[key] = value
+        else:
+            super().set_trial_system_attr(trial_id, key, value)
+
+    def _drafted(self, trial_id: int) -> FrozenTrial | None:
+        return self._draft[1] if self._draft is not None and self._draft[1]._trial_id == trial_id else None
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
