@@ -88,18 +88,22 @@ def measured_latency(evaluation: Evaluation, name: str) -> Latency | None:
 
 def objective_values(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
     """Values of the named objectives that the evaluation has; accuracy is the run's metric at the last epoch."""
-    values: dict[str, float] = {}
-    if evaluation.history:
-        values["accuracy"] = evaluation.history[-1].score
-    if evaluation.latency is not None:
-        values["latency"] = evaluation.latency.median_ms
-    values |= {target_objective(name): latency.median_ms for name, latency in evaluation.latencies.items()}
-    if evaluation.cost is not None:
-        values |= {"macs": float(evaluation.cost.macs), "params": float(evaluation.cost.params)}
-    memory = peak_memory(evaluation)
-    if memory is not None:
-        values["memory"] = float(memory)
-    return {name: values[name] for name in names if name in values}
+    values = ((name, _value(evaluation, name)) for name in names)
+    return {name: float(value) for name, value in values if value is not None}
+
+
+def _value(evaluation: Evaluation, name: str) -> float | None:
+    match name:
+        case "accuracy":
+            return evaluation.history[-1].score if evaluation.history else None
+        case "macs":
+            return evaluation.cost.macs if evaluation.cost else None
+        case "params":
+            return evaluation.cost.params if evaluation.cost else None
+        case "memory":
+            return peak_memory(evaluation)
+    latency = measured_latency(evaluation, name)
+    return latency.median_ms if latency else None
 
 
 def peak_memory(evaluation: Evaluation) -> int | None:

@@ -28,7 +28,8 @@ class Seen:
 
     `records` are all of them, `comparable` those that have a value for every objective if they were trained; `by_digest`
     holds the record that answers for each candidate, `trainings` its full ones. `quantities` can be put on an axis,
-    `colours` can colour a point. `problems` are sentences on what could not be read.
+    `colours` can colour a point. `texts` keeps what pointing at a trial shows, for later looks too. `problems` are
+    sentences on what could not be read.
     """
 
     version: int
@@ -44,6 +45,7 @@ class Seen:
     trainings: Mapping[str, tuple[TrainingRecord, ...]]
     quantities: tuple[str, ...]
     colours: tuple[str, ...]
+    texts: dict[int, str]
     problems: tuple[str, ...]
 
     @property
@@ -94,6 +96,7 @@ class _Read:
     baselines: list[BaselineRecord] = field(default_factory=list)
     audits: list[AuditRecord] = field(default_factory=list)
     trainings: list[TrainingRecord] = field(default_factory=list)
+    texts: dict[int, str] = field(default_factory=dict)
 
 
 class LiveRun:
@@ -143,12 +146,13 @@ class LiveRun:
         try:
             if "run.yaml" in changed:
                 self._run = open_run(self._run.path)
+                read.texts = {}  # scores are written as the run's settings say
             if "trials.jsonl" in changed:
                 mark = marks["trials.jsonl"]
                 if mark and (
                     mark[0] != read.inode or mark[1] < read.end
                 ):  # another file than before, as a mirror's copy is
-                    read.records, read.end, read.foreign, read.newer = [], 0, 0, 0
+                    read.records, read.end, read.foreign, read.newer, read.texts = [], 0, 0, 0, {}
                     read.inode = mark[0]
                 later = self._run.records_from(read.end)
                 sound = [record for record in later.records if _is_sound(record)]
@@ -202,6 +206,7 @@ class LiveRun:
             },
             quantities=tuple(quantities(comparable, objectives)) or objectives,
             colours=tuple(colours(comparable)),
+            texts=read.texts,
             problems=tuple(problems),
         )
 

@@ -72,6 +72,7 @@ def front_figure(seen: Seen, axes: Axes, others: Mapping[str, Seen], chosen: Tri
         limits=seen.settings.evaluation.limits,
         baselines=seen.baselines,
         again=seen.again,
+        texts=seen.texts,
     )
     for (key, other), (colour, symbol) in zip(others.items(), _cycled(_OTHERS, len(others)), strict=True):
         figure.add_trace(_front_of(key, other, axes, colour, symbol))

@@ -53,6 +53,7 @@ def scatter_figure(
     limits: Mapping[str, float] | None = None,
     baselines: Sequence[BaselineRecord] = (),
     again: Mapping[str, Confirmed] | None = None,
+    texts: dict[int, str] | None = None,
 ) -> go.Figure:
     """One quantity against another (`nas.report.quantities`), for the candidates trained to the full budget.
 
@@ -62,8 +63,10 @@ def scatter_figure(
     quantity or a parameter of the space. `marks` are texts by digest. Beyond `limits`, hard budgets by objective in its
     unit, the plane is shaded, where that is near the candidates. `baselines` are trained reference networks, drawn as
     open squares with their names; the widths of one network are joined. `again` are longer trainings, by digest, drawn
-    as open circles. Points carry their digest as the first of their `customdata`.
+    as open circles. Points carry their digest as the first of their `customdata`. `texts` keeps what pointing at a
+    trial shows, by its number, for the next figure of the same run.
     """
+    known = {} if texts is None else texts
     drawn = [record for record in trained(records) if None not in (value_of(record, x), value_of(record, y))]
     compared = [
         record for record in baselines if record.trained and None not in (value_of(record, x), value_of(record, y))
@@ -77,11 +80,12 @@ def scatter_figure(
     figure = go.Figure(layout=layout())
 
     def point(group: Sequence[TrialRecord]) -> dict[str, Any]:
-        texts = [hover_text(record, metric, images) for record in group]
+        known.update({each.number: hover_text(each, metric, images) for each in group if each.number not in known})
+        hover = [known[record.number] for record in group]
         if colour is not None:
-            texts = [f"{text}<br>{_colour_text(record, colour)}" for text, record in zip(texts, group, strict=True)]
+            hover = [f"{text}<br>{_colour_text(record, colour)}" for text, record in zip(hover, group, strict=True)]
         # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
-        return _places(group, x, y) | {"mode": "markers", "hoverinfo": "text", "hovertext": texts}
+        return _places(group, x, y) | {"mode": "markers", "hoverinfo": "text", "hovertext": hover}
 
     paint, legend = _paint(drawn, colour)
     scatter = go.Scatter if len(dominated) <= SVG_POINTS else go.Scattergl
