@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -35,8 +36,7 @@ class Server:
 
     def serve(self, announce: Callable[[], None] = lambda: None) -> None:
         """Answer requests, from `announce` on; on return it is closed, and what its pages started has ended."""
-        # The first look at thousands of records takes seconds, in which a browser can start.
-        threading.Thread(target=lambda: [run.look() for _, run in self.runs.items()], daemon=True).start()
+        threading.Thread(target=self._look_ahead, daemon=True).start()
         # A shell that starts a program in the background has Ctrl-C ignored there.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
@@ -47,6 +47,12 @@ class Server:
         finally:
             self.wsgi.server_close()
             self.jobs.close()
+
+    def _look_ahead(self) -> None:
+        """The first look at thousands of records takes seconds, in which a browser can start."""
+        for _, run in self.runs.items():
+            run.look()
+        gc.freeze()  # records stay: looking through all of them for garbage takes longer than many a figure
 
 
 def open_server(directories: Sequence[Path], host: str = LOOPBACK[0], port: int = 0) -> Server:

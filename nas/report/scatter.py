@@ -9,7 +9,9 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
 from nas.confirmation import Confirmed
@@ -85,7 +87,7 @@ def scatter_figure(
         if colour is not None:
             hover = [f"{text}<br>{_colour_text(record, colour)}" for text, record in zip(hover, group, strict=True)]
         # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
-        return _places(group, x, y) | {"mode": "markers", "hoverinfo": "text", "hovertext": hover}
+        return _places(group, x, y) | {"mode": "markers", "hoverinfo": "text", "hovertext": _column(hover)}
 
     paint, legend = _paint(drawn, colour)
     scatter = go.Scatter if len(dominated) <= SVG_POINTS else go.Scattergl
@@ -136,7 +138,12 @@ def _places(records: Sequence[TrialRecord | BaselineRecord], x: str, y: str) -> 
         "y": [_plotted(record, y) for record in records],
     }
     digests = [[record.digest] for record in records if isinstance(record, TrialRecord)]
-    return places | ({"customdata": digests} if digests else {})
+    return places | ({"customdata": _column(digests)} if digests else {})
+
+
+def _column(values: Sequence[object]) -> NDArray[np.object_]:
+    """As an array: plotly looks at each member of a list."""
+    return np.array(values, dtype=object)
 
 
 def _step_line(records: Sequence[TrialRecord], x: str, y: str) -> go.Scatter:
