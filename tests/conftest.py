@@ -23,6 +23,8 @@ from nas.space_file import load_space
 
 RunFactory = Callable[..., RunDirectory]
 
+BRIEF = ("--epochs", "1", "--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32")
+"""Flags of whole searches for whose tests it does not matter what is searched for: nothing is timed, one worker starts."""
 
 LONGEST = (
     *(

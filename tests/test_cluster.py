@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 from answers import answer, snapshot
-from conftest import RunFactory
+from conftest import BRIEF, RunFactory, check_consistent
 
 import nas
 from nas.errors import InputError, WrongNodeError
@@ -414,23 +414,16 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "my_metric.py").write_text(METRIC)
     out = tmp_path / "run"
+    job = {"runtime_env": {"py_modules": [], "env_vars": {"MINE": "1"}}, "metadata": {}}
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(tmp_path / "code"), *sys.path]),
         "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+        # As `ray job submit` starts it.
+        "RAY_ADDRESS": nodes.cluster.address,
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job),
     }
-    command = [sys.executable, "-m", "nas.cli", "search", "--epochs", "1", "--metric", "my_metric:share"]
-    command += [
-        "--address",
-        nodes.cluster.address,
-        "--trials",
-        "4",
-        "--confirm",
-        "0",
-        "--out",
-        str(out),
-        "--resource",
-        "BOARD:2",
-    ]
+    command = [sys.executable, "-m", "nas.cli", "search", *BRIEF, "--metric", "my_metric:share"]
+    command += ["--trials", "4", "--confirm", "0", "--out", str(out), "--resource", "BOARD:2"]
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
         records = out / "trials.jsonl"
@@ -445,20 +438,7 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
     assert {record.outcome for record in before} == {Outcome.DONE}
     assert 1 <= len(before) < 4
     assert (out / "report.html").is_file()
-    nodes.cluster.shutdown()
-    from ray.cluster_utils import Cluster
-
-    has = {"num_cpus": 1, "resources": {"BOARD": 2}, "include_dashboard": False}
-    again = Cluster(initialize_head=True, head_node_args=has)
-    job = {"runtime_env": {"py_modules": [], "env_vars": {"MINE": "1"}}, "metadata": {}}
-    as_a_job = {"RAY_ADDRESS": again.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
-    try:
-        ended = subprocess.run(
-            [*command[:4], "--resume", str(out)],
-            capture_output=True, text=True, timeout=200, env=environment | as_a_job, cwd=tmp_path, check=False,
-        )  # fmt: skip
-    finally:
-        again.shutdown()
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert open_run(out).records()[: len(before)] == before
-    assert sum(record.outcome is Outcome.DONE for record in open_run(out).records()) == 4
+    Broker(open_run(out))  # what a resumed search does first
+    after = check_consistent(open_run(out))
+    assert after[: len(before)] == before
+    assert {record.outcome for record in after[len(before) :]} == {Outcome.LOST}

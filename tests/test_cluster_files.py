@@ -20,6 +20,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from conftest import BRIEF
 from typer.main import get_command
 
 from nas.cli import app
@@ -261,7 +262,7 @@ def slurm(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def test_slurm_job_stops_gently_before_its_time_is_over_and_is_queued_again(
     slurm: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    job = slurm("digits", "--trials", "60", "--epochs", "1", "--confirm", "0")
+    job = slurm("digits", "--trials", "60", *BRIEF, "--confirm", "0")
     assert job.stdout is not None
     said = []
     for line in job.stdout:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RunFactory
+from conftest import BRIEF, RunFactory
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 from test_run import record
@@ -213,7 +213,7 @@ def test_what_refers_to_something_is_never_newer_than_it(
 def test_a_search_whose_machine_is_gone_goes_on_from_the_mirror_alone(tmp_path: Path, store: Store) -> None:
     uri = store.uri("killed/mine")
     nas_command = [sys.executable, "-c", QUICK, "search"]
-    command = [*nas_command, "--trials", "4", "--epochs", "1", "--confirm", "0", "--mirror", uri]
+    command = [*nas_command, "--trials", "4", *BRIEF, "--confirm", "0", "--mirror", uri]
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
         while lines(uri) < 1:

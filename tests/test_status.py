@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunFactory, check_consistent, wait_for_records
+from conftest import BRIEF, RunFactory, check_consistent, wait_for_records
 from rich.console import Console
 
 import nas.search.heartbeat
@@ -98,7 +98,7 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
                 [*NAS, "search", *arguments], stdout=file, stderr=file, start_new_session=True, cwd=tmp_path
             )
 
-    driver = start("--trials", "50", "--epochs", "1", "--metric", "held:accuracy", "--out", str(out))
+    driver = start("--trials", "50", *BRIEF, "--metric", "held:accuracy", "--out", str(out))
     wait_for_records(driver, out, 2, log)
     hold.touch()
     wait_until(lambda: (found := open_run(out).state()) is not None and found.running)
