@@ -2,7 +2,7 @@
 
     python benchmarks/search_quality [--problems macs,params] [--methods front,random] [--seeds 10] [--trials 400]
         [--workers 1,8,32] [--shard 0/2] [--out FILE]
-    python benchmarks/search_quality --tables FILE
+    python benchmarks/search_quality --tables FILE...
 
 Without --problems and --methods the whole yard-stick is run: five variants of NAS-Bench-Macro, every peer, with and
 without a cache of repeats. A run that the file has already is not run again. pymoo and BoTorch are left out, and that
@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", choices=("yes", "no", "both"), default="both", help="answer repeats for free")
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--out", type=Path, default=Path("search_quality.jsonl"))
-    parser.add_argument("--tables", type=Path)
+    parser.add_argument("--tables", type=Path, nargs="+", help="print the tables of such files, taken together")
     return parser.parse_args()
 
 
@@ -81,7 +81,7 @@ def tasks(given: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     given = arguments()
     if given.tables:
-        print_tables([json.loads(line) for line in given.tables.read_text().splitlines()])
+        print_tables([json.loads(line) for file in given.tables for line in file.read_text().splitlines()])
         return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")

@@ -8,38 +8,22 @@ from typing import Any
 
 import numpy as np
 from methods import OURS
-
-T_975 = (
-    12.71,
-    4.30,
-    3.18,
-    2.78,
-    2.57,
-    2.45,
-    2.36,
-    2.31,
-    2.26,
-    2.23,
-    2.20,
-    2.18,
-    2.16,
-    2.14,
-    2.13,
-    2.12,
-    2.11,
-    2.10,
-    2.09,
-)
-"""Student's t for a two-sided 95 % interval, by degrees of freedom from 1."""
+from scipy.stats import t
 
 Key = tuple[str, bool]
 
 
 def print_tables(lines: Sequence[dict[str, Any]]) -> None:
-    """A table of scores, and one of the differences from the best peer, for each problem and number of workers."""
+    """A table of scores, and one of the differences from the best peer, for each problem and number of workers.
+
+    Behind a difference stand the peer and the number of seeds. A seed that was run twice, to different numbers of trials,
+    counts once at each.
+    """
     groups: dict[tuple[str, int], dict[Key, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for line in lines:
-        groups[line["problem"], line["workers"]][line["method"], line["cache"]][line["seed"]] = line
+        runs = groups[line["problem"], line["workers"]][line["method"], line["cache"]]
+        known = runs.get(line["seed"], {"scores": {}})
+        runs[line["seed"]] = known | line | {"scores": line["scores"] | known["scores"]}
     for (problem, workers), methods in groups.items():
         counts = sorted({int(n) for runs in methods.values() for line in runs.values() for n in line["scores"]})
         boxes = list(next(iter(next(iter(methods.values())).values()))["scores"][str(counts[0])])
@@ -89,7 +73,6 @@ def _print_differences(
                 if len(gaps) < 2:
                     cells.append("")
                     continue
-                t = T_975[len(gaps) - 2] if len(gaps) - 2 < len(T_975) else 1.98
-                half = t * gaps.std(ddof=1) / np.sqrt(len(gaps))
-                cells.append(f"{gaps.mean():+.1f} ± {half:.1f} ({best[0]})")
+                half = t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+                cells.append(f"{gaps.mean():+.1f} ± {half:.1f} ({best[0]}, {len(gaps)})")
             print(f"| {own}{'' if cache else ', no cache'}, {box} | {' | '.join(cells)} |")
