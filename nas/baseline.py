@@ -27,7 +27,7 @@ from nas.backbones import with_normalisation
 from nas.conditions import data_of, settings_here
 from nas.cost import module_cost
 from nas.data import ImageData
-from nas.device import device_name
+from nas.device import device_name, torch_threads
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
 from nas.errors import CandidateError, InputError
@@ -110,9 +110,7 @@ def measure_baselines(
     _check_measured_here(run, settings.device)
     data = data_of(run) if train else None
     recorded = {record.name: record for record in run.baselines()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(settings.resources.cpus_per_trial)))  # a recipe's seconds are those of a trial
-    try:
+    with torch_threads(max(1, int(settings.resources.cpus_per_trial))):  # a recipe's seconds are those of a trial
         for name in dict.fromkeys(names):
             init = _start(name, settings, weights)[0] if train else None
             if name in recorded and _suffices(recorded[name], init):
@@ -123,8 +121,6 @@ def measure_baselines(
             )
             run.append_baseline(record)
             yield record
-    finally:
-        torch.set_num_threads(threads)
 
 
 def measure_baseline(

@@ -14,6 +14,7 @@ from nas.architecture import Architecture
 from nas.backbones import load_backbone
 from nas.cost import architecture_cost, module_cost
 from nas.data import ImageData
+from nas.device import torch_threads
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
 from nas.errors import CandidateError, InputError, LostError
@@ -202,12 +203,8 @@ def settled_recipe(
         return recipe
     network = build(architecture, len(data.classes)).to(device)
     images = torch.zeros(min(recipe.batch_size, len(data.train)), *architecture.input_shape, device=device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads) if threads is not None else before)
-    try:
+    with torch_threads(torch.get_num_threads() if threads is None else max(1, threads)):
         return replace(recipe, precision=faster_precision(network, images, recipe))
-    finally:
-        torch.set_num_threads(before)
 
 
 def budget_violation(

@@ -28,10 +28,9 @@ from nas.search.tune import run_candidates
 
 
 @pytest.fixture(autouse=True)
-def _ray_of_each_test() -> Iterator[None]:
+def _ray_of_each_test(own_ray: None) -> Iterator[None]:
     import ray
 
-    ray.shutdown()
     yield
     ray.shutdown()
 

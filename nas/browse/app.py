@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
@@ -192,38 +194,26 @@ def _actions(app: Dash, runs: Runs, guard: Guard, jobs: Jobs) -> None:
             return {"refused": capital(str(error))}
         return {}
 
-    @app.callback(
-        Output("acted", "data", allow_duplicate=True),
-        Input("export", "n_clicks"),
-        State("candidate", "data"),
-        prevent_initial_call=True,
-    )
-    @guard.needs_token
-    def export(_: object, opened: object) -> dict[str, str]:
-        return start("export", opened)
+    def on_click(button: str, told: State, act: Callable[[object], dict[str, str]]) -> None:
+        @app.callback(
+            Output("acted", "data", allow_duplicate=True),
+            Input(button, "n_clicks"),
+            told,
+            prevent_initial_call=True,
+        )
+        @guard.needs_token
+        def clicked(_: object, of: object) -> dict[str, str]:
+            return act(of)
 
-    @app.callback(
-        Output("acted", "data", allow_duplicate=True),
-        Input("train", "n_clicks"),
-        State("candidate", "data"),
-        prevent_initial_call=True,
-    )
-    @guard.needs_token
-    def train(_: object, opened: object) -> dict[str, str]:
-        return start("train", opened)
-
-    @app.callback(
-        Output("acted", "data", allow_duplicate=True),
-        Input("stop", "n_clicks"),
-        State("run", "value"),
-        prevent_initial_call=True,
-    )
-    @guard.needs_token
-    def stop(_: object, run: object) -> dict[str, str]:
+    def stop(run: object) -> dict[str, str]:
         seen = runs.look(run)
         if seen.status.phase is Phase.RUNNING:
             seen.run.request_stop()
         return {}
+
+    on_click("export", State("candidate", "data"), functools.partial(start, "export"))
+    on_click("train", State("candidate", "data"), functools.partial(start, "train"))
+    on_click("stop", State("run", "value"), stop)
 
 
 def _refuse_nonsense(app: Dash) -> None:

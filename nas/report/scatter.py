@@ -69,14 +69,14 @@ def scatter_figure(
     trial shows, by its number, for the next figure of the same run.
     """
     known = {} if texts is None else texts
-    drawn = [record for record in trained(records) if None not in (value_of(record, x), value_of(record, y))]
+    placed = [(record, place) for record in trained(records) if (place := _place(record, x, y)) is not None]
+    drawn, at = [record for record, _ in placed], {record.number: place for record, place in placed}
     compared = [
         record for record in baselines if record.trained and None not in (value_of(record, x), value_of(record, y))
     ]
     if not drawn and not compared:
         return quiet("Candidates appear here once they are trained.")
-    shown = {record.number for record in drawn}
-    front = [record for record in pareto_front(records, objectives) if record.number in shown]
+    front = [record for record in pareto_front(records, objectives) if record.number in at]
     members = {record.number for record in front}
     dominated = [record for record in drawn if record.number not in members]
     figure = go.Figure(layout=layout())
@@ -87,7 +87,7 @@ def scatter_figure(
         if colour is not None:
             hover = [f"{text}<br>{_colour_text(record, colour)}" for text, record in zip(hover, group, strict=True)]
         # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
-        return _places(group, x, y) | {"mode": "markers", "hoverinfo": "text", "hovertext": _column(hover)}
+        return _points(group, at) | {"mode": "markers", "hoverinfo": "text", "hovertext": _column(hover)}
 
     paint, legend = _paint(drawn, colour)
     scatter = go.Scatter if len(dominated) <= SVG_POINTS else go.Scattergl
@@ -97,16 +97,16 @@ def scatter_figure(
         figure.add_traces([_key("dominated", GREY, 6), _key("Pareto front", GREY, 11)])
     look = {"color": paint(dominated, GREY), "size": 6, "opacity": 0.6, **outline}
     figure.add_trace(scatter(**point(dominated), name="dominated", marker=look, showlegend=plain))
-    figure.add_trace(_step_line(drawn, x, y))
+    figure.add_trace(_step_line(drawn, at, x, y))
     look = {"color": paint(front, BLUE), "size": 11 if colour else 9, **outline}
     bars = {"error_x": _bars(front, x, metric, images), "error_y": _bars(front, y, metric, images)}
     figure.add_trace(go.Scatter(**point(front), **bars, name="Pareto front", marker=look, showlegend=plain))
     figure.add_traces(legend)
-    figure.add_traces(_again(drawn, x, y, again or {}))
+    figure.add_traces(_again(drawn, at, x, y, again or {}))
     figure.add_traces(_baselines(compared, x, y, metric, images))
-    figure.add_traces(_marks(drawn, x, y, marks or {}))
-    for axis, name, log in (("x", x, log_x), ("y", y, log_y)):
-        values = _extent(drawn, compared, name)
+    figure.add_traces(_marks(drawn, at, marks or {}))
+    for index, axis, name, log in ((0, "x", x, log_x), (1, "y", y, log_y)):
+        values = [place[index] for place in at.values()] + _beyond(drawn, compared, name)
         if name == "accuracy":
             values += [100 * again[record.digest].score for record in drawn if again and record.digest in again]
         title = escape(quantity_title(name, metric), quote=False)
@@ -121,9 +121,16 @@ def scatter_figure(
 # ---------------------------------------------------------------- points
 
 
-def _plotted(record: TrialRecord | BaselineRecord, name: str) -> float:
-    value = value_of(record, name)
-    assert value is not None
+Place = tuple[float, float]
+
+
+def _place(record: TrialRecord | BaselineRecord, x: str, y: str) -> Place | None:
+    """Where a record is drawn, accuracies in percent; None where it lacks one of the two."""
+    found = tuple(_scaled(value, name) for name in (x, y) if (value := value_of(record, name)) is not None)
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def _scaled(value: float, name: str) -> float:
     return round(100 * value, 4) if name == "accuracy" else _short(value)
 
 
@@ -132,13 +139,15 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _places(records: Sequence[TrialRecord | BaselineRecord], x: str, y: str) -> dict[str, Any]:
-    places: dict[str, Any] = {
-        "x": [_plotted(record, x) for record in records],
-        "y": [_plotted(record, y) for record in records],
+def _points(records: Sequence[TrialRecord], at: Mapping[int, Place]) -> dict[str, Any]:
+    """Coordinates of trials, and their digests; `at` is where each is drawn, by its number."""
+    return _coordinates([at[record.number] for record in records]) | {
+        "customdata": _column([[record.digest] for record in records])
     }
-    digests = [[record.digest] for record in records if isinstance(record, TrialRecord)]
-    return places | ({"customdata": _column(digests)} if digests else {})
+
+
+def _coordinates(places: Sequence[Place]) -> dict[str, Any]:
+    return {"x": [place[0] for place in places], "y": [place[1] for place in places]}
 
 
 def _column(values: Sequence[object]) -> NDArray[np.object_]:
@@ -146,19 +155,15 @@ def _column(values: Sequence[object]) -> NDArray[np.object_]:
     return np.array(values, dtype=object)
 
 
-def _step_line(records: Sequence[TrialRecord], x: str, y: str) -> go.Scatter:
+def _step_line(records: Sequence[TrialRecord], at: Mapping[int, Place], x: str, y: str) -> go.Scatter:
     """What no candidate beats in the two axes; no points where they are not an accuracy and a cost."""
     cost = y if x == "accuracy" else x
     line: list[TrialRecord] = []
     if "accuracy" in (x, y) and cost not in ("accuracy", "trial", "seconds"):
-        both = ("accuracy", cost)
-        valued = [
-            replace(record, objectives={name: value_of(record, name) or 0.0 for name in both}) for record in records
-        ]
-        line = pareto_front(valued, both)
+        valued = [replace(record, objectives=dict(zip((x, y), at[record.number], strict=True))) for record in records]
+        line = pareto_front(valued, ("accuracy", cost))
     return go.Scatter(
-        x=[_plotted(record, x) for record in line],
-        y=[_plotted(record, y) for record in line],
+        **_coordinates([at[record.number] for record in line]),
         mode="lines",
         line={"color": BLUE, "width": 2, "shape": "hv" if cost == x else "vh"},
         hoverinfo="skip",
@@ -182,7 +187,9 @@ def _bars(records: Sequence[TrialRecord], name: str, metric: str, images: int) -
     }
 
 
-def _again(records: Sequence[TrialRecord], x: str, y: str, again: Mapping[str, Confirmed]) -> list[go.Scatter]:
+def _again(
+    records: Sequence[TrialRecord], at: Mapping[int, Place], x: str, y: str, again: Mapping[str, Confirmed]
+) -> list[go.Scatter]:
     """The scores of longer trainings, where an axis is accuracy."""
     retrained = [record for record in records if record.digest in again]
     if not retrained or "accuracy" not in (x, y):
@@ -190,7 +197,7 @@ def _again(records: Sequence[TrialRecord], x: str, y: str, again: Mapping[str, C
     found = [again[record.digest] for record in retrained]
     axis = "x" if x == "accuracy" else "y"
     error = {"type": "data", "color": GREEN, "thickness": 1.2, "width": 0}
-    places = _places(retrained, x, y) | {
+    places = _points(retrained, at) | {
         axis: [round(100 * one.score, 4) for one in found],
         f"error_{axis}": error | {"array": [100 * (one.error or 0.0) for one in found]},
     }
@@ -213,7 +220,7 @@ def _again(records: Sequence[TrialRecord], x: str, y: str, again: Mapping[str, C
 def _baselines(baselines: Sequence[BaselineRecord], x: str, y: str, metric: str, images: int) -> list[go.Scatter]:
     return [
         go.Scatter(
-            **_places(widths, x, y),
+            **_coordinates([place for record in widths if (place := _place(record, x, y)) is not None]),
             hoverinfo="text",
             hovertext=[hover_text(record, metric, images) for record in widths],
             mode="lines+markers+text",
@@ -234,24 +241,24 @@ def _baselines(baselines: Sequence[BaselineRecord], x: str, y: str, metric: str,
 def _families(baselines: Sequence[BaselineRecord], x: str) -> dict[str, list[BaselineRecord]]:
     """Reference networks by their x, the widths of one together (mobilenet_v2_050, _100) where there are several."""
     found: dict[str, list[BaselineRecord]] = {}
-    for record in sorted(baselines, key=lambda record: _plotted(record, x)):
+    for record in sorted(baselines, key=lambda record: value_of(record, x) or 0.0):
         found.setdefault(re.sub(r"_\d{3}$", "", record.name), []).append(record)
     return {family if len(those) > 1 else those[0].name: those for family, those in found.items()}
 
 
-def _marks(records: Sequence[TrialRecord], x: str, y: str, marks: Mapping[str, str]) -> list[go.Scatter]:
+def _marks(records: Sequence[TrialRecord], at: Mapping[int, Place], marks: Mapping[str, str]) -> list[go.Scatter]:
     """A diamond with its text at each marked candidate; what is pointed at is the point below it."""
     marked = [record for record in records if record.digest in marks]
-    places = [_plotted(record, x) for record in records]
-    middle = sum((min(places), max(places))) / 2 if places else 0.0
+    across = [place[0] for place in at.values()]
+    middle = sum((min(across), max(across))) / 2 if across else 0.0
     return [
         go.Scatter(
-            **_places([record], x, y),
+            **_points([record], at),
             mode="markers+text",
             name=escape(marks[record.digest], quote=False),
             text=[escape(marks[record.digest], quote=False)],
             # A front rises to the right: beside it there is room above on the left and below on the right.
-            textposition="bottom right" if _plotted(record, x) < middle else "top left",
+            textposition="bottom right" if at[record.number][0] < middle else "top left",
             textfont={"size": 12},
             cliponaxis=False,
             marker={"color": _mark_colour(marks[record.digest]), "size": 13, "symbol": "diamond"},
@@ -343,9 +350,9 @@ def _colour_text(record: TrialRecord, name: str) -> str:
 # ---------------------------------------------------------------- axes
 
 
-def _extent(records: Sequence[TrialRecord], baselines: Sequence[BaselineRecord], name: str) -> list[float]:
-    """All values of an axis as they are plotted, the ends of a latency's bars among them."""
-    values = [*(_plotted(record, name) for record in records), *(_plotted(record, name) for record in baselines)]
+def _beyond(records: Sequence[TrialRecord], baselines: Sequence[BaselineRecord], name: str) -> list[float]:
+    """What an axis has to show beside the points of the candidates: baselines, and the ends of a latency's bars."""
+    values = [_scaled(value, name) for record in baselines if (value := value_of(record, name)) is not None]
     if unit_of(name) == "ms":
         measured = [measured_latency(record.evaluation, name) for record in records]
         values += [bound for latency in measured if latency for bound in (latency.p10_ms, latency.p90_ms)]
