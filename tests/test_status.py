@@ -46,9 +46,11 @@ from pathlib import Path
 
 def accuracy(labels, predictions):
     \"\"\"Is not known while a file is there, for a minute at most: the candidate that asks for it stays in training.\"\"\"
+    hold = Path({hold!r})
     for _ in range(3000):
-        if not Path({hold!r}).exists():
+        if not hold.exists():
             break
+        hold.with_name("held").touch()
         time.sleep(0.02)
     return float((labels == predictions).mean())
 """
@@ -89,7 +91,7 @@ def shown(run: RunDirectory, width: int = 80) -> str:
 
 
 def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, log, hold = tmp_path / "run", tmp_path / "log", tmp_path / "hold"
+    out, log, hold, held = (tmp_path / name for name in ("run", "log", "hold", "held"))
     (tmp_path / "held.py").write_text(HELD.format(hold=str(hold)))
 
     def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -101,6 +103,7 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
     driver = start("--trials", "50", *BRIEF, "--metric", "held:accuracy", "--out", str(out))
     wait_for_records(driver, out, 2, log)
     hold.touch()
+    wait_until(held.exists)
     wait_until(lambda: (found := open_run(out).state()) is not None and found.running)
     code, text = call(capsys, "status", str(out), "--json")
     told = json.loads(text)
@@ -118,6 +121,7 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
     assert status_of(open_run(out)).phase is Phase.STOPPING
     hold.unlink()
     assert driver.wait(timeout=120) == STOPPED_EARLY, log.read_text()
+    held.unlink()
     assert f"To go on: nas search --resume {out}" in log.read_text()
     records = check_consistent(open_run(out))
     assert {record.outcome for record in records} == {Outcome.DONE}
@@ -134,6 +138,7 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
     driver = start("--resume", str(out))
     wait_for_records(driver, out, len(records) + 1, log)
     hold.touch()
+    wait_until(held.exists)
     driver.send_signal(signal.SIGINT)
     wait_until(lambda: "stopping when what runs has finished" in log.read_text())
     driver.send_signal(signal.SIGINT)
