@@ -8,13 +8,12 @@ import os
 from collections import deque
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.run_files import writing
 
@@ -102,20 +101,9 @@ class StudyStorage(JournalStorage):
         """Begin a trial, or add one like the template; its id."""
         if template_trial is not None or not self._drafting:
             return super().create_new_trial(study_id, template_trial)
-        trial = FrozenTrial(
-            number=len(self._replay_result._study_id_to_trial_ids[study_id]),
-            trial_id=len(self._replay_result._trials),
-            state=TrialState.RUNNING,
-            value=None,
-            values=None,
-            datetime_start=datetime.now(),
-            datetime_complete=None,
-            params={},
-            distributions={},
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-        )
+        trial = create_trial(state=TrialState.RUNNING)
+        trial.number = len(self._replay_result._study_id_to_trial_ids[study_id])
+        trial._trial_id = len(self._replay_result._trials)
         self._draft = study_id, trial
         return trial._trial_id
 
