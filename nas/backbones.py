@@ -15,15 +15,16 @@ import torch
 from nas.architecture import Architecture, LayerSpec, StemSpec
 from nas.data import ImageData
 from nas.errors import InputError
-from nas.settings import SCRATCH
+from nas.settings import SCRATCH, SUPERNET
 from nas.space import SearchSpace
 from nas.space_file import load_space
+from nas.supernet import Supernet, load_supernet, read_file
 from nas.weights import Backbone, adopt, inherit
 
 
 @functools.cache
-def load_backbone(name_or_path: str) -> Backbone:
-    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`) or the path of an exported folder.
+def load_backbone(name_or_path: str) -> Backbone | Supernet:
+    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`), the path of an exported folder, or `supernet:FOLDER`.
 
     Raises `InputError` when there is none or its weights do not fit.
     """
@@ -31,8 +32,11 @@ def load_backbone(name_or_path: str) -> Backbone:
         return _NAMED[name_or_path]()
     if os.path.isfile(os.path.join(name_or_path, "model.json")):
         return _exported(Path(name_or_path))
+    if name_or_path.startswith(SUPERNET):
+        return load_supernet(Path(name_or_path.removeprefix(SUPERNET)))
     raise InputError(
-        f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, or a folder that nas export made"
+        f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
+        f"{SUPERNET}FOLDER of nas supernet train"
     )
 
 
@@ -93,7 +97,10 @@ def _mobilenet_v2() -> Backbone:
     )
 
 
-_NAMED: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": _efficientnet_lite0, "mobilenet_v2": _mobilenet_v2}
+_NAMED: dict[str, Callable[[], Backbone | Supernet]] = {
+    "efficientnet_lite0": _efficientnet_lite0,
+    "mobilenet_v2": _mobilenet_v2,
+}
 
 
 _IMAGENET = "They were trained on ImageNet, whose terms of access allow research and education, not commerce."
@@ -114,6 +121,12 @@ def licence_of(init: str) -> str:
     """What is known of the licence of initial weights, in whole sentences; of an exported folder what its model.json says."""
     if init in _LICENCES:
         return _LICENCES[init]
+    if init.startswith(SUPERNET):
+        try:
+            began = read_file(Path(init.removeprefix(SUPERNET))).init
+        except InputError:
+            return f"Inherited from the {init.replace(':', ' ', 1)}. What that began with is not known here any more."
+        return f"Inherited from the {init.replace(':', ' ', 1)}, trained on the run's data. It began with: {licence_of(began)}"
     try:
         said = json.loads((Path(init) / "model.json").read_text(encoding="utf-8"))["inherited_weights"]["licence"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -121,7 +134,7 @@ def licence_of(init: str) -> str:
     return f"Inherited from the exported folder {init}. There: {said}"
 
 
-def remember_backbone(name_or_path: str, backbone: Backbone) -> None:
+def remember_backbone(name_or_path: str, backbone: Backbone | Supernet) -> None:
     """Let `load_backbone` give this one by that name, in a process whose machine may not have it."""
     _NAMED[name_or_path] = lambda: backbone
 
@@ -154,8 +167,12 @@ def check_fits(init: str, space: SearchSpace) -> None:
     """Raise `InputError` unless the weights are there and some layer of the space can inherit from them."""
     if init == SCRATCH:
         return
-    architecture = space.backbone
-    fresh = inherit(load_backbone(init), architecture, 2).fresh
+    architecture, source = space.backbone, load_backbone(init)
+    if isinstance(source, Supernet):
+        for landmark in (space.smallest, architecture, space.largest):
+            source.space.locate(landmark)
+        return
+    fresh = inherit(source, architecture, 2).fresh
     if sum(part.startswith("blocks.") for part in fresh) == len(architecture.layers):
         raise InputError(f"the weights {init} fit no layer of the space {space.name}")
 

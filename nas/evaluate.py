@@ -28,8 +28,9 @@ from nas.recipe import Recipe
 from nas.reconstruct import reconstruct
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
 from nas.settings import SCRATCH, Budgets, EvaluationSettings, LatencyTarget, derive_seed
+from nas.supernet import Supernet
 from nas.test_report import PartReport, part_report
-from nas.weights import inherit
+from nas.weights import inherit, recalibrate
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,21 @@ def _inherit(
 ) -> tuple[str, ...]:
     """Load inherited weights into the network and fit what differs to the backbone; the parts left fresh."""
     seed = derive_seed(settings.seed, architecture.digest)
+    classes = len(data.data.classes)
     with lease_for("cpu").shared():
-        backbone = load_backbone(settings.init)
-        inheritance = inherit(backbone, architecture, len(data.data.classes), seed)
+        source = load_backbone(settings.init)
+        if isinstance(source, Supernet):
+            inheritance = source.inherit(architecture, classes, seed)
+        else:
+            inheritance = inherit(source, architecture, classes, seed)
         network.load_state_dict(inheritance.state)
     network.to(data.device).to(memory_format=torch.channels_last)
     if inheritance.changed:
-        batches = data.calibration_batches(architecture.input_size)
-        reconstruct(network, architecture, backbone, batches, lease_for(settings.protocol.device))
+        batches, lease = data.calibration_batches(architecture.input_size), lease_for(settings.protocol.device)
+        if isinstance(source, Supernet):
+            recalibrate(network, batches, lease)
+        else:
+            reconstruct(network, architecture, source, batches, lease)
     return inheritance.fresh
 
 

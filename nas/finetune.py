@@ -158,7 +158,7 @@ class _Training:
         self._freezing.train(self.progress)
         half_a_step = 0.5 / self._total  # a schedule that starts at zero would waste its first step
         self.stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
-        x = _augmented(self._data, images, self._side, self._recipe, self._generator)
+        x = augmented(self._data, images, self._side, self._recipe, self._generator)
         mixed = mix(x, labels, self._recipe, self._generator)
         weights = self._weights if self._recipe.balance == "loss" else None
         loss = self.stepper.step(x if mixed is None else mixed.images, labels, mixed, weights)
@@ -244,7 +244,7 @@ def predict(
     return Predicted(scores.argmax(1).cpu().numpy(), F.cross_entropy(scores, part.labels).item(), top5)
 
 
-def _augmented(
+def augmented(
     data: DeviceData, images: torch.Tensor, side: int, recipe: Recipe, generator: torch.Generator
 ) -> torch.Tensor:
     """uint8 (N, C, H, W) to what the network reads in training, (N, C, side, side)."""

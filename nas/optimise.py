@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -123,19 +123,30 @@ class Stepper:
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """One step on images (N, C, H, W) and labels (N,), with class weights (classes,) or none; the loss."""
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
+        with self.autocast():
             logits = self._forward(images)
-        loss = self._loss(logits.float(), labels, mixed, weights)
+        return self.descend([self.loss(logits.float(), labels, mixed, weights)])
+
+    def autocast(self) -> torch.autocast:
+        """In which a forward pass has the recipe's precision."""
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+
+    def descend(self, losses: Iterable[torch.Tensor]) -> torch.Tensor:
+        """One step down the sum of losses, each taken back through its network before the next is asked for; the first."""
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        first: torch.Tensor | None = None
+        for loss in losses:
+            self._scaler.scale(loss).backward()
+            first = loss.detach() if first is None else first
+        assert first is not None
         if self._recipe.clip_norm:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return loss.detach()
+        return first
 
-    def _loss(
+    def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, mixed: Mixed | None, weights: torch.Tensor | None
     ) -> torch.Tensor:
         """Mean cross-entropy with label smoothing.

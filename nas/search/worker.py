@@ -18,6 +18,7 @@ from nas.settings import SCRATCH, SearchSettings
 
 if TYPE_CHECKING:
     from nas.search.keeping import Keeper
+    from nas.supernet import Supernet
     from nas.weights import Backbone
 
 Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
@@ -35,7 +36,7 @@ class Worker:
     settings: SearchSettings
     data: ImageData
     keeper: Keeper
-    backbone: Backbone | None = None
+    backbone: Backbone | Supernet | None = None
     actors: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
 
