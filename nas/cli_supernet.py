@@ -60,6 +60,9 @@ def supernet_train(
     recipe_file: RecipeFile = None,
     assignments: Assignments = None,
     device: Device = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that share each batch: on GPUs, one on each.")
+    ] = 1,
     seed: Seed = 0,
     split_seed: SplitSeed = 0,
 ) -> None:
@@ -90,6 +93,7 @@ def supernet_train(
         split_seed=split_seed,
         seed=seed,
         random=random,
+        devices=devices,
         sharing=Sharing(taps),
     )
     if not plan.done:

@@ -17,6 +17,7 @@ from torch import nn
 
 from nas.augment import Mixed
 from nas.errors import InputError
+from nas.ranks import average_gradients
 from nas.recipe import Precision, Recipe
 
 _ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1e-4
@@ -139,6 +140,7 @@ class Stepper:
             self._scaler.scale(loss).backward()
             first = loss.detach() if first is None else first
         assert first is not None
+        average_gradients(self._parameters)
         if self._recipe.clip_norm:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)

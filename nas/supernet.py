@@ -37,7 +37,10 @@ class SupernetEpoch:
 
 @dataclass(frozen=True)
 class SupernetFile:
-    """supernet.yaml: how a supernet is trained, and what came of it; `random` is the candidates drawn for each step."""
+    """supernet.yaml: how a supernet is trained, and what came of it.
+
+    `random` is the candidates drawn for each step, `devices` the processes that share each batch.
+    """
 
     space: SearchSpace
     data: str
@@ -52,6 +55,7 @@ class SupernetFile:
     init_fingerprint: str | None = None
     seed: int = 0
     random: int = 2
+    devices: int = 1
     sharing: Sharing = field(default_factory=Sharing)
     history: tuple[SupernetEpoch, ...] = ()
     schema: int = SCHEMA_VERSION

@@ -30,6 +30,7 @@ from nas.finetune import augmented, predict
 from nas.model import build
 from nas.model.elastic import Elastic, Sharing
 from nas.optimise import Stepper, check_recipe, gpu_precision, learning_rate_at
+from nas.ranks import largest, rank_and_ranks
 from nas.recipe import Recipe
 from nas.run import weights_content
 from nas.run_files import only_process, write_atomically, writing
@@ -68,6 +69,7 @@ def plan_supernet(
     split_seed: int = 0,
     seed: int = 0,
     random: int = 2,
+    devices: int = 1,
     sharing: Sharing | None = None,
 ) -> SupernetPlan:
     """Check what a training needs; a folder that holds the beginning of the same one goes on.
@@ -81,6 +83,10 @@ def plan_supernet(
             raise InputError(f"{key} {getattr(recipe, key)}: a supernet is trained with {key} {value}")
     if recipe.precision == "auto":
         recipe = replace(recipe, precision="float32" if device == "cpu" else gpu_precision())
+    if recipe.batch_size % devices:
+        raise InputError(f"--devices {devices}: a batch of {recipe.batch_size} images is not shared out evenly")
+    if device != "cpu" and devices > torch.cuda.device_count():
+        raise InputError(f"--devices {devices}: torch sees {torch.cuda.device_count()} GPUs here")
     images = load_images(space, data, split_seed, init)
     file = SupernetFile(
         space=space,
@@ -96,21 +102,27 @@ def plan_supernet(
         init_fingerprint=init_fingerprint(init),
         seed=seed,
         random=random,
+        devices=devices,
         sharing=sharing or Sharing(),
     )
     if folder.exists():
         known = read_file(folder)
         for key in SupernetFile.__dataclass_fields__:
-            if key not in ("history", "schema") and getattr(known, key) != getattr(file, key):
+            if key not in ("history", "schema", "devices") and getattr(known, key) != getattr(file, key):
                 raise InputError(f"--out {folder}: holds a supernet of another {key}; give another --out")
     return SupernetPlan(folder, file, images)
 
 
-def train_supernet(plan: SupernetPlan, on_epoch: Callable[[SupernetEpoch], None] = lambda epoch: None) -> str | None:
+def train_supernet(
+    plan: SupernetPlan,
+    on_epoch: Callable[[SupernetEpoch], None] = lambda epoch: None,
+    network: type[Elastic] = Elastic,
+) -> str | None:
     """Train to the end, and leave the weights in the folder; why it ended early, or None.
 
-    A signal ends it after the epoch that runs. `on_epoch` is told of each epoch, those of an earlier process too. Raises
-    `InputError` when another process is at it, or the disk is full.
+    A signal ends it after the epoch that runs. `on_epoch` is told of each epoch, those of an earlier process too;
+    `network` says how weights are shared, for experiments. Raises `InputError` when another process is at it, or the
+    disk is full.
     """
     if plan.done:
         return None
@@ -119,17 +131,41 @@ def train_supernet(plan: SupernetPlan, on_epoch: Callable[[SupernetEpoch], None]
     busy = f"{plan.folder}: another process trains this supernet"
     stop = _Stop()
     with only_process(plan.folder / "lock", plan.folder, busy), gentle_signals(stop):
-        trainer = _Trainer(plan)
+        if plan.file.devices > 1:
+            from nas.supernet_devices import train_on_devices  # Ray is slow to import
+
+            train_on_devices(plan, on_epoch, lambda: stop.reason is not None)
+        else:
+            train_here(plan, on_epoch, lambda: stop.reason is not None, plan.file.device, network)
+    return None if plan.done else stop.reason
+
+
+def train_here(
+    plan: SupernetPlan,
+    on_epoch: Callable[[SupernetEpoch], None],
+    stopped: Callable[[], bool],
+    device: str,
+    network: type[Elastic] = Elastic,
+) -> None:
+    """Train in this process, perhaps as one of several ranks, until the end or until it is stopped between two epochs.
+
+    The first rank keeps what the epochs give.
+    """
+    trainer = _Trainer(plan, device, network)
+    first = rank_and_ranks()[0] == 0
+    if first:
+        write_file(plan.folder, replace(plan.file, history=tuple(trainer.history)))
         for epoch in trainer.history:
             on_epoch(epoch)
-        write_file(plan.folder, replace(plan.file, history=tuple(trainer.history)))
-        while trainer.progress < 1:
-            if stop.reason is not None:
-                return stop.reason
-            on_epoch(trainer.epoch())
+    while trainer.progress < 1:
+        if largest(float(first and stopped()), trainer.device):
+            return
+        epoch = trainer.epoch()
+        if first:
+            on_epoch(epoch)
             trainer.keep()
+    if first:
         trainer.finish()
-    return None
 
 
 @dataclass
@@ -175,13 +211,14 @@ def _variants(space: SearchSpace) -> Iterator[Architecture]:
 class _Trainer:
     """A supernet in training, from its start or its checkpoint."""
 
-    def __init__(self, plan: SupernetPlan) -> None:
+    def __init__(self, plan: SupernetPlan, device: str, network: type[Elastic]) -> None:
         self._plan, self._file, self._recipe = plan, plan.file, plan.file.recipe
-        self._data = DeviceData(plan.data.without_test(), plan.file.device)
-        self._lease = lease_for(plan.file.device)
+        self._data = DeviceData(plan.data.without_test(), device)
+        self._lease = lease_for(device)
         space, recipe = plan.file.space, plan.file.recipe
         self._largest, self._smallest = space.largest, space.smallest
-        self._network = Elastic(space, len(plan.file.classes), plan.file.seed, plan.file.sharing)
+        self._network = network(space, len(plan.file.classes), plan.file.seed, plan.file.sharing)
+        self._rank, self._ranks = rank_and_ranks()
         self._checkpoint = plan.folder / "checkpoint.pt"
         known = self._read_checkpoint()
         if known is None and plan.file.init != SCRATCH:
@@ -189,7 +226,7 @@ class _Trainer:
         self._network.to(self._data.device).to(memory_format=torch.channels_last)
         self._stepper = Stepper(self._network, recipe, self._data.device)
         self._generator = torch.Generator().manual_seed(plan.file.seed)
-        self._batch_size = min(recipe.batch_size, len(self._data.train))
+        self._batch_size = min(recipe.batch_size, len(self._data.train)) // self._ranks * self._ranks
         self._steps_an_epoch = max(1, len(self._data.train) // self._batch_size)
         steps = recipe.epochs * self._steps_an_epoch
         self._total = min(steps, recipe.steps) if recipe.steps else steps
@@ -201,6 +238,11 @@ class _Trainer:
             self._generator.set_state(known["generator"])
             self._done, self._seconds = known["done"], known["seconds"]
             self.history = [SupernetEpoch(**epoch) for epoch in known["history"]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self._data.device
 
     @property
     def progress(self) -> float:
@@ -215,22 +257,25 @@ class _Trainer:
         losses, steps = torch.zeros((), device=self._data.device), 0
         bursts = Bursts(self._lease, self._data.device)
         self._network.train()
-        for images, labels in self._data.train.batches(
-            order[: self._steps_an_epoch * self._batch_size], self._batch_size
-        ):
+        # Every rank draws the same order, and the same shifts for the images of its own share.
+        batches = order[: self._steps_an_epoch * self._batch_size].view(self._steps_an_epoch, self._batch_size)
+        own = batches[:, self._rank :: self._ranks]
+        for images, labels in self._data.train.batches(own.flatten(), own.shape[1]):
             with bursts:
                 losses += self._step(images, labels)
             steps += 1
             if not self._data.train.resident:
                 bursts.close()
-            self._seconds = before + time.perf_counter() - began - bursts.waited_s
+            spent = before + time.perf_counter() - began - bursts.waited_s
+            self._seconds = largest(spent, self.device) if self._recipe.seconds else spent
             if self.progress >= 1:
                 break
         bursts.close()
-        loss = losses.item() / steps
+        loss = losses.item() / steps  # of this rank's images
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise InputError(f"{self._plan.folder}: the training loss became {loss}; try a smaller --set learning_rate")
-        scores = {name: self._accuracy(getattr(self._file.space, name)) for name in LANDMARKS}
+        scored = LANDMARKS if self._rank == 0 else ()
+        scores = {name: self._accuracy(getattr(self._file.space, name)) for name in scored}
         found = SupernetEpoch(len(self.history) + 1, loss, scores, time.perf_counter() - began)
         self.history.append(found)
         return found

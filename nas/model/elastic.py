@@ -46,7 +46,7 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
     """A layer's place in the space, and the most that any candidate has there."""
 
     stage: int
@@ -146,12 +146,12 @@ class Elastic(nn.Module):
 
     # ---------------------------------------------------------------- where a candidate's weights lie
 
-    def _places(self, arch: Architecture) -> list[_Slot]:
+    def _places(self, arch: Architecture) -> list[Slot]:
         values = self.space.locate(arch)
         depths = [values.get(f"s{i}.depth", stage.depth[0]) for i, stage in enumerate(self.space.stages)]
         return [self._slots[i, j] for i, depth in enumerate(depths) for j in range(int(depth))]
 
-    def _block(self, name: str, layer: LayerSpec, in_channels: int, slot: _Slot) -> dict[str, torch.Tensor]:
+    def _block(self, name: str, layer: LayerSpec, in_channels: int, slot: Slot) -> dict[str, torch.Tensor]:
         kind, hidden = kind_of(layer, in_channels), layer.hidden_channels(in_channels)
         prefix = f"{slot.name}_{kind}"
         found = {}
@@ -192,7 +192,7 @@ class Elastic(nn.Module):
             yield "classifier_bare_weight", (self.num_classes, features)
             yield "classifier_bare_bias", (self.num_classes,)
 
-    def _slot_shapes(self, slot: _Slot) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def _slot_shapes(self, slot: Slot) -> Iterator[tuple[str, tuple[int, ...]]]:
         stage = self.space.stages[slot.stage]
         kernel, dilations = max(stage.kernel_size), {1, *stage.dilation}  # 1 also where a canonical kernel is 1x1
         if self.sharing.taps == "grid":
@@ -216,11 +216,11 @@ class Elastic(nn.Module):
             yield from _norm_shapes(f"{prefix}_project", slot.out_channels)
 
 
-def _slots(space: SearchSpace) -> Iterator[_Slot]:
+def _slots(space: SearchSpace) -> Iterator[Slot]:
     for i, stage in enumerate(space.stages):
         widest = max(stage.out_channels)
         for j in range(max(stage.depth)):
-            yield _Slot(i, j, _widest(space, i) if j == 0 else widest, widest)
+            yield Slot(i, j, _widest(space, i) if j == 0 else widest, widest)
 
 
 def _widest(space: SearchSpace, stage: int) -> int:
