@@ -23,21 +23,32 @@ from nas.weights import Backbone, adopt, inherit
 
 
 @functools.cache
-def load_backbone(name_or_path: str) -> Backbone | Supernet:
-    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`), the path of an exported folder, or `supernet:FOLDER`.
+def load_source(init: str) -> Backbone | Supernet:
+    """What candidates inherit from: a backbone by name, the path of an exported folder, or `supernet:FOLDER`.
 
     Raises `InputError` when there is none or its weights do not fit.
     """
-    if name_or_path in _NAMED:
-        return _NAMED[name_or_path]()
-    if os.path.isfile(os.path.join(name_or_path, "model.json")):
-        return _exported(Path(name_or_path))
-    if name_or_path.startswith(SUPERNET):
-        return load_supernet(Path(name_or_path.removeprefix(SUPERNET)))
+    if init in _NAMED:
+        return _NAMED[init]()
+    if os.path.isfile(os.path.join(init, "model.json")):
+        return _exported(Path(init))
+    if init.startswith(SUPERNET):
+        return load_supernet(Path(init.removeprefix(SUPERNET)))
     raise InputError(
-        f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
+        f"unknown weights {init!r}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
         f"{SUPERNET}FOLDER of nas supernet train"
     )
+
+
+def load_backbone(name_or_path: str) -> Backbone:
+    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`) or the path of an exported folder.
+
+    Raises `InputError` when there is none, its weights do not fit, or it is a supernet.
+    """
+    source = load_source(name_or_path)
+    if isinstance(source, Supernet):
+        raise InputError(f"{name_or_path}: the weights of one network are needed here, not of a supernet")
+    return source
 
 
 def _efficientnet_lite0() -> Backbone:
@@ -134,9 +145,9 @@ def licence_of(init: str) -> str:
     return f"Inherited from the exported folder {init}. There: {said}"
 
 
-def remember_backbone(name_or_path: str, backbone: Backbone | Supernet) -> None:
-    """Let `load_backbone` give this one by that name, in a process whose machine may not have it."""
-    _NAMED[name_or_path] = lambda: backbone
+def remember_source(init: str, source: Backbone | Supernet) -> None:
+    """Let `load_source` give this one by that name, in a process whose machine may not have it."""
+    _NAMED[init] = lambda: source
 
 
 def _exported(folder: Path) -> Backbone:
@@ -167,7 +178,7 @@ def check_fits(init: str, space: SearchSpace) -> None:
     """Raise `InputError` unless the weights are there and some layer of the space can inherit from them."""
     if init == SCRATCH:
         return
-    architecture, source = space.backbone, load_backbone(init)
+    architecture, source = space.backbone, load_source(init)
     if isinstance(source, Supernet):
         for landmark in (space.smallest, architecture, space.largest):
             source.space.locate(landmark)
@@ -181,8 +192,8 @@ def normalised_for(data: ImageData, init: str) -> ImageData:
     """The data with the normalisation that the inherited weights were trained with."""
     if init == SCRATCH:
         return data
-    backbone = load_backbone(init)
-    return with_normalisation(data, backbone.mean, backbone.std)
+    source = load_source(init)
+    return with_normalisation(data, source.mean, source.std)
 
 
 def with_normalisation(data: ImageData, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageData:

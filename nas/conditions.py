@@ -66,9 +66,9 @@ def data_of(run: RunDirectory) -> ImageData:
 
 def init_fingerprint(init: str) -> str | None:
     """What tells the initial weights from others of that name; None for random ones."""
-    from nas.backbones import load_backbone
+    from nas.backbones import load_source
 
-    return None if init == SCRATCH else load_backbone(init).fingerprint()
+    return None if init == SCRATCH else load_source(init).fingerprint()
 
 
 def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:

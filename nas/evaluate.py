@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.backbones import load_backbone
+from nas.backbones import load_source
 from nas.cost import architecture_cost, module_cost
 from nas.data import ImageData
 from nas.device import torch_threads
@@ -138,7 +138,7 @@ def _inherit(
     seed = derive_seed(settings.seed, architecture.digest)
     classes = len(data.data.classes)
     with lease_for("cpu").shared():
-        source = load_backbone(settings.init)
+        source = load_source(settings.init)
         if isinstance(source, Supernet):
             inheritance = source.inherit(architecture, classes, seed)
         else:

@@ -37,7 +37,7 @@ from nas.run_files import only_process, write_atomically, writing
 from nas.settings import SCRATCH, derive_seed
 from nas.signals import gentle_signals
 from nas.space import SearchSpace
-from nas.supernet import LANDMARKS, Supernet, SupernetEpoch, SupernetFile, read_file, write_file
+from nas.supernet import LANDMARKS, SupernetEpoch, SupernetFile, read_file, write_file
 from nas.weights import inherit, recalibrate
 
 _PLAIN = {"trainable": "all", "compile": False, "ema": 0.0, "dropout": 0.0, "patience": 0, "balance": "none"}
@@ -181,8 +181,6 @@ class _Stop:
 def begin_with(network: Elastic, init: str) -> None:
     """Fill the shared weights from a backbone: dense and separable layers, each with every dilation, then sort channels."""
     source = load_backbone(init)
-    if isinstance(source, Supernet):
-        raise InputError(f"--init {init}: a supernet starts from a backbone, not from another supernet")
     for variant in _variants(network.space):
         network.absorb(variant, inherit(source, variant, network.num_classes).state)
     network.sort_channels()

@@ -16,7 +16,7 @@ it can from the layer at its place in the backbone's stage:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -129,12 +129,12 @@ def calibrating(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, batches: Sequence[torch.Tensor], lease: DeviceLease | None = None) -> None:
+def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor], lease: DeviceLease | None = None) -> None:
     """Replace the statistics of every batch norm by their cumulative average over batches (N, C, H, W), in place.
 
     The shared lease, where there is one, is taken as for steps of training.
     """
-    bursts = Bursts(lease, batches[0].device)
+    bursts = Bursts(lease, next(network.parameters()).device)
     with calibrating(network):
         for batch in batches:
             with bursts:

@@ -20,7 +20,7 @@ CLASSES = 10
 
 # A change of the large network, the layer that it is seen in, and there each shared tensor with the slice that is used.
 LAYER = "s0l1"
-CHANGES = {
+CHANGES: dict[str, tuple[str, dict[str, tuple[int | slice, ...]]]] = {
     "nothing": ("k5e4s16", {"expanded_expand": (64, 16, 1, 1), "expanded_filter_d1": (64, 1, 5, 5)}),
     "kernel": ("k3e4s16", {"expanded_filter_d1": (64, 1, slice(1, 4), slice(1, 4))}),
     "dilation": ("k3d2e4s16", {"expanded_filter_d2": (64, 1, slice(1, 4), slice(1, 4))}),

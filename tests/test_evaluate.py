@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import nas.evaluate
-from nas.backbones import load_backbone, normalised_for
+from nas.backbones import load_backbone, load_source, normalised_for
 from nas.conditions import data_of
 from nas.cost import architecture_cost
 from nas.data import ImageData, load_data
@@ -217,7 +217,7 @@ def _a_run_does_not_go_on_from_other_weights_of_that_name(run: RunDirectory, fol
     assert data_of(inheriting).fingerprint() == data.fingerprint()
     other = {name: tensor + 1 for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(other, folder / "model.safetensors")
-    load_backbone.cache_clear()
+    load_source.cache_clear()
     with pytest.raises(InputError, match=r"the weights .* have changed since the search began"):
         data_of(inheriting)
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from variants import VARIANTS
 
 from nas.architecture import Architecture
-from nas.backbones import remember_backbone
+from nas.backbones import remember_source
 from nas.conditions import load_images
 from nas.cost import architecture_cost
 from nas.device import device_name
@@ -99,7 +99,7 @@ class Bench:
             save_file(network.to("cpu").to(memory_format=torch.contiguous_format).state_dict(), path)
         state = load_file(path)
         source = Backbone(BACKBONE, architecture, state, len(data.classes), data.mean, data.std)
-        remember_backbone(BACKBONE, source)
+        remember_source(BACKBONE, source)
 
     def rows(self) -> list[Row]:
         """All that is recorded."""

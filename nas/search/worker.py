@@ -45,14 +45,14 @@ class Worker:
         with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
             import torch
 
-            from nas.backbones import remember_backbone
+            from nas.backbones import remember_source
             from nas.device_data import DeviceData
             from nas.search.placement import check_models
 
             check_models(self.models)
             torch.set_num_threads(max(1, int(self.settings.resources.cpus_per_trial)))
             if self.backbone is not None:
-                remember_backbone(self.settings.evaluation.init, self.backbone)
+                remember_source(self.settings.evaluation.init, self.backbone)
             return functools.partial(self._evaluate, DeviceData(self.data, self.settings.device))
 
     def _evaluate(self, data: Any, candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
@@ -101,8 +101,8 @@ def worker_of(
 
     backbone = None
     if run.settings.evaluation.init != SCRATCH:
-        from nas.backbones import load_backbone
+        from nas.backbones import load_source
 
-        backbone = load_backbone(run.settings.evaluation.init)
+        backbone = load_source(run.settings.evaluation.init)
     with keeper_of(run) as keeper:
         yield Worker(run.settings, data.without_test(), keeper, backbone, dict(actors or {}), dict(models or {}))
