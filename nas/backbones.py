@@ -6,7 +6,7 @@ import functools
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from nas.architecture import Architecture, LayerSpec, StemSpec
 from nas.data import ImageData
 from nas.errors import InputError
 from nas.settings import SCRATCH, SUPERNET
-from nas.space import SearchSpace
+from nas.space import Choice, SearchSpace
 from nas.space_file import load_space
 from nas.supernet import Supernet, load_supernet, read_file
 from nas.weights import Backbone, adopt, inherit
@@ -180,12 +180,20 @@ def check_fits(init: str, space: SearchSpace) -> None:
         return
     architecture, source = space.backbone, load_source(init)
     if isinstance(source, Supernet):
-        for landmark in (space.smallest, architecture, space.largest):
-            source.space.locate(landmark)
+        for values in _each_choice(space):
+            source.space.locate(space.architecture(values))
         return
     fresh = inherit(source, architecture, 2).fresh
     if sum(part.startswith("blocks.") for part in fresh) == len(architecture.layers):
         raise InputError(f"the weights {init} fit no layer of the space {space.name}")
+
+
+def _each_choice(space: SearchSpace) -> Iterator[dict[str, Choice]]:
+    """Networks that together hold every choice of every parameter: what contains them contains the space."""
+    largest = space.locate(space.largest)
+    for name, choices in space.parameters.items():
+        for choice in choices:
+            yield {**largest, name: choice}
 
 
 def normalised_for(data: ImageData, init: str) -> ImageData:
