@@ -16,8 +16,9 @@ from nas.architecture import Architecture, LayerSpec, StemSpec
 from nas.data import ImageData
 from nas.errors import InputError
 from nas.settings import SCRATCH, SUPERNET
-from nas.space import Choice, SearchSpace
+from nas.space import SearchSpace
 from nas.space_file import load_space
+from nas.space_sections import Choice
 from nas.supernet import Supernet, load_supernet, read_file
 from nas.weights import Backbone, adopt, inherit
 
