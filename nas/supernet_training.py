@@ -27,6 +27,7 @@ from nas.device_data import DeviceData, resize
 from nas.device_lease import Bursts, lease_for
 from nas.errors import InputError
 from nas.finetune import augmented, predict
+from nas.memory import reused_memory
 from nas.model import build
 from nas.model.elastic import Elastic, Sharing
 from nas.optimise import Stepper, check_recipe, gpu_precision, learning_rate_at
@@ -160,7 +161,8 @@ def train_here(
     while trainer.progress < 1:
         if largest(float(first and stopped()), trainer.device):
             return
-        epoch = trainer.epoch()
+        with reused_memory(trainer.device):
+            epoch = trainer.epoch()
         if first:
             on_epoch(epoch)
             trainer.keep()
