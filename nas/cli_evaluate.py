@@ -128,7 +128,9 @@ def _print_epoch(epoch: EpochMetrics, metric: str) -> None:
     if epoch.train_loss is None:
         text = f"without fine-tuning  {text}"
     else:
-        text = f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  {text}  {epoch.images_per_s:,.0f} images/s"
+        text = (
+            f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  {text}  {epoch.images_per_s:,.0f} images/s"
+        )
     console.print(text, highlight=False, soft_wrap=True)
 
 
