@@ -78,14 +78,14 @@ def check_scored_untrained(evaluation: EvaluationSettings, data: ImageData) -> N
         return
     if not evaluation.init.startswith(SUPERNET):
         raise InputError(
-            f"--finetune 0: with --init {evaluation.init} random weights would be scored; use --init {SUPERNET}DIR of nas "
+            f"--epochs/--finetune 0: with --init {evaluation.init} random weights would be scored; use --init {SUPERNET}DIR of nas "
             "supernet train, or at least 1 epoch"
         )
     folder = Path(evaluation.init.removeprefix(SUPERNET))
     theirs, ours = read_file(folder).classes, data.classes
     if theirs != ours:
         raise InputError(
-            f"--finetune 0: the supernet {folder} was trained for {_listed(theirs)}, and {data.name} has {_listed(ours)}, "
+            f"--epochs/--finetune 0: the supernet {folder} was trained for {_listed(theirs)}, and {data.name} has {_listed(ours)}, "
             "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
             "least 1 epoch"
         )

@@ -271,10 +271,10 @@ def test_a_full_recipe_is_four_times_the_default_where_nothing_was_trained() -> 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--finetune", "0"], "--finetune 0: with --init scratch random weights would be scored"),
-        (["--epochs", "0"], "--finetune 0: with --init scratch random weights would be scored"),
-        (["--set", "epochs=0"], "--finetune 0: with --init scratch random weights would be scored"),
-        (["--recipe", "zero.yaml"], "--finetune 0: with --init scratch random weights would be scored"),
+        (["--finetune", "0"], "--epochs/--finetune 0: with --init scratch random weights would be scored"),
+        (["--epochs", "0"], "--epochs/--finetune 0: with --init scratch random weights would be scored"),
+        (["--set", "epochs=0"], "--epochs/--finetune 0: with --init scratch random weights would be scored"),
+        (["--recipe", "zero.yaml"], "--epochs/--finetune 0: with --init scratch random weights would be scored"),
         (["--finetune", "-1"], "'--epochs' / '--finetune': Input should be greater than or equal to 0"),
         (["--finetune", "0", "--init", "supernet:SUPERNET", "--stop-early"], "--stop-early: a training of 0 epochs"),
         (["--finetune", "0", "--init", "supernet:SUPERNET", "--confirm", "0.2"], "--confirm 0.2: without fine-tuning"),
