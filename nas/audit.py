@@ -1,7 +1,8 @@
 """Can a run's brief fine-tune rank candidates? What an audit trains, and what its trainings say.
 
 Each chosen candidate is trained by a longer recipe, twice, and once more by the brief one, all with new seeds: nas/ranking.py
-says what these are for. The cost is that of two full trainings and a brief one for each candidate.
+says what these are for. The cost is that of two full trainings and a brief one for each candidate. What was scored without
+fine-tuning has no seed: it would score the same once more, and is only trained in full.
 """
 
 from __future__ import annotations
@@ -65,8 +66,10 @@ class Audit:
 def full_recipe(brief: Recipe, epochs: int | None = None) -> Recipe:
     """The brief recipe made longer, to `epochs` or `LENGTHENED` times its own; steps and seconds grow alike.
 
-    Patience is lifted: a full training goes on to the end of its schedule.
+    One of 0 epochs counts as one of as many as by default. Patience is lifted: a full training goes on to the end of its
+    schedule.
     """
+    brief = brief if brief.epochs else replace(brief, epochs=Recipe().epochs)
     epochs = epochs or LENGTHENED * brief.epochs
     return replace(longer(brief, epochs / brief.epochs), epochs=epochs, patience=0)
 
@@ -100,8 +103,8 @@ def choose(records: Sequence[TrialRecord], objectives: Sequence[str], count: int
 
 def trainings_of(trial: TrialRecord, brief: Recipe, full: Recipe, seed: int) -> list[Training]:
     """What an audit trains of one candidate; `seed` is that of the run's evaluations."""
-    again = Training(trial, brief, _brief_seed(seed))
-    return [*(Training(trial, full, of_full) for of_full in _full_seeds(seed)), again]
+    again = [Training(trial, brief, _brief_seed(seed))] if brief.epochs else []
+    return [*(Training(trial, full, of_full) for of_full in _full_seeds(seed)), *again]
 
 
 def _full_seeds(seed: int) -> list[int]:
@@ -128,13 +131,14 @@ def audit_of(run: RunDirectory, full: Recipe | None = None) -> Audit | None:
     trials = {record.digest: record for record in trained(run.records())}
     began = {record.digest for record in of_full} & trials.keys()
     counted = [record for record in (*of_full, *of_brief) if record.digest in began]
-    audited = {digest: _audited(trials[digest], counted, seeds) for digest in began}
+    brief = run.settings.evaluation.recipe
+    audited = {digest: _audited(trials[digest], brief, counted, run.settings.evaluation.seed) for digest in began}
     failing = {record.digest for record in counted if record.evaluation.outcome is Outcome.FAILED}
     complete = [candidate for candidate in audited.values() if candidate]
     left_out = [digest for digest, candidate in audited.items() if candidate is None]
     failed = sum(digest in failing for digest in left_out)
     return conclude(
-        run.settings.evaluation.recipe,
+        brief,
         full,
         complete,
         run.settings.objectives,
@@ -144,16 +148,16 @@ def audit_of(run: RunDirectory, full: Recipe | None = None) -> Audit | None:
     )
 
 
-def _audited(trial: TrialRecord, records: Sequence[AuditRecord], seeds: Sequence[int]) -> Audited | None:
+def _audited(trial: TrialRecord, brief: Recipe, records: Sequence[AuditRecord], seed: int) -> Audited | None:
     """The candidate of a trial with what its trainings gave; None while one of them is missing."""
     own = [record for record in records if record.digest == trial.digest and record.evaluation.outcome is Outcome.DONE]
     by_seed = {record.seed: record.evaluation.history for record in own}
-    if len(by_seed) < FULL_TRAININGS + 1:
+    seeds, score = _full_seeds(seed), trial.objectives["accuracy"]
+    if any(wanted not in by_seed for wanted in (*seeds, *([_brief_seed(seed)] if brief.epochs else ()))):
         return None
-    curves = tuple(tuple(epoch.score for epoch in by_seed.pop(seed)) for seed in seeds)
-    (again,) = by_seed.values()
-    brief = (trial.objectives["accuracy"], again[-1].score)
-    return Audited(trial, brief, tuple(curve[-1] for curve in curves), curves)
+    curves = tuple(tuple(epoch.score for epoch in by_seed[of_full]) for of_full in seeds)
+    again = by_seed[_brief_seed(seed)][-1].score if brief.epochs else score
+    return Audited(trial, (score, again), tuple(curve[-1] for curve in curves), curves)
 
 
 def conclude(

@@ -44,8 +44,10 @@ def legend(audit: Audit) -> str:
 def counts(audit: Audit) -> str:
     """What was trained, what is left out, and what a user would have chosen, in sentences."""
     done = plural(len(audit.audited), "candidate")
-    brief, full = audit.brief.epochs, audit.full.epochs
-    parts = [f"{done}, each trained twice for {full} epochs and once more for {brief}, with new seeds."]
+    brief = f" and once more for {audit.brief.epochs}" if audit.brief.epochs else ""
+    parts = [f"{done}, each trained twice for {plural(audit.full.epochs, 'epoch')}{brief}, with new seeds."]
+    if not brief:
+        parts.append("The search scored them without fine-tuning, which gives the same score once more.")
     for count, why in ((audit.failed, "a training failed"), (audit.unfinished, "a training is missing")):
         if count:
             parts.append(f"{plural(count, 'candidate is', 'candidates are')} left out, of which {why}.")

@@ -74,22 +74,27 @@ def audit(
 
 def _announcement(plan: AuditPlan) -> list[str]:
     """What will be trained, and what that takes."""
-    from nas.wording import duration_text, plural
+    from nas.wording import done_word, duration_text, plural
 
     brief, full, missing = plan.settings.evaluation.recipe, plan.full, plan.missing
-    times = full.epochs / brief.epochs
+    if brief.epochs:
+        beside = f", {full.epochs / brief.epochs:g} times the run's {brief.epochs}, and once more by the brief one"
+    else:
+        beside = "; the search scored them without fine-tuning"
     lines = [
-        f"Auditing {plan.candidates} of {plural(plan.trained, 'trained candidate')}: each twice by the full recipe of "
-        f"{plural(full.epochs, 'epoch')}, {times:g} times the run's {brief.epochs}, and once more by the brief one"
+        f"Auditing {plan.candidates} of {plural(plan.trained, f'{done_word(brief.epochs)} candidate')}: each twice by the "
+        f"full recipe of {plural(full.epochs, 'epoch')}{beside}"
     ]
     if len(missing) < len(plan.trainings):
         lines.append(f"{len(plan.trainings) - len(missing)} of {len(plan.trainings)} trainings are recorded already")
-    if missing:
+    if missing and brief.epochs:
         seconds = sum(
             sum(epoch.seconds for epoch in training.trial.evaluation.history) * training.recipe.epochs / brief.epochs
             for training in missing
         )
         lines.append(f"{plural(len(missing), 'training')}, {duration_text(seconds)} of training at the search's pace")
+    elif missing:
+        lines.append(f"{plural(len(missing), 'training')}; the search, which trained nothing, does not tell how long")
     return lines
 
 

@@ -5,13 +5,19 @@ Whatever trains a network to be compared with a run's candidates, or goes on wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from nas.data import ImageData, load_data
 from nas.errors import InputError
 from nas.run import RunDirectory
-from nas.settings import SCRATCH, SearchSettings
+from nas.settings import SCRATCH, SUPERNET, EvaluationSettings, SearchSettings
 from nas.space import SearchSpace
+from nas.wording import plural
+
+_CLASSES_SHOWN = 4
+"""Names of classes in a sentence that compares those of a supernet with those of the data."""
 
 
 def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
@@ -26,7 +32,7 @@ def settings_here(run: RunDirectory, device: str | None = None) -> SearchSetting
     here = resolve_device(device or settings.device)
     evaluation = settings.evaluation
     recipe = evaluation.recipe
-    check_recipe(recipe, here)
+    check_recipe(recipe, here, least_epochs=0)
     if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
         recipe = replace(recipe, precision="float32")
     protocol = replace(evaluation.protocol, device=here)
@@ -62,6 +68,32 @@ def data_of(run: RunDirectory) -> ImageData:
     if before is not None and init_fingerprint(init) != before:
         raise InputError(f"{run.path}: the weights {init} have changed since the search began")
     return data
+
+
+def check_scored_untrained(evaluation: EvaluationSettings, data: ImageData) -> None:
+    """Raise `InputError` where candidates are to be scored without fine-tuning and do not inherit all of their weights."""
+    from nas.supernet import read_file
+
+    if evaluation.recipe.epochs > 0:
+        return
+    if not evaluation.init.startswith(SUPERNET):
+        raise InputError(
+            f"--epochs/--finetune 0: with --init {evaluation.init} random weights would be scored; use --init {SUPERNET}DIR of nas "
+            "supernet train, or at least 1 epoch"
+        )
+    folder = Path(evaluation.init.removeprefix(SUPERNET))
+    theirs, ours = read_file(folder).classes, data.classes
+    if theirs != ours:
+        raise InputError(
+            f"--epochs/--finetune 0: the supernet {folder} was trained for {_listed(theirs)}, and {data.name} has {_listed(ours)}, "
+            "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
+            "least 1 epoch"
+        )
+
+
+def _listed(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:_CLASSES_SHOWN]) + (", …" if len(classes) > _CLASSES_SHOWN else "")
+    return f"{plural(len(classes), 'class', 'classes')} ({shown})"
 
 
 def init_fingerprint(init: str) -> str | None:

@@ -1,4 +1,7 @@
-"""One candidate from start to end: build, static cost, latency, budgets, fine-tune, score. No Ray, no Optuna."""
+"""One candidate from start to end: build, static cost, latency, budgets, fine-tune, score. No Ray, no Optuna.
+
+With 0 epochs there is no fine-tune: what inherits from a supernet is scored once its batch norm is recalibrated.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import nn
 
 from nas.architecture import Architecture
 from nas.backbones import load_source
+from nas.conditions import check_scored_untrained
 from nas.cost import architecture_cost, module_cost
 from nas.data import ImageData
 from nas.device import torch_threads
@@ -58,7 +62,7 @@ def evaluate_steps(
     known: Latency | None = None,
     hopeless: Callable[[Evaluation], str | None] = lambda known: None,
 ) -> Generator[Evaluation, None, Evaluated]:
-    """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
+    """Evaluate one candidate, an epoch of training (or a score without any) a step; the generator's return value is the result.
 
     Each step gives what is known by then: the evaluation of a candidate that is stopped there.
 
@@ -188,7 +192,11 @@ def evaluate_candidate(
     settings: EvaluationSettings,
     on_epoch: Callable[[EpochMetrics], None] = lambda epoch: None,
 ) -> Evaluated:
-    """Evaluate one candidate in this process (see `evaluate_steps`); `on_epoch` is told of each epoch."""
+    """Evaluate one candidate in this process (see `evaluate_steps`); `on_epoch` is told of each epoch.
+
+    Raises `InputError` where 0 epochs would leave weights random (`check_scored_untrained`).
+    """
+    check_scored_untrained(settings, data)
     steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.protocol.device), settings)
     while True:
         try:
@@ -206,9 +214,11 @@ def settled_recipe(
 
     A search settles it once, on its backbone, so that all of its candidates are trained alike.
     """
-    check_recipe(recipe, device)
+    check_recipe(recipe, device, least_epochs=0)
     if recipe.precision != "auto":
         return recipe
+    if recipe.epochs == 0 and device == "cpu":
+        return replace(recipe, precision="float32")  # no step is taken that could be faster in another one
     network = build(architecture, len(data.classes)).to(device)
     images = torch.zeros(min(recipe.batch_size, len(data.train)), *architecture.input_shape, device=device)
     with torch_threads(torch.get_num_threads() if threads is None else max(1, threads)):

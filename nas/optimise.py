@@ -43,8 +43,13 @@ def learning_rate_at(progress: float, recipe: Recipe) -> float:
     return end + (peak - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def check_recipe(recipe: Recipe, device: str) -> None:
-    """Raise `InputError` for what a device cannot do."""
+def check_recipe(recipe: Recipe, device: str, least_epochs: int = 1) -> None:
+    """Raise `InputError` for what a device cannot do, or fewer epochs than are needed."""
+    if recipe.epochs < least_epochs:
+        raise InputError(
+            f"epochs {recipe.epochs}: this training needs at least {least_epochs}; only nas search and nas evaluate can "
+            "do without, with --finetune 0"
+        )
     if recipe.precision == "float16" and device == "cpu":
         raise InputError("precision float16: only on cuda; use auto, float32 or bfloat16 on a CPU")
     if recipe.compile and device == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):

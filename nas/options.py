@@ -177,7 +177,14 @@ Init = Annotated[
     ),
 ]
 Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Epochs of the brief fine-tune; by default 10.", show_default=False)
+    int | None,
+    typer.Option(
+        "--epochs",
+        "--finetune",
+        min=0,
+        help="Epochs of the brief fine-tune; by default 10. 0 scores what --init supernet:FOLDER gives as it is.",
+        show_default=False,
+    ),
 ]
 BatchSize = Annotated[
     int | None, typer.Option(min=2, help="Images a training step; by default 64.", show_default=False)

@@ -147,11 +147,11 @@ def plan_audit(run: RunDirectory, count: int = 30, recipe: Recipe | None = None,
         full = replace(full, precision=brief.precision)
     if count < MIN_NETWORKS:
         raise InputError(f"--count {count}: with fewer than {MIN_NETWORKS} candidates a rank correlation says nothing")
-    if full == brief:
-        raise InputError(f"{run.path}: the recipe is the run's own; give more --epochs, or another --recipe")
     from nas.optimise import check_recipe
 
     check_recipe(full, settings.device)
+    if full == brief:
+        raise InputError(f"{run.path}: the recipe is the run's own; give more --epochs, or another --recipe")
     records = run.records()
     trained = len(choose(records, settings.objectives, len(records)))
     if trained < MIN_NETWORKS:

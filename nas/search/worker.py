@@ -103,6 +103,7 @@ def worker_of(
     if run.settings.evaluation.init != SCRATCH:
         from nas.backbones import load_source
 
-        backbone = load_source(run.settings.evaluation.init)
+        # A copy has none of what this process worked out from it, which would not go with it.
+        backbone = replace(load_source(run.settings.evaluation.init))
     with keeper_of(run) as keeper:
         yield Worker(run.settings, data.without_test(), keeper, backbone, dict(actors or {}), dict(models or {}))
