@@ -66,6 +66,13 @@ def test_predictions_depend_on_what_was_measured_and_not_on_when_they_were_asked
     assert once.predict(new) == often.predict(new)
 
 
+def test_predictions_are_fitted_to_no_more_networks_than_is_said() -> None:
+    few = LatencyScreen(SPACE, 10, max_networks=20)
+    for network in drawn(60):
+        few.learn(network, latency(true_ms(network)))
+    assert [predicted.networks for predicted in few.predict(drawn(1, seed=1)) or ()] == [13]
+
+
 def test_predictions_order_networks_that_were_never_measured() -> None:
     screen = LatencyScreen(SPACE, 10)
     for network in drawn(60):

@@ -23,7 +23,7 @@ from nas.search.candidate import Candidate, Losses
 from nas.search.hopeless import Forecast
 from nas.search.rungs import Rungs
 from nas.search.samplers import Foreknowledge, make_sampler
-from nas.search.screening import SURE, LatencyScreen, chance_within
+from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, SURE, LatencyScreen, chance_within
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.settings import derive_seed
@@ -69,7 +69,9 @@ class Broker:
         self.records = run.records()
         self.answers = known_digests(self.records)
         self.running: dict[str, Candidate] = {}
-        self._screen = LatencyScreen(self._space, len(run.provenance.classes))
+        decides = self.settings.evaluation.budgets.max_latency_ms is not None
+        most = MAX_NETWORKS if decides else MAX_UNDECIDED
+        self._screen = LatencyScreen(self._space, len(run.provenance.classes), most)
         self._known = Foreknowledge(self._space, len(run.provenance.classes), self.settings.objectives)
         self._foretold: dict[str, Predicted] = {}
         self._tally = Tally(self.settings.objectives)

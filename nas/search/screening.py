@@ -22,6 +22,8 @@ _GROWTH = 1.6
 what it says depends on the records alone, not on when it was asked or when the search was started again."""
 MAX_NETWORKS = 400
 """Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""
+MAX_UNDECIDED = 100
+"""The same where there is no budget: nothing is turned away, and the report alone says how good the predictions were."""
 SURE = 3.0
 """Standard deviations that a predicted latency must be over a budget for a candidate to be turned away: in one of
 700 such cases, where the deviation is what it says, the candidate would have met it."""
@@ -30,8 +32,9 @@ SURE = 3.0
 class LatencyScreen:
     """Predicts latency in a space from what has been measured there, under one protocol on one device."""
 
-    def __init__(self, space: SearchSpace, num_classes: int) -> None:
+    def __init__(self, space: SearchSpace, num_classes: int, max_networks: int = MAX_NETWORKS) -> None:
         self._space = space
+        self._max_networks = max_networks
         self._num_classes = num_classes
         self._measured: dict[str, tuple[Architecture, float]] = {}
         self._predictor: LatencyPredictor | None = None
@@ -47,7 +50,7 @@ class LatencyScreen:
         if len(self._measured) < MIN_NETWORKS:
             return None
         size = MIN_NETWORKS
-        while (larger := math.ceil(_GROWTH * size)) <= min(len(self._measured), MAX_NETWORKS):
+        while (larger := math.ceil(_GROWTH * size)) <= min(len(self._measured), self._max_networks):
             size = larger
         if self._predictor is None or size > self._fitted:
             known, latency_ms = zip(*itertools.islice(self._measured.values(), size), strict=True)
