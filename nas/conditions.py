@@ -49,18 +49,18 @@ def devices_here(settings: SearchSettings) -> dict[str, str]:
     return {name: device_name(name) for name in {settings.device, *(target.protocol.device for target in targets)}}
 
 
-def data_of(run: RunDirectory) -> ImageData:
-    """The data that the run's candidates are trained on.
+def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
+    """The data that the run's candidates are trained on, normalised for the weights `init`, by default the run's own.
 
     Raises `InputError` when it has changed since, or the weights that they inherit from.
     """
     settings = run.settings
-    data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
+    data = load_images(settings.space, settings.data, settings.split_seed, init or settings.evaluation.init)
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(f"{run.path}: the data set {settings.data} has changed since the search began")
-    init, before = settings.evaluation.init, run.provenance.init_fingerprint
-    if before is not None and init_fingerprint(init) != before:
-        raise InputError(f"{run.path}: the weights {init} have changed since the search began")
+    own, before = settings.evaluation.init, run.provenance.init_fingerprint
+    if before is not None and init_fingerprint(own) != before:
+        raise InputError(f"{run.path}: the weights {own} have changed since the search began")
     return data
 
 
