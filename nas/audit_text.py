@@ -77,9 +77,9 @@ def init_notes(audit: Audit) -> list[str]:
     names = short_names([ranking.init for ranking in audit.inits])
     own, *others = audit.inits
     notes = [
-        f"Brief trainings of {plural(audit.brief.epochs, 'epoch')} with the same seed from each initial weights, held against "
-        f"the same full trainings, which began with {names[own.init]}. Score and seconds are means; seconds include "
-        "inheriting weights."
+        f"One brief training of {plural(audit.brief.epochs, 'epoch')} from each initial weights, with the same new seed, held "
+        f"against the same full trainings, which began with {names[own.init]}. Score and seconds are means over n candidates; "
+        "inheriting weights is among the seconds."
     ]
     notes += [
         f"From {names[ranking.init]} the learning rate was {ranking.learning_rate:g}, its default, in place of "

@@ -83,9 +83,8 @@ def audit(
 
 def _announcement(plan: AuditPlan) -> list[str]:
     """What will be trained, and what that takes."""
-    from nas.wording import duration_text, plural
-
     from nas.inits import short_names
+    from nas.wording import duration_text, plural
 
     brief, full, missing = plan.settings.evaluation.recipe, plan.full, plan.missing
     times = full.epochs / brief.epochs

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -41,8 +41,8 @@ class InitRanking:
     """How well brief scores from some initial weights rank the candidates that have one, and one from the run's own.
 
     `agreements` and the τ of `bands` of latency are there where there are enough candidates. `score` and `seconds` are means
-    over them; `times` is the cost as a multiple of that of the run's own weights, on the same candidates, and `lead` what τ
-    is above theirs. The run's own has neither a lead nor a verdict.
+    over them; `times` is the cost as a multiple of that of the run's own weights, on the same candidates, and `lead` by how
+    much τ is above theirs. The run's own has no verdict.
     """
 
     init: str
@@ -53,7 +53,7 @@ class InitRanking:
     score: float
     seconds: float
     times: float
-    lead: Interval | None = None
+    lead: Interval | None
     verdict: InitVerdict | None = None
 
 
@@ -70,13 +70,8 @@ def recipe_from(brief: Recipe, own: str, init: str) -> Recipe:
 def compare(ordered: Sequence[Audited], brief: Recipe, own: str, inits: Sequence[str]) -> list[InitRanking]:
     """The run's own initial weights, then the others in `inits`; the candidates have the fastest first."""
     names = short_names([own, *inits])
-    found = []
-    for init in (own, *inits):
-        ranking = _ranking(ordered, init, own, recipe_from(brief, own, init).learning_rate)
-        if init != own:
-            ranking = replace(ranking, verdict=_verdict(ranking, _tau(_both(ordered, init, own), own), names, own))
-        found.append(ranking)
-    return found
+    found = [_ranking(ordered, brief, own, init) for init in (own, *inits)]
+    return [found[0], *(replace(ranking, verdict=_verdict(ranking, names, own)) for ranking in found[1:])]
 
 
 def short_names(inits: Sequence[str]) -> dict[str, str]:
@@ -89,27 +84,21 @@ def short_names(inits: Sequence[str]) -> dict[str, str]:
     return {init: name if counts[name] == 1 else init for init, name in short.items()}
 
 
-def _both(ordered: Sequence[Audited], init: str, own: str) -> list[Audited]:
-    return [candidate for candidate in ordered if {init, own} <= candidate.by_init.keys()]
-
-
-def _ranking(ordered: Sequence[Audited], init: str, own: str, learning_rate: float) -> InitRanking:
-    group = _both(ordered, init, own)
-    ranked = groups(group)
-    whole = ranked.pop("all", ())
-    seconds = [[candidate.by_init[name].seconds for candidate in group] for name in (init, own)]
+def _ranking(ordered: Sequence[Audited], brief: Recipe, own: str, init: str) -> InitRanking:
+    group = [candidate for candidate in ordered if {init, own} <= candidate.by_init.keys()]
+    bands = groups(group)
+    whole = bands.pop("all", None)
+    seconds, of_own = ([candidate.by_init[name].seconds for candidate in group] for name in (init, own))
     return InitRanking(
         init=init,
-        learning_rate=learning_rate,
+        learning_rate=recipe_from(brief, own, init).learning_rate,
         candidates=len(group),
         agreements={kind: interval(_samples(kind, whole, init)) for kind in get_args(Coefficient)} if whole else {},
-        bands={name: interval(_samples("kendall", band, init)) for name, band in ranked.items()},
+        bands={name: interval(_samples("kendall", band, init)) for name, band in bands.items()},
         score=_mean([candidate.by_init[init].score for candidate in group]),
-        seconds=_mean(seconds[0]),
-        times=sum(seconds[0]) / sum(seconds[1]) if sum(seconds[1]) else math.nan,
-        lead=interval(_samples("kendall", whole, init) - _samples("kendall", whole, own))
-        if whole and init != own
-        else None,
+        seconds=_mean(seconds),
+        times=_mean(seconds) / _mean(of_own),
+        lead=interval(_samples("kendall", whole, init) - _samples("kendall", whole, own)) if whole else None,
     )
 
 
@@ -124,11 +113,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def _tau(group: Sequence[Audited], init: str) -> float:
-    return float(_samples("kendall", group, init)[0]) if len(group) >= MIN_NETWORKS else math.nan
-
-
-def _verdict(ranking: InitRanking, of_own: float, names: dict[str, str], own: str) -> InitVerdict:
+def _verdict(ranking: InitRanking, names: Mapping[str, str], own: str) -> InitVerdict:
     init, lead = names[ranking.init], ranking.lead
     if lead is None:
         few = plural(ranking.candidates, "candidate has a brief score", "candidates have a brief score")
@@ -136,14 +121,10 @@ def _verdict(ranking: InitRanking, of_own: float, names: dict[str, str], own: st
     if not math.isfinite(lead.value):
         return InitVerdict("unsure", f"Cannot tell whether {init} ranks better: some scores are the same for all.")
     cost = "at the same cost" if abs(ranking.times - 1) <= SAME_COST else f"at {ranking.times:.2g} times its cost"
-    reach = (
-        f"τ {interval_text(ranking.agreements['kendall'])} against {of_own:.2f}, a difference of {interval_text(lead)}"
-    )
+    tau = ranking.agreements["kendall"]
+    reach = f"τ {interval_text(tau)} against {tau.value - lead.value:.2f}, a difference of {interval_text(lead)}"
     if lead.low > 0 or lead.high < 0:
         kind: Literal["better", "worse"] = "better" if lead.low > 0 else "worse"
         return InitVerdict(kind, f"{init} ranks {kind} than {names[own]} {cost}: {reach}.")
-    with_so_few = f"with {plural(ranking.candidates, 'candidate')}"
-    return InitVerdict(
-        "unsure",
-        f"Cannot tell with so few whether {init} ranks better than {names[own]} {cost}: {reach}, {with_so_few}.",
-    )
+    few = f"Cannot tell with so few as {plural(ranking.candidates, 'candidate')}"
+    return InitVerdict("unsure", f"{few} whether {init} ranks better than {names[own]} {cost}: {reach}.")
