@@ -19,7 +19,7 @@ from nas.cli import main
 from nas.cost import architecture_cost
 from nas.data import ImageData, load_data
 from nas.evaluate import evaluate_candidate
-from nas.inits import SAME_COST, InitRanking, recipe_from, short_names
+from nas.inits import SAME_COST, InitRanking, compare, recipe_from, short_names
 from nas.model import build
 from nas.model.elastic import Elastic
 from nas.ranking import Audited, Brief
@@ -78,15 +78,20 @@ def noisy(true: Floats, reliability: float, rng: np.random.Generator) -> list[fl
     return list(np.sqrt(reliability) * true + np.sqrt(1 - reliability) * rng.normal(size=len(true)))
 
 
-def compared(count: int, own: float, other: float, *, times: float = 1.0, seed: int = 0) -> Audit:
-    """An audit whose brief scores have these reliabilities, the others' trainings taking `times` as long."""
+def made_up(count: int, own: float, other: float, *, times: float = 1.0, seed: int = 0) -> list[Audited]:
+    """Candidates whose brief scores have these reliabilities, the others' trainings taking `times` as long."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=count)
     scores = [noisy(true, reliability, rng) for reliability in (own, own, other, 0.95, 0.95)]
-    audited = [
+    return [
         Audited(trial, (first, again), full, ((full[0],), (full[1],)), {SCRATCH: Brief(again, 10.0), OTHER: Brief(tried, 10 * times)})
         for trial, first, again, tried, *full in zip(CANDIDATES, *scores, strict=False)
     ]  # fmt: skip
+
+
+def compared(count: int, own: float, other: float, *, times: float = 1.0) -> Audit:
+    """The audit of such candidates."""
+    audited = made_up(count, own, other, times=times)
     return conclude(BRIEF, Recipe(epochs=4), audited, OBJECTIVES, own=SCRATCH, inits=[OTHER])
 
 
@@ -146,11 +151,11 @@ def test_scores_that_are_all_alike_rank_nothing() -> None:
 
 def test_over_many_audits_a_difference_is_seldom_claimed_that_is_none_and_seldom_missed() -> None:
     def kinds(own: float, other: float) -> list[str | None]:
-        found = [of_other(compared(30, own, other, seed=seed)).verdict for seed in range(15)]
+        found = [compare(made_up(23, own, other, seed=seed), BRIEF, SCRATCH, [OTHER])[1].verdict for seed in range(12)]
         return [verdict and verdict.kind for verdict in found]
 
-    assert kinds(0.8, 0.8).count("unsure") >= 13
-    assert kinds(0.2, 0.95).count("better") >= 13
+    assert kinds(0.8, 0.8).count("unsure") >= 10
+    assert kinds(0.2, 0.95).count("better") >= 10
 
 
 def test_candidates_without_a_score_from_some_weights_are_left_out_of_that_comparison_alone() -> None:
@@ -329,7 +334,7 @@ def test_a_worker_feeds_each_candidate_as_its_own_weights_want(digits: ImageData
     normalised = normalised_for(digits, name)
     expected = {SCRATCH: alone(digits, SCRATCH), name: alone(normalised, name)}
     assert alone(normalised, SCRATCH) != pytest.approx(expected[SCRATCH], rel=1e-3)
-    for init in (name, SCRATCH, name):
+    for init in (name, SCRATCH):
         assert loss(init) == pytest.approx(expected[init], rel=1e-5), init
 
 
@@ -355,7 +360,7 @@ def test_an_audit_on_ray_compares_initial_weights_and_goes_on_where_it_was(
     own, other = json.loads(out)["inits"]
     assert (own["init"], other["init"], other["candidates"]) == (SCRATCH, supernet, 8)
     assert other["seconds"] > 0
-    assert -1 <= other["lead"]["low"] <= other["lead"]["high"] <= 2
+    assert other["lead"]["low"] <= other["lead"]["value"] <= other["lead"]["high"]
 
     code, out, _ = call(capsys, *audit)
     said = " ".join(out.split())
