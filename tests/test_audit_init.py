@@ -84,9 +84,15 @@ def made_up(count: int, own: float, other: float, *, times: float = 1.0, seed: i
     true = rng.normal(size=count)
     scores = [noisy(true, reliability, rng) for reliability in (own, own, other, 0.95, 0.95)]
     return [
-        Audited(trial, (first, again), full, ((full[0],), (full[1],)), {SCRATCH: Brief(again, 10.0), OTHER: Brief(tried, 10 * times)})
-        for trial, first, again, tried, *full in zip(CANDIDATES, *scores, strict=False)
-    ]  # fmt: skip
+        Audited(
+            trial,
+            (first, again),
+            (one, two),
+            ((one,), (two,)),
+            {SCRATCH: Brief(again, 10.0), OTHER: Brief(tried, 10 * times)},
+        )
+        for trial, first, again, tried, one, two in zip(CANDIDATES, *scores, strict=False)
+    ]
 
 
 def compared(count: int, own: float, other: float, *, times: float = 1.0) -> Audit:
@@ -150,9 +156,9 @@ def test_scores_that_are_all_alike_rank_nothing() -> None:
 
 
 def test_over_many_audits_a_difference_is_seldom_claimed_that_is_none_and_seldom_missed() -> None:
-    def kinds(own: float, other: float) -> list[str | None]:
+    def kinds(own: float, other: float) -> list[str]:
         found = [compare(made_up(23, own, other, seed=seed), BRIEF, SCRATCH, [OTHER])[1].verdict for seed in range(12)]
-        return [verdict and verdict.kind for verdict in found]
+        return [verdict.kind for verdict in found if verdict]
 
     assert kinds(0.8, 0.8).count("unsure") >= 10
     assert kinds(0.2, 0.95).count("better") >= 10
