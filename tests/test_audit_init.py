@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from nas.backbones import load_backbone, normalised_for, remember_backbone
 from nas.cli import main
 from nas.cost import architecture_cost
 from nas.data import ImageData, load_data
-from nas.evaluate import evaluate_candidate
+from nas.device_data import DeviceData
+from nas.evaluate import evaluate_steps
 from nas.inits import SAME_COST, InitRanking, compare, recipe_from, short_names
 from nas.model import build
 from nas.model.elastic import Elastic
@@ -316,8 +317,17 @@ class NoKeeper:
         """Nobody asks."""
 
 
-def test_a_worker_feeds_each_candidate_as_its_own_weights_want(digits: ImageData) -> None:
+def last_loss(steps: Generator[Evaluation, None, object]) -> float:
+    """The training loss of the last epoch."""
+    *_, last = steps
+    return last.history[-1].train_loss
+
+
+def test_a_worker_feeds_each_candidate_as_its_own_weights_want(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One process trains from scratch and from weights with another normalisation as two separate evaluations do."""
+    monkeypatch.setattr("nas.search.measuring.node_name", lambda: "here")  # it would start Ray
     name, trial = "other-normalisation", CANDIDATES[0]
     state = build(trial.architecture, 10, seed=7).state_dict()
     other = Backbone(name, trial.architecture, adopt(state, trial.architecture, 10), 10, mean=(0.9,), std=(0.1,))
@@ -326,22 +336,18 @@ def test_a_worker_feeds_each_candidate_as_its_own_weights_want(digits: ImageData
     worker = Worker(SearchSettings(SPACE, "digits", evaluation=own), digits.without_test(), NoKeeper(), {name: other})  # type: ignore[arg-type]
     evaluate = worker.start()
 
-    def loss(init: str) -> float:
-        steps = evaluate(trained_again(trial, replace(own, init=init)))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value.history[-1].train_loss
+    def together(init: str) -> float:
+        return last_loss(evaluate(trained_again(trial, replace(own, init=init))))
 
     def alone(data: ImageData, init: str) -> float:
-        return evaluate_candidate(trial.architecture, data, replace(own, init=init)).evaluation.history[-1].train_loss
+        settings, known = replace(own, init=init), trial.evaluation.latency
+        return last_loss(evaluate_steps(trial.architecture, DeviceData(data, "cpu"), settings, known=known))
 
     normalised = normalised_for(digits, name)
     expected = {SCRATCH: alone(digits, SCRATCH), name: alone(normalised, name)}
     assert alone(normalised, SCRATCH) != pytest.approx(expected[SCRATCH], rel=1e-3)
     for init in (name, SCRATCH):
-        assert loss(init) == pytest.approx(expected[init], rel=1e-5), init
+        assert together(init) == pytest.approx(expected[init], rel=1e-5), init
 
 
 # ---------------------------------------------------------------- on real Ray
