@@ -54,7 +54,7 @@ def init_rows(audit: Audit) -> list[tuple[str, ...]]:
             names[ranking.init],
             *(_interval_or_nothing(ranking.agreements.get(kind)) for kind in COEFFICIENTS),
             f"{100 * ranking.score:.2f} %" if ranking.candidates else NOTHING,
-            f"{ranking.seconds:.3g}" if ranking.candidates else NOTHING,
+            f"{ranking.seconds:.2f}" if ranking.candidates else NOTHING,
             str(ranking.candidates),
         )
         for ranking in audit.inits
@@ -77,9 +77,9 @@ def init_notes(audit: Audit) -> list[str]:
     names = short_names([ranking.init for ranking in audit.inits])
     own, *others = audit.inits
     notes = [
-        f"One brief training of {plural(audit.brief.epochs, 'epoch')} from each initial weights, with the same new seed, held "
-        f"against the same full trainings, which began with {names[own.init]}. Score and seconds are means over n candidates; "
-        "inheriting weights is among the seconds."
+        f"One brief training of {plural(audit.brief.epochs, 'epoch')} from each initial weights, all with the same seed, which is "
+        f"not that of the search, held against the same full trainings, which began with {names[own.init]}. Score and seconds "
+        "are means over n candidates; inheriting weights is among the seconds."
     ]
     notes += [
         f"From {names[ranking.init]} the learning rate was {ranking.learning_rate:g}, its default, in place of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Generator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import RunFactory
+from rich.console import Console
 
 from nas.agreement import Floats
 from nas.audit import Audit, audit_of, conclude
@@ -32,6 +34,7 @@ from nas.search.auditing import Auditor, plan_audit
 from nas.search.candidate import trained_again
 from nas.search.worker import Worker
 from nas.settings import SCRATCH, SUPERNET, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.show_audit import audit_table
 from nas.space_file import load_space
 from nas.supernet import SupernetFile, write_file
 from nas.weights import Backbone, adopt
@@ -124,6 +127,18 @@ def test_weights_that_truly_rank_better_are_told_so_with_what_they_cost() -> Non
     assert dearer.verdict is not None
     assert dearer.times == pytest.approx(2.5)
     assert "ranks better than scratch at 2.5 times its cost" in dearer.verdict.sentence
+
+
+def test_the_terminal_shows_all_in_eighty_columns() -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(audit_table(compared(24, own=0.3, other=0.95, times=12.0)))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    (own,) = (line for line in lines if line[:1] == ["scratch"] and line[-1] == "24")
+    (other,) = (line for line in lines if line[:1] == ["other"] and line[-1] == "24")
+    assert (own[-2], other[-2]) == ("10.00", "120.00")
+    heads = [" ".join(line) for line in lines]
+    assert "initial weights Kendall τ Spearman ρ score s each n" in heads
+    assert "τ within fast third middle third slow third" in heads
 
 
 @pytest.mark.parametrize(("times", "words"), [(1 + 0.9 * SAME_COST, "the same cost"), (0.85, "0.85 times its cost")])
