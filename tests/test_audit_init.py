@@ -173,11 +173,11 @@ def test_scores_that_are_all_alike_rank_nothing() -> None:
 
 def test_over_many_audits_a_difference_is_seldom_claimed_that_is_none_and_seldom_missed() -> None:
     def kinds(own: float, other: float) -> list[str]:
-        found = [compare(made_up(23, own, other, seed=seed), BRIEF, SCRATCH, [OTHER])[1].verdict for seed in range(12)]
+        found = [compare(made_up(23, own, other, seed=seed), BRIEF, SCRATCH, [OTHER])[1].verdict for seed in range(8)]
         return [verdict.kind for verdict in found if verdict]
 
-    assert kinds(0.8, 0.8).count("unsure") >= 10
-    assert kinds(0.2, 0.95).count("better") >= 10
+    assert kinds(0.8, 0.8).count("unsure") >= 7
+    assert kinds(0.2, 0.95).count("better") >= 7
 
 
 def test_candidates_without_a_score_from_some_weights_are_left_out_of_that_comparison_alone() -> None:
@@ -272,6 +272,23 @@ def test_each_candidate_is_trained_once_from_each_of_the_weights_with_the_seed_o
     assert found is not None
     assert [(each.init, each.candidates) for each in found.inits] == [(SCRATCH, 8), (supernet, 8)]
     assert found.seconds == 2.0 * 32
+
+
+def test_trainings_of_a_candidate_from_several_weights_may_run_at_once(
+    run: RunDirectory, tmp_path: Path, digits: ImageData
+) -> None:
+    supernet = write_supernet(tmp_path / "net", digits)
+    auditor = Auditor(
+        run, [each for each in plan_audit(run, 8, inits=[supernet]).missing if each.recipe.epochs == 1][:2]
+    )
+    own, other = auditor.ask(), auditor.ask()
+    assert own is not None
+    assert other is not None
+    assert len(auditor.running) == 2
+    auditor.finish(other, Evaluation(Outcome.DONE, history=curve([0.9])))
+    auditor.finish(own, Evaluation(Outcome.DONE, history=curve([0.1])))
+    scores = {record.init and record.init.name: record.evaluation.history[-1].score for record in run.audit_records()}
+    assert scores == {supernet: 0.9, None: 0.1}
 
 
 def test_weights_that_changed_since_are_tried_anew(run: RunDirectory, tmp_path: Path, digits: ImageData) -> None:
