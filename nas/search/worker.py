@@ -110,6 +110,7 @@ def worker_of(
     if named:
         from nas.backbones import load_backbone
 
-        backbones = {name: load_backbone(name) for name in sorted(named)}
+        # A copy has none of what this process worked out from it, which would not go with it.
+        backbones = {name: replace(load_backbone(name)) for name in sorted(named)}
     with keeper_of(run) as keeper:
         yield Worker(run.settings, data.without_test(), keeper, backbones, dict(actors or {}), dict(models or {}))
