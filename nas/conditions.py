@@ -55,22 +55,22 @@ def devices_here(settings: SearchSettings) -> dict[str, str]:
     return {name: device_name(name) for name in {settings.device, *(target.protocol.device for target in targets)}}
 
 
-def data_of(run: RunDirectory) -> ImageData:
-    """The data that the run's candidates are trained on.
+def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
+    """The data that the run's candidates are trained on, normalised for the weights `init`, by default the run's own.
 
     Raises `InputError` when it has changed since, or the weights that they inherit from.
     """
     settings = run.settings
-    data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
+    data = load_images(settings.space, settings.data, settings.split_seed, init or settings.evaluation.init)
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(f"{run.path}: the data set {settings.data} has changed since the search began")
-    init, before = settings.evaluation.init, run.provenance.init_fingerprint
-    if before is not None and init_fingerprint(init) != before:
-        raise InputError(f"{run.path}: the weights {init} have changed since the search began")
+    own, before = settings.evaluation.init, run.provenance.init_fingerprint
+    if before is not None and init_fingerprint(own) != before:
+        raise InputError(f"{run.path}: the weights {own} have changed since the search began")
     return data
 
 
-def check_scored_untrained(evaluation: EvaluationSettings, data: ImageData) -> None:
+def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: Sequence[str]) -> None:
     """Raise `InputError` where candidates are to be scored without fine-tuning and do not inherit all of their weights."""
     from nas.supernet import read_file
 
@@ -82,10 +82,10 @@ def check_scored_untrained(evaluation: EvaluationSettings, data: ImageData) -> N
             "supernet train, or at least 1 epoch"
         )
     folder = Path(evaluation.init.removeprefix(SUPERNET))
-    theirs, ours = read_file(folder).classes, data.classes
+    theirs, ours = read_file(folder).classes, tuple(classes)
     if theirs != ours:
         raise InputError(
-            f"--epochs/--finetune 0: the supernet {folder} was trained for {_listed(theirs)}, and {data.name} has {_listed(ours)}, "
+            f"--epochs/--finetune 0: the supernet {folder} was trained for {_listed(theirs)}, and {data} has {_listed(ours)}, "
             "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
             "least 1 epoch"
         )

@@ -196,7 +196,7 @@ def evaluate_candidate(
 
     Raises `InputError` where 0 epochs would leave weights random (`check_scored_untrained`).
     """
-    check_scored_untrained(settings, data)
+    check_scored_untrained(settings, data.name, data.classes)
     steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.protocol.device), settings)
     while True:
         try:

@@ -10,8 +10,8 @@ reliabilities allow (`nas.agreement.attenuated`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -39,18 +39,27 @@ _BANDS = ("fast third", "middle third", "slow third")
 
 
 @dataclass(frozen=True)
+class Brief:
+    """What a brief training gave: its score, and the seconds that it took, those of inheriting weights among them."""
+
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Audited:
     """A candidate with all of its trainings: the scores of the search and of one more brief training, then the full ones.
 
-    Where the search scored without fine-tuning, both brief scores are that of the search.
-
-    `curves` holds the score after each epoch of each full training.
+    Where the search scored without fine-tuning, both brief scores are that of the search. `curves` holds the score after
+    each epoch of each full training. `by_init` has a brief training for each of the initial weights that were tried, the
+    run's own among them, all with the seed of that one more.
     """
 
     trial: TrialRecord
     brief: tuple[float, float]
     full: tuple[float, ...]
     curves: tuple[tuple[float, ...], ...]
+    by_init: Mapping[str, Brief] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,14 +108,19 @@ def by_latency(audited: Sequence[Audited]) -> list[Audited]:
 
 def rank(ordered: Sequence[Audited]) -> list[Ranking]:
     """The agreements among all candidates, the fastest first, and within thirds of them where each has enough."""
-    if len(ordered) < MIN_NETWORKS:
-        return []
-    thirds = [ordered[part[0] : part[-1] + 1] for part in np.array_split(np.arange(len(ordered)), len(_BANDS))]
-    bands = dict(zip(_BANDS, thirds, strict=True)) if min(map(len, thirds)) >= MIN_NETWORKS else {}
     return [
         Ranking(name, len(group), _latency_ms(group[0]), _latency_ms(group[-1]), _agreements(group))
-        for name, group in {"all": ordered, **bands}.items()
+        for name, group in groups(ordered).items()
     ]
+
+
+def groups(ordered: Sequence[Audited]) -> dict[str, Sequence[Audited]]:
+    """All candidates, the fastest first, and their thirds, by name, as far as each has enough to be ranked."""
+    if len(ordered) < MIN_NETWORKS:
+        return {}
+    thirds = [ordered[part[0] : part[-1] + 1] for part in np.array_split(np.arange(len(ordered)), len(_BANDS))]
+    bands = dict(zip(_BANDS, thirds, strict=True)) if min(map(len, thirds)) >= MIN_NETWORKS else {}
+    return {"all": ordered, **bands}
 
 
 def _latency_ms(candidate: Audited) -> float:

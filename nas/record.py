@@ -246,8 +246,19 @@ class BaselineRecord:
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """What a training begins with: `scratch`, a name or a folder; the fingerprint tells its weights from others there."""
+
+    name: str
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
 class AuditRecord:
-    """One line of audit.jsonl: a further training of the candidate of trial `number`, by a recipe and a seed of its own."""
+    """One line of audit.jsonl: a further training of the candidate of trial `number`, by a recipe and a seed of its own.
+
+    It began with the weights `init`; None is those of the run.
+    """
 
     number: int
     digest: str
@@ -257,6 +268,7 @@ class AuditRecord:
     started: float = 0.0
     finished: float = 0.0
     schema: int = SCHEMA_VERSION
+    init: InitialWeights | None = None
 
 
 @dataclass(frozen=True)

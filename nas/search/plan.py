@@ -103,7 +103,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     for path in settings.warm_start:
         open_earlier(path)
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
-    check_scored_untrained(evaluation, data)
+    check_scored_untrained(evaluation, data.name, data.classes)
     from nas.evaluate import settled_recipe
     from nas.latency_cache import cache_folder
 
