@@ -91,6 +91,20 @@ def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: S
         )
 
 
+def _check_unseen(init: str, data: str, split_seed: int) -> None:
+    """Raise `InputError` where a supernet was trained on another split of the same data."""
+    from nas.supernet import read_file
+
+    if not init.startswith(SUPERNET):
+        return
+    theirs = read_file(Path(init.removeprefix(SUPERNET)))
+    if theirs.data == data and theirs.split_seed != split_seed:
+        raise InputError(
+            f"--split-seed {split_seed}: the supernet {init.removeprefix(SUPERNET)} was trained with --split-seed "
+            f"{theirs.split_seed}, so that it has seen images of this validation part; use {theirs.split_seed}"
+        )
+
+
 def _listed(classes: Sequence[str]) -> str:
     shown = ", ".join(classes[:_CLASSES_SHOWN]) + (", …" if len(classes) > _CLASSES_SHOWN else "")
     return f"{plural(len(classes), 'class', 'classes')} ({shown})"
@@ -104,9 +118,13 @@ def init_fingerprint(init: str) -> str | None:
 
 
 def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
-    """The data set in the channels, size and normalisation that the space and the initial weights ask for."""
+    """The data set in the channels, size and normalisation that the space and the initial weights ask for.
+
+    Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation part.
+    """
     from nas.backbones import check_fits, normalised_for
 
     check_fits(init, space)
+    _check_unseen(init, data, split_seed)
     loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
     return normalised_for(loaded, init)

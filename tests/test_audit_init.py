@@ -16,7 +16,7 @@ from rich.console import Console
 
 from nas.agreement import Floats
 from nas.audit import Audit, audit_of, conclude
-from nas.backbones import load_backbone, normalised_for, remember_source
+from nas.backbones import load_source, normalised_for, remember_source
 from nas.cli import main
 from nas.cost import architecture_cost
 from nas.data import ImageData, load_data
@@ -295,7 +295,7 @@ def test_weights_that_changed_since_are_tried_anew(run: RunDirectory, tmp_path: 
     supernet = write_supernet(tmp_path / "net", digits)
     give(Auditor(run, plan_audit(run, 8, inits=[supernet]).missing))
     write_supernet(tmp_path / "net", digits, seed=1)
-    load_backbone.cache_clear()
+    load_source.cache_clear()
     missing = plan_audit(run, 8, inits=[supernet]).missing
     assert {training.init.name for training in missing if training.init} == {supernet}
     assert len(missing) == 8
@@ -352,7 +352,9 @@ class NoKeeper:
 def last_loss(steps: Generator[Evaluation, None, object]) -> float:
     """The training loss of the last epoch."""
     *_, last = steps
-    return last.history[-1].train_loss
+    loss = last.history[-1].train_loss
+    assert loss is not None
+    return loss
 
 
 def test_a_worker_feeds_each_candidate_as_its_own_weights_want(
@@ -399,7 +401,7 @@ def test_an_audit_on_ray_compares_initial_weights_and_goes_on_where_it_was(
     assert code == 0, err
     new = run.audit_records()[24:]
     assert len(new) == 8
-    assert {record.init for record in new} == {InitialWeights(supernet, load_backbone(supernet).fingerprint())}
+    assert {record.init for record in new} == {InitialWeights(supernet, load_source(supernet).fingerprint())}
     assert {(record.evaluation.outcome, len(record.evaluation.history)) for record in new} == {(Outcome.DONE, 1)}
     own, other = json.loads(out)["inits"]
     assert (own["init"], other["init"], other["candidates"]) == (SCRATCH, supernet, 8)

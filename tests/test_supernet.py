@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from nas.backbones import check_fits, load_backbone
+from nas.conditions import load_images
 from nas.data import load_data
 from nas.device import torch_threads
 from nas.device_data import DeviceData
@@ -132,6 +133,13 @@ def test_two_processes_share_the_batches_of_one_training(space_file: Path, tmp_p
     assert file.history[1].train_loss < file.history[0].train_loss
     weights = load_supernet(plan.folder).inherit(space.largest, 10).state
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_validation_images_that_the_supernet_was_trained_on_are_refused(trained: Path, space_file: Path) -> None:
+    space, init = load_space(str(space_file)), f"{SUPERNET}{trained}"
+    load_images(space, "digits", 0, init)
+    with pytest.raises(InputError, match=r"--split-seed 1: the supernet .* was trained with --split-seed 0"):
+        load_images(space, "digits", 1, init)
 
 
 def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path, space_file: Path) -> None:
