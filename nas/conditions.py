@@ -91,7 +91,7 @@ def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: S
         )
 
 
-def _check_unseen(init: str, data: str, split_seed: int) -> None:
+def check_unseen(init: str, data: str, split_seed: int) -> None:
     """Raise `InputError` where a supernet was trained on another split of the same data."""
     from nas.supernet import read_file
 
@@ -125,6 +125,6 @@ def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> Im
     from nas.backbones import check_fits, normalised_for
 
     check_fits(init, space)
-    _check_unseen(init, data, split_seed)
+    check_unseen(init, data, split_seed)
     loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
     return normalised_for(loaded, init)

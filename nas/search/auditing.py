@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nas.audit import Training, choose, full_recipe, trainings_of
-from nas.conditions import check_scored_untrained, data_of, init_fingerprint, settings_here
+from nas.conditions import check_scored_untrained, check_unseen, data_of, init_fingerprint, settings_here
 from nas.errors import InputError
 from nas.inits import recipe_from
 from nas.metrics import load_metric
@@ -194,6 +194,7 @@ def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequ
             raise InputError(f"--init {init}: is given twice")
         try:
             check_fits(init, settings.space)
+            check_unseen(init, settings.data, settings.split_seed)
             check_scored_untrained(replace(settings.evaluation, init=init), settings.data, classes)
             found.append(InitialWeights(init, init_fingerprint(init)))
         except InputError as error:
