@@ -6,7 +6,7 @@ import functools
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,25 +15,41 @@ import torch
 from nas.architecture import Architecture, LayerSpec, StemSpec
 from nas.data import ImageData
 from nas.errors import InputError
-from nas.settings import SCRATCH
+from nas.settings import SCRATCH, SUPERNET
 from nas.space import SearchSpace
 from nas.space_file import load_space
+from nas.space_sections import Choice
+from nas.supernet import Supernet, load_supernet, read_file
 from nas.weights import Backbone, adopt, inherit
 
 
 @functools.cache
-def load_backbone(name_or_path: str) -> Backbone:
-    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`) or the path of an exported folder.
+def load_source(init: str) -> Backbone | Supernet:
+    """What candidates inherit from: a backbone by name, the path of an exported folder, or `supernet:FOLDER`.
 
     Raises `InputError` when there is none or its weights do not fit.
     """
-    if name_or_path in _NAMED:
-        return _NAMED[name_or_path]()
-    if os.path.isfile(os.path.join(name_or_path, "model.json")):
-        return _exported(Path(name_or_path))
+    if init in _NAMED:
+        return _NAMED[init]()
+    if os.path.isfile(os.path.join(init, "model.json")):
+        return _exported(Path(init))
+    if init.startswith(SUPERNET):
+        return load_supernet(Path(init.removeprefix(SUPERNET)))
     raise InputError(
-        f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, or a folder that nas export made"
+        f"unknown weights {init!r}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
+        f"{SUPERNET}FOLDER of nas supernet train"
     )
+
+
+def load_backbone(name_or_path: str) -> Backbone:
+    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`) or the path of an exported folder.
+
+    Raises `InputError` when there is none, its weights do not fit, or it is a supernet.
+    """
+    source = load_source(name_or_path)
+    if isinstance(source, Supernet):
+        raise InputError(f"{name_or_path}: the weights of one network are needed here, not of a supernet")
+    return source
 
 
 def _efficientnet_lite0() -> Backbone:
@@ -93,7 +109,10 @@ def _mobilenet_v2() -> Backbone:
     )
 
 
-_NAMED: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": _efficientnet_lite0, "mobilenet_v2": _mobilenet_v2}
+_NAMED: dict[str, Callable[[], Backbone | Supernet]] = {
+    "efficientnet_lite0": _efficientnet_lite0,
+    "mobilenet_v2": _mobilenet_v2,
+}
 
 
 _IMAGENET = "They were trained on ImageNet, whose terms of access allow research and education, not commerce."
@@ -114,6 +133,12 @@ def licence_of(init: str) -> str:
     """What is known of the licence of initial weights, in whole sentences; of an exported folder what its model.json says."""
     if init in _LICENCES:
         return _LICENCES[init]
+    if init.startswith(SUPERNET):
+        try:
+            began = read_file(Path(init.removeprefix(SUPERNET))).init
+        except InputError:
+            return f"Inherited from the {init.replace(':', ' ', 1)}. What that began with is not known here any more."
+        return f"Inherited from the {init.replace(':', ' ', 1)}, trained on the run's data. It began with: {licence_of(began)}"
     try:
         said = json.loads((Path(init) / "model.json").read_text(encoding="utf-8"))["inherited_weights"]["licence"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -121,9 +146,9 @@ def licence_of(init: str) -> str:
     return f"Inherited from the exported folder {init}. There: {said}"
 
 
-def remember_backbone(name_or_path: str, backbone: Backbone) -> None:
-    """Let `load_backbone` give this one by that name, in a process whose machine may not have it."""
-    _NAMED[name_or_path] = lambda: backbone
+def remember_source(init: str, source: Backbone | Supernet) -> None:
+    """Let `load_source` give this one by that name, in a process whose machine may not have it."""
+    _NAMED[init] = lambda: source
 
 
 def _exported(folder: Path) -> Backbone:
@@ -154,18 +179,30 @@ def check_fits(init: str, space: SearchSpace) -> None:
     """Raise `InputError` unless the weights are there and some layer of the space can inherit from them."""
     if init == SCRATCH:
         return
-    architecture = space.backbone
-    fresh = inherit(load_backbone(init), architecture, 2).fresh
+    architecture, source = space.backbone, load_source(init)
+    if isinstance(source, Supernet):
+        for values in _each_choice(space):
+            source.space.locate(space.architecture(values))
+        return
+    fresh = inherit(source, architecture, 2).fresh
     if sum(part.startswith("blocks.") for part in fresh) == len(architecture.layers):
         raise InputError(f"the weights {init} fit no layer of the space {space.name}")
+
+
+def _each_choice(space: SearchSpace) -> Iterator[dict[str, Choice]]:
+    """Networks that together hold every choice of every parameter: what contains them contains the space."""
+    largest = space.locate(space.largest)
+    for name, choices in space.parameters.items():
+        for choice in choices:
+            yield {**largest, name: choice}
 
 
 def normalised_for(data: ImageData, init: str) -> ImageData:
     """The data with the normalisation that the inherited weights were trained with."""
     if init == SCRATCH:
         return data
-    backbone = load_backbone(init)
-    return with_normalisation(data, backbone.mean, backbone.std)
+    source = load_source(init)
+    return with_normalisation(data, source.mean, source.std)
 
 
 def with_normalisation(data: ImageData, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageData:

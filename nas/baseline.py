@@ -107,6 +107,11 @@ def measure_baselines(
     if unknown:
         raise InputError(f"unknown network {unknown[0]!r}: choose from {', '.join(BASELINES)}")
     settings = settings_here(run, device)
+    if train and settings.evaluation.recipe.epochs == 0:
+        raise InputError(
+            "--train: the run scored its candidates without fine-tuning (--finetune 0), so that there is no recipe to train "
+            "reference networks by; without --train they are measured"
+        )
     _check_measured_here(run, settings.device)
     data = data_of(run) if train else None
     recorded = {record.name: record for record in run.baselines()}

@@ -18,6 +18,7 @@ from nas.cli_report import report
 from nas.cli_search import search
 from nas.cli_space import space_app
 from nas.cli_status import status, stop
+from nas.cli_supernet import supernet_app
 from nas.cli_train import train
 from nas.errors import ExportError, InputError
 from nas.options import Directory
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"max_content_width": 110},
 )
 app.add_typer(space_app, name="space")
+app.add_typer(supernet_app, name="supernet")
 
 # Typer has no public name for the error that unknown flags and missing arguments raise.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -51,6 +53,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas browse DIR                 a live page on it: look at candidates, compare and export them
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
+  nas supernet train SPACE       shared weights, so that every candidate starts trained
   nas audit DIR                  can its brief training rank candidates? some trained in full
   nas train DIR --pick knee      chosen candidates trained in full, then tested once
   nas export DIR --to OUT        a candidate as plain PyTorch, torch.export, ONNX or TorchScript

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from nas.options import Assignments, Directory
+from nas.options import Assignments, Directory, absolute_init
 
 if TYPE_CHECKING:
     from nas.record import AuditRecord
@@ -31,13 +31,22 @@ def audit(
         ),
     ] = None,
     assignments: Assignments = None,
+    inits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--init",
+            metavar="WEIGHTS",
+            help="Compare with brief trainings from these initial weights, as nas search --init takes them; may be repeated.",
+        ),
+    ] = None,
     max_concurrent: Annotated[int, typer.Option(min=0, help="Trainings at once; 0 is as many as fit.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False,
 ) -> None:
     """Can the run's brief fine-tune rank candidates? Some are trained again, by a longer recipe, and compared.
 
     Each is trained twice by the full recipe and once more by the brief one, with new seeds. What is recorded already is
-    not trained again, so that an audit that was stopped goes on with the same command.
+    not trained again, so that an audit that was stopped goes on with the same command. With --init each is trained by the
+    brief recipe from other initial weights too, and compared: which of them rank better, and at what cost?
 
     Example: nas audit results/digits-20261124-070000 --count 20
     """
@@ -51,7 +60,7 @@ def audit(
     run = open_run(directory)
     brief = settings_here(run).evaluation.recipe
     full = read_recipe(full_recipe(brief, epochs), recipe_file, assignments or ())
-    plan = plan_audit(run, count, full, max_concurrent)
+    plan = plan_audit(run, count, full, max_concurrent, [absolute_init(init) for init in inits or ()])
     if not as_json:
         for line in _announcement(plan):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -74,22 +83,35 @@ def audit(
 
 def _announcement(plan: AuditPlan) -> list[str]:
     """What will be trained, and what that takes."""
-    from nas.wording import duration_text, plural
+    from nas.inits import short_names
+    from nas.wording import done_word, duration_text, plural
 
     brief, full, missing = plan.settings.evaluation.recipe, plan.full, plan.missing
-    times = full.epochs / brief.epochs
+    if brief.epochs:
+        beside = f", {full.epochs / brief.epochs:g} times the run's {brief.epochs}, and once more by the brief one"
+    else:
+        beside = "; the search scored them without fine-tuning"
     lines = [
-        f"Auditing {plan.candidates} of {plural(plan.trained, 'trained candidate')}: each twice by the full recipe of "
-        f"{plural(full.epochs, 'epoch')}, {times:g} times the run's {brief.epochs}, and once more by the brief one"
+        f"Auditing {plan.candidates} of {plural(plan.trained, f'{done_word(brief.epochs)} candidate')}: each twice by the "
+        f"full recipe of {plural(full.epochs, 'epoch')}{beside}"
+    ]
+    own = plan.settings.evaluation.init
+    names = short_names([own, *(weights.name for weights in plan.inits)])
+    lines += [
+        f"And once by the brief recipe from {names[weights.name]}, with learning rate {recipe.learning_rate:g}, to be compared "
+        f"with {names[own]}"
+        for weights, recipe in plan.inits.items()
     ]
     if len(missing) < len(plan.trainings):
         lines.append(f"{len(plan.trainings) - len(missing)} of {len(plan.trainings)} trainings are recorded already")
-    if missing:
+    if missing and brief.epochs:
         seconds = sum(
             sum(epoch.seconds for epoch in training.trial.evaluation.history) * training.recipe.epochs / brief.epochs
             for training in missing
         )
         lines.append(f"{plural(len(missing), 'training')}, {duration_text(seconds)} of training at the search's pace")
+    elif missing:
+        lines.append(f"{plural(len(missing), 'training')}; the search, which trained nothing, does not tell how long")
     return lines
 
 
@@ -106,15 +128,17 @@ class _Lines:
         """Print one line."""
         import time
 
+        from nas.inits import short_names
         from nas.record import Outcome
         from nas.wording import duration_text, plural
 
         lost, done = record.evaluation.outcome is Outcome.LOST, record.evaluation.outcome is Outcome.DONE
         self._done += not lost
         what = f"{100 * record.evaluation.history[-1].score:.2f} %" if done else record.evaluation.reason
+        begun = f" from {short_names([record.init.name])[record.init.name]}" if record.init else ""
         left = (time.monotonic() - self._start) / max(self._done, 1) * (self._trainings - self._done)
         console.print(
-            f"[{self._done}/{self._trainings}] trial {record.number}, {plural(record.recipe.epochs, 'epoch')}, "
+            f"[{self._done}/{self._trainings}] trial {record.number}, {plural(record.recipe.epochs, 'epoch')}{begun}, "
             f"{record.evaluation.outcome}: {what}; about {duration_text(left)} left",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip

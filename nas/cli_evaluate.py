@@ -82,7 +82,7 @@ def evaluate(
         seed=seed,
         init=init,
     )
-    check_recipe(settings.recipe, settings.protocol.device)
+    check_recipe(settings.recipe, settings.protocol.device, least_epochs=0)
     images = load_images(loaded, data_name(data, loaded), split_seed, init)
     if test and images.test is None:
         raise InputError(f"--test: the data set {images.name} has no test part")
@@ -124,11 +124,14 @@ def _print_epoch(epoch: EpochMetrics, metric: str) -> None:
     if metric in ("macro_f1", "balanced_accuracy"):
         del scores[metric.replace("_", " ").replace("f1", "F1")]
     shown = "  ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items() if value is not None)
-    console.print(
-        f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  validation loss {epoch.validation_loss:.4f}  "
-        f"{shown}  {epoch.images_per_s:,.0f} images/s",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    text = f"validation loss {epoch.validation_loss:.4f}  {shown}"
+    if epoch.train_loss is None:
+        text = f"without fine-tuning  {text}"
+    else:
+        text = (
+            f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  {text}  {epoch.images_per_s:,.0f} images/s"
+        )
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _print_costs(evaluation: Evaluation) -> None:

@@ -51,6 +51,9 @@ STOPPED_EARLY = 75
 """Exit code of a search that was told to stop before its end and can go on: EX_TEMPFAIL of sysexits.h, for scripts that
 then queue it again."""
 
+CONFIRM = 0.15
+"""Share of the budget that confirmation has where nothing is said and candidates are fine-tuned."""
+
 console = Console(emoji=False)
 
 
@@ -108,9 +111,13 @@ def search(
     ] = None,
     sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
     confirm: Annotated[
-        float,
-        typer.Option(help="Share of the budget for training members of the front again, longer, from other seeds."),
-    ] = 0.15,
+        float | None,
+        typer.Option(
+            help="Share of the budget for training members of the front again, longer, from other seeds; by default "
+            f"{CONFIRM}, and 0 with --finetune 0.",
+            show_default=False,
+        ),
+    ] = None,
     stop_early: Annotated[
         bool, typer.Option(help="End trainings whose candidates fall behind in all objectives together.")
     ] = False,
@@ -192,6 +199,7 @@ def search(
     resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, accelerator, custom)
     check_pins(resources, address)
     named_data = data_name(data, loaded)
+    recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate)
     protocol = parse_protocol(latency, device_of(device, address, resources, (metric, named_data)))
     settings = SearchSettings(
         space=loaded,
@@ -199,7 +207,7 @@ def search(
         split_seed=split_seed,
         objectives=tuple(name.strip() for name in objectives.split(",")),
         evaluation=EvaluationSettings(
-            recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
+            recipe=recipe,
             protocol=protocol,
             budgets=Budgets(max_macs, max_params, max_latency),
             metric=metric,
@@ -211,7 +219,7 @@ def search(
         time_budget_s=time_budget,
         seed=seed,
         sampler=sampler,
-        confirm=confirm,
+        confirm=(CONFIRM if recipe.epochs else 0.0) if confirm is None else confirm,
         stop_early=stop_early,
         skip_hopeless=skip_hopeless,
         max_failures=max_failures,
@@ -223,12 +231,12 @@ def search(
         storage=storage,
     )
     plan = plan_search(settings, out, address)
+    training = f"of at most {plural(recipe.epochs, 'epoch')}" if recipe.epochs else "scored without fine-tuning"
     fewer = ", fewer where they fall behind" if stop_early else ""
     again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
     console.print(
         f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
-        f"{len(plan.data.validation)} validation images, {plural(settings.candidates, 'candidate')} of at most "
-        f"{plural(settings.evaluation.recipe.epochs, 'epoch')}{fewer}{again}",
+        f"{len(plan.data.validation)} validation images, {plural(settings.candidates, 'candidate')} {training}{fewer}{again}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     for note in plan.warm.notes if plan.warm else ():

@@ -96,13 +96,13 @@ def _announcement(plan: TrainingPlan) -> list[str]:
     brief = plan.run.settings.evaluation.recipe.epochs
     lines = [
         f"Training {plural(candidates, 'candidate')}{f', each from {seeds} seeds,' if seeds > 1 else ''} by a recipe of "
-        f"{plural(first.recipe.epochs, 'epoch')} (the search: {brief}), from {STARTS[first.start]}, on {plan.device}"
+        f"{plural(first.recipe.epochs, 'epoch')} (the search: {brief or 'none'}), from {STARTS[first.start]}, on {plan.device}"
     ]
     if first.with_validation:
         lines.append("On the training and the validation part: no score is left, and the last epoch counts")
     if recorded := len(plan.trainings) - len(missing):
         lines.append(f"{recorded} of {plural(len(plan.trainings), 'training')} recorded already, and not done again")
-    if missing:
+    if missing and brief:
         seconds = sum(
             sum(epoch.seconds for epoch in training.trial.evaluation.history)
             / max(1, len(training.trial.evaluation.history))
@@ -110,4 +110,6 @@ def _announcement(plan: TrainingPlan) -> list[str]:
             for training in missing
         )
         lines.append(f"{plural(len(missing), 'training')}, {duration_text(seconds)} at the search's pace")
+    elif missing:
+        lines.append(f"{plural(len(missing), 'training')}; the search, which trained nothing, does not tell how long")
     return lines

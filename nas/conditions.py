@@ -5,13 +5,19 @@ Whatever trains a network to be compared with a run's candidates, or goes on wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from nas.data import ImageData, load_data
 from nas.errors import InputError
 from nas.run import RunDirectory
-from nas.settings import SCRATCH, SearchSettings
+from nas.settings import SCRATCH, SUPERNET, EvaluationSettings, SearchSettings
 from nas.space import SearchSpace
+from nas.wording import plural
+
+_CLASSES_SHOWN = 4
+"""Names of classes in a sentence that compares those of a supernet with those of the data."""
 
 
 def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
@@ -26,7 +32,7 @@ def settings_here(run: RunDirectory, device: str | None = None) -> SearchSetting
     here = resolve_device(device or settings.device)
     evaluation = settings.evaluation
     recipe = evaluation.recipe
-    check_recipe(recipe, here)
+    check_recipe(recipe, here, least_epochs=0)
     if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
         recipe = replace(recipe, precision="float32")
     protocol = replace(evaluation.protocol, device=here)
@@ -49,32 +55,76 @@ def devices_here(settings: SearchSettings) -> dict[str, str]:
     return {name: device_name(name) for name in {settings.device, *(target.protocol.device for target in targets)}}
 
 
-def data_of(run: RunDirectory) -> ImageData:
-    """The data that the run's candidates are trained on.
+def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
+    """The data that the run's candidates are trained on, normalised for the weights `init`, by default the run's own.
 
     Raises `InputError` when it has changed since, or the weights that they inherit from.
     """
     settings = run.settings
-    data = load_images(settings.space, settings.data, settings.split_seed, settings.evaluation.init)
+    data = load_images(settings.space, settings.data, settings.split_seed, init or settings.evaluation.init)
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(f"{run.path}: the data set {settings.data} has changed since the search began")
-    init, before = settings.evaluation.init, run.provenance.init_fingerprint
-    if before is not None and init_fingerprint(init) != before:
-        raise InputError(f"{run.path}: the weights {init} have changed since the search began")
+    own, before = settings.evaluation.init, run.provenance.init_fingerprint
+    if before is not None and init_fingerprint(own) != before:
+        raise InputError(f"{run.path}: the weights {own} have changed since the search began")
     return data
+
+
+def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: Sequence[str]) -> None:
+    """Raise `InputError` where candidates are to be scored without fine-tuning and do not inherit all of their weights."""
+    from nas.supernet import read_file
+
+    if evaluation.recipe.epochs > 0:
+        return
+    if not evaluation.init.startswith(SUPERNET):
+        raise InputError(
+            f"--epochs/--finetune 0: with --init {evaluation.init} random weights would be scored; use --init {SUPERNET}DIR of nas "
+            "supernet train, or at least 1 epoch"
+        )
+    folder = Path(evaluation.init.removeprefix(SUPERNET))
+    theirs, ours = read_file(folder).classes, tuple(classes)
+    if theirs != ours:
+        raise InputError(
+            f"--epochs/--finetune 0: the supernet {folder} was trained for {_listed(theirs)}, and {data} has {_listed(ours)}, "
+            "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
+            "least 1 epoch"
+        )
+
+
+def check_unseen(init: str, data: str, split_seed: int) -> None:
+    """Raise `InputError` where a supernet was trained on another split of the same data."""
+    from nas.supernet import read_file
+
+    if not init.startswith(SUPERNET):
+        return
+    theirs = read_file(Path(init.removeprefix(SUPERNET)))
+    if theirs.data == data and theirs.split_seed != split_seed:
+        raise InputError(
+            f"--split-seed {split_seed}: the supernet {init.removeprefix(SUPERNET)} was trained with --split-seed "
+            f"{theirs.split_seed}, so that it has seen images of this validation part; use {theirs.split_seed}"
+        )
+
+
+def _listed(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:_CLASSES_SHOWN]) + (", …" if len(classes) > _CLASSES_SHOWN else "")
+    return f"{plural(len(classes), 'class', 'classes')} ({shown})"
 
 
 def init_fingerprint(init: str) -> str | None:
     """What tells the initial weights from others of that name; None for random ones."""
-    from nas.backbones import load_backbone
+    from nas.backbones import load_source
 
-    return None if init == SCRATCH else load_backbone(init).fingerprint()
+    return None if init == SCRATCH else load_source(init).fingerprint()
 
 
 def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
-    """The data set in the channels, size and normalisation that the space and the initial weights ask for."""
+    """The data set in the channels, size and normalisation that the space and the initial weights ask for.
+
+    Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation part.
+    """
     from nas.backbones import check_fits, normalised_for
 
     check_fits(init, space)
+    check_unseen(init, data, split_seed)
     loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
     return normalised_for(loaded, init)

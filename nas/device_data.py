@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 
@@ -83,8 +84,17 @@ class DeviceData:
         self.train = DevicePart(data.train, self.device, resident)
         self.validation = DevicePart(data.validation, self.device, resident)
         self.test = None if data.test is None else DevicePart(data.test, self.device, resident)
-        self.mean = torch.tensor(data.mean, device=self.device).view(1, -1, 1, 1)
-        self.std = torch.tensor(data.std, device=self.device).view(1, -1, 1, 1)
+        self.mean, self.std = self._by_channel(data.mean), self._by_channel(data.std)
+
+    def normalised_as(self, data: ImageData) -> DeviceData:
+        """The same images with the mean and deviation of `data`, which holds them too; nothing is copied."""
+        other = copy.copy(self)
+        other.data = data
+        other.mean, other.std = self._by_channel(data.mean), self._by_channel(data.std)
+        return other
+
+    def _by_channel(self, values: tuple[float, ...]) -> torch.Tensor:
+        return torch.tensor(values, device=self.device).view(1, -1, 1, 1)
 
     def calibration_batches(self, side: int) -> list[torch.Tensor]:
         """A fixed, mixed subset of the training part, prepared: for batch norm statistics and least squares.

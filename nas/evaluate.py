@@ -1,4 +1,7 @@
-"""One candidate from start to end: build, static cost, latency, budgets, fine-tune, score. No Ray, no Optuna."""
+"""One candidate from start to end: build, static cost, latency, budgets, fine-tune, score. No Ray, no Optuna.
+
+With 0 epochs there is no fine-tune: what inherits from a supernet is scored once its batch norm is recalibrated.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.backbones import load_backbone
+from nas.backbones import load_source
+from nas.conditions import check_scored_untrained
 from nas.cost import architecture_cost, module_cost
 from nas.data import ImageData
 from nas.device import torch_threads
@@ -28,8 +32,9 @@ from nas.recipe import Recipe
 from nas.reconstruct import reconstruct
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome
 from nas.settings import SCRATCH, Budgets, EvaluationSettings, LatencyTarget, derive_seed
+from nas.supernet import Supernet
 from nas.test_report import PartReport, part_report
-from nas.weights import inherit
+from nas.weights import inherit, recalibrate
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def evaluate_steps(
     known: Latency | None = None,
     hopeless: Callable[[Evaluation], str | None] = lambda known: None,
 ) -> Generator[Evaluation, None, Evaluated]:
-    """Evaluate one candidate, an epoch of training a step; the generator's return value is the result.
+    """Evaluate one candidate, an epoch of training (or a score without any) a step; the generator's return value is the result.
 
     Each step gives what is known by then: the evaluation of a candidate that is stopped there.
 
@@ -135,14 +140,21 @@ def _inherit(
 ) -> tuple[str, ...]:
     """Load inherited weights into the network and fit what differs to the backbone; the parts left fresh."""
     seed = derive_seed(settings.seed, architecture.digest)
+    classes = len(data.data.classes)
     with lease_for("cpu").shared():
-        backbone = load_backbone(settings.init)
-        inheritance = inherit(backbone, architecture, len(data.data.classes), seed)
+        source = load_source(settings.init)
+        if isinstance(source, Supernet):
+            inheritance = source.inherit(architecture, classes, seed)
+        else:
+            inheritance = inherit(source, architecture, classes, seed)
         network.load_state_dict(inheritance.state)
     network.to(data.device).to(memory_format=torch.channels_last)
     if inheritance.changed:
-        batches = data.calibration_batches(architecture.input_size)
-        reconstruct(network, architecture, backbone, batches, lease_for(settings.protocol.device))
+        batches, lease = data.calibration_batches(architecture.input_size), lease_for(settings.protocol.device)
+        if isinstance(source, Supernet):
+            recalibrate(network, batches, lease)
+        else:
+            reconstruct(network, architecture, source, batches, lease)
     return inheritance.fresh
 
 
@@ -180,7 +192,11 @@ def evaluate_candidate(
     settings: EvaluationSettings,
     on_epoch: Callable[[EpochMetrics], None] = lambda epoch: None,
 ) -> Evaluated:
-    """Evaluate one candidate in this process (see `evaluate_steps`); `on_epoch` is told of each epoch."""
+    """Evaluate one candidate in this process (see `evaluate_steps`); `on_epoch` is told of each epoch.
+
+    Raises `InputError` where 0 epochs would leave weights random (`check_scored_untrained`).
+    """
+    check_scored_untrained(settings, data.name, data.classes)
     steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.protocol.device), settings)
     while True:
         try:
@@ -198,9 +214,11 @@ def settled_recipe(
 
     A search settles it once, on its backbone, so that all of its candidates are trained alike.
     """
-    check_recipe(recipe, device)
+    check_recipe(recipe, device, least_epochs=0)
     if recipe.precision != "auto":
         return recipe
+    if recipe.epochs == 0 and device == "cpu":
+        return replace(recipe, precision="float32")  # no step is taken that could be faster in another one
     network = build(architecture, len(data.classes)).to(device)
     images = torch.zeros(min(recipe.batch_size, len(data.train)), *architecture.input_shape, device=device)
     with torch_threads(torch.get_num_threads() if threads is None else max(1, threads)):

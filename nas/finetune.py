@@ -47,12 +47,18 @@ def finetune(
 ) -> Iterator[EpochMetrics]:
     """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
 
+    With a recipe of 0 epochs the model is scored as it is, as epoch 0, and no optimiser is made.
     Without a metric the validation part is not looked at: its loss and scores are NaN, and there is no patience.
     `keep` is told of each epoch but the last with the state after it, to be saved before the next one changes it; given
     to `resume`, it lets the same call go on behind that epoch as if nothing had happened, to the bit on a CPU.
     Raises `CandidateError` when the loss is not finite.
     """
     model.to(data.device).to(memory_format=torch.channels_last)
+    if recipe.epochs == 0:
+        start = time.perf_counter()
+        scores = _NOT_SCORED if metric is None else _scores(model, data, side, metric, lease)
+        yield EpochMetrics(0, None, images_per_s=0.0, seconds=time.perf_counter() - start, **scores)
+        return
     begun, best, best_epoch = 0, -math.inf, 0
     with reused_memory(data.device), _Training(model, data, side, recipe, seed, lease) as training:
         if resume is not None:
@@ -158,7 +164,7 @@ class _Training:
         self._freezing.train(self.progress)
         half_a_step = 0.5 / self._total  # a schedule that starts at zero would waste its first step
         self.stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
-        x = _augmented(self._data, images, self._side, self._recipe, self._generator)
+        x = augmented(self._data, images, self._side, self._recipe, self._generator)
         mixed = mix(x, labels, self._recipe, self._generator)
         weights = self._weights if self._recipe.balance == "loss" else None
         loss = self.stepper.step(x if mixed is None else mixed.images, labels, mixed, weights)
@@ -244,7 +250,7 @@ def predict(
     return Predicted(scores.argmax(1).cpu().numpy(), F.cross_entropy(scores, part.labels).item(), top5)
 
 
-def _augmented(
+def augmented(
     data: DeviceData, images: torch.Tensor, side: int, recipe: Recipe, generator: torch.Generator
 ) -> torch.Tensor:
     """uint8 (N, C, H, W) to what the network reads in training, (N, C, side, side)."""

@@ -103,7 +103,7 @@ def model_json(
             "cost": asdict(evaluation.cost) if evaluation.cost else None,
             "latency": asdict(evaluation.latency) if evaluation.latency else None,
             "latencies": {name: asdict(latency) for name, latency in evaluation.latencies.items()},
-            "epochs": len(evaluation.history),
+            "epochs": evaluation.epochs,
             "confirmed": asdict(again) if again else None,
         },
         "training": _training_json(training) if training else None,
@@ -199,15 +199,19 @@ def _summary(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) 
 def _found(run: RunDirectory, record: TrialRecord) -> list[str]:
     settings, origin = run.settings, run.provenance
     versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
-    init = settings.evaluation.init
+    init, epochs = settings.evaluation.init, record.evaluation.epochs
+    weights = "random weights" if init == SCRATCH else f"the weights {_code(init)}"
+    trained = (
+        f"{plural(epochs, 'epoch')} from {weights}"
+        if epochs
+        else f"none of its own: {weights}, batch norm recalibrated"
+    )
     return [
         f"- Space {_code(settings.space.name)}, data {_code(settings.data)}: {plural(origin.train_images, 'training image')},"
         f" {plural(origin.validation_images, 'validation image')} (split seed {settings.split_seed})",
         f"- Search for {', '.join(map(_code, settings.objectives))} by sampler {settings.sampler} with a budget of "
         f"{plural(settings.trials, 'trial')} and seed {settings.seed}; this is {_plain(trial_text(record))}",
-        f"- Training: {plural(len(record.evaluation.history), 'epoch')} from "
-        + ("random weights" if init == SCRATCH else f"the weights {_code(init)}")
-        + "; the whole recipe is in model.json",
+        f"- Training: {trained}; the whole recipe is in model.json",
         f"- Begun {time_text(origin.created)} on {_code(origin.hardware)} by {_code(origin.command)}",
         f"- Versions: {_plain(versions)}" + (f"; commit {_code(origin.git_commit)}" if origin.git_commit else ""),
     ]
@@ -224,8 +228,9 @@ def _figures(
     score = record.objectives.get("accuracy")
     if score is not None:
         error = ", ± one binomial standard error" if standard_error(score, metric, images) is not None else ""
+        when = "after the search's brief training" if record.evaluation.epochs else "in the search, without fine-tuning"
         lines.append(
-            f"- {title} {score_text(score, metric, images)} after the search's brief training, of "
+            f"- {title} {score_text(score, metric, images)} {when}, of "
             f"{plural(images, 'image')}{error}. The search chose by this score, which flatters the best."
         )
     if again is not None:
@@ -234,7 +239,7 @@ def _figures(
             f"{plural(again.epochs, 'epoch')}: {again.text}. Those weights were not kept; they are not in this folder."
         )
     elif score is not None:
-        lines.append("- It was not trained again to confirm that score.")
+        lines.append(f"- It was not trained{' again' if record.evaluation.epochs else ''} to confirm that score.")
     measured = {"latency": record.evaluation.latency, **record.evaluation.latencies}
     for name, latency in measured.items():
         if latency is not None:

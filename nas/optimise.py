@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from nas.augment import Mixed
 from nas.errors import InputError
+from nas.ranks import average_gradients
 from nas.recipe import Precision, Recipe
 
 _ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1e-4
@@ -42,8 +43,13 @@ def learning_rate_at(progress: float, recipe: Recipe) -> float:
     return end + (peak - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def check_recipe(recipe: Recipe, device: str) -> None:
-    """Raise `InputError` for what a device cannot do."""
+def check_recipe(recipe: Recipe, device: str, least_epochs: int = 1) -> None:
+    """Raise `InputError` for what a device cannot do, or fewer epochs than are needed."""
+    if recipe.epochs < least_epochs:
+        raise InputError(
+            f"epochs {recipe.epochs}: this training needs at least {least_epochs}; only nas search and nas evaluate can "
+            "do without, with --finetune 0"
+        )
     if recipe.precision == "float16" and device == "cpu":
         raise InputError("precision float16: only on cuda; use auto, float32 or bfloat16 on a CPU")
     if recipe.compile and device == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
@@ -123,19 +129,31 @@ class Stepper:
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """One step on images (N, C, H, W) and labels (N,), with class weights (classes,) or none; the loss."""
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32):
+        with self.autocast():
             logits = self._forward(images)
-        loss = self._loss(logits.float(), labels, mixed, weights)
+        return self.descend([self.loss(logits.float(), labels, mixed, weights)])
+
+    def autocast(self) -> torch.autocast:
+        """In which a forward pass has the recipe's precision."""
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+
+    def descend(self, losses: Iterable[torch.Tensor]) -> torch.Tensor:
+        """One step down the sum of losses, each taken back through its network before the next is asked for; the first."""
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        first: torch.Tensor | None = None
+        for loss in losses:
+            self._scaler.scale(loss).backward()
+            first = loss.detach() if first is None else first
+        assert first is not None
+        average_gradients(self._parameters)
         if self._recipe.clip_norm:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return loss.detach()
+        return first
 
-    def _loss(
+    def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, mixed: Mixed | None, weights: torch.Tensor | None
     ) -> torch.Tensor:
         """Mean cross-entropy with label smoothing.

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
 from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
-from nas.settings import SCRATCH, LatencyProtocol, LatencyTarget, default_protocol
+from nas.settings import SCRATCH, SUPERNET, LatencyProtocol, LatencyTarget, default_protocol
 
 if TYPE_CHECKING:
     from nas.space import SearchSpace
@@ -136,6 +136,8 @@ def data_name(given: str | None, space: SearchSpace) -> str:
 
 def absolute_init(init: str) -> str:
     """A folder of weights by its absolute path, since workers have another working directory; a name as it is."""
+    if init.startswith(SUPERNET):
+        return SUPERNET + str(Path(init.removeprefix(SUPERNET)).resolve())
     return str(Path(init).resolve()) if os.path.isdir(init) else init
 
 
@@ -170,10 +172,19 @@ Metric = Annotated[
 ]
 Init = Annotated[
     str,
-    typer.Option(help="Initial weights: scratch, efficientnet_lite0, mobilenet_v2, or a folder that nas export made."),
+    typer.Option(
+        help="Initial weights: scratch, efficientnet_lite0, mobilenet_v2, a folder that nas export made, or supernet:FOLDER."
+    ),
 ]
 Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Epochs of the brief fine-tune; by default 10.", show_default=False)
+    int | None,
+    typer.Option(
+        "--epochs",
+        "--finetune",
+        min=0,
+        help="Epochs of the brief fine-tune; by default 10. 0 scores what --init supernet:FOLDER gives as it is.",
+        show_default=False,
+    ),
 ]
 BatchSize = Annotated[
     int | None, typer.Option(min=2, help="Images a training step; by default 64.", show_default=False)

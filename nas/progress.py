@@ -18,7 +18,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.launch import Progress
 from nas.show import front_table
-from nas.wording import duration_text, score_text
+from nas.wording import done_word, duration_text, score_text
 
 
 class _Tracker(Progress):
@@ -130,18 +130,20 @@ class LiveProgress(_Tracker):
         records, running = list(broker.records), list(broker.running.values())
         trained, total = broker.trained, broker.settings.candidates
         failed = sum(record.outcome is Outcome.FAILED for record in records)
+        epochs = broker.settings.evaluation.recipe.epochs
         head = Table.grid(padding=(0, 2))
         head.add_row(
             ProgressBar(total=total, completed=trained, width=16),
-            f"{trained}/{total} trained, {len(running)} running, {failed} failed",
+            f"{trained}/{total} {done_word(epochs)}, {len(running)} running, {failed} failed",
             self._volume(),
             self._left(),
         )
         now = Table.grid(padding=(0, 2))
-        epochs = broker.settings.evaluation.recipe.epochs
         for candidate in running:
             metrics = self.epochs.get(candidate.number)
-            state = "measuring" if metrics is None else f"epoch {metrics.epoch}/{epochs}, {100 * metrics.score:.1f} %"
+            state = "measuring" if metrics is None else f"{100 * metrics.score:.1f} %"
+            if metrics is not None and epochs:
+                state = f"epoch {metrics.epoch}/{epochs}, {state}"
             now.add_row(f"trial {candidate.number}", state, Text(str(candidate.architecture.canonical), style="dim"))
         for candidate, metrics in list(self.again.values()):
             state = f"again, epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {100 * metrics.score:.1f} %"

@@ -10,8 +10,8 @@ reliabilities allow (`nas.agreement.attenuated`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -31,7 +31,7 @@ from nas.agreement import (
 from nas.proxy import MIN_NETWORKS
 from nas.recipe import Recipe
 from nas.record import TrialRecord
-from nas.wording import plural
+from nas.wording import capital, plural
 
 MARGIN = 0.2
 """Kendall's tau that may be lost against the ceiling: one pair of candidates in ten more in the wrong order."""
@@ -39,16 +39,27 @@ _BANDS = ("fast third", "middle third", "slow third")
 
 
 @dataclass(frozen=True)
+class Brief:
+    """What a brief training gave: its score, and the seconds that it took, those of inheriting weights among them."""
+
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Audited:
     """A candidate with all of its trainings: the scores of the search and of one more brief training, then the full ones.
 
-    `curves` holds the score after each epoch of each full training.
+    Where the search scored without fine-tuning, both brief scores are that of the search. `curves` holds the score after
+    each epoch of each full training. `by_init` has a brief training for each of the initial weights that were tried, the
+    run's own among them, all with the seed of that one more.
     """
 
     trial: TrialRecord
     brief: tuple[float, float]
     full: tuple[float, ...]
     curves: tuple[tuple[float, ...], ...]
+    by_init: Mapping[str, Brief] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,14 +108,19 @@ def by_latency(audited: Sequence[Audited]) -> list[Audited]:
 
 def rank(ordered: Sequence[Audited]) -> list[Ranking]:
     """The agreements among all candidates, the fastest first, and within thirds of them where each has enough."""
-    if len(ordered) < MIN_NETWORKS:
-        return []
-    thirds = [ordered[part[0] : part[-1] + 1] for part in np.array_split(np.arange(len(ordered)), len(_BANDS))]
-    bands = dict(zip(_BANDS, thirds, strict=True)) if min(map(len, thirds)) >= MIN_NETWORKS else {}
     return [
         Ranking(name, len(group), _latency_ms(group[0]), _latency_ms(group[-1]), _agreements(group))
-        for name, group in {"all": ordered, **bands}.items()
+        for name, group in groups(ordered).items()
     ]
+
+
+def groups(ordered: Sequence[Audited]) -> dict[str, Sequence[Audited]]:
+    """All candidates, the fastest first, and their thirds, by name, as far as each has enough to be ranked."""
+    if len(ordered) < MIN_NETWORKS:
+        return {}
+    thirds = [ordered[part[0] : part[-1] + 1] for part in np.array_split(np.arange(len(ordered)), len(_BANDS))]
+    bands = dict(zip(_BANDS, thirds, strict=True)) if min(map(len, thirds)) >= MIN_NETWORKS else {}
+    return {"all": ordered, **bands}
 
 
 def _latency_ms(candidate: Audited) -> float:
@@ -150,12 +166,13 @@ def verdict_on(brief: Recipe, full: Recipe, audited: Sequence[Audited], rankings
     reach = f"τ {interval_text(tau.brief)} against a full training, where a second full training reaches {tau.ceiling.value:.2f}"
     notes = [_macs_note(tau)]
     if tau.shortfall.high <= MARGIN and tau.brief.low > 0:
-        sentence = f"The brief fine-tune of {plural(brief.epochs, 'epoch')} ranks well enough: {reach}."
+        sentence = f"{capital(_brief_text(brief))} ranks well enough: {reach}."
         return Verdict("enough", sentence, tuple(filter(None, notes)))
     lost = f"between {tau.shortfall.low:.2f} and {tau.shortfall.high:.2f}"
     if tau.shortfall.low > 0:
         epochs, why = _epochs_needed(brief, full, audited)
-        sentence = f"Raise the budget to {plural(epochs, 'epoch')}: {plural(brief.epochs, 'epoch')} rank with {reach}."
+        now = f"{plural(brief.epochs, 'epoch')} rank" if brief.epochs else f"{_brief_text(brief)} ranks"
+        sentence = f"Raise the budget to {plural(epochs, 'epoch')}: {now} with {reach}."
         notes = [f"What is lost lies {lost}. {_cause(tau)}", why, *notes]
         return Verdict("raise", sentence, tuple(filter(None, notes)), epochs)
     if tau.ceiling.low <= 0:
@@ -163,10 +180,14 @@ def verdict_on(brief: Recipe, full: Recipe, audited: Sequence[Audited], rankings
             0, "The full trainings themselves do not surely agree: these candidates may differ by less than noise."
         )
     sentence = (
-        f"Cannot tell with so few: with {len(audited)} candidates the brief fine-tune ranks with {reach}, and what is lost "
+        f"Cannot tell with so few: with {len(audited)} candidates {_brief_text(brief)} ranks with {reach}, and what is lost "
         f"lies {lost} ({MARGIN:g} is allowed)."
     )
     return Verdict("unsure", sentence, tuple(filter(None, notes)))
+
+
+def _brief_text(brief: Recipe) -> str:
+    return f"the brief fine-tune of {plural(brief.epochs, 'epoch')}" if brief.epochs else "scoring without fine-tuning"
 
 
 def _cause(tau: Agreement) -> str:
@@ -189,15 +210,13 @@ def _epochs_needed(brief: Recipe, full: Recipe, audited: Sequence[Audited]) -> t
 
     The first epoch from which on the scores of one full training surely rank what the other ended with, but for the
     margin. Passing through an epoch at a high learning rate ranks worse than ending a schedule there does, so that it is
-    at most so many. Twice the brief epochs where the curves cannot be read so.
+    at most so many. Twice the brief epochs, at least one, where the curves cannot be read so.
     """
     lengths = {len(curve) for candidate in audited for curve in candidate.curves}
     if lengths != {full.epochs} or full.epochs <= brief.epochs or brief.steps or brief.seconds or brief.patience:
         limits = " (and its steps and seconds alike)" if brief.steps or brief.seconds else ""
-        return (
-            2 * brief.epochs,
-            f"Twice the budget{limits} is a guess: the curves do not tell; audit a run of it again.",
-        )
+        more = f"Twice the budget{limits}" if brief.epochs else "One epoch"
+        return max(1, 2 * brief.epochs), f"{more} is a guess: the curves do not tell; audit a run of it again."
     curves: NDArray[np.float64] = np.array(
         [candidate.curves for candidate in audited]
     )  # (candidates, trainings, epochs)

@@ -28,6 +28,8 @@ class Recipe:
     """How a candidate is trained. The training ends with the first of `epochs`, `steps` and `seconds` to be reached.
 
     Length
+        epochs: 0 trains nothing: a candidate is scored with the weights that it inherits from a supernet. steps, seconds
+            and all below mean nothing then.
         seconds: of training alone; validation and waiting for the device lease do not count.
         patience: epochs without a better score after which training ends; 0 is never. The last epoch counts, not
             the best one, since picking the best of noisy scores flatters.
@@ -56,7 +58,7 @@ class Recipe:
             draws one of them.
     """
 
-    epochs: _Count = 10
+    epochs: Annotated[int, Field(ge=0)] = 10
     steps: _Count | None = None
     seconds: _Positive | None = None
     patience: Annotated[int, Field(ge=0)] = 0

@@ -113,11 +113,12 @@ class Predicted:
 class EpochMetrics:
     """What one epoch gave; `seconds` is wall time, waiting for the lease included, `images_per_s` is of training alone.
 
-    `learning_rate` is that of its last step; fields that older records lack are None.
+    `learning_rate` is that of its last step; fields that older records lack are None. Epoch 0 is a network that was
+    scored as it was, without training: it has no training loss and no learning rate, and no image was trained on.
     """
 
     epoch: int
-    train_loss: float
+    train_loss: float | None
     validation_loss: float
     score: float
     accuracy: float
@@ -150,6 +151,11 @@ class Evaluation:
     fresh: tuple[str, ...] = ()
     predicted: Predicted | None = None
     latencies: dict[str, Latency] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that it was trained for; 0 where it was scored, if at all, without."""
+        return self.history[-1].epoch if self.history else 0
 
 
 @dataclass(frozen=True)
@@ -240,8 +246,19 @@ class BaselineRecord:
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """What a training begins with: `scratch`, a name or a folder; the fingerprint tells its weights from others there."""
+
+    name: str
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
 class AuditRecord:
-    """One line of audit.jsonl: a further training of the candidate of trial `number`, by a recipe and a seed of its own."""
+    """One line of audit.jsonl: a further training of the candidate of trial `number`, by a recipe and a seed of its own.
+
+    It began with the weights `init`; None is those of the run.
+    """
 
     number: int
     digest: str
@@ -251,6 +268,7 @@ class AuditRecord:
     started: float = 0.0
     finished: float = 0.0
     schema: int = SCHEMA_VERSION
+    init: InitialWeights | None = None
 
 
 @dataclass(frozen=True)

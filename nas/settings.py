@@ -18,6 +18,8 @@ STARTUP: dict[SamplerName, int] = {"front": 8, "tpe": 10, "gp": 10, "nsga2": 20}
 """Trials that a sampler draws before it goes by what it knows of them; random never does."""
 SCRATCH = "scratch"
 """Initial weights: random ones, for each candidate its own."""
+SUPERNET = "supernet:"
+"""Before the folder of a supernet, where initial weights are asked for."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.audit import Audit
-from nas.audit_text import COEFFICIENTS, counts, group_text, legend, rows
+from nas.audit_text import (
+    COEFFICIENTS,
+    INIT_COLUMNS,
+    band_rows,
+    counts,
+    group_text,
+    init_notes,
+    init_rows,
+    legend,
+    rows,
+)
 from nas.run import RunDirectory
 
 
@@ -29,7 +39,24 @@ def audit_table(audit: Audit) -> Group:
     if audit.rankings:
         parts += [Text(legend(audit), style="dim"), Text()]
     verdict = [Text(audit.verdict.sentence, style="bold"), *map(Text, audit.verdict.notes)]
-    return Group(*parts, Text(counts(audit)), Text(), *verdict)
+    return Group(*parts, Text(counts(audit)), Text(), *verdict, *_init_tables(audit))
+
+
+def _init_tables(audit: Audit) -> list[Table | Text]:
+    """What is known of initial weights, and a verdict on each; nothing where none were compared."""
+    if not audit.inits:
+        return []
+    parts: list[Table | Text] = []
+    for head, rows_of in ((INIT_COLUMNS, init_rows(audit)), band_rows(audit)):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(head[0], overflow="fold")
+        for name in head[1:]:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows_of:
+            table.add_row(*row)
+        parts += [Text(), table] if rows_of else []
+    verdicts = [Text(ranking.verdict.sentence, style="bold") for ranking in audit.inits if ranking.verdict]
+    return [*parts, Text(), Text(" ".join(init_notes(audit)), style="dim"), Text(), *verdicts]
 
 
 def audit_json(run: RunDirectory, audit: Audit) -> str:
@@ -43,6 +70,7 @@ def audit_json(run: RunDirectory, audit: Audit) -> str:
             "macs": candidate.trial.evaluation.cost.macs if candidate.trial.evaluation.cost else None,
             "brief": candidate.brief,
             "full": candidate.full,
+            "by_init": {init: asdict(brief) for init, brief in candidate.by_init.items()},
         }
         for candidate in audit.audited
     ]

@@ -129,7 +129,7 @@ def _running(driver: DriverState) -> list[Table | Text]:
         table.add_row(
             str(trial.number),
             duration_text(max(driver.written - trial.started, 0.0)),
-            f"{trial.epoch}/{trial.epochs}",
+            f"{trial.epoch}/{trial.epochs}" if trial.epochs else NOTHING,
             NOTHING if trial.score is None else f"{100 * trial.score:.2f}",
             Text(_where(trial)),
         )

@@ -358,7 +358,7 @@ class _Trainer:
             with_validation=training.with_validation,
             key=training.key,
             evaluation=evaluation,
-            losses=tuple(epoch.train_loss for epoch in self._history),
+            losses=tuple(epoch.train_loss for epoch in self._history if epoch.train_loss is not None),
             before=self._before if after else None,
             after=after,
             started=self._started,

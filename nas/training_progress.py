@@ -69,7 +69,9 @@ class LineProgress(FailureProgress):
         self._seen, self._seconds = self._seen + 1, self._seconds + metrics.seconds
 
     def _told(self, training: FullTraining, metrics: EpochMetrics) -> str:
-        parts = [f"epoch {metrics.epoch}/{training.recipe.epochs}", f"training loss {metrics.train_loss:.4f}"]
+        parts = [f"epoch {metrics.epoch}/{training.recipe.epochs}"]
+        if metrics.train_loss is not None:
+            parts.append(f"training loss {metrics.train_loss:.4f}")
         if not math.isnan(metrics.score):
             parts.append(f"validation {self._metric} {100 * metrics.score:.2f} %")
         parts.append(f"{metrics.images_per_s:,.0f} images/s")

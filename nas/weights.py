@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture, LayerSpec
+from nas.device_lease import Bursts, DeviceLease
 from nas.errors import InputError
 from nas.model import build
 
@@ -44,11 +45,7 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the weights and what they mean, wherever they lie."""
-        digest = hashlib.sha256(repr((str(self.architecture), self.num_classes, self.mean, self.std)).encode())
-        for name, tensor in self.state.items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()[:16]
+        return state_fingerprint(repr((str(self.architecture), self.num_classes, self.mean, self.std)), self.state)
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,15 @@ class Inheritance:
     state: dict[str, torch.Tensor]
     fresh: tuple[str, ...]
     changed: bool
+
+
+def state_fingerprint(meaning: str, state: State) -> str:
+    """Sixteen hexadecimal digits of weights, and of what they mean."""
+    digest = hashlib.sha256(meaning.encode())
+    for name, tensor in state.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def adopt(tensors: State, architecture: Architecture, num_classes: int) -> dict[str, torch.Tensor]:
@@ -123,11 +129,17 @@ def calibrating(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Replace the statistics of every batch norm by their cumulative average over batches (N, C, H, W), in place."""
+def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor], lease: DeviceLease | None = None) -> None:
+    """Replace the statistics of every batch norm by their cumulative average over batches (N, C, H, W), in place.
+
+    The shared lease, where there is one, is taken as for steps of training.
+    """
+    bursts = Bursts(lease, next(network.parameters()).device)
     with calibrating(network):
         for batch in batches:
-            network(batch)
+            with bursts:
+                network(batch)
+    bursts.close()
 
 
 @dataclass(frozen=True)

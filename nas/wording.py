@@ -172,6 +172,11 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
+def done_word(epochs: int) -> str:
+    """What a candidate is called that came to the end of a brief fine-tune of so many epochs, or was scored without one."""
+    return "trained" if epochs else "scored"
+
+
 def capital(text: str) -> str:
     """The text with a large first letter."""
     return text[:1].upper() + text[1:]

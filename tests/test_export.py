@@ -24,7 +24,7 @@ from PIL import Image
 import nas.export
 import nas.export_source
 import nas.runtimes
-from nas.backbones import licence_of, load_backbone
+from nas.backbones import licence_of, load_backbone, load_source
 from nas.cli import main
 from nas.device_data import resize
 from nas.errors import ExportError, InputError
@@ -240,7 +240,7 @@ def test_an_exported_folder_is_a_backbone_for_the_next_search(
     assert all(torch.equal(inheritance.state[name], tensor) for name, tensor in counted.items())
     assert "random weights" in licence_of(str(out))
     (out / "model.json").write_text("{}")
-    load_backbone.cache_clear()
+    load_source.cache_clear()
     with pytest.raises(InputError, match="not a folder that nas export made"):
         load_backbone(str(out))
     with pytest.raises(InputError, match="export without --fold-bn"):

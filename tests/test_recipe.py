@@ -138,7 +138,7 @@ def test_a_run_keeps_its_recipe(make_run: RunFactory) -> None:
 
 # Texts as after --set, and what the sentence says of them beside the key and the value.
 BAD = [
-    ("epochs=0", "greater than or equal to 1"),
+    ("epochs=-1", "greater than or equal to 0"),
     ("epochs=2.5", "integer"),
     ("epochs=two", "integer"),
     ("epochs=", "integer"),

@@ -23,7 +23,7 @@ from nas.front import primary_cost
 from nas.show import counts_text
 from nas.state import SILENT_S
 from nas.status import Phase, RunStatus
-from nas.wording import capital, duration_text, plural, time_text
+from nas.wording import capital, done_word, duration_text, plural, time_text
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +155,8 @@ def status_line(seen: Seen) -> str:
 
     It changes only when something happens, so that a look at a run where nothing does brings nothing.
     """
-    status = seen.status
-    parts = [_phase(status), f"{status.trained:,} of {status.candidates:,} candidates trained"]
+    status, done = seen.status, done_word(seen.settings.evaluation.recipe.epochs)
+    parts = [_phase(status), f"{status.trained:,} of {status.candidates:,} candidates {done}"]
     if status.confirmations:
         parts.append(f"{status.confirmed} of {status.confirmations} trainings to confirm the front")
     live = status.phase in (Phase.RUNNING, Phase.STOPPING)

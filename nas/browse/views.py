@@ -128,7 +128,7 @@ def curves_figure(records: Mapping[str, TrialRecord], metric: str) -> go.Figure:
     """Validation score in percent after each epoch of some candidates, by what they are called."""
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     figure = go.Figure(layout=layout())
-    if not any(record.evaluation.history for record in records.values()):
+    if not any(record.evaluation.epochs for record in records.values()):
         return quiet("Not trained, so there is no learning curve.")
     for (name, record), dash in zip(records.items(), _cycled(dashes, len(records)), strict=True):
         figure.add_trace(

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from nas.audit_text import COEFFICIENTS, counts, group_text, legend, rows
+from nas.audit import Audit
+from nas.audit_text import (
+    COEFFICIENTS,
+    INIT_COLUMNS,
+    band_rows,
+    counts,
+    group_text,
+    init_notes,
+    init_rows,
+    legend,
+    rows,
+)
 from nas.report.curves import audit_figure
 from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
@@ -33,4 +44,19 @@ def audit(found: Findings, figures: dict[str, go.Figure]) -> Html:
         parts.append(table(head, rows(ranking), numeric=tuple(COEFFICIENTS.values())))
     if found.audit.rankings:
         parts.append(tag("p", legend(found.audit), class_="soft"))
-    return join(parts)
+    return join([*parts, *_inits(found.audit)])
+
+
+def _inits(audit: Audit) -> list[Html]:
+    """Initial weights compared, with a verdict on each; nothing where none were."""
+    if not audit.inits:
+        return []
+    parts = [
+        tag("h3", "Which initial weights rank better"),
+        *(tag("p", tag("strong", ranking.verdict.sentence)) for ranking in audit.inits if ranking.verdict),
+        table(INIT_COLUMNS, init_rows(audit), numeric=INIT_COLUMNS[1:]),
+    ]
+    head, bands = band_rows(audit)
+    if bands:
+        parts.append(table(head, bands, numeric=head[1:]))
+    return [*parts, tag("p", " ".join(init_notes(audit)), class_="soft")]

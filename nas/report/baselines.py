@@ -28,7 +28,7 @@ def baselines(found: Findings) -> Html:
                 tag("p", _caveats(found), class_="soft"),
             ]
         )
-    if not found.front:
+    if not found.front or not found.settings.evaluation.recipe.epochs:
         return Html("")
     hint = "Does the front beat MobileNetV2 and ResNet-18? Measured and trained alike, they are shown here by "
     return tag("p", hint, tag("code", f"nas baseline {_folder(found)} --train"), class_="soft")
@@ -74,7 +74,10 @@ def _answer(found: Findings) -> str:
         sentences.append(text)
     if untrained:
         text = plural(untrained, "baseline is", "baselines are")
-        sentences.append(f"{text} measured and not trained; nas baseline {_folder(found)} --train compares them.")
+        how = f"nas baseline {_folder(found)} --train compares them"
+        if not found.settings.evaluation.recipe.epochs:
+            how = "the candidates were scored without fine-tuning, so that no training of these compares with theirs"
+        sentences.append(f"{text} measured and not trained; {how}.")
     if failed:
         sentences.append(f"{plural(failed, 'baseline')} failed.")
     return " ".join(sentences)

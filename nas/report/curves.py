@@ -27,6 +27,8 @@ def learning_curves_figure(
     stopped = [record.evaluation.history for record in records if record.outcome is Outcome.STOPPED]
     if not front and not stopped:
         return quiet("Learning curves appear here once a candidate is trained.")
+    if not any(epoch.epoch for curve in (*stopped, *(each.evaluation.history for each in front)) for epoch in curve):
+        return quiet("Scored without fine-tuning, so there are no learning curves.")
     figure = go.Figure(layout=layout())
     if stopped:
         figure.add_trace(

@@ -10,7 +10,7 @@ from nas.record import Outcome, TrialRecord
 from nas.report.cells import unbroken
 from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
-from nas.wording import closest_text, duration_text, label, plural, time_text
+from nas.wording import capital, closest_text, done_word, duration_text, label, plural, time_text
 
 
 def headline(found: Findings) -> Html:
@@ -19,7 +19,8 @@ def headline(found: Findings) -> Html:
     records = [record for record in found.records if record.imported_from is None]
     counts = Counter(record.outcome for record in records)
     trained = tag("small", f" of {settings.candidates:,}") if not counts[Outcome.STOPPED] else ""
-    tiles: list[tuple[str, object]] = [("Trained", join([f"{counts[Outcome.DONE]:,}", trained]))]
+    epochs = settings.evaluation.recipe.epochs
+    tiles: list[tuple[str, object]] = [(capital(done_word(epochs)), join([f"{counts[Outcome.DONE]:,}", trained]))]
     for name, outcome in (("Stopped early", Outcome.STOPPED), ("Skipped", Outcome.SKIPPED)):
         if counts[outcome]:
             tiles.append((name, f"{counts[outcome]:,}"))
@@ -37,6 +38,8 @@ def headline(found: Findings) -> Html:
         f"Data {settings.data}: {provenance.train_images:,} training and {provenance.validation_images:,} validation "
         f"images, {plural(len(provenance.classes), 'class', 'classes')}"
     )
+    if not epochs:
+        data += f". Candidates scored without fine-tuning, with the weights of {settings.evaluation.init}"
     return tag(
         "header",
         tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
@@ -56,7 +59,7 @@ def _answer(found: Findings) -> str:
             if closest
             else "No candidate is trained yet. Write the report again when one is."
         )
-    cost = primary_cost(found.settings.objectives)
+    cost, done = primary_cost(found.settings.objectives), done_word(found.settings.evaluation.recipe.epochs)
 
     def at(record: TrialRecord) -> str:
         value = objective(cost).show(record.objectives[cost])
@@ -66,7 +69,7 @@ def _answer(found: Findings) -> str:
     if len(found.front) == 1:
         best = found.front[0]
         lead = (
-            "One candidate is trained"
+            f"One candidate is {done}"
             if len(found.scored) == 1
             else f"One candidate of {len(found.scored):,} beats all"
         )
@@ -74,6 +77,6 @@ def _answer(found: Findings) -> str:
     best = max(found.front, key=lambda record: record.objectives["accuracy"])
     middle = next(record for record in found.front if "knee" in found.names.get(record.digest, ()))
     return (
-        f"{len(found.front):,} of {len(found.scored):,} trained candidates are on the Pareto front, from "
+        f"{len(found.front):,} of {len(found.scored):,} {done} candidates are on the Pareto front, from "
         f"{at(found.front[0])} to {at(best)}. The knee, {middle.digest}, has {at(middle)}."
     )

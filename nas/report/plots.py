@@ -164,7 +164,7 @@ def progress(found: Findings, figures: Figures) -> Html:
     elif found.scored:
         missing = f"The hypervolume's reference point is fixed once {REFERENCE_TRIALS} candidates are trained."
         plots.append(tag("figure", tag("h3", "Hypervolume of the front"), tag("p", missing, class_="note")))
-    if found.scored:
+    if found.scored and found.settings.evaluation.recipe.epochs:
         stopped = any(record.outcome is Outcome.STOPPED for record in found.records)
         caption = f"Members of the Pareto front{', and in grey what was stopped early' if stopped else ''}."
         figure = learning_curves_figure(found.records, objectives, found.metric)

@@ -34,7 +34,7 @@ def value_of(record: TrialRecord | BaselineRecord, name: str) -> float | None:
     if name == "trial":
         return float(record.number) if isinstance(record, TrialRecord) else None
     if name == "seconds":
-        return sum(epoch.seconds for epoch in evaluation.history) if evaluation.history else None
+        return sum(epoch.seconds for epoch in evaluation.history) if evaluation.epochs else None
     if name == "accuracy" and not evaluation.outcome.counts:
         return None
     if name in record.objectives:

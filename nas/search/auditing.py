@@ -6,22 +6,23 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nas.audit import Training, choose, full_recipe, trainings_of
-from nas.conditions import data_of, settings_here
+from nas.conditions import check_scored_untrained, check_unseen, data_of, init_fingerprint, settings_here
 from nas.errors import InputError
+from nas.inits import recipe_from
 from nas.metrics import load_metric
 from nas.mirror import mirrored
 from nas.proxy import MIN_NETWORKS
 from nas.recipe import Recipe
-from nas.record import AuditRecord, EpochMetrics, Evaluation, Outcome
+from nas.record import AuditRecord, EpochMetrics, Evaluation, InitialWeights, Outcome
 from nas.run import RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.plan import started_resources
-from nas.settings import Budgets, Resources, SearchSettings
+from nas.settings import SCRATCH, Budgets, Resources, SearchSettings
 from nas.signals import gentle_signals
 from nas.wording import plural
 
@@ -57,7 +58,9 @@ class Auditor:
         if self.ending is not None or not self.waiting:
             return None
         training = self.waiting.pop(0)
-        evaluation = replace(self.run.settings.evaluation, recipe=training.recipe, seed=training.seed)
+        own = self.run.settings.evaluation
+        init = training.init.name if training.init else own.init
+        evaluation = replace(own, recipe=training.recipe, seed=training.seed, init=init)
         candidate = trained_again(training.trial, evaluation)
         self.running[_name(candidate)] = candidate
         self._started[_name(candidate)] = training
@@ -100,6 +103,7 @@ class Auditor:
             evaluation,
             candidate.started,
             time.time(),
+            init=training.init,
         )
         self.run.append_audit(record)
         self.on_record(record)
@@ -107,15 +111,16 @@ class Auditor:
 
 
 def _name(candidate: Candidate) -> str:
-    """Tells the trainings of one audit apart: each of a candidate's has a seed of its own."""
-    return f"{candidate.digest}:{candidate.settings.seed}"
+    """Tells the trainings of one audit apart: each of a candidate's has a seed or initial weights of its own."""
+    return f"{candidate.digest}:{candidate.settings.seed}:{candidate.settings.init}"
 
 
 @dataclass(frozen=True)
 class AuditPlan:
     """An audit that was checked and can start.
 
-    `settings` are the run's for the trainings; `candidates` is how many were chosen, of `trained` that could be.
+    `settings` are the run's for the trainings; `candidates` is how many were chosen, of `trained` that could be. `inits` are
+    the initial weights beside the run's own, with their brief recipes.
     """
 
     run: RunDirectory
@@ -124,19 +129,28 @@ class AuditPlan:
     trainings: tuple[Training, ...]
     candidates: int
     trained: int
+    inits: Mapping[InitialWeights, Recipe]
 
     @property
     def missing(self) -> list[Training]:
         """The trainings that have no record yet; those whose worker died are missing."""
         records = self.run.audit_records()
-        known = {(r.digest, r.seed, r.recipe) for r in records if r.evaluation.outcome is not Outcome.LOST}
+        known = {(r.digest, r.seed, r.recipe, r.init) for r in records if r.evaluation.outcome is not Outcome.LOST}
         return [training for training in self.trainings if training.key not in known]
 
 
-def plan_audit(run: RunDirectory, count: int = 30, recipe: Recipe | None = None, max_concurrent: int = 0) -> AuditPlan:
+def plan_audit(
+    run: RunDirectory,
+    count: int = 30,
+    recipe: Recipe | None = None,
+    max_concurrent: int = 0,
+    inits: Sequence[str] = (),
+) -> AuditPlan:
     """Choose candidates and say what an audit trains; `recipe` is the full one, by default the run's made longer.
 
-    Raises `InputError` when too few candidates are trained, the recipe is the run's own, or it cannot be followed here.
+    Brief trainings from `inits` are compared with those from the run's own weights, which may be named too. Raises
+    `InputError` when too few candidates are trained, the recipe is the run's own or cannot be followed here, or initial weights are
+    not there, do not fit or are given twice.
     """
     settings = _of_trainings(settings_here(run), max_concurrent)
     evaluation = settings.evaluation
@@ -147,11 +161,16 @@ def plan_audit(run: RunDirectory, count: int = 30, recipe: Recipe | None = None,
         full = replace(full, precision=brief.precision)
     if count < MIN_NETWORKS:
         raise InputError(f"--count {count}: with fewer than {MIN_NETWORKS} candidates a rank correlation says nothing")
-    if full == brief:
-        raise InputError(f"{run.path}: the recipe is the run's own; give more --epochs, or another --recipe")
     from nas.optimise import check_recipe
 
     check_recipe(full, settings.device)
+    if full == brief:
+        raise InputError(f"{run.path}: the recipe is the run's own; give more --epochs, or another --recipe")
+    further = {
+        weights: recipe_from(brief, evaluation.init, weights.name)
+        for weights in _checked_inits(inits, settings, run.provenance.classes)
+        if weights.name != evaluation.init
+    }
     records = run.records()
     trained = len(choose(records, settings.objectives, len(records)))
     if trained < MIN_NETWORKS:
@@ -162,8 +181,25 @@ def plan_audit(run: RunDirectory, count: int = 30, recipe: Recipe | None = None,
     chosen = choose(records, settings.objectives, count)
     # In an order of their own, so that those of an audit that is stopped are spread like all of them.
     random.Random(evaluation.seed).shuffle(chosen)
-    trainings = [one for trial in chosen for one in trainings_of(trial, brief, full, evaluation.seed)]
-    return AuditPlan(run, settings, full, tuple(trainings), len(chosen), trained)
+    trainings = [one for trial in chosen for one in trainings_of(trial, brief, full, evaluation.seed, further)]
+    return AuditPlan(run, settings, full, tuple(trainings), len(chosen), trained, further)
+
+
+def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequence[str]) -> list[InitialWeights]:
+    from nas.backbones import check_fits
+
+    found = []
+    for init in inits:
+        if inits.count(init) > 1:
+            raise InputError(f"--init {init}: is given twice")
+        try:
+            check_fits(init, settings.space)
+            check_unseen(init, settings.data, settings.split_seed)
+            check_scored_untrained(replace(settings.evaluation, init=init), settings.data, classes)
+            found.append(InitialWeights(init, init_fingerprint(init)))
+        except InputError as error:
+            raise InputError(f"--init {init}: {error}") from error
+    return found
 
 
 def _of_trainings(settings: SearchSettings, max_concurrent: int) -> SearchSettings:
@@ -202,13 +238,14 @@ def _train(
     on_record: OnRecord,
     on_epoch: Callable[[Candidate, EpochMetrics], None],
 ) -> str | None:
-    data = data_of(plan.run)
+    data = data_of(plan.run, SCRATCH)  # each worker normalises them for the initial weights of its candidate
     settings = replace(plan.settings, resources=started_resources(plan.settings, None))
     auditor = Auditor(RunDirectory(plan.run.path, replace(plan.run.content, settings=settings)), missing)
     auditor.on_record = on_record
     from nas.search.tune import run_candidates
     from nas.search.worker import worker_of
 
-    with gentle_signals(auditor), worker_of(auditor.run, data) as worker:
+    inits = [weights.name for weights in plan.inits]
+    with gentle_signals(auditor), worker_of(auditor.run, data, inits=inits) as worker:
         run_candidates(auditor, worker.start, on_epoch)
     return auditor.ending

@@ -28,7 +28,7 @@ from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.settings import derive_seed
 from nas.space_sections import Choice
-from nas.wording import closest_text
+from nas.wording import closest_text, done_word
 
 MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
@@ -113,7 +113,8 @@ class Broker:
         tally = self._tally
         if self._stopped is None:
             if tally.trained >= self.settings.candidates:
-                self.stop(f"{tally.trained} candidates trained", resumable=False)
+                done = done_word(self.settings.evaluation.recipe.epochs)
+                self.stop(f"{tally.trained} candidates {done}", resumable=False)
             elif tally.failed > self.settings.max_failures:
                 self.stop(f"{tally.failed} candidates failed, more than --max-failures", resumable=False)
             elif self._losses.in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:

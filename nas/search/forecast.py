@@ -56,16 +56,16 @@ def _estimate(plan: SearchPlan, concurrent: int, clock: Callable[[], float]) -> 
         )
         data = DeviceData(few, settings.device)
         lease, side = lease_for(settings.device), architecture.input_size
-        twice = replace(recipe, epochs=2, steps=None, seconds=None, patience=0, compile=False)
+        twice = replace(recipe, epochs=2 if recipe.epochs else 0, steps=None, seconds=None, patience=0, compile=False)
         pace = list(finetune(network, data, side, twice, lambda a, b: 0.0, seed=0, lease=lease))[-1].images_per_s
         start = clock()
         predict(network, data, data.validation, side, lease=lease)
         validation_s = (clock() - start) * len(plan.data.validation) / len(few.validation)
     steps = min(recipe.epochs * steps_an_epoch, recipe.steps or recipe.epochs * steps_an_epoch)
-    training_s = min(steps * recipe.batch_size / pace, recipe.seconds or float("inf"))
+    training_s = min(steps * recipe.batch_size / pace, recipe.seconds or float("inf")) if steps else 0.0
     protocols = (protocol, *(target.protocol for target in settings.evaluation.targets))
     latency_s = sum(each.warmup_s + each.max_s for each in protocols)
-    trial_s = training_s + validation_s * steps / steps_an_epoch + latency_s
+    trial_s = training_s + validation_s * max(1, steps / steps_an_epoch) + latency_s
     parameters = sum(tensor.numel() for tensor in network.state_dict().values())
     kept = min(settings.trials, 20)
     return Estimate(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.storages import BaseStorage
 
-from nas.conditions import devices_here, load_images
+from nas.conditions import check_scored_untrained, devices_here, load_images
 from nas.cost import least_cost
 from nas.data import ImageData
 from nas.demands import check_custom
@@ -71,6 +71,10 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     if not 0 <= settings.confirm <= MOST_CONFIRM:
         raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
     epochs = settings.evaluation.recipe.epochs
+    if settings.confirm and epochs == 0:
+        raise InputError(
+            f"--confirm {settings.confirm:g}: without fine-tuning (--finetune 0) a candidate scores the same again; needs 0"
+        )
     if settings.stop_early and not levels(epochs):
         raise InputError(
             f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
@@ -99,6 +103,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
     for path in settings.warm_start:
         open_earlier(path)
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
+    check_scored_untrained(evaluation, data.name, data.classes)
     from nas.evaluate import settled_recipe
     from nas.latency_cache import cache_folder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from nas.settings import SCRATCH, SearchSettings
 
 if TYPE_CHECKING:
     from nas.search.keeping import Keeper
+    from nas.supernet import Supernet
     from nas.weights import Backbone
 
 Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
@@ -28,14 +29,15 @@ Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
 class Worker:
     """All that a worker's process needs, wherever it runs: sent there once, through Ray's object store.
 
-    `backbone` is what candidates inherit from, `actors` what `nas.search.measuring.measurers` gave. Where latencies of
-    this process's devices decide something, `models` says of which models these must be.
+    `backbones` are what candidates inherit from, by name: each is given the `data` as its own initial weights want them
+    normalised (one from scratch as they are). `actors` is what `nas.search.measuring.measurers` gave. Where latencies of this
+    process's devices decide something, `models` says of which models these must be.
     """
 
     settings: SearchSettings
     data: ImageData
     keeper: Keeper
-    backbone: Backbone | None = None
+    backbones: Mapping[str, Backbone | Supernet] = field(default_factory=dict)
     actors: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
 
@@ -44,17 +46,18 @@ class Worker:
         with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
             import torch
 
-            from nas.backbones import remember_backbone
+            from nas.backbones import remember_source
             from nas.device_data import DeviceData
             from nas.search.placement import check_models
 
             check_models(self.models)
             torch.set_num_threads(max(1, int(self.settings.resources.cpus_per_trial)))
-            if self.backbone is not None:
-                remember_backbone(self.settings.evaluation.init, self.backbone)
+            for name, source in self.backbones.items():
+                remember_source(name, source)
             return functools.partial(self._evaluate, DeviceData(self.data, self.settings.device))
 
     def _evaluate(self, data: Any, candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+        from nas.backbones import normalised_for
         from nas.device import check_context
         from nas.evaluate import evaluate_steps
         from nas.search.measuring import measure_on, node_name
@@ -64,7 +67,7 @@ class Worker:
         hopeless = (lambda known: None) if candidate.prospect is None else candidate.prospect.hopeless
         steps = evaluate_steps(
             candidate.architecture.canonical,
-            data,
+            data.normalised_as(normalised_for(self.data, candidate.settings.init)),
             candidate.settings,
             functools.partial(measure_on, self.actors),
             candidate.latency,
@@ -94,14 +97,20 @@ def worker_of(
     data: ImageData,
     actors: Mapping[str, Any] | None = None,
     models: Mapping[str, str] | None = None,
+    inits: Collection[str] = (),
 ) -> Iterator[Worker]:
-    """What the workers of a run need, and a keeper for what they leave; while the context lasts. Ray must be running."""
+    """What the workers of a run need, and a keeper for what they leave; while the context lasts. Ray must be running.
+
+    `inits` are initial weights of candidates beside the run's own.
+    """
     from nas.search.keeping import keeper_of
 
-    backbone = None
-    if run.settings.evaluation.init != SCRATCH:
-        from nas.backbones import load_backbone
+    named = {run.settings.evaluation.init, *inits} - {SCRATCH}
+    backbones = {}
+    if named:
+        from nas.backbones import load_source
 
-        backbone = load_backbone(run.settings.evaluation.init)
+        # A copy has none of what this process worked out from it, which would not go with it.
+        backbones = {name: replace(load_source(name)) for name in sorted(named)}
     with keeper_of(run) as keeper:
-        yield Worker(run.settings, data.without_test(), keeper, backbone, dict(actors or {}), dict(models or {}))
+        yield Worker(run.settings, data.without_test(), keeper, backbones, dict(actors or {}), dict(models or {}))

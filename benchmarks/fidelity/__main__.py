@@ -1,0 +1,68 @@
+"""Does a brief score rank candidates as a full training does, from which initial weights, and at what cost?
+
+    python benchmarks/fidelity train --work DIR [--variants "own taps;grid of taps"]     # the backbone, then supernets
+    python benchmarks/fidelity score --work DIR [--shard 0/2]                            # brief scores, full trainings
+    python benchmarks/fidelity search --work DIR --seconds 600 [--shard 0/2]             # searches of equal device time
+    python benchmarks/fidelity tables FILE...
+
+Random candidates of a space (by default `cifar16.yaml`, all kinds of changes at 16x16 pixels), the same for each kind of
+initial weights; and the backbone with one kind of change made to all of its layers. `scratch` are random weights, `sliced`
+those inherited from the space's backbone, trained before in full on the same images, `elastic` those of a supernet that
+began with the same backbone. The reference is a training that is `--full` epochs long, from `sliced` and from `scratch`,
+scored on the test part; brief scores are those of the validation part, as in a search. One JSON line an evaluation in
+DIR/rows.jsonl; what is there is not evaluated again. With a GPU: `--device cuda --space lite0_small --init
+efficientnet_lite0`, and FIDELITY_TRAIN=45000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # where the data set `images:cifar10` is
+
+from runs import Bench, Setting, reference_of, score_all, search_all, train_all
+from tables import print_tables, read
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("train", "score", "search"):
+        one = verbs.add_parser(verb)
+        one.add_argument("--work", type=Path, required=True)
+        one.add_argument("--space", default=str(Path(__file__).parent / "cifar16.yaml"))
+        one.add_argument("--init", help="a pretrained backbone, instead of one that is trained here")
+        one.add_argument("--device", default="cpu")
+        one.add_argument("--candidates", type=int, default=40)
+        one.add_argument("--brief", type=int, default=2, help="epochs")
+        one.add_argument("--full", type=int, default=20, help="epochs")
+        one.add_argument("--supernet-epochs", type=int, default=30)
+        one.add_argument("--variants", default="own taps", help="ways to share weights, by semicolons")
+        one.add_argument(
+            "--reference", default="sliced;scratch", help="initial weights of full trainings, by semicolons"
+        )
+        one.add_argument("--seconds", type=float, default=600, help="device time of a search, supernet included")
+        one.add_argument("--shard", default="0/1")
+    verbs.add_parser("tables").add_argument("files", type=Path, nargs="+")
+    given = parser.parse_args()
+    if given.verb == "tables":
+        print_tables(read(given.files))
+        return
+    torch.set_num_threads(1)
+    setting = Setting(given.space, given.init, given.device, given.brief, given.full, given.supernet_epochs)
+    bench = Bench(given.work, setting)
+    shard, shards = map(int, given.shard.split("/"))
+    if given.verb == "train":
+        train_all(bench, given.variants.split(";"))
+    elif given.verb == "score":
+        score_all(bench, given.candidates, given.variants.split(";"), reference_of(given.reference), shard, shards)
+    else:
+        search_all(bench, given.seconds, shard, shards)
+
+
+if __name__ == "__main__":
+    main()

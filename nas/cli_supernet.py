@@ -1,0 +1,118 @@
+"""`nas supernet`: one network with the weights of a whole space, trained so that every candidate can start from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from nas.cli_search import STOPPED_EARLY
+from nas.options import (
+    Assignments,
+    BatchSize,
+    Data,
+    Device,
+    Init,
+    LearningRate,
+    RecipeFile,
+    Seed,
+    Space,
+    SplitSeed,
+    absolute_init,
+    chosen_recipe,
+    data_name,
+    parse_duration,
+)
+from nas.settings import SCRATCH, SUPERNET
+
+if TYPE_CHECKING:
+    from nas.supernet import SupernetEpoch
+
+supernet_app = typer.Typer(no_args_is_help=True, help="Train the shared weights of a whole space.")
+
+console = Console(emoji=False)
+
+
+@supernet_app.command("train")
+def supernet_train(
+    space: Space,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the supernet is kept.")],
+    data: Data = None,
+    init: Init = SCRATCH,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 60,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--time-budget", parser=parse_duration, metavar="TIME", help="End after so much training, e.g. 2h."
+        ),
+    ] = None,
+    random: Annotated[
+        int, typer.Option(min=0, help="Random networks a step, beside the largest and the smallest.")
+    ] = 2,
+    taps: Annotated[
+        Literal["own", "grid"], typer.Option(help="Kernels: own for each dilation, or all read from one grid.")
+    ] = "own",
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    recipe_file: RecipeFile = None,
+    assignments: Assignments = None,
+    device: Device = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that share each batch: on GPUs, one on each.")
+    ] = 1,
+    seed: Seed = 0,
+    split_seed: SplitSeed = 0,
+) -> None:
+    """Train one network that holds the weights of all of a space's networks.
+
+    What was stopped, or killed, goes on with the same command from its last whole epoch. Then nas search --init
+    supernet:DIR has every candidate start from it.
+
+    Example: nas supernet train digits --out supernets/digits
+    """
+    from nas.device import resolve_device
+    from nas.model.elastic import Sharing
+    from nas.space_file import load_space
+    from nas.supernet_training import plan_supernet, train_supernet
+    from nas.wording import plural
+
+    loaded = load_space(space)
+    recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate)
+    if time_budget is not None:
+        recipe = replace(recipe, seconds=time_budget)
+    plan = plan_supernet(
+        out,
+        loaded,
+        data_name(data, loaded),
+        recipe,
+        init=absolute_init(init),
+        device=resolve_device(device),
+        split_seed=split_seed,
+        seed=seed,
+        random=random,
+        devices=devices,
+        sharing=Sharing(taps),
+    )
+    if not plan.done:
+        _say(
+            f"Training a supernet of {loaded.name} ({loaded.size:.2g} networks) on {plan.file.data}, "
+            f"{len(plan.data.train)} images, {plural(plan.file.recipe.epochs, 'epoch')} at most, on {plan.file.device}"
+        )
+    ending = train_supernet(plan, lambda epoch: _say(_line(epoch, plan.file.recipe.epochs)))
+    if ending is not None:
+        _say(f"Ended early: {ending}. The same command goes on.")
+        raise typer.Exit(STOPPED_EARLY)
+    _say(f"Weights: {out / 'weights.safetensors'}")
+    _say(f"Next:    nas search {space} --init {SUPERNET}{out}")
+
+
+def _line(epoch: SupernetEpoch, epochs: int) -> str:
+    scores = ", ".join(f"{name} {100 * accuracy:.2f} %" for name, accuracy in epoch.accuracy.items())
+    return f"epoch {epoch.epoch}/{epochs}: training loss {epoch.train_loss:.4f}, validation accuracy {scores}; {epoch.seconds:.1f} s"
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
