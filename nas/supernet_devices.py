@@ -51,11 +51,15 @@ def train_on_devices(
                 run_config=RunConfig(name="supernet", storage_path=scratch),
             )
             training = pool.submit(trainer.fit)
-            while not training.done():
-                wait_for([training], timeout=_POLL_S)
-                told = _tell(plan, told, on_epoch)
-                if stopped():
-                    stop.touch()
+            try:
+                while not training.done():
+                    wait_for([training], timeout=_POLL_S)
+                    told = _tell(plan, told, on_epoch)
+                    if stopped():
+                        stop.touch()
+            except BaseException:
+                ray.shutdown()  # or the pool would wait for the training's end
+                raise
             _tell(plan, told, on_epoch)
             training.result()
     except Exception as error:

@@ -2,6 +2,7 @@
 
     python benchmarks/fidelity train --work DIR [--variants "own taps;grid of taps"]     # the backbone, then supernets
     python benchmarks/fidelity score --work DIR [--shard 0/2]                            # brief scores, full trainings
+    python benchmarks/fidelity score --work DIR --untrained --variants "own taps;grid of taps"   # how supernets share
     python benchmarks/fidelity search --work DIR --seconds 600 [--shard 0/2]             # searches of equal device time
     python benchmarks/fidelity tables FILE...
 
@@ -46,6 +47,8 @@ def main() -> None:
             "--reference", default="sliced;scratch", help="initial weights of full trainings, by semicolons"
         )
         one.add_argument("--seconds", type=float, default=600, help="device time of a search, supernet included")
+        one.add_argument("--seed", type=int, default=0, help="of supernets")
+        one.add_argument("--untrained", action="store_true", help="scores straight from supernets alone")
         one.add_argument("--shard", default="0/1")
     verbs.add_parser("tables").add_argument("files", type=Path, nargs="+")
     given = parser.parse_args()
@@ -53,13 +56,14 @@ def main() -> None:
         print_tables(read(given.files))
         return
     torch.set_num_threads(1)
-    setting = Setting(given.space, given.init, given.device, given.brief, given.full, given.supernet_epochs)
+    setting = Setting(given.space, given.init, given.device, given.brief, given.full, given.supernet_epochs, given.seed)
     bench = Bench(given.work, setting)
     shard, shards = map(int, given.shard.split("/"))
     if given.verb == "train":
         train_all(bench, given.variants.split(";"))
     elif given.verb == "score":
-        score_all(bench, given.candidates, given.variants.split(";"), reference_of(given.reference), shard, shards)
+        references = reference_of(given.reference)
+        score_all(bench, given.candidates, given.variants.split(";"), references, given.untrained, shard, shards)
     else:
         search_all(bench, given.seconds, shard, shards)
 

@@ -41,7 +41,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared, and for how long it is trained, in epochs; `init` a pretrained backbone or None for one of here."""
+    """What is compared, and for how long it is trained, in epochs.
+
+    `init` is a pretrained backbone, or None for one of here; `seed` that of supernets.
+    """
 
     space: str
     init: str | None
@@ -49,6 +52,7 @@ class Setting:
     brief: int
     full: int
     supernet: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ def train_all(bench: Bench, variants: Sequence[str]) -> None:
             replace(recipe, learning_rate=0.005),
             init=bench.init,
             device=bench.setting.device,
+            seed=bench.setting.seed,
             sharing=sharing,
         )
         began = device_time(bench.setting.device)
@@ -215,8 +220,10 @@ def reference_of(names: str) -> list[Start]:
     return [Start(name) for name in names.split(";") if name]
 
 
-def jobs(bench: Bench, candidates: int, variants: Sequence[str], references: Sequence[Start]) -> Iterator[Job]:
-    """Candidate after candidate, so that a run cut short has pairs."""
+def jobs(
+    bench: Bench, candidates: int, variants: Sequence[str], references: Sequence[Start], untrained: bool
+) -> Iterator[Job]:
+    """Candidate after candidate, so that a run cut short has pairs; `untrained` are supernets' scores alone."""
     brief, full = bench.setting.brief, bench.setting.full
     starts = [Start("scratch"), Start("sliced")]
     elastic = [Start("elastic", variant) for variant in variants]
@@ -225,6 +232,8 @@ def jobs(bench: Bench, candidates: int, variants: Sequence[str], references: Seq
     for name, architecture in named:
         for start in elastic:
             yield Job(name, architecture, start, 0)
+        if untrained:
+            continue
         for start in (*starts, *elastic[:1]):
             yield Job(name, architecture, start, brief)
         yield Job(name, architecture, Start("sliced"), 0)
@@ -247,10 +256,16 @@ def changed(bench: Bench) -> dict[str, Architecture]:
 
 
 def score_all(
-    bench: Bench, candidates: int, variants: Sequence[str], references: Sequence[Start], shard: int, shards: int
+    bench: Bench,
+    candidates: int,
+    variants: Sequence[str],
+    references: Sequence[Start],
+    untrained: bool,
+    shard: int,
+    shards: int,
 ) -> None:
     """Evaluate this shard's candidates wherever no row says what came of it."""
-    work(bench, list(jobs(bench, candidates, variants, references)), shard, shards)
+    work(bench, list(jobs(bench, candidates, variants, references, untrained)), shard, shards)
 
 
 def work(bench: Bench, todo: Sequence[Job], shard: int, shards: int) -> None:

@@ -27,17 +27,33 @@ def print_tables(rows: Sequence[Row]) -> None:
     by_key: dict[Key, dict[str, Row]] = {}
     for row in scored:
         by_key.setdefault((row["start"], row["epochs"]), {})[row["candidate"]] = row
-    full = max(epochs for _, epochs in by_key)
-    references = [key for key in by_key if key[1] == full]
+    longest = max(epochs for _, epochs in by_key)
+    references = [key for key in by_key if 2 * key[1] >= longest > 0]
     print(f"{scored[0]['machine']}, {scored[0]['date']} to {scored[-1]['date']}")
     for row in rows:
         if "supernet" in row:
             print(f"supernet, {row['supernet']}: {row['epochs']} epochs, {row['seconds']:.0f} s")
+    _print_sharing(by_key)
     for reference in references:
         _print_agreement(by_key, reference)
     for reference in references:
         _print_changes(by_key, reference)
     _print_searches(rows, by_key, references[0])
+
+
+def _print_sharing(by_key: dict[Key, dict[str, Row]]) -> None:
+    """Mean test accuracy straight from supernets, each less the first, paired by candidate."""
+    supernets = [key for key in by_key if key[0].startswith("elastic") and not key[1]]
+    if len(supernets) < 2:
+        return
+    names = [name for name in by_key[supernets[0]] if all(name in by_key[key] for key in supernets)]
+    tests = {key: np.array([100 * by_key[key][name]["test"] for name in names]) for key in supernets}
+    print(f"\n### Ways to share weights, {len(names)} candidates\n")
+    print(f"| not trained, from | mean of test images, % | less {supernets[0][0]} |\n|---|---|---|")
+    for key, test in tests.items():
+        less = test - tests[supernets[0]]
+        bound = 1.96 * less.std(ddof=1) / len(less) ** 0.5
+        print(f"| {key[0]} | {test.mean():.2f} | {less.mean():+.2f} ± {bound:.2f} |")
 
 
 def _name(key: Key) -> str:
@@ -46,8 +62,8 @@ def _name(key: Key) -> str:
 
 def _print_agreement(by_key: dict[Key, dict[str, Row]], reference: Key) -> None:
     full = {name: row for name, row in by_key[reference].items() if name.startswith("random")}
-    brief = {key: rows for key, rows in by_key.items() if key != reference}
-    names = [name for name in full if all(name in rows for key, rows in brief.items() if key[1] != reference[1])]
+    brief = {key: rows for key, rows in by_key.items() if 2 * key[1] < reference[1]}
+    names = [name for name in full if all(name in rows for rows in brief.values())]
     if len(names) < 8:
         return
     weights = resamples(len(names))
