@@ -53,8 +53,8 @@ def supernet_train(
         int, typer.Option(min=0, help="Random networks a step, beside the largest and the smallest.")
     ] = 2,
     taps: Annotated[
-        Literal["own", "grid"], typer.Option(help="Kernels: own for each dilation, or all read from one grid.")
-    ] = "own",
+        Literal["grid", "own"], typer.Option(help="Kernels: all dilations read one grid, or each has its own.")
+    ] = "grid",
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     recipe_file: RecipeFile = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import pytest
 import torch
@@ -43,9 +44,9 @@ def images(count: int = 16) -> torch.Tensor:
     return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def elastic(sharing: Sharing | None = None) -> Elastic:
+def elastic(taps: Literal["grid", "own"] = "own") -> Elastic:
     """One whose scales and shifts say something too."""
-    network = Elastic(SPACE, CLASSES, sharing=sharing)
+    network = Elastic(SPACE, CLASSES, sharing=Sharing(taps))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -54,8 +55,8 @@ def elastic(sharing: Sharing | None = None) -> Elastic:
 
 
 @pytest.mark.parametrize("taps", ["own", "grid"])
-def test_a_candidate_cut_out_is_the_elastic_network_set_to_it(taps: str) -> None:
-    network, x = elastic(Sharing("own" if taps == "own" else "grid")), images()
+def test_a_candidate_cut_out_is_the_elastic_network_set_to_it(taps: Literal["grid", "own"]) -> None:
+    network, x = elastic(taps), images()
     for architecture in candidates(25):
         alone = build(architecture, CLASSES)
         alone.load_state_dict(network.cut_out(architecture))
@@ -102,7 +103,7 @@ def test_what_a_shallow_or_narrow_network_leaves_out_is_not_trained() -> None:
 
 
 def test_dilations_may_read_one_grid() -> None:
-    network = elastic(Sharing("grid"))
+    network = elastic("grid")
     grid = network.shared["s0l1_expanded_filter"]
     assert grid.shape[-1] == 9  # a kernel of 5 with dilation 2
     for layer, taps in (("k5e4s16", slice(2, 7)), ("k3d2e4s16", slice(2, 7, 2)), ("k3e4s16", slice(3, 6))):

@@ -153,7 +153,7 @@ def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path,
         (["--devices", "3"], "--devices 3: a batch of 32 images is not shared out evenly"),
         (["--set", "dropout=0.5"], "dropout 0.5: a supernet is trained with dropout 0.0"),
         (["--init", "resnet"], "unknown weights 'resnet'"),
-        (["--taps", "none"], "'none' is not one of 'own', 'grid'"),
+        (["--taps", "none"], "'none' is not one of 'grid', 'own'"),
     ],
 )
 def test_wrong_flags(flags: list[str], sentence: str, space_file: Path, tmp_path: Path) -> None:

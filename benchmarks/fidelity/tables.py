@@ -38,7 +38,8 @@ def print_tables(rows: Sequence[Row]) -> None:
         _print_agreement(by_key, reference)
     for reference in references:
         _print_changes(by_key, reference)
-    _print_searches(rows, by_key, references[0])
+    if references:
+        _print_searches(rows, by_key, references[0])
 
 
 def _print_sharing(by_key: dict[Key, dict[str, Row]]) -> None:

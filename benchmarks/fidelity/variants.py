@@ -90,4 +90,4 @@ VARIANTS: dict[str, tuple[type[Elastic], Sharing]] = {
     "dense factored": (Factored, Sharing("own")),
     "unsorted": (Unsorted, Sharing("own")),
 }
-"""By name; the first is what `nas supernet train` does where nothing else is said."""
+"""By name; the others are compared with the first, which the searches use."""

@@ -3,8 +3,8 @@
 What candidates share (Cai et al., Once-for-All, ICLR 2020; Yu et al., BigNAS, ECCV 2020), each layer at its place in the
 space:
 
-- kernels: the smaller is the centre of the larger; each dilation has taps of its own, or (`Sharing.taps`) all are read
-  from one grid, each tap at its offset;
+- kernels: the smaller is the centre of the larger; those of all dilations are read from one grid, each tap at its offset, or
+  (`Sharing.taps`) each dilation has taps of its own;
 - expansion: the leading hidden channels, which `sort_channels` orders by the L1 norm of their projection;
 - widths of stem, stages and head: the leading channels;
 - depth: the leading layers of a stage;
@@ -40,9 +40,12 @@ _REMEMBERED = 64
 
 @dataclass(frozen=True)
 class Sharing:
-    """What dilations share: `own` taps for each, or one `grid` on which every kernel finds its taps by their offsets."""
+    """What dilations share: one `grid` on which every kernel finds its taps by their offsets, or `own` taps for each.
 
-    taps: Literal["own", "grid"] = "own"
+    The grid was no worse in experiments, with fewer weights (docs/supernet.md).
+    """
+
+    taps: Literal["grid", "own"] = "grid"
 
 
 @dataclass(frozen=True)
