@@ -134,7 +134,8 @@ def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor], lease: Devi
 
     The shared lease, where there is one, is taken as for steps of training.
     """
-    bursts = Bursts(lease, next(network.parameters()).device)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))  # a head may be empty
+    bursts = Bursts(lease, device)
     with calibrating(network):
         for batch in batches:
             with bursts:
