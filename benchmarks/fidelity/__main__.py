@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # where the data set `images:cifar10` is
 
-from runs import Bench, Setting, reference_of, score_all, search_all, train_all
+from runs import Asked, Bench, Setting, reference_of, score_all, search_all, train_all
 from tables import print_tables, read
 
 
@@ -36,9 +36,12 @@ def main() -> None:
         one = verbs.add_parser(verb)
         one.add_argument("--work", type=Path, required=True)
         one.add_argument("--space", default=str(Path(__file__).parent / "cifar16.yaml"))
+        one.add_argument("--published", type=Path, help="table of NAS-Bench-Macro, with --space macro.yaml")
+        one.add_argument("--data", help="as nas search takes it; by default what the space says")
         one.add_argument("--init", help="a pretrained backbone, instead of one that is trained here")
         one.add_argument("--device", default="cpu")
         one.add_argument("--candidates", type=int, default=40)
+        one.add_argument("--backbone", type=int, default=40, help="epochs of the backbone that is trained here")
         one.add_argument("--brief", type=int, default=2, help="epochs")
         one.add_argument("--full", type=int, default=20, help="epochs")
         one.add_argument("--supernet-epochs", type=int, default=30)
@@ -48,6 +51,9 @@ def main() -> None:
         )
         one.add_argument("--seconds", type=float, default=600, help="device time of a search, supernet included")
         one.add_argument("--seed", type=int, default=0, help="of supernets")
+        one.add_argument("--batch-size", type=int, default=64)
+        one.add_argument("--precision", default="float32")
+        one.add_argument("--starts", default="scratch;sliced;elastic", help="initial weights of brief scores")
         one.add_argument("--untrained", action="store_true", help="scores straight from supernets alone")
         one.add_argument("--shard", default="0/1")
     verbs.add_parser("tables").add_argument("files", type=Path, nargs="+")
@@ -56,16 +62,31 @@ def main() -> None:
         print_tables(read(given.files))
         return
     torch.set_num_threads(1)
-    setting = Setting(given.space, given.init, given.device, given.brief, given.full, given.supernet_epochs, given.seed)
+    setting = Setting(
+        space=given.space,
+        published=given.published,
+        data=given.data,
+        init=given.init,
+        device=given.device,
+        backbone=given.backbone,
+        brief=given.brief,
+        full=given.full,
+        supernet=given.supernet_epochs,
+        seed=given.seed,
+        batch_size=given.batch_size,
+        precision=given.precision,
+    )
     bench = Bench(given.work, setting)
     shard, shards = map(int, given.shard.split("/"))
+    variants = given.variants.split(";")
     if given.verb == "train":
-        train_all(bench, given.variants.split(";"))
+        train_all(bench, variants)
     elif given.verb == "score":
         references = reference_of(given.reference)
-        score_all(bench, given.candidates, given.variants.split(";"), references, given.untrained, shard, shards)
+        asked = Asked(given.candidates, given.starts.split(";"), variants, references, given.untrained)
+        score_all(bench, asked, shard, shards)
     else:
-        search_all(bench, given.seconds, shard, shards)
+        search_all(bench, variants[0], given.seconds, shard, shards)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from optuna.study._multi_objective import _is_pareto_front
+from published import Macro, Published, read_published
 from safetensors.torch import load_file, save_file
 from variants import VARIANTS
 
@@ -27,15 +28,19 @@ from nas.finetune import finetune, predict
 from nas.metrics import load_metric
 from nas.model import build
 from nas.model.blocks import Network
-from nas.recipe import Recipe, default_recipe
+from nas.options import data_name
+from nas.recipe import Precision, Recipe, default_recipe
 from nas.settings import SCRATCH, EvaluationSettings
 from nas.space_file import load_space
 from nas.supernet_training import plan_supernet, train_supernet
 from nas.weights import Backbone, recalibrate
 
 BACKBONE = "backbone"
+SUPERNET_RATE = 2.5
+"""Learning rate of a supernet as a multiple of that of a candidate that inherits."""
 SEARCHED = 1000
 """Number of the first random candidate of a search."""
+PUBLISHED, PUBLISHED_EPOCHS = "published", 50
 Row = dict[str, Any]
 
 
@@ -43,16 +48,28 @@ Row = dict[str, Any]
 class Setting:
     """What is compared, and for how long it is trained, in epochs.
 
-    `init` is a pretrained backbone, or None for one of here; `seed` that of supernets.
+    `published` is a table of trained networks, in place of random candidates and full trainings; `data` is by default the
+    space's; `init` a pretrained backbone, or None for one of here; `seed` that of supernets.
     """
 
     space: str
+    published: Path | None
+    data: str | None
     init: str | None
     device: str
+    backbone: int
     brief: int
     full: int
     supernet: int
     seed: int
+    batch_size: int
+    precision: Precision
+
+    def recipe(self, inherits: bool, epochs: int) -> Recipe:
+        """The default one for so many epochs; a larger batch takes a higher learning rate, by its square root."""
+        known = default_recipe(inherits)
+        rate = known.learning_rate * (self.batch_size / known.batch_size) ** 0.5
+        return replace(known, epochs=epochs, learning_rate=rate, batch_size=self.batch_size, precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -77,27 +94,43 @@ class Job:
     epochs: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Which evaluations: `untrained` are supernets' scores alone, `references` the initial weights of full trainings."""
+
+    candidates: int
+    starts: Sequence[str]
+    variants: Sequence[str]
+    references: Sequence[Start]
+    untrained: bool
+
+
 class Bench:
     """The images, the backbone, and the rows so far."""
 
     def __init__(self, work: Path, setting: Setting) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self.work, self.setting, self.space = work, setting, load_space(setting.space)
+        self.published: list[Published] = []
+        if setting.published is not None:
+            self.space = Macro.model_validate(self.space.model_dump(by_alias=True))
+            self.published = read_published(setting.published)
         self.init = setting.init or BACKBONE
+        self.data_name = data_name(setting.data, self.space)
         if setting.init is None:
             self._learn_backbone()
-        data = load_images(self.space, self.space.data, 0, self.init)
+        data = load_images(self.space, self.data_name, 0, self.init)
         self.data = DeviceData(data, setting.device)
         self.rows_path = work / "rows.jsonl"
 
     def _learn_backbone(self) -> None:
         """The space's backbone, trained in full from random weights the first time."""
         path, architecture = self.work / "backbone.safetensors", self.space.backbone
-        data = load_images(self.space, self.space.data, 0, SCRATCH)
+        data = load_images(self.space, self.data_name, 0, SCRATCH)
         if not path.is_file():
             device = DeviceData(data, self.setting.device)
             network = build(architecture, len(data.classes), 0)
-            recipe = replace(default_recipe(False), epochs=2 * self.setting.full, precision="float32")
+            recipe = self.setting.recipe(False, self.setting.backbone)
             for epoch in finetune(network, device, architecture.input_size, recipe, load_metric("accuracy"), seed=0):
                 print(f"backbone, epoch {epoch.epoch}/{recipe.epochs}: {100 * epoch.score:.2f} %", flush=True)
             save_file(network.to("cpu").to(memory_format=torch.contiguous_format).state_dict(), path)
@@ -111,15 +144,17 @@ class Bench:
             return []
         return [json.loads(line) for line in self.rows_path.read_text(encoding="utf-8").splitlines()]
 
-    def keep(self, row: Row) -> None:
+    def keep(self, row: Row, machine: str | None = None) -> None:
         """Record a row."""
-        about = {"date": time.strftime("%Y-%m-%d"), "machine": device_name(self.setting.device)}
+        about = {"date": time.strftime("%Y-%m-%d"), "machine": machine or device_name(self.setting.device)}
         with self.rows_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row | about) + "\n")
         print(json.dumps(row), flush=True)
 
     def candidate(self, index: int) -> Architecture:
         """The index-th random candidate."""
+        if isinstance(self.space, Macro):
+            return self.space.published(self.published[index])
         return self.space.architecture(self.space.sample(random.Random(index)))
 
     def searched(self, name: str) -> Architecture:
@@ -134,12 +169,11 @@ class Bench:
 
     def evaluate(self, job: Job) -> Row:
         """One evaluation, as a row; device time is that of inheritance, training and scoring on the validation part."""
-        architecture, side = job.architecture, job.architecture.input_size
+        side = job.architecture.input_size
         began = device_time(self.setting.device)
         network = self.starting(job)
         if job.epochs:
-            rate = default_recipe(job.start.kind != "scratch").learning_rate
-            recipe = Recipe(epochs=job.epochs, learning_rate=rate, precision="float32")
+            recipe = self.setting.recipe(job.start.kind != "scratch", job.epochs)
             steps = finetune(network, self.data, side, recipe, load_metric("accuracy"), seed=0)
             history = [epoch.score for epoch in steps]
         else:
@@ -149,18 +183,23 @@ class Bench:
         assert self.data.test is not None
         assert self.data.data.test is not None
         said = predict(network, self.data, self.data.test, side)
-        cost = architecture_cost(architecture.canonical, len(self.data.data.classes))
-        return {
-            "candidate": job.candidate,
-            "architecture": str(architecture.canonical),
-            "macs": cost.macs,
-            "params": cost.params,
-            "start": job.start.name,
-            "epochs": job.epochs,
+        return self.about(job) | {
             "score": history[-1],
             "history": [round(score, 4) for score in history],
             "test": float((said.classes == self.data.data.test.labels).mean()),
             "seconds": round(seconds, 3),
+        }
+
+    def about(self, job: Job) -> Row:
+        """What is evaluated."""
+        cost = architecture_cost(job.architecture.canonical, len(self.data.data.classes))
+        return {
+            "candidate": job.candidate,
+            "architecture": str(job.architecture.canonical),
+            "macs": cost.macs,
+            "params": cost.params,
+            "start": job.start.name,
+            "epochs": job.epochs,
         }
 
     def starting(self, job: Job) -> Network:
@@ -198,12 +237,12 @@ def train_all(bench: Bench, variants: Sequence[str]) -> None:
         if variant in done:
             continue
         kind, sharing = VARIANTS[variant]
-        recipe = replace(default_recipe(True), epochs=bench.setting.supernet, precision="float32")
+        recipe = bench.setting.recipe(True, bench.setting.supernet)
         plan = plan_supernet(
             bench.supernet(variant),
             bench.space,
-            bench.space.data,
-            replace(recipe, learning_rate=0.005),
+            bench.data_name,
+            replace(recipe, learning_rate=SUPERNET_RATE * recipe.learning_rate),
             init=bench.init,
             device=bench.setting.device,
             seed=bench.setting.seed,
@@ -220,24 +259,23 @@ def reference_of(names: str) -> list[Start]:
     return [Start(name) for name in names.split(";") if name]
 
 
-def jobs(
-    bench: Bench, candidates: int, variants: Sequence[str], references: Sequence[Start], untrained: bool
-) -> Iterator[Job]:
-    """Candidate after candidate, so that a run cut short has pairs; `untrained` are supernets' scores alone."""
+def jobs(bench: Bench, asked: Asked) -> Iterator[Job]:
+    """Candidate after candidate, so that a run cut short has pairs."""
     brief, full = bench.setting.brief, bench.setting.full
-    starts = [Start("scratch"), Start("sliced")]
-    elastic = [Start("elastic", variant) for variant in variants]
-    named = [(name, arch) for name, arch in changed(bench).items()]
-    named += [(f"random {index}", bench.candidate(index)) for index in range(candidates)]
+    starts = [Start(kind) for kind in ("scratch", "sliced") if kind in asked.starts]
+    elastic = [Start("elastic", variant) for variant in asked.variants if "elastic" in asked.starts]
+    named = [] if bench.published else list(changed(bench).items())
+    named += [(f"random {index}", bench.candidate(index)) for index in range(asked.candidates)]
     for name, architecture in named:
         for start in elastic:
             yield Job(name, architecture, start, 0)
-        if untrained:
+        if asked.untrained:
             continue
         for start in (*starts, *elastic[:1]):
             yield Job(name, architecture, start, brief)
-        yield Job(name, architecture, Start("sliced"), 0)
-        for start in references:
+        if "sliced" in asked.starts:
+            yield Job(name, architecture, Start("sliced"), 0)
+        for start in asked.references:
             yield Job(name, architecture, start, full)
 
 
@@ -255,17 +293,22 @@ def changed(bench: Bench) -> dict[str, Architecture]:
     return found
 
 
-def score_all(
-    bench: Bench,
-    candidates: int,
-    variants: Sequence[str],
-    references: Sequence[Start],
-    untrained: bool,
-    shard: int,
-    shards: int,
-) -> None:
+def score_all(bench: Bench, asked: Asked, shard: int, shards: int) -> None:
     """Evaluate this shard's candidates wherever no row says what came of it."""
-    work(bench, list(jobs(bench, candidates, variants, references, untrained)), shard, shards)
+    if shard == 0:
+        keep_published(bench, asked.candidates)
+    work(bench, list(jobs(bench, asked)), shard, shards)
+
+
+def keep_published(bench: Bench, candidates: int) -> None:
+    """What the table says of the candidates, as rows of full trainings."""
+    done = {row["candidate"] for row in bench.rows() if row.get("start") == PUBLISHED}
+    for index, network in enumerate(bench.published[:candidates]):
+        name = f"random {index}"
+        if name not in done:
+            job = Job(name, bench.candidate(index), Start(PUBLISHED), PUBLISHED_EPOCHS)
+            found = {"digits": network.digits, "tests": network.accuracies, "test": network.mean}
+            bench.keep(bench.about(job) | found, machine="NAS-Bench-Macro")
 
 
 def work(bench: Bench, todo: Sequence[Job], shard: int, shards: int) -> None:
@@ -278,15 +321,16 @@ def work(bench: Bench, todo: Sequence[Job], shard: int, shards: int) -> None:
             bench.keep(bench.evaluate(job))
 
 
-def search_all(bench: Bench, seconds: float, shard: int, shards: int) -> None:
+def search_all(bench: Bench, variant: str, seconds: float, shard: int, shards: int) -> None:
     """Search at random with each kind of initial weights until the device time is spent; then train the fronts in full."""
-    elastic = Start("elastic", next(iter(VARIANTS)))
+    elastic = Start("elastic", variant)
     brief = bench.setting.brief
     methods = [(Start("scratch"), brief), (Start("sliced"), brief), (elastic, brief), (elastic, 0)]
     (supernet,) = (row["seconds"] for row in bench.rows() if row.get("supernet") == elastic.variant)
     done = {(row["candidate"], row["start"], row["epochs"]): row for row in bench.rows() if "candidate" in row}
     for start, epochs in methods[shard::shards]:
-        spent, seen = supernet if start is elastic else 0.0, []
+        spent = supernet if start is elastic else 0.0
+        seen: list[Row] = []
         while spent < seconds:
             job = Job(f"search {len(seen)}", bench.candidate(SEARCHED + len(seen)), start, epochs)
             row = done.get((job.candidate, start.name, epochs))
