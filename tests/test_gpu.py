@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -126,7 +124,7 @@ def test_a_measurement_has_the_gpu_to_itself_while_another_process_trains() -> N
         trainer.kill()
         trainer.wait()
     assert lease_for("cuda").key == lease_for("cuda:0").key  # by the device's UUID, not by its number
-    assert lease_for("cuda").key.startswith(("GPU-", "MIG-"))
+    assert lease_for("cuda").key.startswith(("gpu-", "mig-"))
 
 
 def test_a_supernet_that_was_killed_goes_on_and_serves_candidates(tmp_path: Path, digits: DeviceData) -> None:
@@ -146,14 +144,9 @@ def test_a_supernet_that_was_killed_goes_on_and_serves_candidates(tmp_path: Path
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(read_file(out).history) == 6
     assert all(torch.isfinite(tensor).all() for tensor in load_supernet(out).state.values())
-    rng = random.Random(0)
-    scores = []
-    for _ in range(4):
-        architecture = SPACE.architecture(SPACE.sample(rng))
-        network, _ = starting_network(architecture, digits, EvaluationSettings(init=f"{SUPERNET}{out}"))
-        said = predict(network, digits, digits.validation, architecture.input_size).classes
-        scores.append(float((said == digits.data.validation.labels).mean()))
-    assert np.mean(scores) > 0.3
+    network, _ = starting_network(SPACE.largest, digits, EvaluationSettings(init=f"{SUPERNET}{out}"))
+    said = predict(network, digits, digits.validation, SPACE.largest.input_size).classes
+    assert (said == digits.data.validation.labels).mean() > 0.7  # without training of its own
 
 
 def test_more_devices_than_there_are_gpus_are_refused(tmp_path: Path) -> None:

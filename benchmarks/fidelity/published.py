@@ -12,6 +12,8 @@ from nas.architecture import Architecture
 from nas.space import SearchSpace
 from nas.space_sections import Choice
 
+PUBLISHED, PUBLISHED_EPOCHS = "published", 50
+"""How rows of the table are named among those of trainings, and for how long its networks were trained."""
 STAGES = (2, 3, 3)
 OPTIONS: dict[str, dict[str, Choice]] = {
     "0": {"kernel_size": 1, "expansion": 1},
