@@ -99,10 +99,10 @@ def _figures(status: RunStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    trained = f"{status.trained}/{status.candidates} candidates"
+    done = f"{status.trained}/{status.candidates} candidates"
     if status.confirmations:
-        trained += f", {status.confirmed}/{status.confirmations} trainings to confirm the front"
-    table.add_row("trained", trained)
+        done += f", {status.confirmed}/{status.confirmations} trainings to confirm the front"
+    table.add_row("done", done)
     if status.phase is Phase.RUNNING:
         left = status.seconds_left
         table.add_row("left", "not known yet" if left is None else f"about {duration_text(left)}")
