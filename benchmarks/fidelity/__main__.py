@@ -52,6 +52,7 @@ def main() -> None:
         one.add_argument("--seconds", type=float, default=600, help="device time of a search, supernet included")
         one.add_argument("--seed", type=int, default=0, help="of supernets")
         one.add_argument("--supernet-rate", type=float, default=2.5, help="learning rate of supernets over candidates'")
+        one.add_argument("--fresh", action="store_true", help="supernets begin with random weights")
         one.add_argument("--batch-size", type=int, default=64)
         one.add_argument("--precision", default="float32")
         one.add_argument("--starts", default="scratch;sliced;elastic", help="initial weights of brief scores")
@@ -74,6 +75,7 @@ def main() -> None:
         full=given.full,
         supernet=given.supernet_epochs,
         supernet_rate=given.supernet_rate,
+        fresh=given.fresh,
         seed=given.seed,
         batch_size=given.batch_size,
         precision=given.precision,

@@ -47,7 +47,8 @@ class Setting:
 
     `published` is a table of trained networks, in place of random candidates and full trainings; `data` is by default the
     space's; `init` a pretrained backbone, or None for one of here; `supernet_rate` the learning rate of
-    supernets as a multiple of that of a candidate that inherits; `seed` that of supernets.
+    supernets as a multiple of that of a candidate that inherits, `fresh` whether they begin with random weights, `seed`
+    theirs.
     """
 
     space: str
@@ -60,6 +61,7 @@ class Setting:
     full: int
     supernet: int
     supernet_rate: float
+    fresh: bool
     seed: int
     batch_size: int
     precision: Precision
@@ -244,7 +246,7 @@ def train_all(bench: Bench, variants: Sequence[str]) -> None:
             bench.space,
             bench.data_name,
             replace(recipe, learning_rate=bench.setting.supernet_rate * recipe.learning_rate),
-            init=bench.init,
+            init=SCRATCH if bench.setting.fresh else bench.init,
             device=bench.setting.device,
             seed=bench.setting.seed,
             sharing=sharing,
