@@ -16,7 +16,6 @@ from nas.options import (
     Data,
     Device,
     Init,
-    LearningRate,
     RecipeFile,
     Seed,
     Space,
@@ -26,6 +25,7 @@ from nas.options import (
     data_name,
     parse_duration,
 )
+from nas.recipe import SCRATCH_RATE, SUPERNET_RATE
 from nas.settings import SCRATCH, SUPERNET
 
 if TYPE_CHECKING:
@@ -56,7 +56,14 @@ def supernet_train(
         Literal["grid", "own"], typer.Option(help="Kernels: all dilations read one grid, or each has its own.")
     ] = "grid",
     batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-8,
+            help=f"Peak of the schedule; by default {SCRATCH_RATE}, and {SUPERNET_RATE} with --init.",
+            show_default=False,
+        ),
+    ] = None,
     recipe_file: RecipeFile = None,
     assignments: Assignments = None,
     device: Device = "auto",
@@ -80,7 +87,7 @@ def supernet_train(
     from nas.wording import plural
 
     loaded = load_space(space)
-    recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate)
+    recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate, SUPERNET_RATE)
     if time_budget is not None:
         recipe = replace(recipe, seconds=time_budget)
     plan = plan_supernet(

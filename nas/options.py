@@ -13,7 +13,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
-from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
+from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, read_recipe
 from nas.settings import SCRATCH, SUPERNET, LatencyProtocol, LatencyTarget, default_protocol
 
 if TYPE_CHECKING:
@@ -52,9 +52,14 @@ def chosen_recipe(
     epochs: int | None,
     batch_size: int | None,
     learning_rate: float | None,
+    inherited_rate: float = INHERITED_RATE,
 ) -> Recipe:
-    """The recipe that the flags ask for; a flag of its own overrides the file, and --set overrides both."""
-    recipe = read_recipe(default_recipe(inherits=init != SCRATCH), file)
+    """The recipe that the flags ask for; a flag of its own overrides the file, and --set overrides both.
+
+    `inherited_rate` is the learning rate of inherited weights where nothing is said.
+    """
+    base = replace(Recipe(), learning_rate=SCRATCH_RATE if init == SCRATCH else inherited_rate)
+    recipe = read_recipe(base, file)
     flags = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     recipe = replace(recipe, **{key: value for key, value in flags.items() if value is not None})  # type: ignore[arg-type]
     return read_recipe(recipe, None, assignments or ())

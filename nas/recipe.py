@@ -111,6 +111,8 @@ _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError on a date that does not exist, RecursionError on brackets without end."""
 _KEYS = tuple(field.name for field in fields(Recipe))
 SCRATCH_RATE, INHERITED_RATE = 0.01, 0.002
+SUPERNET_RATE = 0.005
+"""Of a supernet that begins with inherited weights (docs/supernet.md)."""
 
 
 def default_recipe(inherits: bool) -> Recipe:
