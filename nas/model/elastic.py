@@ -16,26 +16,26 @@ training; a candidate that was cut out is recalibrated (`nas.weights.recalibrate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from nas.architecture import Architecture, LayerSpec
-from nas.model.blocks import Network
-from nas.model.network import build
+from nas.model.blocks import ConvNormAct, InvertedResidual, Network
+from nas.model.network import plan
 from nas.space import SearchSpace
 
 Kind = Literal["bare", "expanded", "dense"]
 """Layers that share no weights: separable without an expansion, separable with one, not separable."""
 
-_REMEMBERED = 64
-"""Networks without weights that are kept, of those that were asked for last."""
+_REMEMBERED = 4096
+"""Parts of networks that are kept, without their weights: to build one takes longer than a step on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Elastic(nn.Module):
     def __init__(self, space: SearchSpace, num_classes: int, seed: int = 0, sharing: Sharing | None = None) -> None:
         super().__init__()
         self.space, self.num_classes, self.sharing = space, num_classes, sharing or Sharing()
-        self._skeleton = lru_cache(_REMEMBERED)(lambda architecture: build(architecture, num_classes))
+        self._part: Callable[..., nn.Module] = lru_cache(_REMEMBERED)(_part)
         self._slots = {(slot.stage, slot.layer): slot for slot in _slots(space)}
         self.shared = nn.ParameterDict()
         generator = torch.Generator().manual_seed(seed)
@@ -91,9 +91,22 @@ class Elastic(nn.Module):
         return functional_call(network, self.weights(architecture), (images,))
 
     def skeleton(self, architecture: Architecture) -> Network:
-        """The candidate's network, whose own weights mean nothing, on the device of the shared ones."""
-        device = next(iter(self.shared.values())).device
-        return self._skeleton(architecture.canonical).to(device)
+        """The candidate's network without weights, on the device of the shared ones.
+
+        Its parts are those of every candidate that has the same ones at the same place, statistics of batch norm too.
+        """
+        device = str(next(iter(self.shared.values())).device)
+
+        def part(kind: type[nn.Module], place: str | int, arguments: Mapping[str, Any]) -> Any:
+            return self._part(device, kind, place, tuple(arguments.items()))
+
+        parts = plan(architecture, self.num_classes)
+        return Network(
+            stem=part(ConvNormAct, "stem", parts.stem),
+            blocks=[part(InvertedResidual, place, arguments) for place, arguments in enumerate(parts.blocks)],
+            head=part(ConvNormAct, "head", parts.head) if parts.head else nn.Identity(),
+            classifier=part(nn.Linear, "classifier", parts.classifier),
+        )
 
     def weights(self, architecture: Architecture) -> dict[str, torch.Tensor]:
         """A candidate's parameters by their names in `nas.model`: views, through which gradients reach the shared ones.
@@ -217,6 +230,15 @@ class Elastic(nn.Module):
             yield from _norm_shapes(f"{prefix}_filter", hidden)
             yield f"{prefix}_project", (slot.out_channels, hidden, 1, 1)
             yield from _norm_shapes(f"{prefix}_project", slot.out_channels)
+
+
+def _part(device: str, kind: type[nn.Module], place: str | int, arguments: tuple[tuple[str, Any], ...]) -> nn.Module:
+    """One of a network's parts, its parameters empty; what differs in `place` is not one object."""
+    with torch.random.fork_rng(devices=[]):  # of what torch's layers begin with nothing is kept
+        part = kind(**dict(arguments)).to(device)
+    for parameter in part.parameters():
+        parameter.data = parameter.data.new_empty(0)
+    return part
 
 
 def _slots(space: SearchSpace) -> Iterator[Slot]:
