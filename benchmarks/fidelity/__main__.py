@@ -55,6 +55,9 @@ def main() -> None:
         one.add_argument("--fresh", action="store_true", help="supernets begin with random weights")
         one.add_argument("--batch-size", type=int, default=64)
         one.add_argument("--precision", default="float32")
+        one.add_argument(
+            "--score-images", type=int, help="validation images of scores without a training, by default all"
+        )
         one.add_argument("--starts", default="scratch;sliced;elastic", help="initial weights of brief scores")
         one.add_argument("--untrained", action="store_true", help="scores straight from supernets alone")
         one.add_argument("--shard", default="0/1")
@@ -79,6 +82,7 @@ def main() -> None:
         seed=given.seed,
         batch_size=given.batch_size,
         precision=given.precision,
+        score_images=given.score_images,
     )
     bench = Bench(given.work, setting)
     shard, shards = map(int, given.shard.split("/"))

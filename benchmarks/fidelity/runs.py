@@ -22,7 +22,7 @@ from nas.backbones import remember_source
 from nas.conditions import load_images
 from nas.cost import architecture_cost
 from nas.device import device_name
-from nas.device_data import DeviceData
+from nas.device_data import DeviceData, DevicePart
 from nas.evaluate import starting_network
 from nas.finetune import finetune, predict
 from nas.metrics import load_metric
@@ -48,7 +48,7 @@ class Setting:
     `published` is a table of trained networks, in place of random candidates and full trainings; `data` is by default the
     space's; `init` a pretrained backbone, or None for one of here; `supernet_rate` the learning rate of
     supernets as a multiple of that of a candidate that inherits, `fresh` whether they begin with random weights, `seed`
-    theirs.
+    theirs; `score_images` the validation images of scores without a training, or None for all.
     """
 
     space: str
@@ -65,6 +65,7 @@ class Setting:
     seed: int
     batch_size: int
     precision: Precision
+    score_images: int | None
 
     def recipe(self, inherits: bool, epochs: int) -> Recipe:
         """The default one for so many epochs; a larger batch takes a higher learning rate, by its square root."""
@@ -122,6 +123,11 @@ class Bench:
             self._learn_backbone()
         data = load_images(self.space, self.data_name, 0, self.init)
         self.data = DeviceData(data, setting.device)
+        self.scored = self.data.validation
+        if setting.score_images:
+            part = data.validation
+            numbers = np.random.default_rng(0).permutation(len(part))[: setting.score_images]
+            self.scored = DevicePart(part.subset(np.sort(numbers)), self.data.device, resident=True)
         self.rows_path = work / "rows.jsonl"
 
     def _learn_backbone(self) -> None:
@@ -178,8 +184,8 @@ class Bench:
             steps = finetune(network, self.data, side, recipe, load_metric("accuracy"), seed=0)
             history = [epoch.score for epoch in steps]
         else:
-            said = predict(network, self.data, self.data.validation, side)
-            history = [float((said.classes == self.data.data.validation.labels).mean())]
+            said = predict(network, self.data, self.scored, side)
+            history = [float((said.classes == self.scored.part.labels).mean())]
         seconds = device_time(self.setting.device) - began
         row = self.about(job) | {
             "score": history[-1],
