@@ -24,8 +24,9 @@ from nas.options import (
     chosen_recipe,
     data_name,
     parse_duration,
+    rate_option,
 )
-from nas.recipe import SCRATCH_RATE, SUPERNET_RATE
+from nas.recipe import SUPERNET_RATE
 from nas.settings import SCRATCH, SUPERNET
 
 if TYPE_CHECKING:
@@ -56,14 +57,7 @@ def supernet_train(
         Literal["grid", "own"], typer.Option(help="Kernels: all dilations read one grid, or each has its own.")
     ] = "grid",
     batch_size: BatchSize = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            min=1e-8,
-            help=f"Peak of the schedule; by default {SCRATCH_RATE}, and {SUPERNET_RATE} with --init.",
-            show_default=False,
-        ),
-    ] = None,
+    learning_rate: Annotated[float | None, rate_option(SUPERNET_RATE)] = None,
     recipe_file: RecipeFile = None,
     assignments: Assignments = None,
     device: Device = "auto",

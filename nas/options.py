@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
-from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, read_recipe
+from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
 from nas.settings import SCRATCH, SUPERNET, LatencyProtocol, LatencyTarget, default_protocol
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def chosen_recipe(
 
     `inherited_rate` is the learning rate of inherited weights where nothing is said.
     """
-    base = replace(Recipe(), learning_rate=SCRATCH_RATE if init == SCRATCH else inherited_rate)
-    recipe = read_recipe(base, file)
+    recipe = read_recipe(default_recipe(init != SCRATCH, inherited_rate), file)
     flags = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     recipe = replace(recipe, **{key: value for key, value in flags.items() if value is not None})  # type: ignore[arg-type]
     return read_recipe(recipe, None, assignments or ())
@@ -194,14 +193,15 @@ Epochs = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option(min=2, help="Images a training step; by default 64.", show_default=False)
 ]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        min=1e-8,
-        help=f"Peak of the schedule; by default {SCRATCH_RATE}, and {INHERITED_RATE} with --init.",
-        show_default=False,
-    ),
-]
+
+
+def rate_option(inherited_rate: float) -> Any:
+    """--learning-rate of a command whose default with inherited weights is this."""
+    said = f"Peak of the schedule; by default {SCRATCH_RATE}, and {inherited_rate} with --init."
+    return typer.Option(min=1e-8, help=said, show_default=False)
+
+
+LearningRate = Annotated[float | None, rate_option(INHERITED_RATE)]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe in YAML; nas recipe prints one to start from.")
 ]

@@ -115,9 +115,9 @@ SUPERNET_RATE = 0.005
 """Of a supernet that begins with inherited weights (docs/supernet.md)."""
 
 
-def default_recipe(inherits: bool) -> Recipe:
+def default_recipe(inherits: bool, inherited_rate: float = INHERITED_RATE) -> Recipe:
     """The recipe where nothing is said: inherited weights want a lower learning rate than random ones."""
-    return replace(Recipe(), learning_rate=INHERITED_RATE if inherits else SCRATCH_RATE)
+    return replace(Recipe(), learning_rate=inherited_rate if inherits else SCRATCH_RATE)
 
 
 def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[str] = ()) -> Recipe:

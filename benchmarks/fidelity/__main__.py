@@ -11,7 +11,8 @@ initial weights; and the backbone with one kind of change made to all of its lay
 those inherited from the space's backbone, trained before in full on the same images, `elastic` those of a supernet that
 began with the same backbone. The reference is a training that is `--full` epochs long, from `sliced` and from `scratch`,
 scored on the test part; brief scores are those of the validation part, as in a search. One JSON line an evaluation in
-DIR/rows.jsonl; what is there is not evaluated again. With a GPU: `--device cuda --space lite0_small --init
+DIR/rows.jsonl; what is there is not evaluated again. With `--published` the candidates and the reference are those of
+NAS-Bench-Macro. With a GPU: `--device cuda --space lite0_small --init
 efficientnet_lite0`, and FIDELITY_TRAIN=45000.
 """
 
@@ -27,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # where the data set `images:cif
 
 from runs import Asked, Bench, Setting, reference_of, score_all, search_all, train_all
 from tables import print_tables, read
+
+from nas.recipe import INHERITED_RATE, SUPERNET_RATE
 
 
 def main() -> None:
@@ -51,7 +54,12 @@ def main() -> None:
         )
         one.add_argument("--seconds", type=float, default=600, help="device time of a search, supernet included")
         one.add_argument("--seed", type=int, default=0, help="of supernets")
-        one.add_argument("--supernet-rate", type=float, default=2.5, help="learning rate of supernets over candidates'")
+        one.add_argument(
+            "--supernet-rate",
+            type=float,
+            default=SUPERNET_RATE / INHERITED_RATE,
+            help="learning rate of supernets over candidates'",
+        )
         one.add_argument("--fresh", action="store_true", help="supernets begin with random weights")
         one.add_argument("--batch-size", type=int, default=64)
         one.add_argument("--precision", default="float32")

@@ -90,4 +90,4 @@ VARIANTS: dict[str, tuple[type[Elastic], Sharing]] = {
     "dense factored": (Factored, Sharing("own")),
     "unsorted": (Unsorted, Sharing("own")),
 }
-"""By name; the others are compared with the first, which the searches use."""
+"""By name."""

@@ -27,8 +27,8 @@ from torch import nn
 from torch.func import functional_call
 
 from nas.architecture import Architecture, LayerSpec
-from nas.model.blocks import ConvNormAct, InvertedResidual, Network
-from nas.model.network import plan
+from nas.model.blocks import Network
+from nas.model.network import assemble
 from nas.space import SearchSpace
 
 Kind = Literal["bare", "expanded", "dense"]
@@ -100,13 +100,7 @@ class Elastic(nn.Module):
         def part(kind: type[nn.Module], place: str | int, arguments: Mapping[str, Any]) -> Any:
             return self._part(device, kind, place, tuple(arguments.items()))
 
-        parts = plan(architecture, self.num_classes)
-        return Network(
-            stem=part(ConvNormAct, "stem", parts.stem),
-            blocks=[part(InvertedResidual, place, arguments) for place, arguments in enumerate(parts.blocks)],
-            head=part(ConvNormAct, "head", parts.head) if parts.head else nn.Identity(),
-            classifier=part(nn.Linear, "classifier", parts.classifier),
-        )
+        return assemble(architecture, self.num_classes, part)
 
     def weights(self, architecture: Architecture) -> dict[str, torch.Tensor]:
         """A candidate's parameters by their names in `nas.model`: views, through which gradients reach the shared ones.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,20 +60,29 @@ def plan(architecture: Architecture, num_classes: int) -> Plan:
     return Plan(stem, blocks, head, {"in_features": features, "out_features": num_classes})
 
 
+def assemble(
+    architecture: Architecture,
+    num_classes: int,
+    part: Callable[[type[nn.Module], str | int, Mapping[str, Any]], Any],
+) -> Network:
+    """The network of an architecture's canonical form, of what `part` makes of a class, its place and its arguments."""
+    parts = plan(architecture, num_classes)
+    return Network(
+        stem=part(ConvNormAct, "stem", parts.stem),
+        blocks=[part(InvertedResidual, place, arguments) for place, arguments in enumerate(parts.blocks)],
+        head=part(ConvNormAct, "head", parts.head) if parts.head else nn.Identity(),
+        classifier=part(nn.Linear, "classifier", parts.classifier),
+    )
+
+
 def build(architecture: Architecture, num_classes: int, seed: int = 0) -> Network:
     """The network of an architecture's canonical form, with fresh weights that `seed` decides.
 
     Takes images (N, C, H, W) of the architecture's input size and gives logits (N, num_classes).
     """
-    parts = plan(architecture, num_classes)
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator; leave it as it was
         torch.default_generator.manual_seed(seed)
-        network = Network(
-            stem=ConvNormAct(**parts.stem),
-            blocks=[InvertedResidual(**arguments) for arguments in parts.blocks],
-            head=ConvNormAct(**parts.head) if parts.head else nn.Identity(),
-            classifier=nn.Linear(**parts.classifier),
-        )
+        network = assemble(architecture, num_classes, lambda kind, place, arguments: kind(**arguments))
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
