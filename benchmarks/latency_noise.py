@@ -34,7 +34,7 @@ import numpy as np
 
 CLASSES = 10
 BLOCK_MS = 1.0
-WARM_UP_S, ONE_GO_S, ROUNDS, ROUND_BLOCKS = 0.2, 0.6, 20, 15
+WARM_UP_S, ONE_GO_S, ROUNDS, ROUND_BLOCKS = 0.1, 0.4, 12, 12
 ESTIMATORS: dict[str, Callable[[list[float]], float]] = {
     "median": statistics.median,
     "lower quartile": lambda values: float(np.percentile(values, 25)),
@@ -98,6 +98,8 @@ def time_networks(space_name: str, count: int) -> list[dict[str, Any]]:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         return wall * 1e3 / repeats, cpu * 1e3 / repeats
 
+    print("ready", flush=True)
+    sys.stdin.readline()
     found = []
     repeats: dict[str, int] = {}
     with torch.inference_mode():
@@ -124,10 +126,15 @@ def measure_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for process in range(arguments.processes):
         for load in arguments.load:
-            with other_processes(load):
-                command = [sys.executable, __file__, "--space", arguments.space, "--networks", str(arguments.networks)]
-                done = subprocess.run([*command, "--once"], check=True, capture_output=True, text=True)
-            own = [{"load": load, "process": process, **row} for row in json.loads(done.stdout.splitlines()[-1])]
+            command = [sys.executable, __file__, "--space", arguments.space, "--networks", str(arguments.networks)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            with subprocess.Popen([*command, "--once"], **pipes) as child:
+                assert child.stdin is not None
+                assert child.stdout is not None
+                child.stdout.readline()  # its networks are built: nothing but the timing is under load
+                with other_processes(load):
+                    answer, _ = child.communicate("go\n")
+            own = [{"load": load, "process": process, **row} for row in json.loads(answer)]
             rows += own
             if arguments.out:
                 with arguments.out.open("a", encoding="utf-8") as file:
@@ -155,7 +162,9 @@ def table(rows: list[dict[str, Any]]) -> None:
         return [statistics.median(of[n] for of in quiet.values()) for n in networks]
 
     order = truth("median, wall", "in one go")
-    print("| estimator | way | load | spread of one network: IQR / median, (max − min) / median | τ own | τ wall | near pairs right |")
+    print(
+        "| estimator | way | load | spread of one network: IQR / median, (max − min) / median | τ own | τ wall | near pairs right |"
+    )
     print("|---|---|---|---|---|---|---|")
     for (name, way, load), by_process in sorted(values.items(), key=lambda item: (item[0][2], item[0][1], item[0][0])):
         own = truth(name, way)

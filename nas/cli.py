@@ -22,6 +22,7 @@ from nas.cli_supernet import supernet_app
 from nas.cli_train import train
 from nas.errors import ExportError, InputError
 from nas.options import Directory
+from nas.printable import print_what_fits
 
 app = typer.Typer(
     add_completion=False,
@@ -101,6 +102,7 @@ def front(
     """
     from nas.run import open_run
     from nas.show import front_csv, front_json, front_table, outcome_counts
+    from nas.wording import plural
 
     if as_json and as_csv:
         raise InputError("--json and --csv: give one of the two")
@@ -109,12 +111,13 @@ def front(
     if as_json or as_csv:
         print((front_json if as_json else front_csv)(run, records))
         return
-    console.print(f"{len(records)} trials: {outcome_counts(records)}", highlight=False)
+    console.print(f"{plural(len(records), 'trial')}: {outcome_counts(records)}", highlight=False)
     console.print(front_table(run, records))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
+    print_what_fits()
     sys.path.insert(0, "")  # so that module:function finds a file in the working directory
     usage_error: Literal[2] = 2
     try:

@@ -107,8 +107,9 @@ def evaluate(
         _print_costs(evaluation)
         if reports:
             from nas.show import confusion_table, report_table
+            from nas.wording import plural
 
-            console.print(f"\n[bold]Test part[/bold], {reports[1].images:,} images", highlight=False)
+            console.print(f"\n[bold]Test part[/bold], {plural(reports[1].images, 'image')}", highlight=False)
             console.print(report_table(*reports))
             console.print(confusion_table(reports[1]))
     if evaluation.outcome is not Outcome.DONE:

@@ -272,7 +272,7 @@ def _end_of_search(finished: Finished) -> None:
     from nas.front import hypervolume, pareto_front, reference_point
     from nas.objectives import objective
     from nas.show import front_table, outcome_counts
-    from nas.wording import duration_text
+    from nas.wording import command_text, duration_text
 
     run = finished.run
     records, objectives = run.records(), run.settings.objectives
@@ -283,7 +283,8 @@ def _end_of_search(finished: Finished) -> None:
         soft_wrap=True,
     )
     if finished.resumable:
-        console.print(f"To go on: nas search --resume {run.path}", highlight=False, soft_wrap=True)
+        go_on = command_text("search", "--resume", run.path)
+        console.print(f"To go on: {go_on}", highlight=False, markup=False, soft_wrap=True)
     if not pareto_front(records, objectives):
         console.print(
             f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
@@ -298,7 +299,8 @@ def _end_of_search(finished: Finished) -> None:
         console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
     console.print("\n[bold]Pareto front[/bold]")
     console.print(front_table(run, records))
-    console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
-    console.print(f"Next:   nas export {run.path} --pick knee --to model", highlight=False, soft_wrap=True)
+    console.print(f"\nReport: {run.report_path}", highlight=False, markup=False, soft_wrap=True)
+    export = command_text("export", run.path, "--pick", "knee", "--to", "model")
+    console.print(f"Next:   {export}", highlight=False, markup=False, soft_wrap=True)
     if finished.interrupted and finished.resumable:
         raise typer.Exit(STOPPED_EARLY)

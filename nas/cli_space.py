@@ -42,10 +42,12 @@ def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAM
     Example: nas space check my_space.yaml
     """
     from nas.space_file import load_space
+    from nas.wording import plural
 
     space = load_space(path)
     console.print(
-        f"{path}: a valid search space, {len(space.parameters)} parameters, {space.size:.3g} networks", soft_wrap=True
+        f"{path}: a valid search space, {plural(len(space.parameters), 'parameter')}, {space.size:.3g} networks",
+        soft_wrap=True,
     )
 
 

@@ -46,6 +46,7 @@ def stop(directory: Directory) -> None:
     from nas.run import open_run
     from nas.show_status import phase_text, resume_command
     from nas.status import Phase, status_of
+    from nas.wording import command_text
 
     run = open_run(directory)
     found = status_of(run)
@@ -57,7 +58,7 @@ def stop(directory: Directory) -> None:
         run.request_stop()
         said = (
             f"Asked the search on {driver.host} (pid {driver.pid}) to stop: it starts nothing more, and what runs "
-            f"({len(driver.running)} now) finishes first. nas status {run.path} shows it; then to go on: "
+            f"({len(driver.running)} now) finishes first. {command_text('status', run.path)} shows it; then to go on: "
             f"{resume_command(found)}"
         )
     elif found.phase is not Phase.STOPPING:

@@ -78,7 +78,7 @@ def supernet_train(
     from nas.model.elastic import Sharing
     from nas.space_file import load_space
     from nas.supernet_training import plan_supernet, train_supernet
-    from nas.wording import plural
+    from nas.wording import command_text, plural
 
     loaded = load_space(space)
     recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate, SUPERNET_RATE)
@@ -100,14 +100,14 @@ def supernet_train(
     if not plan.done:
         _say(
             f"Training a supernet of {loaded.name} ({loaded.size:.2g} networks) on {plan.file.data}, "
-            f"{len(plan.data.train)} images, {plural(plan.file.recipe.epochs, 'epoch')} at most, on {plan.file.device}"
+            f"{plural(len(plan.data.train), 'image')}, {plural(plan.file.recipe.epochs, 'epoch')} at most, on {plan.file.device}"
         )
     ending = train_supernet(plan, lambda epoch: _say(_line(epoch, plan.file.recipe.epochs)))
     if ending is not None:
         _say(f"Ended early: {ending}. The same command goes on.")
         raise typer.Exit(STOPPED_EARLY)
     _say(f"Weights: {out / 'weights.safetensors'}")
-    _say(f"Next:    nas search {space} --init {SUPERNET}{out}")
+    _say(f"Next:    {command_text('search', space, '--init', f'{SUPERNET}{out}')}")
 
 
 def _line(epoch: SupernetEpoch, epochs: int) -> str:

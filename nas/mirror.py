@@ -24,7 +24,7 @@ from nas.errors import InputError
 from nas.remote_folder import MARKER, Marker, RemoteFolder
 from nas.run import CHECKPOINT, STATE, STOP, RunDirectory, open_run
 from nas.secrets import has_password, without_password
-from nas.wording import plural
+from nas.wording import command_text, plural
 
 EVERY_S = 30.0
 """Seconds between two copies of what changed."""
@@ -252,8 +252,8 @@ class _Copier(threading.Thread):
             some = f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
             path = self._run.path
             logger.warning(
-                "the mirror %s lacks what %s came to hold last (%s); nas search --resume %s copies it from %s",
-                self._uri, plural(len(lacking), "file"), some, path, path,
+                "the mirror %s lacks what %s came to hold last (%s); %s copies it from %s",
+                self._uri, plural(len(lacking), "file"), some, command_text("search", "--resume", path), path,
             )  # fmt: skip
 
     def _noted(self) -> dict[str, tuple[int, int]]:

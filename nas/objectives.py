@@ -25,14 +25,14 @@ class Objective:
         return value if self.direction == "minimize" else -value
 
     def show(self, value: float) -> str:
-        """The value as people read it: percent, ms, kB or MB, or a count in thousands or millions."""
+        """The value as people read it: percent, ms, kB or MB, or a count in thousands, millions or billions."""
         if self.name == "accuracy":
             return f"{100 * value:.2f} %"
         if self.unit == "ms":
             return f"{value:.3f} ms"
         if self.unit == "bytes":
             return bytes_text(value)
-        return f"{value / 1e6:.3f} M" if value >= 1e6 else f"{value / 1e3:.1f} k"
+        return count_text(value)
 
 
 OBJECTIVES = {
@@ -117,6 +117,14 @@ def peak_memory(evaluation: Evaluation) -> int | None:
         return None
     in_float32 = cost.size_bytes + latency.protocol.batch_size * cost.peak_activation_bytes
     return in_float32 * _ITEM_BYTES[latency.protocol.dtype] // 4
+
+
+def count_text(count: float) -> str:
+    """A count in k, M or G, a thousand, a million and a thousand million, in at most four digits from a million on."""
+    if count < 1e6:
+        return f"{count / 1e3:.1f} k"
+    scaled, unit = (count / 1e9, "G") if count >= 1e9 else (count / 1e6, "M")
+    return f"{scaled:.{3 if scaled < 10 else 2 if scaled < 100 else 1}f} {unit}"
 
 
 def bytes_text(count: float) -> str:

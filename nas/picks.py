@@ -52,6 +52,18 @@ def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) 
     return found[0]
 
 
+def known_as(records: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, list[str]]:
+    """By which words of `PICKS` each member of the front that has one is picked, by digest."""
+    front = pareto_front(records, objectives)
+    words = [
+        word for word in PICKS if front and (word != "fastest" or math.isfinite(min(map(_measured_latency, front))))
+    ]
+    names: dict[str, list[str]] = {}
+    for word in words:
+        names.setdefault(pick(front, objectives, word).digest, []).append(word)
+    return names
+
+
 def pick_all(records: Sequence[TrialRecord], objectives: Sequence[str], which: Sequence[str]) -> list[TrialRecord]:
     """The candidates of several picks, in their order, each once; one text may hold several, with commas between.
 

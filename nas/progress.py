@@ -18,7 +18,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.launch import Progress
 from nas.show import front_table
-from nas.wording import done_word, duration_text, score_text
+from nas.wording import done_word, duration_text, plural, score_text
 
 
 class _Tracker(Progress):
@@ -90,7 +90,7 @@ class LineProgress(_Tracker):
         score, before = confirmation.score, score_text(brief.objectives["accuracy"], metric, images)
         told = confirmation.evaluation.reason if score is None else score_text(score, metric, images)
         self.console.print(
-            f"confirming trial {confirmation.trial}: {told} after {confirmation.epochs} epochs, {before} before; "
+            f"confirming trial {confirmation.trial}: {told} after {plural(confirmation.epochs, 'epoch')}, {before} before; "
             f"{self._left()}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip

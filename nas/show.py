@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.confirmation import Confirmed, confirmed_in
-from nas.front import cheapest_first, hypervolume, knee, pareto_front, reference_point
+from nas.front import cheapest_first, hypervolume, pareto_front, reference_point
 from nas.objectives import objective, peak_memory, target_objective
-from nas.picks import pick
+from nas.picks import known_as
 from nas.record import BaselineRecord, Latency, TrialRecord, count_outcomes
 from nas.run import RunDirectory
 from nas.settings import LatencyTarget
@@ -31,6 +31,11 @@ def accuracy_text(record: TrialRecord | BaselineRecord, run: RunDirectory) -> st
     return score_text(record.objectives["accuracy"], metric, images).removesuffix(" %")
 
 
+def score_column(run: RunDirectory) -> str:
+    """The run's metric as the title of a column, no wider than its values."""
+    return run.settings.evaluation.metric.rpartition(":")[2].replace("_", "\n") + " %"
+
+
 def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     """The Pareto front, cheapest first: figures, then the architectures, which fit no column."""
     objectives, targets = run.settings.objectives, run.settings.evaluation.targets
@@ -40,14 +45,12 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     networks.add_column(no_wrap=True, style="cyan")
     networks.add_column(overflow="fold", style="dim")
     table.add_column("digest", no_wrap=True, style="cyan")
-    table.add_column(f"{run.settings.evaluation.metric} %", justify="right", no_wrap=True)
+    table.add_column(score_column(run), justify="right", no_wrap=True)
     table.add_column("latency ms (p10-p90)", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, style="green")
-    names = {pick(records, objectives, which).digest: which for which in ("most-accurate", "fastest")} if front else {}
-    if front:
-        names.setdefault(knee(front, objectives).digest, "knee")
+    table.add_column("", overflow="fold", min_width=len("most-accurate,"), style="green")
+    names = known_as(records, objectives)
     unconfirmed = False
     for record in sorted(front, key=lambda record: record.digest not in again):  # confirmed ones and the others apart
         cost, latency = record.evaluation.cost, record.evaluation.latency
@@ -60,9 +63,7 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
             latency_text(latency) if latency else "",
             objective("macs").show(cost.macs) if cost else "",
             objective("params").show(cost.params) if cost else "",
-            ", ".join(
-                part for part in (names.get(record.digest), "earlier run" if record.imported_from else "") if part
-            ),
+            ", ".join([*names.get(record.digest, ()), *(["earlier run"] if record.imported_from else [])]),
         )
         networks.add_row(record.digest[:8], record.text)
     parts: list[Table | Group] = [table, _further_table(front, run)] if targets or "memory" in objectives else [table]
@@ -77,7 +78,7 @@ def _again_table(front: Sequence[TrialRecord], again: Mapping[str, Confirmed], r
     """What training members of the front again gave."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("confirmed", no_wrap=True, style="cyan")
-    table.add_column(f"{run.settings.evaluation.metric} %", justify="right", no_wrap=True)
+    table.add_column(score_column(run), justify="right", no_wrap=True)
     table.add_column("trainings", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for record in front:
@@ -125,7 +126,7 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
     verdicts.add_column(no_wrap=True, style="cyan")
     verdicts.add_column(overflow="fold")
     table.add_column("network", no_wrap=True, style="cyan")
-    for title in (f"{run.settings.evaluation.metric} %", "latency ms (p10-p90)", "MACs", "params"):
+    for title in (score_column(run), "latency ms (p10-p90)", "MACs", "params"):
         table.add_column(title, justify="right", no_wrap=True)
     for baseline in cheapest_first(baselines, objectives):
         cost, latency = baseline.evaluation.cost, baseline.evaluation.latency

@@ -8,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.record import DeviceState, Latency
-from nas.wording import plural
+from nas.wording import ms_text, plural
 
 
 def latency_text(latency: Latency) -> str:
     """Median and range, with a mark where the number deserves less trust."""
     mark = "!" if latency.contended else "~" if latency.noisy else ""
-    return f"{latency.median_ms:.3f} ({latency.p10_ms:.3f}-{latency.p90_ms:.3f}){mark}"
+    return f"{ms_text(latency.median_ms)} ({ms_text(latency.p10_ms)}-{ms_text(latency.p90_ms)}){mark}"
 
 
 def marks_legend(latencies: Iterable[Latency | None]) -> list[Text]:

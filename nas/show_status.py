@@ -12,7 +12,7 @@ from rich.text import Text
 from nas.show import counts_text
 from nas.state import SILENT_S, DriverState, RunningTrial
 from nas.status import Phase, RunStatus
-from nas.wording import NOTHING, duration_text, plural, time_text
+from nas.wording import NOTHING, command_text, duration_text, plural, time_text
 
 MOST_TRIALS = 6
 """Trials named of those that failed for one reason."""
@@ -71,8 +71,8 @@ def phase_text(status: RunStatus) -> str:
 
 def resume_command(status: RunStatus) -> str:
     """How to go on with the search."""
-    address = f" --address {status.driver.address}" if status.driver and status.driver.address else ""
-    return f"nas search --resume {status.run}{address}"
+    address = ["--address", status.driver.address] if status.driver and status.driver.address else []
+    return command_text("search", "--resume", status.run, *address)
 
 
 def _at_once(driver: DriverState) -> str:
@@ -80,7 +80,8 @@ def _at_once(driver: DriverState) -> str:
     parts = [_amount(resources.cpus_per_trial, "CPU core")]
     parts += [_amount(resources.gpus_per_trial, "GPU")] if resources.gpus_per_trial else []
     ray = f"Ray cluster {driver.address}" if driver.address else "Ray of its own"
-    return f"{plural(resources.max_concurrent, 'trial')}, each on {' and '.join(parts)}; {ray}"
+    room = plural(resources.max_concurrent, "trial") if resources.max_concurrent else "as many trials as fit"
+    return f"{room}, each on {' and '.join(parts)}; {ray}"
 
 
 def _amount(count: float, what: str) -> str:
@@ -99,9 +100,9 @@ def _figures(status: RunStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    done = f"{status.trained}/{status.candidates} candidates"
+    done = f"{status.trained} of {plural(status.candidates, 'candidate')}"
     if status.confirmations:
-        done += f", {status.confirmed}/{status.confirmations} trainings to confirm the front"
+        done += f", {status.confirmed} of {plural(status.confirmations, 'training')} to confirm the front"
     table.add_row("done", done)
     if status.phase is Phase.RUNNING:
         left = status.seconds_left

@@ -15,7 +15,7 @@ from nas.run import RunDirectory
 from nas.show import confusion_table, report_table
 from nas.show_latency import latency_text, marks_legend
 from nas.trained import alike
-from nas.wording import NOTHING, spread_text
+from nas.wording import NOTHING, plural, spread_text
 
 
 def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group:
@@ -67,7 +67,7 @@ def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
         first = group[0]
         if first.after is None:
             continue
-        title = f"\nTest part, {first.after.images:,} images: {first.digest[:8]}, seed {first.seed}"
+        title = f"\nTest part, {plural(first.after.images, 'image')}: {first.digest[:8]}, seed {first.seed}"
         parts += [Text(title, style="bold"), report_table(first.before, first.after), confusion_table(first.after)]
     return Group(*parts)
 

@@ -19,6 +19,7 @@ from typing import Protocol
 NOTICES = (signal.SIGUSR1, signal.SIGHUP)
 ONE_ORDER_S = 1.0
 """Seconds after a first signal within which a SIGTERM is a part of it: `timeout` and others send it twice."""
+SAME_COMMAND = "the same command goes on with it"
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,11 @@ class Stoppable(Protocol):
 
 
 @contextmanager
-def gentle_signals(stoppable: Stoppable) -> Iterator[None]:
+def gentle_signals(stoppable: Stoppable, go_on: str = SAME_COMMAND) -> Iterator[None]:
     """A first signal starts nothing more and lets what runs finish; a second SIGINT or SIGTERM raises KeyboardInterrupt.
 
-    SIGHUP is left alone where it is ignored (`nohup`). Does nothing on another thread than the main one.
+    Both say `go_on`, how to go on afterwards. SIGHUP is left alone where it is ignored (`nohup`). Does nothing on
+    another thread than the main one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,8 +48,9 @@ def gentle_signals(stoppable: Stoppable) -> Iterator[None]:
         if first is None:
             first = time.monotonic()
             stoppable.stop(f"stopped by {signal.Signals(number).name}")
-            logger.warning("stopping when what runs has finished; Ctrl-C (or SIGTERM) stops at once")
+            logger.warning("stopping when what runs has finished; Ctrl-C (or SIGTERM) stops at once; %s", go_on)
         elif number == signal.SIGINT or (number == signal.SIGTERM and time.monotonic() - first > ONE_ORDER_S):
+            logger.warning("stopped at once: what had finished is kept; %s", go_on)
             raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, *NOTICES)}

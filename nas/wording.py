@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -170,6 +171,16 @@ def time_text(utc: float) -> str:
 def plural(count: int, singular: str, several: str | None = None) -> str:
     """The count with its noun."""
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
+
+
+def command_text(*arguments: object) -> str:
+    """A command of nas as a line that can be pasted into a shell."""
+    return shlex.join(["nas", *map(str, arguments)])
+
+
+def ms_text(ms: float) -> str:
+    """Milliseconds without their unit: three decimals, fewer from 10 ms on, where they would say nothing."""
+    return f"{ms:.{3 if ms < 10 else 2 if ms < 100 else 1 if ms < 1000 else 0}f}"
 
 
 def done_word(epochs: int) -> str:

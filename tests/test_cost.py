@@ -151,9 +151,9 @@ def test_cost_in_words() -> None:
         return cost_text(TrialRecord(0, "", "", architecture, {}, Evaluation(Outcome.DONE, cost=cost)))
 
     assert text(None) == "cost not known"
-    assert text(Cost(385_200_000, 4_650_000)) == "385.200 M MACs · 4.650 M parameters"
+    assert text(Cost(385_200_000, 4_650_000)) == "385.2 M MACs · 4.650 M parameters"
     assert text(Cost(385_200_000, 4_650_000, 18_600_000, 900_400)) == (
-        "385.200 M MACs · 4.650 M parameters · 18.6 MB · peak activations 900.4 kB"
+        "385.2 M MACs · 4.650 M parameters · 18.6 MB · peak activations 900.4 kB"
     )
 
 

@@ -143,6 +143,7 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
     wait_until(lambda: "stopping when what runs has finished" in log.read_text())
     driver.send_signal(signal.SIGINT)
     assert driver.wait(timeout=120) == 130, log.read_text()
+    assert f"stopped at once: what had finished is kept; to go on: nas search --resume {out}" in log.read_text()
     ended = status_of(open_run(out))
     assert (ended.phase, ended.resumable) == (Phase.ENDED, True)
     assert phase_text(ended).endswith(": stopped by SIGINT, then at once")
@@ -223,7 +224,7 @@ def test_a_run_of_another_version_has_a_status(
         file.write('{"schema": 99, "number": 1}\n{"torn')
     code, text = call(capsys, "status", str(run.path))
     assert code == 0
-    assert "1/30 candidates" in text
+    assert "1 of 30 candidates" in text
     assert "Nothing runs here that can be seen" in text
     assert f"To go on: nas search --resume {run.path}" in text
     assert "trials.jsonl:2: written by a newer version" in caplog.text

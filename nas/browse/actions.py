@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import IO, Literal
 
 from nas.browse.runs import is_digest
 from nas.errors import InputError
+from nas.wording import command_text
 
 Kind = Literal["export", "train"]
 _TAIL = 2_000
@@ -70,7 +70,7 @@ class Jobs:
             )
             if known is not None:
                 known.output.close()
-            self._processes[key] = _Process(command_text(kind, run, digest), process, output, time.monotonic())
+            self._processes[key] = _Process(job_command(kind, run, digest), process, output, time.monotonic())
 
     def of(self, run: Path, digest: str) -> list[Job]:
         """The commands started for a candidate, the last of each kind."""
@@ -93,9 +93,9 @@ class Jobs:
             self._processes.clear()
 
 
-def command_text(kind: Kind, run: Path, digest: str) -> str:
+def job_command(kind: Kind, run: Path, digest: str) -> str:
     """The command as a person would type it."""
-    return shlex.join(["nas", *_arguments(kind, run, digest)])
+    return command_text(*_arguments(kind, run, digest))
 
 
 def _arguments(kind: Kind, run: Path, digest: str) -> list[str]:

@@ -156,9 +156,9 @@ def status_line(seen: Seen) -> str:
     It changes only when something happens, so that a look at a run where nothing does brings nothing.
     """
     status, done = seen.status, done_word(seen.settings.evaluation.recipe.epochs)
-    parts = [_phase(status), f"{status.trained:,} of {status.candidates:,} candidates {done}"]
+    parts = [_phase(status), f"{status.trained:,} of {plural(status.candidates, 'candidate')} {done}"]
     if status.confirmations:
-        parts.append(f"{status.confirmed} of {status.confirmations} trainings to confirm the front")
+        parts.append(f"{status.confirmed} of {plural(status.confirmations, 'training')} to confirm the front")
     live = status.phase in (Phase.RUNNING, Phase.STOPPING)
     if live and status.driver is not None:
         parts.append(f"{len(status.driver.running)} running")

@@ -8,7 +8,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from nas.browse import candidate, views
-from nas.browse.actions import command_text
+from nas.browse.actions import job_command
 from nas.browse.layout import sized
 from nas.browse.runs import Seen
 from nas.browse.state import TABS, Runs
@@ -123,8 +123,8 @@ def drawer(app: Dash, runs: Runs) -> None:
         texts = [
             candidate.described(seen, record),
             candidate.record_text(record),
-            command_text("export", path, digest),
-            command_text("train", path, digest),
+            job_command("export", path, digest),
+            job_command("train", path, digest),
         ]
         strip = views.drawn(views.strip_figure, record, seen.classes)
         return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 
 from nas.front import beaten_by
@@ -11,7 +10,7 @@ from nas.report.cells import cost_cell, latency_cell
 from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
 from nas.settings import SCRATCH
-from nas.wording import NOTHING, capital, plural, score_title, verdict_text
+from nas.wording import NOTHING, capital, command_text, plural, score_title, verdict_text
 
 _MADE_FOR = 224
 """Pixels a side of the images that MobileNetV2 and ResNet-18 were made for; below a quarter of it, that is said."""
@@ -31,11 +30,7 @@ def baselines(found: Findings) -> Html:
     if not found.front or not found.settings.evaluation.recipe.epochs:
         return Html("")
     hint = "Does the front beat MobileNetV2 and ResNet-18? Measured and trained alike, they are shown here by "
-    return tag("p", hint, tag("code", f"nas baseline {_folder(found)} --train"), class_="soft")
-
-
-def _folder(found: Findings) -> str:
-    return shlex.quote(str(found.path))
+    return tag("p", hint, tag("code", command_text("baseline", found.path, "--train")), class_="soft")
 
 
 def _table(found: Findings) -> Html:
@@ -74,7 +69,7 @@ def _answer(found: Findings) -> str:
         sentences.append(text)
     if untrained:
         text = plural(untrained, "baseline is", "baselines are")
-        how = f"nas baseline {_folder(found)} --train compares them"
+        how = f"{command_text('baseline', found.path, '--train')} compares them"
         if not found.settings.evaluation.recipe.epochs:
             how = "the candidates were scored without fine-tuning, so that no training of these compares with theirs"
         sentences.append(f"{text} measured and not trained; {how}.")

@@ -5,7 +5,6 @@ Each is a pure function from what a run found to HTML that adds its figures to `
 
 from __future__ import annotations
 
-import shlex
 from typing import TypeAlias
 
 import plotly.graph_objects as go
@@ -23,7 +22,7 @@ from nas.report.layers import layers_figure
 from nas.report.markup import Html, join, tag
 from nas.report.progress import hypervolume_figure, outcomes_figure, reference_text
 from nas.report.scatter import scatter_figure
-from nas.wording import plural
+from nas.wording import command_text, plural
 
 _OTHERS = 16
 """Members of the front without a name whose layers are shown at most, spread evenly: a page is to be mailed."""
@@ -87,15 +86,14 @@ def networks(found: Findings, figures: Figures) -> Html:
 def _network(found: Findings, record: TrialRecord, figures: Figures) -> Html:
     place = f"layers-{record.number}"
     figures[place] = layers_figure(record.architecture, len(found.provenance.classes))
-    folder = shlex.quote(str(found.path))
-    digest = shlex.quote(record.digest)
-    commands = f"nas export {folder} --pick {digest} --to model\nnas train {folder} --pick {digest}"
+    export = command_text("export", found.path, "--pick", record.digest, "--to", "model")
+    train = command_text("train", found.path, "--pick", record.digest)
     return tag(
         "figure",
         tag("div", candidate_cell(record, found.names.get(record.digest, ())), class_="of"),
         architecture_cell(record.text),
         tag("div", id=place, class_="strip"),
-        tag("pre", commands, title="Export it, or train it in full"),
+        tag("pre", f"{export}\n{train}", title="Export it, or train it in full"),
         class_="network",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +11,7 @@ from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
 from nas.run import Provenance
 from nas.settings import SearchSettings
-from nas.wording import NOTHING, capital, duration_text, time_text
+from nas.wording import NOTHING, capital, command_text, duration_text, time_text
 
 _WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)", "ema": "EMA"}
 
@@ -57,18 +56,17 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
 
 def commands(found: Findings) -> Html:
     """How to run it again, go on with it, and take a network out of it."""
-    folder = shlex.quote(str(found.path))
     parts = [tag("h3", "Run it again"), tag("pre", found.provenance.command)]
     if sum(record.counts for record in found.records) < found.settings.candidates:
-        parts += [tag("h3", "Go on with it"), tag("pre", f"nas search --resume {folder}")]
+        parts += [tag("h3", "Go on with it"), tag("pre", command_text("search", "--resume", found.path))]
     if found.front:
         formats = "--format pt2, onnx or torchscript exports it for a runtime."
         parts += [
             tag("h3", "Export a network"),
-            tag("pre", f"nas export {folder} --pick knee --to model"),
+            tag("pre", command_text("export", found.path, "--pick", "knee", "--to", "model")),
             tag("p", f"--pick also takes {GRAMMAR}. {formats}", class_="soft"),
             tag("h3", "Train a network in full"),
-            tag("pre", f"nas train {folder} --pick knee"),
+            tag("pre", command_text("train", found.path, "--pick", "knee")),
         ]
     return join(parts)
 

@@ -28,7 +28,7 @@ from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.settings import derive_seed
 from nas.space_sections import Choice
-from nas.wording import closest_text, done_word
+from nas.wording import closest_text, done_word, plural
 
 MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
@@ -114,9 +114,9 @@ class Broker:
         if self._stopped is None:
             if tally.trained >= self.settings.candidates:
                 done = done_word(self.settings.evaluation.recipe.epochs)
-                self.stop(f"{tally.trained} candidates {done}", resumable=False)
+                self.stop(f"{plural(tally.trained, 'candidate')} {done}", resumable=False)
             elif tally.failed > self.settings.max_failures:
-                self.stop(f"{tally.failed} candidates failed, more than --max-failures", resumable=False)
+                self.stop(f"{plural(tally.failed, 'candidate')} failed, more than --max-failures", resumable=False)
             elif self._losses.in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
                 self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
             elif self._deadline is not None and time.time() >= self._deadline:

@@ -33,6 +33,7 @@ from nas.search.storage import connected, database_errors
 from nas.settings import SearchSettings
 from nas.signals import gentle_signals
 from nas.targets import check_targets, latency_devices
+from nas.wording import command_text
 
 if TYPE_CHECKING:
     from nas.search.placement import Placement
@@ -162,8 +163,9 @@ def _drive(
     broker = Broker(run, storage)
     confirmer = Confirmer(broker, progress.confirmation)
     deciding = {name: models[name] for name in latency_devices(run.settings)}
+    go_on = command_text("search", "--resume", run.path, *(["--address", address] if address else []))
     watched = head_watched(functools.partial(_last_words, run, progress)) if placement.elastic else nullcontext()
-    with gentle_signals(confirmer), watched, worker_of(run, data, actors, deciding) as worker:
+    with gentle_signals(confirmer, f"to go on: {go_on}"), watched, worker_of(run, data, actors, deciding) as worker:
         heartbeat = Heartbeat(confirmer, address, worker.keeper.places)
 
         def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
@@ -192,7 +194,8 @@ def _last_words(run: RunDirectory, progress: Progress, reason: str) -> None:
 
     with suppress(Exception):
         progress.end()
-    logger.error("%s; what has finished is kept. To go on: nas search --resume %s --address ...", reason, run.path)
+    go_on = command_text("search", "--resume", run.path)
+    logger.error("%s; what has finished is kept. To go on: %s --address ...", reason, go_on)
     with suppress(Exception):
         write_report(run)
 

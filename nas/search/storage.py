@@ -18,6 +18,7 @@ from nas.errors import InputError
 from nas.run import RunDirectory
 from nas.secrets import has_password, without_password
 from nas.settings import SearchSettings
+from nas.wording import command_text
 
 _ALLOWED = (
     "it takes the URL of a database as SQLAlchemy does: postgresql://user@host/database (extra postgresql), "
@@ -86,7 +87,7 @@ def database_errors(run: RunDirectory) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         raise InputError(
             f"--storage {run.settings.storage}: fails: {_first_cause(error)}; every finished trial is recorded, go on with "
-            f"nas search --resume {run.path}"
+            f"{command_text('search', '--resume', run.path)}"
         ) from error
 
 
