@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from nas.data_cache import load_decoded, open_map
 from nas.errors import InputError
-from nas.image_files import ARCHIVE_SUFFIXES, PART_NAMES, to_pixels
+from nas.image_files import ARCHIVE_SUFFIXES, PART_NAMES
+from nas.pixels import to_pixels
 from nas.plugin import load_function
 
 logger = logging.getLogger(__name__)

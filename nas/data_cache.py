@@ -27,7 +27,7 @@ from nas.image_files import Layout, Listing, decode_into, find_layout, list_file
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Counts changes of what is decoded or how it is stored."""
 MEMORY_MAPPED_BYTES = 1 << 30
 """A part's images above this size stay in the cache's file, of which the system keeps in memory what is read."""

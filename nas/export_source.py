@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from nas.image_files import eight_bit, to_pixels
 from nas.model import blocks
 from nas.model.network import plan
+from nas.pixels import PREPARATION
 from nas.record import TrialRecord
 from nas.run import RunDirectory
 
@@ -81,6 +81,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -92,13 +94,11 @@ import model
 IMAGE_SIZE = {image_size}  # height and width of the images that the network was trained on, before its own resizing
 
 
-{to_pixels}
-
-{eight_bit}
+{preparation}
 
 def probabilities(network: torch.nn.Module, path: str) -> torch.Tensor:
     """The probability of each class for the image in a file."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         pixels = to_pixels(image, model.INPUT_SHAPE[0], IMAGE_SIZE)
     images = torch.from_numpy(pixels.copy())[None]
     return network(model.preprocess(images))[0].float().softmax(0)
@@ -195,8 +195,7 @@ def predict_source(image_size: Sequence[int]) -> str:
     """Source of predict.py: files become pixels by the very code that decodes the training images."""
     return _PREDICT.format(
         image_size=tuple(image_size),
-        to_pixels=inspect.getsource(to_pixels),
-        eight_bit=inspect.getsource(eight_bit),
+        preparation="\n\n".join(inspect.getsource(function) for function in PREPARATION),
     )
 
 

@@ -20,15 +20,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 
 from nas.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from nas.pixels import open_image, to_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -197,38 +196,6 @@ def decode_into(path: Path, layout: Layout, images: Mapping[str, NDArray[np.uint
     return corrupt
 
 
-def to_pixels(image: Image.Image, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image as uint8 (channels, *size): resized until it just covers `size`, height and width, and cropped at the centre.
-
-    16-bit images are scaled to 8 bit. Raises `ValueError` for pixels of more than 16 bit, and what PIL raises.
-    """
-    from PIL import Image
-
-    mode = "L" if channels == 1 else "RGB"
-    image = (eight_bit(image) if image.mode.startswith(("I", "F")) else image).convert(mode)
-    height, width = size
-    scale = max(height / image.height, width / image.width)
-    if scale != 1:
-        shape = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-        image = image.resize(shape, Image.Resampling.BICUBIC)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def eight_bit(image: Image.Image) -> Image.Image:
-    """An image of up to 16 bit a pixel in 8 bit; raises `ValueError` for others."""
-    # PIL's own conversion clips: everything above 255 of 65,535 would be white.
-    from PIL import Image
-
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range is not known")
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65_535:
-        raise ValueError("its pixels have more than 16 bit")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
 def _decode_each(
     contents: Iterable[tuple[str, Path | BytesIO]], rows: Mapping[str, NDArray[np.uint8]]
 ) -> Iterator[tuple[str, str | None]]:
@@ -246,11 +213,9 @@ def _decode_each(
 
 def _decode(content: Path | BytesIO, pixels: NDArray[np.uint8]) -> str | None:
     """Decode one image into `pixels` (C, H, W); returns what is wrong with it."""
-    from PIL import Image, UnidentifiedImageError
-
     channels, height, width = pixels.shape
     try:
-        with Image.open(content) as image:
+        with open_image(content) as image:
             pixels[:] = to_pixels(image, channels, (height, width))
     except UnidentifiedImageError:  # its text names an object in memory
         return "not an image of a known format"

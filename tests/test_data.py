@@ -336,7 +336,7 @@ def test_a_function_that_returns_parts(plugin: Callable[[Any], str], name: str) 
     [
         lambda _: np.full((9, 9), 7, np.uint8),
         lambda _: np.full((9, 9, 1), 7, np.uint8),
-        lambda _: np.full((9, 9, 4), 7, np.uint8),
+        lambda _: np.full((9, 9, 4), (7, 7, 7, 255), np.uint8),
         lambda _: torch.full((1, 9, 9), 7, dtype=torch.uint8),
         lambda _: Image.new("I;16", (9, 9), 7 * 257),
     ],

@@ -16,11 +16,9 @@ import pytest
 from PIL import Image
 
 from nas.errors import InputError
-from nas.image_files import ARCHIVE_SUFFIXES, decode_into, find_layout, list_files, to_pixels
+from nas.image_files import ARCHIVE_SUFFIXES, decode_into, find_layout, list_files
 
 TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
-GREY_16 = np.array([[0, 128, 129, 1000], [257, 25_700, 32_896, 65_535]], dtype=np.uint16)
-GREY_8 = np.array([[0, 0, 1, 4], [1, 100, 128, 255]], dtype=np.uint8)
 
 
 def image_bytes(seed: int = 0, suffix: str = "png") -> bytes:
@@ -258,51 +256,6 @@ def test_layouts_that_are_refused(tmp_path: Path, files: list[str], message: str
         write_folder(path, *files)
     with pytest.raises(InputError, match=f"x{suffix}.*{message}"):
         find_layout(path, list_files(path))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "1"])
-def test_modes_are_converted(mode: str) -> None:
-    half = np.zeros((8, 8, 3), dtype=np.uint8)
-    half[4:] = 255
-    image = Image.fromarray(half).convert(mode)
-    assert to_pixels(image, 3, (8, 8)).shape == (3, 8, 8)
-    assert (to_pixels(image, 1, (8, 8))[0] == half[:, :, 0]).all()
-    assert (to_pixels(image, 3, (8, 8))[1] == half[:, :, 0]).all()
-
-
-@pytest.mark.parametrize("format_", ["PNG", "TIFF", "PPM"])
-def test_16_bit_is_scaled_not_clipped(format_: str) -> None:
-    stream = io.BytesIO()
-    Image.fromarray(np.tile(GREY_16, (2, 1))).save(stream, format_)
-    with Image.open(stream) as image:
-        assert image.mode in ("I;16", "I")
-        assert (to_pixels(image, 1, (4, 4))[0] == np.tile(GREY_8, (2, 1))).all()
-        assert (to_pixels(image, 3, (4, 4))[2] == np.tile(GREY_8, (2, 1))).all()
-
-
-def test_16_bit_of_the_other_byte_order_and_in_32_bit_files() -> None:
-    pixels = np.tile(GREY_16, (2, 1))
-    big = Image.frombytes("I;16B", (4, 4), pixels.astype(">u2").tobytes())
-    wide = Image.fromarray(pixels.astype(np.int32))
-    for image, mode in ((big, "I;16B"), (wide, "I")):
-        stream = io.BytesIO()
-        image.save(stream, "TIFF")
-        with Image.open(stream) as opened:
-            assert opened.mode == mode
-            assert (to_pixels(opened, 1, (4, 4))[0] == np.tile(GREY_8, (2, 1))).all()
-
-
-def test_pixels_of_unknown_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="floating-point"):
-        to_pixels(Image.new("F", (4, 4)), 1, (4, 4))
-    with pytest.raises(ValueError, match="more than 16 bit"):
-        to_pixels(Image.new("I", (4, 4), 70_000), 1, (4, 4))
-
-
-def test_the_shorter_side_is_resized_and_the_centre_kept() -> None:
-    stripes = np.zeros((20, 60, 3), dtype=np.uint8)
-    stripes[:, 20:40] = 200
-    assert (to_pixels(Image.fromarray(stripes), 3, (10, 10))[:, :, 1:-1] > 190).all()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif", "tiff", "gif", "ppm", "pgm"])
