@@ -140,7 +140,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print_error(sentence: str) -> None:
-    errors.print(f"nas: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    told = sentence.replace("\n", "\nnas: ")  # several problems, a line each
+    errors.print(f"nas: {told}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ def space_list() -> None:
 
 @space_app.command("check")
 def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAML file.")]) -> None:
-    """Check the file of a search space.
+    """Check the file of a search space, and that its data set is there.
 
     Example: nas space check my_space.yaml
     """
-    from nas.space_file import load_space
+    from nas.space_file import check_space
     from nas.wording import plural
 
-    space = load_space(path)
+    space = check_space(path)
     console.print(
         f"{path}: a valid search space, {plural(len(space.parameters), 'parameter')}, {space.size:.3g} networks",
         soft_wrap=True,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data_cache import load_decoded, open_map
-from nas.errors import InputError
+from nas.errors import InputError, did_you_mean
 from nas.image_files import ARCHIVE_SUFFIXES, PART_NAMES
 from nas.pixels import to_pixels
 from nas.plugin import load_function
@@ -189,10 +189,28 @@ def load_data(name_or_path: str | Path, *, channels: int = 3, size: int = 32, sp
         return _NAMED[text](channels, split_seed)
     if os.path.exists(text):  # Path.exists raises on a text too long for a name
         return _files(Path(text), channels, size, split_seed)
-    if ":" in text and not PureWindowsPath(text).drive and "/" not in text:
+    if _is_function(text):
         return _from_function(text, channels, size, split_seed)
-    raise InputError(
-        f"unknown data set {text!r}: use one of {', '.join(_NAMED)}, the path of a folder or archive of images "
+    raise _unknown(text)
+
+
+def check_data_name(name: str) -> None:
+    """Raise `InputError` unless it is a data set by name, a path that is there, or a function that can be imported."""
+    if name in _NAMED or os.path.exists(name):
+        return
+    if not _is_function(name):
+        raise _unknown(name)
+    load_function("data", name)
+
+
+def _is_function(text: str) -> bool:
+    return ":" in text and not PureWindowsPath(text).drive and "/" not in text
+
+
+def _unknown(text: str) -> InputError:
+    return InputError(
+        f"unknown data set {text!r}{did_you_mean(text, _NAMED)}: use one of {', '.join(_NAMED)}, the path of a folder "
+        "or archive of images "
         f"({', '.join(ARCHIVE_SUFFIXES)}), or module:function"
     )
 

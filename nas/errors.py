@@ -1,10 +1,13 @@
-"""The kinds of error that the project raises on purpose."""
+"""The kinds of error that the project raises on purpose, and the word that was meant where one is unknown."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
-    """Something the user gave is not usable; the message is one sentence fit to print (exit code 2)."""
+    """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2)."""
 
 
 class CandidateError(RuntimeError):
@@ -21,3 +24,16 @@ class WrongNodeError(LostError):
 
 class ExportError(RuntimeError):
     """What was exported is not right, or cannot be had here; nothing of it is left behind (exit code 1)."""
+
+
+def nearest(word: object, known: Iterable[str]) -> str | None:
+    """The known word that is nearest to an unknown one, whatever its case; None where none is near."""
+    spelled = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(str(word).lower(), spelled, 1)
+    return spelled[found[0]] if found else None
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """The known word that is nearest to an unknown one, in parentheses behind a space; nothing where none is near."""
+    near = nearest(word, known)
+    return f" (did you mean {near!r}?)" if near else ""

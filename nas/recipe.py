@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from nas.errors import InputError
+from nas.errors import InputError, did_you_mean
+from nas.yaml_file import UNREADABLE, read_yaml
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -107,8 +108,6 @@ def longer(recipe: Recipe, times: float = LONGER) -> Recipe:
 
 
 _RECIPE = TypeAdapter(Recipe)
-_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises: ValueError on a date that does not exist, RecursionError on brackets without end."""
 _KEYS = tuple(field.name for field in fields(Recipe))
 SCRATCH_RATE, INHERITED_RATE = 0.01, 0.002
 SUPERNET_RATE = 0.005
@@ -121,20 +120,35 @@ def default_recipe(inherits: bool, inherited_rate: float = INHERITED_RATE) -> Re
 
 
 def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[str] = ()) -> Recipe:
-    """`base`, changed by a YAML file of recipe keys, then by `KEY=VALUE` texts; raises `InputError`."""
+    """`base`, changed by a YAML file of recipe keys, then by `KEY=VALUE` texts.
+
+    Raises `InputError` with all that is wrong in them, a line each.
+    """
     base = _validated(base, {})
     changes: dict[str, Any] = {}
+    problems: list[str] = []
     if file is not None:
-        changes |= _checked(_file_content(file), f"--recipe {file}", base)
+        content, lines = read_yaml(file, f"--recipe {file}")
+        if not isinstance(content, dict):
+            raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
+        for key in content:
+            line = lines.get((key,), lines.get((str(key),)))
+            problems += _problems(base, key, content[key], f"--recipe {file}" + (f":{line}" if line else ""))
+        changes |= content
     for text in assignments:
         key, sign, value = text.partition("=")
         if not sign:
-            raise InputError(f"--set {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
+            problems.append(f"--set {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
+            continue
         try:
             parsed = yaml.safe_load(value)
-        except _UNREADABLE as error:
-            raise InputError(f"--set {text}: {value!r} is not a value") from error
-        changes |= _checked({key.strip(): parsed}, f"--set {text}", base)
+        except UNREADABLE:
+            problems.append(f"--set {text}: {value!r} is not a value")
+            continue
+        problems += _problems(base, key.strip(), parsed, f"--set {text}")
+        changes[key.strip()] = parsed
+    if problems:
+        raise InputError("\n".join(problems))
     return _validated(base, changes)
 
 
@@ -152,27 +166,17 @@ def recipe_text(recipe: Recipe, default_rate: float | None = None) -> str:
     return text
 
 
-def _file_content(file: Path) -> Mapping[str, Any]:
+def _problems(base: Recipe, key: Any, value: Any, source: str) -> list[str]:
+    """What is wrong with one value, in a sentence, if anything is."""
+    if key not in _KEYS:
+        return [f"{source}: unknown key {key!r}{did_you_mean(key, _KEYS)}; a recipe has {', '.join(_KEYS)}"]
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--recipe {file}: cannot be read: {getattr(error, 'strerror', error)}") from error
-    except _UNREADABLE as error:
-        raise InputError(f"--recipe {file}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
-    return content
-
-
-def _checked(changes: Mapping[str, Any], source: str, base: Recipe) -> Mapping[str, Any]:
-    for key in changes:
-        if key not in _KEYS:
-            raise InputError(f"{source}: unknown key {key!r}; a recipe has {', '.join(_KEYS)}")
-    _validated(base, changes, f"{source}: ")
-    for key, value in changes.items():
-        if isinstance(value, bool) and key not in ("mirror", "compile"):  # pydantic takes true for 1
-            raise InputError(f"{source}: {key} {value!r}: input should be a number")
-    return changes
+        _validated(base, {key: value}, f"{source}: ")
+    except InputError as error:
+        return [str(error)]
+    if isinstance(value, bool) and key not in ("mirror", "compile"):  # pydantic takes true for 1
+        return [f"{source}: {key} {value!r}: input should be a number"]
+    return []
 
 
 def _validated(base: Recipe, changes: Mapping[str, Any], where: str = "") -> Recipe:

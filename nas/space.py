@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,6 +40,8 @@ from nas.space_sections import (
     StemSpace,
     is_among,
     plain_name,
+    raise_all,
+    unchosen,
 )
 
 if TYPE_CHECKING:
@@ -61,48 +63,46 @@ class SearchSpace(Section):
     `data` is the data set used where none is given.
     """
 
-    name: Annotated[str, Field(max_length=60), AfterValidator(plain_name)]
-    summary: str = ""
-    data: str | None = None
+    name: Annotated[
+        str,
+        Field(max_length=60, description="a name of at most 60 lower-case letters, digits, - and _"),
+        AfterValidator(plain_name),
+    ]
+    summary: Annotated[str, Field(description="text")] = ""
+    data: Annotated[str | None, Field(description="the name or path of a data set")] = None
     input: InputSpace
     stem: StemSpace
     stages: Annotated[tuple[StageSpace, ...], Field(min_length=1, max_length=16)]
     head_channels: HeadWidths = (0,)
     padding: Padding = "symmetric"
     activation: Activation = "relu6"
-    norm_eps: Annotated[float, Field(gt=0, le=0.1)] = 1e-5
+    norm_eps: Annotated[float, Field(gt=0, le=0.1, description="a number above 0 and up to 0.1")] = 1e-5
     backbone_input: dict[str, Choice] = Field(default={}, alias="backbone")
 
     @model_validator(mode="after")
-    def _backbone_is_a_choice(self) -> SearchSpace:
-        known = [name for name in self._slots if not _STAGE_SLOT.match(name)]
-        for name, value in self.backbone_input.items():
-            if name not in known:
-                raise ValueError(f"backbone.{name} is not one of {', '.join(known)}")
-            if not is_among(value, self._slots[name]):
-                raise ValueError(
-                    f"backbone.{name} is {value}, which is not among the choices {list(self._slots[name])}"
-                )
+    def _keys_agree(self) -> SearchSpace:
+        raise_all((*unchosen(self.backbone_input, self._marked), *self._without_layers(), *self._strides_too_many()))
         return self
 
-    @model_validator(mode="after")
-    def _some_layer(self) -> SearchSpace:
+    @property
+    def _marked(self) -> dict[str, tuple[Choice, ...]]:
+        """The slots of which `backbone` at the top names the choice."""
+        return {name: choices for name, choices in self._slots.items() if not _STAGE_SLOT.match(name)}
+
+    def _without_layers(self) -> Iterator[str]:
         if all(min(stage.depth) == 0 for stage in self.stages):
-            raise ValueError("stages: every stage may have depth 0, which leaves a network without layers")
-        return self
+            yield "stages: every stage may have depth 0, which leaves a network without layers"
 
-    @model_validator(mode="after")
-    def _strides_fit(self) -> SearchSpace:
+    def _strides_too_many(self) -> Iterator[str]:
         size = output_size(min(self.input.size), max(self.stem.stride))
         for index, stage in enumerate(self.stages):
             stride = max(stage.stride)
             if stride > 1 and size == 1:
-                raise ValueError(
+                yield (
                     f"stages.{index}.stride: a stride of {stride} on a 1x1 feature map "
                     f"(the input of {min(self.input.size)} pixels is used up by the strides before it)"
                 )
             size = output_size(size, stride)
-        return self
 
     # ---------------------------------------------------------------- parameters
 
@@ -336,18 +336,25 @@ class SearchSpace(Section):
         for choice in itertools.product(*self.parameters.values()):
             yield dict(zip(self.parameters, choice, strict=True))
 
-    def unseen(self, known: Container[str], rng: random.Random) -> dict[str, Choice] | None:
+    def unseen(
+        self,
+        known: Container[str],
+        rng: random.Random,
+        draw: Callable[[random.Random], dict[str, Choice]] | None = None,
+        allowed: Callable[[Values], bool] = lambda values: True,
+    ) -> dict[str, Choice] | None:
         """A random setting whose digest is not in `known`, or None when none was found.
 
-        Spaces of up to 20,000 settings are searched in full; of larger ones 2,000 draws are made.
+        Spaces of up to 20,000 settings are searched in full for one that is `allowed`; of larger ones 2,000 are drawn, by
+        `draw` where it is given.
         """
         for _ in range(2_000):
-            values = self.sample(rng)
+            values = (draw or self.sample)(rng)
             if self.architecture(values).digest not in known:
                 return values
         if self.raw_size <= _ENUMERABLE:
             for values in self.all_values():
-                if self.architecture(values).digest not in known:
+                if allowed(values) and self.architecture(values).digest not in known:
                     return values
         return None
 

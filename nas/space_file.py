@@ -1,19 +1,26 @@
-"""Finding, reading and checking the YAML file of a search space, with errors that name file and line."""
+"""Finding, reading and checking the YAML file of a search space, with errors that name file, line and key."""
 
 from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from nas.errors import InputError
+from nas.errors import InputError, did_you_mean, nearest
 from nas.space import SearchSpace
+from nas.space_sections import Section
+from nas.yaml_file import KeyPath, Lines, read_yaml
 
 _MAX_BYTES = 1_000_000
+_MOST_TOLD = 30
+"""Problems of one file that are told; a file with more of them is of another kind."""
+_NAMED = re.compile(r"(backbone\.\w+|stages\.\d+\.stride|stages)")
+"""The key that a problem of several keys together begins with."""
 
 
 def spaces_folder() -> Path:
@@ -33,112 +40,164 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
 
     Raises `InputError` when there is none or the file does not hold a valid space.
     """
-    text = str(name_or_path)
-    if isinstance(name_or_path, str) and text in list_spaces():
-        return read_space(spaces_folder() / f"{text}.yaml")
-    path = Path(name_or_path)
+    return read_space(_file_of(str(name_or_path), isinstance(name_or_path, str)))
+
+
+def check_space(path: str | Path) -> SearchSpace:
+    """The space in a file of which the data set, too, must be there, or known by name; raises `InputError`."""
+    return read_space(_file_of(str(path)), with_data=True)
+
+
+def _file_of(text: str, may_be_name: bool = True) -> Path:
+    if may_be_name and text in list_spaces():
+        return spaces_folder() / f"{text}.yaml"
+    path = Path(text)
     try:
         exists = path.is_file()
     except (OSError, ValueError):
         exists = False
     if exists:
-        return read_space(path)
+        return path
     if "/" in text or path.suffix in (".yaml", ".yml"):
         raise InputError(f"{text}: no such file")
     raise InputError(
-        f"unknown search space {text!r}: use one of {', '.join(list_spaces())}, or the path of a YAML file"
+        f"unknown search space {text!r}{did_you_mean(text, list_spaces())}: use one of {', '.join(list_spaces())}, or "
+        "the path of a YAML file"
     )
 
 
-def read_space(path: Path) -> SearchSpace:
-    """The space in one file; raises `InputError`."""
+def read_space(path: Path, with_data: bool = False) -> SearchSpace:
+    """The space in one file; raises `InputError` with all that is wrong in it, a line each.
+
+    `with_data` says whether the data set that it names must be there.
+    """
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES:,} bytes, which no search space is")
-    try:
-        source = path.read_text(encoding="utf-8")
-        root = yaml.compose(source, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(source)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file") from error
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
+    data, lines = read_yaml(path, str(path))
     if not isinstance(data, dict):
         raise InputError(f"{path}: a search space is a mapping with the keys name, input, stem, stages")
-    lines: dict[tuple[str | int, ...], int] = {}
-    _collect_lines(path, root, (), lines, set())
-    return validate_space(data, str(path), lines)
+    unusable = None
+    if with_data and isinstance(data.get("data"), str):
+        unusable = _unusable_data(data["data"], f"{path}:{lines['data',]}")
+    try:
+        space = validate_space(data, str(path), lines)
+    except InputError as error:
+        raise (InputError(f"{error}\n{unusable}") if unusable else error) from error
+    if unusable:
+        raise InputError(unusable)
+    return space
 
 
-def validate_space(data: Any, source: str, lines: dict[tuple[str | int, ...], int] | None = None) -> SearchSpace:
-    """A space from plain data; `source` names it in errors, `lines` gives the line of each key path."""
+def _unusable_data(name: str, where: str) -> str | None:
+    from nas.data import check_data_name  # numpy is not needed to read a space
+
+    try:
+        check_data_name(name)
+    except InputError as error:
+        return f"{where}: data: {error}"
+    return None
+
+
+def validate_space(data: Any, source: str, lines: Lines | None = None) -> SearchSpace:
+    """A space from plain data; `source` names it in errors, `lines` gives the line of each key path.
+
+    Raises `InputError` with all problems, a line each.
+    """
     try:
         return SearchSpace.model_validate(data)
     except ValidationError as error:
-        raise InputError(_sentence(error, source, lines or {})) from error
+        found = _problems(error, source, lines or {})
+        known, unknown_keys = data, [each for each in error.errors() if each["type"] == "extra_forbidden"]
+        if unknown_keys and len(unknown_keys) == error.error_count():
+            # What disagrees among several keys is found only once each is right, and unknown keys change none of it.
+            for each in unknown_keys:
+                known = _without(known, each["loc"])
+            try:
+                SearchSpace.model_validate(known)
+            except ValidationError as further:
+                found += _problems(further, source, lines or {})
+        told = list(dict.fromkeys(found))
+        more = [f"{source}: and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+        raise InputError("\n".join(told[:_MOST_TOLD] + more)) from error
 
 
-def _collect_lines(
-    path: Path,
-    node: yaml.Node | None,
-    at: tuple[str | int, ...],
-    lines: dict[tuple[str | int, ...], int],
-    seen: set[int],
-) -> None:
-    if node is None or id(node) in seen:
-        return
-    seen.add(id(node))
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*at, key.value)
-            if here in lines:
-                raise InputError(f"{path}:{key.start_mark.line + 1}: the key {key.value!r} is given twice")
-            lines[here] = key.start_mark.line + 1
-            _collect_lines(path, value, here, lines, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect_lines(path, value, (*at, index), lines, seen)
+def _without(data: Any, at: KeyPath) -> Any:
+    """A copy of nested mappings and lists without the key at a path."""
+    first, *rest = at
+    if not rest:
+        return {key: value for key, value in data.items() if key != first}
+    inner = _without(data[first], tuple(rest))
+    if isinstance(data, dict):
+        return data | {first: inner}
+    return [inner if index == first else value for index, value in enumerate(data)]
 
 
-def _sentence(error: ValidationError, source: str, lines: dict[tuple[str | int, ...], int]) -> str:
-    """One sentence for the first problem: file, line, key path, what is wrong, the value, what is allowed."""
-    problem = error.errors()[0]
-    location = tuple(problem["loc"])
-    named = re.match(r"(backbone\.\w+|stages\.\d+\.stride)", problem["msg"].removeprefix("Value error, "))
-    if named:
-        parts = [int(p) if p.isdigit() else p for p in named[1].split(".")]
-        location = (*location, *parts)
-    # Pydantic counts a lone value as the first of a list and appends the branch of a union; the file has neither.
-    while location and location not in lines and len(location) > 1 and lines:
-        location = location[:-1]
-    line = lines.get(location) or lines.get(location[:-1]) or lines.get(())
-    where = f"{source}:{line}" if line else source
+def _problems(error: ValidationError, source: str, lines: Lines) -> list[str]:
+    """A sentence for each problem, by line: file, line, key path, what is wrong, the value, what is allowed."""
+    return [text for _, text in sorted(_told(error, source, lines), key=lambda told: told[0])]
+
+
+def _told(error: ValidationError, source: str, lines: Lines) -> Iterator[tuple[int, str]]:
+    problems = error.errors()
+    meant = {
+        (*each["loc"][:-1], nearest(each["loc"][-1], _allowed_keys(each["loc"][:-1])))
+        for each in problems
+        if each["type"] == "extra_forbidden"
+    }
+    told: set[KeyPath] = set()
+    for problem in problems:
+        at = tuple(problem["loc"])
+        if problem["type"] == "missing" and at in meant:
+            continue  # it is there, under the unknown key that was told
+        if problem["type"] == "too_short" and problem["input"]:
+            continue  # what is in the list is wrong, and told
+        message = problem["msg"].removeprefix("Value error, ")
+        for part in message.split("\n"):
+            location = at
+            if named := _NAMED.match(part) if part != problem["msg"] else None:
+                location = (*at, *(int(word) if word.isdigit() else word for word in named[1].split(".")))
+            # Pydantic counts a lone value as the first of a list and appends the branch of a union; the file has neither.
+            while location and location not in lines and len(location) > 1 and lines:
+                location = location[:-1]
+            if problem["type"] not in ("missing", "extra_forbidden", "value_error"):
+                if location in told:
+                    continue  # the other branch of a union
+                told.add(location)
+            line = lines.get(location) or lines.get(location[:-1]) or lines.get((), 0)
+            where = f"{source}:{line}" if line else source
+            key, text = _described(problem, location, part)
+            yield line, f"{where}: {key}: {text}" if key else f"{where}: {text}"
+
+
+def _described(problem: Any, location: KeyPath, message: str) -> tuple[str, str]:
+    """The key that a problem is told of, and the problem in words."""
+    at, value = tuple(problem["loc"]), problem.get("input")
     key = ".".join(str(part) for part in location)
-    message = problem["msg"].removeprefix("Value error, ")
+    outer = ".".join(str(part) for part in at[:-1])
+    described = _description(location)
     match problem["type"]:
         case "extra_forbidden":
-            where_known = problem["loc"][:-1]
-            message = f"unknown key {problem['loc'][-1]!r}; allowed here: {', '.join(_allowed_keys(where_known))}"
-            key = ".".join(str(part) for part in where_known)
+            allowed = _allowed_keys(at[:-1])
+            return outer, f"unknown key {at[-1]!r}{did_you_mean(at[-1], allowed)}; allowed here: {', '.join(allowed)}"
         case "missing":
-            message = f"the key {problem['loc'][-1]!r} is missing"
-            key = ".".join(str(part) for part in problem["loc"][:-1])
+            return outer, f"the key {at[-1]!r} is missing"
         case "too_short":
-            message = "an empty choice; give one value or a list of at least one"
+            return key, "an empty choice; give one value or a list of at least one"
         case "tuple_type":
-            message = "a list is expected"
+            return key, f"{_shown(value)} is not allowed: a list is expected"
         case "model_type" | "dict_type" | "model_attributes_type":
-            message = f"{_shown(problem['input'])} is not allowed: a mapping with keys of its own is expected"
-        case "int_type" | "float_type" | "int_from_float" | "int_parsing" if "expansion" in key or "backbone" in key:
-            message = f"{_shown(problem['input'])} is not allowed: a number is expected"
+            return key, f"{_shown(value)} is not allowed: a mapping with keys of its own is expected"
         case "invalid_key":
-            message = f"{_shown(problem['input'])} is not allowed: keys are words"
-        case _ if not isinstance(problem.get("input"), dict | SearchSpace):
-            message = f"{_shown(problem['input'])} is not allowed: {message[0].lower()}{message[1:]}"
-    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+            return key, f"{_shown(value)} is not allowed: keys are words"
+        case "value_error" if isinstance(value, list | tuple):
+            return key, f"{_shown(value)} is not allowed: {message}"
+        case "value_error" if isinstance(value, dict | Section):
+            return key, message
+        case _ if described:
+            return key, f"{_shown(value)} is not allowed: {described} is expected"
+        case _ if "backbone" in key:
+            return key, f"{_shown(value)} is not allowed: one of the choices is expected"
+    return key, f"{_shown(value)} is not allowed: {message[:1].lower()}{message[1:]}"
 
 
 def _shown(value: Any) -> str:
@@ -148,13 +207,33 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
 
 
-def _allowed_keys(location: tuple[str | int, ...]) -> list[str]:
-    """Keys of the section at a key path."""
+def _field(location: KeyPath) -> FieldInfo | None:
+    """The field at a key path, or the one whose entry is there."""
     section: Any = SearchSpace
+    field: FieldInfo | None = None
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = section.model_fields[part].annotation
-        arguments = getattr(annotation, "__args__", ())
-        section = arguments[0] if arguments else annotation
-    return [field.alias or name for name, field in section.model_fields.items()]
+        fields = {each.alias or name: each for name, each in getattr(section, "model_fields", {}).items()}
+        field = fields.get(part)
+        if field is None:
+            return None
+        arguments = getattr(field.annotation, "__args__", ())
+        section = arguments[0] if arguments else field.annotation
+    return field
+
+
+def _description(location: KeyPath) -> str | None:
+    """What is allowed at a key path, in words."""
+    field = _field(location)
+    return field.description if field else None
+
+
+def _allowed_keys(location: KeyPath) -> list[str]:
+    """Keys of the section at a key path."""
+    field = _field(location)
+    section: Any = SearchSpace
+    if field is not None:
+        arguments = getattr(field.annotation, "__args__", ())
+        section = arguments[0] if arguments else field.annotation
+    return [each.alias or name for name, each in section.model_fields.items()]

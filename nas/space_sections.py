@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,6 +17,8 @@ from pydantic import (
     StrictInt,
     model_validator,
 )
+
+from nas.errors import did_you_mean
 
 Choice = int | float | bool
 """A value that a parameter can have."""
@@ -45,6 +47,22 @@ def plain_name(name: str) -> str:
     return name
 
 
+def raise_all(problems: Iterable[str]) -> None:
+    """Raise `ValueError` with all problems, one a line, if there are any."""
+    told = "\n".join(problems)
+    if told:
+        raise ValueError(told)
+
+
+def unchosen(backbone: Mapping[str, Choice], choices: Mapping[str, Sequence[Choice]]) -> Iterator[str]:
+    """What is wrong with the marks of a backbone, of which each names one of the choices of its key."""
+    for key, value in backbone.items():
+        if key not in choices:
+            yield f"backbone.{key} is not one of {', '.join(choices)}{did_you_mean(key, choices)}"
+        elif not is_among(value, choices[key]):
+            yield f"backbone.{key} is {value}, which is not among the choices {list(choices[key])}"
+
+
 def is_among(value: Any, choices: Sequence[Choice]) -> bool:
     """Whether a value is one of the choices, and of its type."""
     # Python holds 1 == 1.0 == True; as choices they would be three spellings with three digests. A loop, as samplers
@@ -55,21 +73,33 @@ def is_among(value: Any, choices: Sequence[Choice]) -> bool:
     return False
 
 
+def _choices(what: str, allowed: str) -> tuple[Any, ...]:
+    """One value or a list of different ones, and what a message says is allowed."""
+    return (
+        BeforeValidator(_as_tuple),
+        Field(min_length=1, description=f"{what} or a list of them, {allowed},"),
+        AfterValidator(_distinct),
+    )
+
+
+def _whole(least: int, most: int) -> tuple[Any, ...]:
+    return _choices("a whole number", f"from {least} to {most}")
+
+
 Kernel = Annotated[StrictInt, Field(ge=1, le=15), AfterValidator(_odd)]
 Channels = Annotated[StrictInt, Field(ge=1, le=8192)]
 Stride = Annotated[StrictInt, Field(ge=1, le=4)]
 Expansion = Annotated[StrictInt | StrictFloat, Field(gt=0, le=16)]
 
-_one_or_many = (BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_distinct))
-Kernels = Annotated[tuple[Kernel, ...], *_one_or_many]
-Widths = Annotated[tuple[Channels, ...], *_one_or_many]
-HeadWidths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=8192)], ...], *_one_or_many]
-Strides = Annotated[tuple[Stride, ...], *_one_or_many]
-Sizes = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=2048)], ...], *_one_or_many]
-Dilations = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=8)], ...], *_one_or_many]
-Depths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=16)], ...], *_one_or_many]
-Expansions = Annotated[tuple[Expansion, ...], *_one_or_many]
-Flags = Annotated[tuple[StrictBool, ...], *_one_or_many]
+Kernels = Annotated[tuple[Kernel, ...], *_choices("an odd whole number", "from 1 to 15")]
+Widths = Annotated[tuple[Channels, ...], *_whole(1, 8192)]
+HeadWidths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=8192)], ...], *_whole(0, 8192)]
+Strides = Annotated[tuple[Stride, ...], *_whole(1, 4)]
+Sizes = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=2048)], ...], *_whole(1, 2048)]
+Dilations = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=8)], ...], *_whole(1, 8)]
+Depths = Annotated[tuple[Annotated[StrictInt, Field(ge=0, le=16)], ...], *_whole(0, 16)]
+Expansions = Annotated[tuple[Expansion, ...], *_choices("a number", "above 0 and up to 16")]
+Flags = Annotated[tuple[StrictBool, ...], *_choices("true or false", "each once")]
 
 
 class Section(BaseModel):
@@ -81,7 +111,7 @@ class Section(BaseModel):
 class InputSpace(Section):
     """Channels of the images and the side(s) they may be resized to, in pixels."""
 
-    channels: Annotated[StrictInt, Field(ge=1, le=64)] = 3
+    channels: Annotated[StrictInt, Field(ge=1, le=64, description="a whole number from 1 to 64")] = 3
     size: Sizes
 
 
@@ -110,12 +140,7 @@ class StageSpace(Section):
 
     @model_validator(mode="after")
     def _backbone_is_a_choice(self) -> StageSpace:
-        for key, value in self.backbone.items():
-            choices = getattr(self, key, None) if key in STAGE_KEYS + LAYER_KEYS else None
-            if choices is None:
-                raise ValueError(f"backbone.{key} is not one of {', '.join(STAGE_KEYS + LAYER_KEYS)}")
-            if not is_among(value, choices):
-                raise ValueError(f"backbone.{key} is {value}, which is not among the choices {list(choices)}")
+        raise_all(unchosen(self.backbone, {key: getattr(self, key) for key in STAGE_KEYS + LAYER_KEYS}))
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -199,9 +200,9 @@ def one_sentence(file: Path | None, *assignments: str) -> str:
 def test_a_bad_value_is_named_with_what_is_allowed(text: str, allowed: str, tmp_path: Path) -> None:
     key, _, value = text.partition("=")
     path = tmp_path / "bad.yaml"
-    path.write_text(f"ema: 0.5\n{key}: {value}\n" if key != "ema" else f"{key}: {value}\n")
+    path.write_text(f"# a recipe\n{key}: {value}\n")
     parsed = repr(yaml.safe_load(value))
-    for sentence, source in ((one_sentence(None, text), f"--set {text}"), (one_sentence(path), f"--recipe {path}")):
+    for sentence, source in ((one_sentence(None, text), f"--set {text}"), (one_sentence(path), f"--recipe {path}:2")):
         assert sentence.startswith(f"{source}: {key} {parsed}: ")
         assert allowed in sentence.removeprefix(source)
 
@@ -212,7 +213,7 @@ def test_an_unknown_key_is_answered_by_all_keys(key: str, tmp_path: Path) -> Non
     path.write_text(f"epochs: 3\n{key or chr(34) * 2}: 1\n")
     for sentence, source in (
         (one_sentence(None, f"{key}=1"), f"--set {key}=1: unknown key"),
-        (one_sentence(path), f"--recipe {path}: unknown key"),
+        (one_sentence(path), f"--recipe {path}:2: unknown key"),
     ):
         assert sentence.startswith(source)
         assert key in sentence.removeprefix(source).partition(";")[0]
@@ -239,7 +240,7 @@ def test_a_value_that_yaml_cannot_read(value: str) -> None:
         (b"epochs: 2024-13-45", "not valid YAML"),
         (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
         (b"a\0b", "not valid YAML"),
-        (b"\x89PNG\r\n\x1a\n\xff", "cannot be read: 'utf-8' codec"),
+        (b"\x89PNG\r\n\x1a\n\xff", "cannot be read: not a UTF-8 text file"),
         (b"- epochs\n- 3\n", "needs lines of KEY: VALUE"),
         (b"epochs = 3\n", "needs lines of KEY: VALUE"),
         (b"", "needs lines of KEY: VALUE"),
@@ -248,7 +249,7 @@ def test_a_value_that_yaml_cannot_read(value: str) -> None:
 def test_a_file_that_is_no_recipe(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
-    assert one_sentence(path).startswith(f"--recipe {path}: {said}")
+    assert re.match(rf"--recipe {re.escape(str(path))}(:\d+)?: {said}", one_sentence(path))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -262,3 +263,26 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_flag_that_its_parser_lets_pass_is_one_sentence(rate: float, assignments: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=rf"^learning_rate {rate}: input should be a finite number$"):
         chosen("scratch", None, *assignments, learning_rate=rate)
+
+
+def test_all_mistakes_of_a_recipe_are_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("epochs: -1\nlearningrate: 0.1\nwarmup: 0.2\nbatch_size: many\n")
+    with pytest.raises(InputError) as raised:
+        chosen("scratch", path, "optimiser=sgd", "momentum=2", "dropout")
+    told = str(raised.value).splitlines()
+    assert len(told) == 3  # those of the file, which flags then change
+    assert told[0].startswith(f"--recipe {path}:1: epochs -1: ")
+    assert told[1].startswith(f"--recipe {path}:2: unknown key 'learningrate' (did you mean 'learning_rate'?)")
+    assert told[2].startswith(f"--recipe {path}:4: batch_size 'many': ")
+    with pytest.raises(InputError) as raised:
+        chosen("scratch", None, "optimiser=sgd", "momentum=2", "dropout")
+    told = str(raised.value).splitlines()
+    assert [line.partition(":")[0] for line in told] == ["--set optimiser=sgd", "--set momentum=2", "--set dropout"]
+    assert "(did you mean 'optimizer'?)" in told[0]
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("epochs: 3\nbatch_size: 8\nepochs: 5\n")
+    assert one_sentence(path) == f"--recipe {path}:3: the key 'epochs' is given twice"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import InputError
-from nas.space_file import list_spaces, load_space, spaces_folder
+from nas.space_file import check_space, list_spaces, load_space, spaces_folder
 
 GOOD = """\
 name: mine
@@ -73,20 +73,55 @@ MISTAKES = {
         ["unknown key 'width'", "kernel_size, stride, out_channels"],
     ),
     "unknown key in the input": (edited("channels: 1,", "chanels: 1,"), 2, "input", ["'chanels'", "channels, size"]),
-    "string for an integer": (edited("[3, 5]", '["3", 5]'), 6, "stages.0.kernel_size.0", ["'3'", "integer"]),
-    "word for an integer": (edited("[3, 5]", "three"), 6, "stages.0.kernel_size", ["'three'", "integer"]),
-    "bool for an integer": (edited("stride: 2", "stride: true"), 9, "stages.1.stride", ["true", "integer"]),
-    "float for a kernel": (edited("[3, 5]", "3.0"), 6, "stages.0.kernel_size", ["3.0", "integer"]),
-    "integer for a flag": (edited("stride: 2", "separable: 1"), 9, "stages.1.separable", ["1", "boolean"]),
-    "nothing for a list": (edited(" [3, 5]", ""), 6, "stages.0.kernel_size", ["nothing", "integer"]),
-    "list in a list": (edited("[3, 5]", "[[3, 5]]"), 6, "stages.0.kernel_size.0", ["[3, 5]", "integer"]),
+    "string for an integer": (
+        edited("[3, 5]", '["3", 5]'),
+        6,
+        "stages.0.kernel_size.0",
+        ["'3'", "an odd whole number or a list of them, from 1 to 15"],
+    ),
+    "word for an integer": (
+        edited("[3, 5]", "three"),
+        6,
+        "stages.0.kernel_size",
+        ["'three'", "whole number or a list of them"],
+    ),
+    "bool for an integer": (
+        edited("stride: 2", "stride: true"),
+        9,
+        "stages.1.stride",
+        ["true", "a whole number or a list of them, from 1 to 4"],
+    ),
+    "float for a kernel": (edited("[3, 5]", "3.0"), 6, "stages.0.kernel_size", ["3.0", "whole number"]),
+    "integer for a flag": (
+        edited("stride: 2", "separable: 1"),
+        9,
+        "stages.1.separable",
+        ["1", "true or false or a list of them"],
+    ),
+    "nothing for a list": (
+        edited(" [3, 5]", ""),
+        6,
+        "stages.0.kernel_size",
+        ["nothing", "whole number or a list of them"],
+    ),
+    "list in a list": (
+        edited("[3, 5]", "[[3, 5]]"),
+        6,
+        "stages.0.kernel_size.0",
+        ["[3, 5]", "whole number or a list of them"],
+    ),
     "number for a section": (
         edited("{kernel_size: 3, out_channels: 8}", "3"),
         3,
         "stem",
         ["3 is not allowed", "mapping"],
     ),
-    "number for the name": (edited("name: mine", "name: 5"), 1, "name", ["5 is not allowed", "string"]),
+    "number for the name": (
+        edited("name: mine", "name: 5"),
+        1,
+        "name",
+        ["5 is not allowed", "a name of at most 60 lower-case letters"],
+    ),
     "name with a space": (
         edited("name: mine", "name: my space"),
         1,
@@ -114,7 +149,12 @@ MISTAKES = {
         ["-16", "1"],
     ),
     "no channels": (edited("- out_channels: 16", "- out_channels: 0"), 8, "stages.1.out_channels", ["0", "1"]),
-    "expansion of nothing": (edited("[1, 2]", "[0, 2]"), 7, "stages.0.expansion.0", ["0 is not allowed", "greater"]),
+    "expansion of nothing": (
+        edited("[1, 2]", "[0, 2]"),
+        7,
+        "stages.0.expansion.0",
+        ["0 is not allowed", "a number or a list of them, above 0 and up to 16"],
+    ),
     "expansion not a number": (edited("[1, 2]", ".nan"), 7, "stages.0.expansion", ["nan is not allowed"]),
     "stage too deep": (edited("stride: 2", "depth: 17"), 9, "stages.1.depth", ["17 is not allowed", "16"]),
     "unknown padding": (GOOD + "padding: same\n", 13, "padding", ["'same'", "'symmetric' or 'tf_same'"]),
@@ -226,9 +266,9 @@ def test_hostile_files_are_refused_in_a_sentence(text: str, tmp_path: Path) -> N
 def test_a_file_of_nested_aliases_is_refused_at_once(tmp_path: Path) -> None:
     """Nine aliases of nine of nine …: some hundred bytes that stand for 400 million nodes."""
     levels = ["l0: &l0 [x]"] + [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 10)]
-    path = tmp_path / "mine.yaml"
-    path.write_text("\n".join([*levels, GOOD]))
-    assert sentence(path).startswith(str(path))
+    told = problems("\n".join([*levels, GOOD]), tmp_path)
+    assert len(told) == 10  # the keys of the aliases, none of which a space has
+    assert all("unknown key" in line and len(line) < 300 for line in told)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +287,7 @@ def test_python_tags_are_refused_and_not_executed(tag: str, tmp_path: Path) -> N
     [
         (
             "cifar11",
-            "unknown search space 'cifar11': use one of cifar, digits, lite0, lite0_small, or the path of a YAML file",
+            "unknown search space 'cifar11' (did you mean 'cifar'?): use one of cifar, digits, lite0, lite0_small, or the path of a YAML file",
         ),
         ("", "unknown search space ''"),
         ("nowhere.yaml", "nowhere.yaml: no such file"),
@@ -262,3 +302,112 @@ def test_unknown_names_and_missing_files(name: str, told: str, tmp_path: Path, m
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
     assert "unknown search space" in sentence("x" * 300)
+
+
+def problems(text: str, tmp_path: Path) -> list[str]:
+    """What is said of a file, without its path, a line each."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_space(path)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}:") for line in lines)
+    return [line.removeprefix(f"{path}:") for line in lines]
+
+
+def test_all_mistakes_of_a_file_are_said_at_once_each_with_its_line(tmp_path: Path) -> None:
+    told = problems(
+        edited("channels: 1,", "chanels: 1,")
+        .replace("[3, 5]", "[3, four, 6]")
+        .replace("stride: 2", "strid: 2")
+        .replace("[0, 16]", "wide"),
+        tmp_path,
+    )
+    assert [line.partition(": ")[0] for line in told] == ["2", "6", "6", "9", "12"]
+    assert "unknown key 'chanels' (did you mean 'channels'?)" in told[0]
+    assert any(
+        line.startswith("6: stages.0.kernel_size.1: 'four' is not allowed: an odd whole number") for line in told
+    )
+    assert any(line.startswith("6: stages.0.kernel_size.2: 6 is not allowed: an odd whole number") for line in told)
+    assert any(
+        line.startswith("9: stages.1: unknown key 'strid' (did you mean 'stride'?); allowed here: depth")
+        for line in told
+    )
+    assert any(
+        line.startswith(
+            "12: head_channels: 'wide' is not allowed: a whole number or a list of them, from 0 to 8192, is"
+        )
+        for line in told
+    )
+
+
+def test_keys_that_disagree_are_all_said_also_beside_unknown_ones(tmp_path: Path) -> None:
+    told = problems(
+        edited("size: 8", "size: 1").replace("    stride: 2\n", "    stride: 2\n    kernels: 3\n")
+        + "backbone: {input_size: 9, head_channel: 16}\nsummry: x\n",
+        tmp_path,
+    )
+    assert len(told) == 5
+    for words in (
+        ("10: stages.1: unknown key 'kernels'", "'kernel_size'"),
+        ("15: unknown key 'summry' (did you mean 'summary'?)",),
+        ("14: backbone.input_size: backbone.input_size is 9, which is not among the choices [1]",),
+        ("14: backbone.head_channel", "did you mean 'head_channels'?"),
+        ("9: stages.1.stride: ", "a stride of 2 on a 1x1 feature map"),
+    ):
+        assert any(line.startswith(words[0]) and all(word in line for word in words) for line in told), (words, told)
+
+
+def test_a_key_that_is_misspelt_is_not_missing_too(tmp_path: Path) -> None:
+    assert len(problems(edited("    expansion: 2\n", "    expansions: 2\n"), tmp_path)) == 1
+    both = problems(edited("    expansion: 2\n", "    colour: 2\n"), tmp_path)
+    assert len(both) == 2
+    assert any("the key 'expansion' is missing" in line for line in both)
+
+
+def test_keys_that_are_given_twice_are_all_said(tmp_path: Path) -> None:
+    told = problems(edited("    stride: 2\n", "    stride: 2\n    stride: 2\n") + "name: other\n", tmp_path)
+    assert told == ["10: the key 'stride' is given twice", "14: the key 'name' is given twice"]
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ("cifra10", ["unknown data set 'cifra10' (did you mean 'cifar10'?)", "digits", "module:function"]),
+        ("my_photos/", ["unknown data set 'my_photos/'", "the path of a folder"]),
+        ("no_such_module_here:load", ["'no_such_module_here:load' could not be loaded", "ModuleNotFoundError"]),
+        ("json:no_such_function", ["'json:no_such_function' could not be loaded", "AttributeError"]),
+    ],
+)
+def test_check_refuses_data_that_are_not_there(
+    data: str, named: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + f"data: {data}\n")
+    assert load_space(path).data == data  # it may be read elsewhere, where the data are not
+    with pytest.raises(InputError) as caught:
+        check_space(path)
+    assert str(caught.value).startswith(f"{path}:13: data: ")
+    for word in named:
+        assert word in str(caught.value)
+    path.write_text(GOOD.replace("stride: 2", "strides: 2") + f"data: {data}\n")
+    with pytest.raises(InputError) as caught:
+        check_space(path)
+    assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["9", "13"]
+
+
+def test_check_takes_data_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    path = tmp_path / "mine.yaml"
+    for data in ("cifar10", "photos", str(tmp_path / "photos"), "json:loads"):
+        path.write_text(GOOD + f"data: {data}\n")
+        assert check_space(path).data == data
+    assert check_space("digits") == load_space("digits")
+
+
+def test_of_a_file_of_another_kind_only_the_first_problems_are_told(tmp_path: Path) -> None:
+    told = problems(GOOD + "".join(f"other{number}: 1\n" for number in range(200)), tmp_path)
+    assert len(told) == 31
+    assert told[-1] == " and 170 more"
