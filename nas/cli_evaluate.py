@@ -151,7 +151,7 @@ def _print_costs(evaluation: Evaluation) -> None:
         console.print(
             f"latency {latency_text(measured)} ms on {measured.device_name}, batch {measured.protocol.batch_size}, "
             f"{measured.protocol.dtype}, {measured.protocol.mode}, {measured.blocks} blocks, "
-            f"spread {100 * measured.spread:.1f} %{looked_up}",
+            f"{measured.estimator}{looked_up}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     if evaluation.fresh:

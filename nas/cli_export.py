@@ -88,8 +88,8 @@ def _print(record: TrialRecord, folder: Path) -> None:
         f"nas, {checks['tolerance']:g} of the largest logit allowed:"
     ]
     for form, difference in checks["largest_difference"].items():
-        median = latencies.get(form, {}).get("median_ms")
-        time = NOTHING if median is None else f"{median:.3f} ms"
+        ms = latencies.get(form, {}).get("ms")
+        time = NOTHING if ms is None else f"{ms:.3f} ms"
         marks = [mark for mark in ("noisy", "contended") if latencies.get(form, {}).get(mark)]
         lines.append(f"  {form:12} difference {difference:<8.1g} {', '.join([time, *marks])}")
     for line in lines:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -36,20 +36,24 @@ def parse_batch_sizes(text: str) -> tuple[int, ...]:
 
 def measure(
     what: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[WHAT]",
-            help="A torchvision model by name, path/to/file.py:Class, or a folder that nas export made.",
+            metavar="[WHAT]...",
+            help="Torchvision models by name, path/to/file.py:Class, or folders that nas export made; several are measured in "
+            "turn, and compared.",
             show_default=False,
         ),
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option(metavar="NAME_OR_PATH", help="Measure a candidate of this space instead, with --arch."),
+        typer.Option(metavar="NAME_OR_PATH", help="Measure candidates of this space instead, with --arch."),
     ] = None,
     arch: Annotated[
-        str | None,
-        typer.Option(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest."),
+        list[str] | None,
+        typer.Option(
+            metavar="ARCH",
+            help="A compact architecture string, or smallest, middle, backbone, largest; may be repeated.",
+        ),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(min=2, help="Classes of the candidate's classifier; by default 10.")
@@ -80,7 +84,7 @@ def measure(
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Latency of any network, with how it was measured.
+    """Latency of any networks, with how it was measured, and which of several differ.
 
     Example: nas measure mobilenet_v2 --input 3x96x96 --batch-size 1,32 --threads 2
     """
@@ -100,64 +104,70 @@ def measure(
         cold=cold,
     )
     check_protocol(protocol)
-    # What the network itself prints is not part of the result.
-    with contextlib.redirect_stdout(sys.stderr), _chosen(what, space, arch, classes, input_text) as chosen:
+    # What the networks themselves print is not part of the result.
+    with contextlib.redirect_stdout(sys.stderr), _chosen(what or (), space, arch or (), classes, input_text) as chosen:
         measured, failure = _measure_all(chosen, protocol, sizes, quiet=as_json)
-        cost = _cost(chosen)
+        costs = [_cost(network) for network in chosen]
     if as_json:
-        content = {
-            "label": chosen.label,
-            "macs": cost.macs if cost else None,
-            "params": sum(parameter.numel() for parameter in chosen.module.parameters()),
-            "measured": [asdict(latency) for latency in measured],
-        }
-        print(json.dumps(content, indent=2))
+        print(json.dumps(_content(chosen, costs, measured), indent=2))
     elif measured:
-        _print(chosen, cost, measured)
+        _print(chosen, costs, measured)
     if failure is not None:
-        errors.print(f"nas: {chosen.label}: {failure}", highlight=False, markup=False, soft_wrap=True)
+        errors.print(f"nas: {_labels(chosen)}: {failure}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
 @contextlib.contextmanager
 def _chosen(
-    what: str | None, space: str | None, arch: str | None, classes: int | None, input_text: str | None
-) -> Iterator[Measurable]:
-    """The one network that the flags name; raises `InputError`."""
+    what: Sequence[str], space: str | None, archs: Sequence[str], classes: int | None, input_text: str | None
+) -> Iterator[list[Measurable]]:
+    """The networks that the flags name; raises `InputError`."""
     from nas.measurable import candidate, named, parse_shape
     from nas.space_file import load_space
 
-    if what is not None:
-        for flag, value in (("--space", space), ("--arch", arch), ("--classes", classes)):
+    if what:
+        for flag, value in (("--space", space), ("--arch", archs or None), ("--classes", classes)):
             if value is not None:
-                raise InputError(f"{flag} cannot be given with {what}: name a network, or a candidate of a space")
-        with named(what, parse_shape(input_text) if input_text is not None else None) as found:
-            yield found
+                raise InputError(f"{flag} cannot be given with {what[0]}: name networks, or candidates of a space")
+        shape = parse_shape(input_text) if input_text is not None else None
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(named(each, shape)) for each in what]
         return
-    if space is None or arch is None:
+    if space is None or not archs:
         raise InputError(
             "nothing to measure: name a torchvision model, a file.py:Class or an exported folder, "
             "or give both --space and --arch"
         )
     if input_text is not None:
         raise InputError("--input cannot be given with --space, whose architectures have their own")
-    yield candidate(chosen_architecture(load_space(space), arch), classes or 10)
+    loaded = load_space(space)
+    yield [candidate(chosen_architecture(loaded, arch), classes or 10) for arch in archs]
 
 
 def _measure_all(
-    chosen: Measurable, protocol: LatencyProtocol, sizes: tuple[int, ...], quiet: bool
-) -> tuple[list[Latency], CandidateError | None]:
-    """A latency for each batch size up to the first that cannot be had, and why not."""
+    chosen: list[Measurable], protocol: LatencyProtocol, sizes: tuple[int, ...], quiet: bool
+) -> tuple[list[tuple[Latency, ...]], CandidateError | None]:
+    """For each batch size the latency of each network, up to the first that cannot be had, and why not."""
     from nas.latency import measure as measure_latency
+    from nas.latency import measure_in_turn
 
-    measured: list[Latency] = []
+    measured: list[tuple[Latency, ...]] = []
     for size in sizes:
+        at_size = replace(protocol, batch_size=size)
         if not quiet:  # a line: what moves would take the processor from what is measured
-            errors.print(f"measuring {chosen.label}, batch {size}", highlight=False, markup=False, soft_wrap=True)
+            in_turn = " in turn" if len(chosen) > 1 else ""
+            text = f"measuring {_labels(chosen)}, batch {size}{in_turn}"
+            errors.print(text, highlight=False, markup=False, soft_wrap=True)
         try:
-            measured.append(measure_latency(chosen.module, chosen.input_shape, replace(protocol, batch_size=size)))
+            if len(chosen) == 1:
+                found: tuple[Latency, ...] = (measure_latency(chosen[0].module, chosen[0].input_shape, at_size),)
+            else:
+                found = measure_in_turn(
+                    [each.module for each in chosen], [each.input_shape for each in chosen], at_size
+                )
         except CandidateError as error:
             return measured, error
+        measured.append(found)
     return measured, None
 
 
@@ -170,18 +180,59 @@ def _cost(chosen: Measurable) -> Cost | None:
         return None
 
 
-def _print(chosen: Measurable, cost: Cost | None, measured: list[Latency]) -> None:
-    from nas.objectives import objective
-    from nas.show_latency import measured_table, protocol_lines
+def _labels(chosen: Sequence[Measurable]) -> str:
+    return ", ".join(network.label for network in chosen)
 
-    macs = f"{objective('macs').show(cost.macs)} MACs" if cost else "MACs not known"
-    params = sum(parameter.numel() for parameter in chosen.module.parameters())
-    sides = "x".join(map(str, chosen.input_shape))
-    console.print(
-        f"{chosen.label}  input {sides}  {macs}  {objective('params').show(params)} parameters\n",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
-    console.print(measured_table(measured))
+
+def _params(network: Measurable) -> int:
+    return sum(parameter.numel() for parameter in network.module.parameters())
+
+
+def _content(
+    chosen: Sequence[Measurable], costs: Sequence[Cost | None], measured: Sequence[tuple[Latency, ...]]
+) -> dict[str, Any]:
+    """One network as it is, several as a list and which of them differ at each batch size."""
+    from nas.latency_compare import groups
+    from nas.record import latency_json
+
+    networks = [
+        {
+            "label": network.label,
+            "macs": cost.macs if cost else None,
+            "params": _params(network),
+            "measured": [latency_json(latencies[index]) for latencies in measured],
+        }
+        for index, (network, cost) in enumerate(zip(chosen, costs, strict=True))
+    ]
+    if len(networks) == 1:
+        return networks[0]
+    alike = [{"batch_size": latencies[0].protocol.batch_size, "groups": groups(latencies)} for latencies in measured]
+    return {"networks": networks, "alike": alike}
+
+
+def _print(chosen: Sequence[Measurable], costs: Sequence[Cost | None], measured: Sequence[tuple[Latency, ...]]) -> None:
+    from nas.objectives import objective
+    from nas.show_latency import compared_table, measured_table, protocol_lines
+
+    for network, cost in zip(chosen, costs, strict=True):
+        macs = f"{objective('macs').show(cost.macs)} MACs" if cost else "MACs not known"
+        sides = "x".join(map(str, network.input_shape))
+        console.print(
+            f"{network.label}  input {sides}  {macs}  {objective('params').show(_params(network))} parameters",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     console.print()
-    for line in protocol_lines(measured):
+    if len(chosen) == 1:
+        alone = [latencies[0] for latencies in measured]
+        console.print(measured_table(alone))
+        lines = protocol_lines(alone, [f"batch {latency.protocol.batch_size}" for latency in alone])
+    else:
+        labels = [network.label for network in chosen]
+        lines = []
+        for latencies in measured:
+            console.print(compared_table(labels, latencies))
+            console.print()
+            lines += protocol_lines(latencies, labels)
+    console.print()
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -233,12 +233,14 @@ def budget_violation(
 ) -> tuple[float, str | None]:
     """By how much the worst hard budget is exceeded, as a share of it, and the sentence that says so; 0 if none is.
 
-    The limits of further targets are hard budgets too. A latency that is not measured yet exceeds nothing. Of a contended
-    one the 10 % quantile counts: neighbours only ever add to it, and a fast network must not be turned away for them.
+    The limits of further targets are hard budgets too. A latency that is not measured yet exceeds nothing. Of a noisy or
+    contended one the lower end of its interval counts: a fast network must not be turned away for what others added.
     """
 
     def surely_ms(measured: Latency) -> float:
-        return measured.p10_ms if measured.contended else measured.median_ms
+        if measured.interval_ms is not None and (measured.noisy or measured.contended):
+            return measured.interval_ms[0]
+        return measured.p10_ms if measured.contended else measured.ms
 
     worst, reason = 0.0, None
     measured_ms = None if latency is None else surely_ms(latency)

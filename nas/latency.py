@@ -13,11 +13,13 @@ What is done, and why:
   ("CUDA C++ Best Practices Guide", section Timing). A block is at least 1 ms, so that the timer's resolution of half a
   microsecond vanishes.
 - Back-to-back runs keep the caches hot; cold is asked for, and empties the last-level cache before each run.
-- The median and quantiles of many blocks, not the mean: noise only ever adds, and a mean hides it. More blocks until the
-  interquartile range is within 3 % of the median ("Scientific Benchmarking of Parallel Computing Systems", Hoefler &
-  Belli, SC 2015, rules 5 to 8); otherwise the result is marked noisy.
+- A quantile of many blocks, not the mean: noise only ever adds, and a mean hides it. Which one, and of which clock, the
+  protocol says (nas/estimate.py). More blocks until its 95 % interval is narrower than 3 % of it ("Scientific Benchmarking
+  of Parallel Computing Systems", Hoefler & Belli, SC 2015, rules 5 to 8); otherwise the result is marked noisy.
 - A reference network before and after shows whether the device itself changed speed meanwhile, which no spread within
   one measurement shows; then all is done again.
+- Whether two networks differ is measured in turn, a few blocks of each at a time: what changes the device's speed then
+  changes it for both (nas/latency_compare.py).
 - Images of unit normal distribution and weights as they are: zeros draw less power, and clocks follow power.
 """
 
@@ -26,11 +28,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import random
 import reprlib
 import time
-from collections import Counter
+import uuid
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,22 +46,28 @@ from torch.nn.utils.parametrize import is_parametrized
 from nas.device import device_name, resolve_device
 from nas.device_lease import DeviceLease, Grant, lease_for
 from nas.device_state import Watch
-from nas.errors import InputError
+from nas.errors import CandidateError, InputError
+from nas.estimate import Estimate, Times, estimate
 from nas.record import DeviceState, Latency
 from nas.runtimes import Run, candidates_errors, check_protocol, runner, software
 from nas.settings import LatencyProtocol, default_protocol
+from nas.timing import TimeBlock, block_timer, time_blocks, time_until_sure, warm_up
 
 OTHERS_LIMIT = {"cpu": 0.25, "cuda": 0.0}
 """Share of a device's time used by others above which a measurement counts as contended: Ray's own idle processes
 and the system take some of a CPU."""
-Block = Callable[[Run, int], float]
-"""Runs a network so many times; the ms of them all."""
+ROUNDS = 20
+"""Rounds of networks that are measured in turn."""
+Shape = tuple[int, int, int]
+Ready = Callable[[torch.Tensor], tuple[Run, bool]]
+"""What makes of the protocol's images a function that runs a network once, and says whether its batch norm is folded."""
+_LOOK_S, _QUIET = 0.25, {"cpu": 0.1, "cuda": 0.0}
+"""Seconds of looking, and the share of a device's time used by others up to which it is quiet."""
 _REFERENCE_S = 0.1
-_LONGEST, _FEWEST_BLOCKS = 10, 5
-"""A network so slow that `min_blocks` take this many times `max_s` gets fewer, and is marked noisy: trainers that wait
-for the device lose patience after a minute."""
-_FLUSH_BYTES = 256 * 2**20
-"""More than any last-level cache of today's GPUs and CPUs, but for a few server CPUs."""
+_HELD_S = 20.0
+"""Seconds after which networks that are measured in turn let others have the device: trainers wait a minute for it."""
+_FEWEST, _MOST = 3, 15
+"""Blocks of one turn."""
 
 
 def fold_batch_norm(module: nn.Module) -> bool:
@@ -96,7 +107,7 @@ def fold_batch_norm(module: nn.Module) -> bool:
 
 def measure(
     module: nn.Module,
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     protocol: LatencyProtocol | None = None,
     lease: DeviceLease | None = None,
 ) -> Latency:
@@ -109,73 +120,199 @@ def measure(
     protocol = protocol or default_protocol("cpu")
     _check_given(module, input_shape)
     check_protocol(protocol)
-
-    def ready(images: torch.Tensor) -> tuple[Run, bool]:
-        network, bn_folded = _deployed(module, protocol)
-        return runner(network, images, protocol), bn_folded
-
-    return measure_ready(ready, input_shape, protocol, lease)
+    return measure_ready(_ready(module, protocol), input_shape, protocol, lease)
 
 
 def measure_ready(
-    ready: Callable[[torch.Tensor], tuple[Run, bool]],
-    input_shape: tuple[int, int, int],
-    protocol: LatencyProtocol,
-    lease: DeviceLease | None = None,
+    ready: Ready, input_shape: Shape, protocol: LatencyProtocol, lease: DeviceLease | None = None
 ) -> Latency:
     """Latency of whatever `ready` makes of the protocol's images: what runs it once, and whether batch norm is folded.
 
     As `measure` does it; the protocol's mode says how `ready` lets it run.
     """
-    device = _device(protocol)
-    lease = lease or lease_for(protocol.device)
-    with _settings(protocol, device), torch.inference_mode(protocol.mode != "onnxruntime"):
-        # Compiling and exporting are work like any other, which a measurement must not hear.
-        with lease.shared(), _cpu_too(protocol, shared=True), candidates_errors(protocol):
-            run, bn_folded = ready(_images(protocol, input_shape))
+    with _at_work(protocol, lease) as (device, lease):
+        run, bn_folded = _prepared(ready, input_shape, protocol, lease)
         with lease.exclusive() as grant, _cpu_too(protocol) as cpu:
             watch = _watch(device)
             reference = _reference(str(device), protocol.threads)
-            block = _block(protocol)
+            block = block_timer(protocol)
             with candidates_errors(protocol):
-                runs = _warm_up(run, block, protocol)
+                runs = warm_up(run, block, protocol)
             tries = [_attempt(run, block, runs, reference, protocol, watch)]
             while len(tries) < protocol.attempts and _again(tries[-1], protocol):
                 tries.append(_attempt(run, block, runs, reference, protocol, watch))
         del run, block
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # a graph's memory, which nothing else in this process can use
-    best = min(tries, key=lambda attempt: (_disturbed(attempt, protocol), attempt.drift, attempt.spread))
-    p10, p90 = np.percentile(best.times_ms, [10, 90])
-    return Latency(
-        median_ms=float(np.median(best.times_ms)),
-        p10_ms=float(p10),
-        p90_ms=float(p90),
-        spread=best.spread,
-        blocks=len(best.times_ms),
+    best = min(tries, key=lambda attempt: (_disturbed(attempt.others, protocol), attempt.drift, attempt.found.width))
+    return _latency(
+        best.times,
+        best.found,
+        protocol,
+        input_shape,
         runs_per_block=best.runs,
-        noisy=len(best.times_ms) < protocol.min_blocks
-        or best.spread >= protocol.max_spread
+        noisy=best.times.wall_ms.size < protocol.min_blocks
+        or best.found.width >= protocol.max_spread
         or best.drift > protocol.max_drift,
-        contended=grant.contended or cpu.contended or _disturbed(best, protocol),
+        contended=grant.contended or cpu.contended or _disturbed(best.others, protocol),
         waited_s=grant.waited_s + cpu.waited_s,
         bn_folded=bn_folded,
-        device_name=device_name(protocol.device),
-        input_shape=(protocol.batch_size, *input_shape),
-        protocol=protocol,
         attempts=len(tries),
         reference_ms=best.reference_ms,
         others=best.others,
         before=best.before,
         after=best.after,
+    )
+
+
+def measure_in_turn(
+    modules: Sequence[nn.Module],
+    input_shapes: Sequence[Shape],
+    protocol: LatencyProtocol | None = None,
+    rounds: int = ROUNDS,
+    lease: DeviceLease | None = None,
+) -> tuple[Latency, ...]:
+    """Latencies of several modules that can be compared: in each round some blocks of each, in an order of its own.
+
+    In ms a batch, as `measure` gives them, and with the same errors; `nas.latency_compare` says which differ. The device's
+    exclusive lease is held for about 20 s at a time.
+    """
+    protocol = protocol or default_protocol("cpu")
+    if rounds < 2:
+        raise InputError(f"rounds {rounds}: must be at least 2")
+    for module, shape in zip(modules, input_shapes, strict=True):
+        _check_given(module, shape)
+    check_protocol(protocol)
+    if not modules:
+        return ()
+    with _at_work(protocol, lease) as (device, lease):
+        networks = []
+        for number, (module, shape) in enumerate(zip(modules, input_shapes, strict=True), 1):
+            try:
+                networks.append(_prepared(_ready(module, protocol), shape, protocol, lease))
+            except CandidateError as error:
+                raise CandidateError(f"network {number} of {len(modules)}: {error}") from error
+        folded = [bn_folded for _, bn_folded in networks]
+        found = _turns([run for run, _ in networks], rounds, protocol, device, lease)
+        del networks
+    session = uuid.uuid4().hex[:12]
+    latencies = []
+    for shape, bn_folded, turns, runs in zip(input_shapes, folded, found.times, found.runs, strict=True):
+        times = Times.joined(turns)
+        value = estimate(times, protocol)
+        latencies.append(
+            _latency(
+                times,
+                value,
+                protocol,
+                shape,
+                runs_per_block=runs,
+                noisy=value.width >= protocol.max_spread,
+                contended=found.contended or _disturbed(found.others, protocol),
+                waited_s=found.waited_s / len(modules),
+                bn_folded=bn_folded,
+                others=found.others,
+                before=found.before,
+                after=found.after,
+                session=session,
+            )
+        )
+    return tuple(latencies)
+
+
+def is_quiet(protocol: LatencyProtocol) -> bool:
+    """Whether others leave the protocol's device alone now, as far as that is known; holds its lease for a quarter second."""
+    device = _device(protocol)
+    with lease_for(protocol.device).exclusive() as grant:
+        watch = _watch(device)
+        time.sleep(_LOOK_S)
+        others = watch.others()
+    return not grant.contended and (others is None or others <= _QUIET[device.type])
+
+
+def _latency(
+    times: Times, found: Estimate, protocol: LatencyProtocol, input_shape: Shape, **circumstances: Any
+) -> Latency:
+    p10, p25, median, p75, p90 = np.percentile(times.wall_ms, [10, 25, 50, 75, 90]).tolist()
+    own = times.process_ms
+    process_p25, process = (None, None) if own is None else np.percentile(own, [25, 50]).tolist()
+    return Latency(
+        median_ms=median,
+        p10_ms=p10,
+        p90_ms=p90,
+        p25_ms=p25,
+        process_ms=process,
+        process_p25_ms=process_p25,
+        estimator=found.estimator,
+        interval_ms=found.interval_ms,
+        rounds_ms=found.rounds_ms,
+        spread=(p75 - p25) / median,
+        blocks=times.wall_ms.size,
+        device_name=device_name(protocol.device),
+        input_shape=(protocol.batch_size, *input_shape),
+        protocol=protocol,
         software=software(protocol),
         measured=time.time(),
+        **circumstances,
     )
+
+
+@dataclass
+class _Turns:
+    """What networks took in turn: times by network and round; runs a block by network; what happened meanwhile."""
+
+    times: list[list[Times]]
+    runs: list[int]
+    contended: bool = False
+    waited_s: float = 0.0
+    others: float | None = None
+    before: DeviceState | None = None
+    after: DeviceState | None = None
+
+
+def _turns(
+    networks: Sequence[Run], rounds: int, protocol: LatencyProtocol, device: torch.device, lease: DeviceLease
+) -> _Turns:
+    rng = random.Random(0)
+    left = deque(index for _ in range(rounds) for index in rng.sample(range(len(networks)), len(networks)))
+    found = _Turns([[] for _ in networks], [])
+    counts: list[int] = []
+    while left:
+        with lease.exclusive() as grant, _cpu_too(protocol) as cpu, candidates_errors(protocol):
+            start = time.perf_counter()
+            watch, block = _watch(device), block_timer(protocol)
+            found.before = found.before or watch.state()
+            warm_up(networks[left[0]], block, protocol)
+            if not counts:
+                brief = replace(protocol, warmup_s=protocol.warmup_s / 5)
+                found.runs = [warm_up(run, block, brief) for run in networks]
+                counts = [
+                    _blocks_a_turn(run, block, runs, rounds, protocol)
+                    for run, runs in zip(networks, found.runs, strict=True)
+                ]
+            while left:
+                index = left.popleft()
+                run, runs = networks[index], found.runs[index]
+                block(run, runs)  # what another network left in the caches
+                found.times[index].append(time_blocks(run, block, runs, counts[index], protocol))
+                if time.perf_counter() - start > _HELD_S:
+                    break
+            found.after = watch.state()
+            others = [share for share in (found.others, watch.others()) if share is not None]
+            found.others = max(others, default=None)
+            found.waited_s += grant.waited_s + cpu.waited_s
+        found.contended = found.contended or grant.contended or cpu.contended
+    return found
+
+
+def _blocks_a_turn(run: Run, block: TimeBlock, runs: int, rounds: int, protocol: LatencyProtocol) -> int:
+    """So many that all rounds together take about `max_s`."""
+    wall_ms, _ = block(run, runs)
+    return max(_FEWEST, min(_MOST, int(1e3 * protocol.max_s / rounds / max(wall_ms, 1e-3))))
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    times_ms: list[float]
+    times: Times
+    found: Estimate
     runs: int
     reference_ms: tuple[float, float]
     others: float | None
@@ -183,16 +320,13 @@ class _Attempt:
     after: DeviceState
 
     @property
-    def spread(self) -> float:
-        p25, median, p75 = np.percentile(self.times_ms, [25, 50, 75])
-        return float((p75 - p25) / median)
-
-    @property
     def drift(self) -> float:
         return abs(self.reference_ms[1] / self.reference_ms[0] - 1)
 
 
-def _attempt(run: Run, block: Block, runs: int, reference: Run, protocol: LatencyProtocol, watch: Watch) -> _Attempt:
+def _attempt(
+    run: Run, block: TimeBlock, runs: int, reference: Run, protocol: LatencyProtocol, watch: Watch
+) -> _Attempt:
     """The whole of one measurement, between two of the reference network, all of it watched.
 
     So the watch lasts a quarter of a second at least: the kernel counts a CPU's time in ticks of 10 ms, NVML in
@@ -201,27 +335,42 @@ def _attempt(run: Run, block: Block, runs: int, reference: Run, protocol: Latenc
     watch.restart()
     first = _reference_ms(reference, protocol)
     before = watch.state()
-    times_ms = _time_blocks(run, block, runs, protocol)
+    times = time_until_sure(run, block, runs, protocol)
     after = watch.state()
     last = _reference_ms(reference, protocol)
-    return _Attempt(times_ms, runs, (first, last), watch.others(), before, after)
+    return _Attempt(times, estimate(times, protocol), runs, (first, last), watch.others(), before, after)
 
 
 def _reference_ms(reference: Run, protocol: LatencyProtocol) -> float:
     quick = replace(
         protocol, warmup_s=0.2 * _REFERENCE_S, max_s=_REFERENCE_S, min_blocks=10, max_spread=0.0, cold=False
     )
-    block = _block(quick)
-    return float(np.median(_time_blocks(reference, block, _warm_up(reference, block, quick), quick)))
+    block = block_timer(quick)
+    return estimate(time_until_sure(reference, block, warm_up(reference, block, quick), quick), quick).ms
 
 
-def _disturbed(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
-    limit = OTHERS_LIMIT[torch.device(protocol.device).type]
-    return attempt.others is not None and attempt.others > limit
+def _disturbed(others: float | None, protocol: LatencyProtocol) -> bool:
+    return others is not None and others > OTHERS_LIMIT[torch.device(protocol.device).type]
 
 
 def _again(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
-    return attempt.drift > protocol.max_drift or _disturbed(attempt, protocol)
+    return attempt.drift > protocol.max_drift or _disturbed(attempt.others, protocol)
+
+
+def _ready(module: nn.Module, protocol: LatencyProtocol) -> Ready:
+    """The module as it would be deployed, in the protocol's mode."""
+
+    def ready(images: torch.Tensor) -> tuple[Run, bool]:
+        network, bn_folded = _deployed(module, protocol)
+        return runner(network, images, protocol), bn_folded
+
+    return ready
+
+
+def _prepared(ready: Ready, input_shape: Shape, protocol: LatencyProtocol, lease: DeviceLease) -> tuple[Run, bool]:
+    # Compiling and exporting are work like any other, which a measurement must not hear.
+    with lease.shared(), _cpu_too(protocol, shared=True), candidates_errors(protocol):
+        return ready(_images(protocol, input_shape))
 
 
 def _deployed(module: nn.Module, protocol: LatencyProtocol) -> tuple[nn.Module, bool]:
@@ -252,6 +401,18 @@ def _reference(device: str, threads: int) -> Run:
         layers = [nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 128, 1)]
     network, _ = _deployed(nn.Sequential(*layers), protocol)
     return runner(network, _images(protocol, (3, 64, 64)), protocol)
+
+
+@contextlib.contextmanager
+def _at_work(protocol: LatencyProtocol, lease: DeviceLease | None) -> Iterator[tuple[torch.device, DeviceLease]]:
+    """The protocol's device and its lease, with torch set as the protocol says; no memory of the device's is kept."""
+    device = _device(protocol)
+    with _settings(protocol, device), torch.inference_mode(protocol.mode != "onnxruntime"):
+        if protocol.mode == "compile":
+            torch.compiler.reset()  # what Dynamo keeps of the networks before
+        yield device, lease or lease_for(protocol.device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # a graph's memory, which nothing else in this process can use
 
 
 @contextlib.contextmanager
@@ -308,62 +469,3 @@ def _settings(protocol: LatencyProtocol, device: torch.device) -> Iterator[None]
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
-
-
-def _warm_up(run: Run, block: Block, protocol: LatencyProtocol) -> int:
-    """Run until the warm-up is over; how many runs a block needs to take `block_ms`."""
-    runs = 1
-    end = time.perf_counter() + protocol.warmup_s
-    while True:
-        ms = block(run, runs)
-        if not protocol.cold and ms < protocol.block_ms:
-            # At most tenfold: the first blocks of all are no measure.
-            runs = min(10 * runs, 1 + int(runs * protocol.block_ms / max(ms, 1e-6)))
-        elif time.perf_counter() > end:
-            return runs
-
-
-def _time_blocks(run: Run, block: Block, runs: int, protocol: LatencyProtocol) -> list[float]:
-    """Milliseconds a run of each block of so many runs; of a very slow network fewer blocks than asked for."""
-    times: list[float] = []
-    start = time.perf_counter()
-    end, patience_ends = start + protocol.max_s, start + _LONGEST * protocol.max_s
-    while True:
-        times.append(block(run, runs) / runs)
-        hurry = len(times) >= _FEWEST_BLOCKS and time.perf_counter() > patience_ends
-        if len(times) < protocol.min_blocks and not hurry:
-            continue
-        p25, median, p75 = np.percentile(times, [25, 50, 75])
-        if (p75 - p25) / median < protocol.max_spread or time.perf_counter() > end:
-            return times
-
-
-def _block(protocol: LatencyProtocol) -> Block:
-    """What times a block: ms of so many runs, after emptying the caches where the protocol says cold."""
-    time_block = _cuda_block if torch.device(protocol.device).type == "cuda" else _cpu_block
-    if not protocol.cold:
-        return time_block
-    filler = torch.zeros(_FLUSH_BYTES // 4, device=protocol.device)
-
-    def cold_block(run: Run, runs: int) -> float:
-        filler.add_(1.0)
-        return time_block(run, runs)
-
-    return cold_block
-
-
-def _cpu_block(run: Run, runs: int) -> float:
-    start = time.perf_counter()
-    for _ in range(runs):
-        run()
-    return (time.perf_counter() - start) * 1e3
-
-
-def _cuda_block(run: Run, runs: int) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    for _ in range(runs):
-        run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)

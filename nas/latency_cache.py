@@ -24,7 +24,7 @@ from nas.device import device_name
 from nas.device_lease import lease_for
 from nas.errors import InputError
 from nas.journal import append_line, read_lines
-from nas.latency import measure
+from nas.latency import is_quiet, measure
 from nas.model import build
 from nas.record import Latency
 from nas.runtimes import check_protocol, software
@@ -41,7 +41,8 @@ def candidate_latency(
 ) -> Latency:
     """Latency of a candidate, in ms a batch; `network` is the candidate built, where it is already.
 
-    One that was looked up is `cached` and keeps the time at which it was measured. Raises `InputError` and
+    One that was looked up is `cached` and keeps the time at which it was measured. A noisy one is measured again where others
+    leave the device alone now, and the surer of the two is kept. Raises `InputError` and
     `CandidateError` as `nas.latency.measure` does; a cache that cannot be used is warned of.
     """
     check_protocol(protocol)
@@ -50,11 +51,12 @@ def candidate_latency(
         return _measured(architecture, num_classes, protocol, network)
     cache, key = _cache(folder), _key(architecture, num_classes, protocol)
     known = cache.find(key)
-    if known is not None:
-        return replace(known, protocol=protocol, waited_s=0.0, cached=True)
-    latency = _measured(architecture, num_classes, protocol, network)
-    cache.add(key, latency)
-    return latency
+    if known is None or (known.noisy and is_quiet(protocol)):
+        latency = _measured(architecture, num_classes, protocol, network)
+        cache.add(key, latency)
+        if known is None or _rank(latency) <= _rank(known):
+            return latency
+    return replace(known, protocol=protocol, waited_s=0.0, cached=True)
 
 
 def _measured(
@@ -129,7 +131,7 @@ class LatencyCache:
         self._warned = False
 
     def find(self, key: Key) -> Latency | None:
-        """The newest latency that any process has added under the key."""
+        """The surest latency that any process has added under the key; the newest of those that are not noisy."""
         for path in sorted(self.folder.glob("*.jsonl")):
             try:
                 self._catch_up(path)
@@ -172,7 +174,7 @@ class LatencyCache:
         if entry.schema != SCHEMA or not _worth_keeping(entry.latency):
             return
         known = self._known.get(entry.key)
-        if known is None or known.measured <= entry.latency.measured:
+        if known is None or _rank(entry.latency) <= _rank(known):
             self._known[entry.key] = entry.latency
 
     def _warn(self, what: str, error: OSError) -> None:
@@ -202,6 +204,11 @@ def _on_any(protocol: LatencyProtocol) -> LatencyProtocol:
     return replace(protocol, device=protocol.device.partition(":")[0])
 
 
+def _rank(latency: Latency) -> tuple[bool, bool, float, float]:
+    """Sorts the surest first: those that are not noisy by age, the others by their intervals."""
+    return latency.contended, latency.noisy, latency.width if latency.noisy else 0.0, -latency.measured
+
+
 def _worth_keeping(latency: Latency) -> bool:
-    numbers = (latency.median_ms, latency.p10_ms, latency.p90_ms, latency.spread)
+    numbers = (latency.ms, latency.median_ms, *latency.range_ms, latency.p10_ms, latency.p90_ms, latency.spread)
     return not latency.contended and all(map(math.isfinite, numbers))

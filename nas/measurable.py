@@ -30,6 +30,8 @@ Shape = tuple[int, int, int]
 
 IMAGENET_SHAPE: Shape = (3, 224, 224)
 _LOADED = "_nas_measured"
+_opened: list[tuple[str, set[str]]] = []
+"""Folders of the files that are imported now, with the modules that were there before each."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +118,25 @@ def _exported(folder: Path) -> Iterator[Measurable]:
 
 @contextmanager
 def _imported(path: Path) -> Iterator[ModuleType]:
-    """A Python file as a module that finds what lies beside it; nothing of it is left in the interpreter or on disk."""
+    """A Python file as a module that finds what lies beside it; nothing of it is left in the interpreter or on disk.
+
+    Of files imported one inside the other, each finds its own: what an outer one brought from its folder is out of sight.
+    """
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such file")
     folder = str(path.resolve().parent)
     search_path, modules, bytecode = list(sys.path), set(sys.modules), sys.dont_write_bytecode
-    spec = importlib.util.spec_from_file_location(_LOADED, path)
+    loaded = f"{_LOADED}{len(_opened)}"
+    spec = importlib.util.spec_from_file_location(loaded, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.dont_write_bytecode = True
     sys.path.insert(0, folder)
-    sys.modules[_LOADED] = module  # where dataclasses and torch.compile look it up
+    outer = [name for other, before in _opened if other != folder for name in _modules_of(other) - before]
+    hidden = {name: sys.modules.pop(name) for name in dict.fromkeys(outer)}
+    _opened.append((folder, modules))
+    sys.modules[loaded] = module  # where dataclasses and torch.compile look it up
     try:
         with _users_own(str(path), "importing it"):
             spec.loader.exec_module(module)
@@ -135,9 +144,17 @@ def _imported(path: Path) -> Iterator[ModuleType]:
     finally:
         sys.dont_write_bytecode = bytecode
         sys.path[:] = search_path
-        for name in set(sys.modules) - modules:
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
-                del sys.modules[name]
+        _opened.pop()
+        for name in {loaded, *_modules_of(folder)} - modules:
+            sys.modules.pop(name, None)
+        sys.modules.update(hidden)
+
+
+def _modules_of(folder: str) -> set[str]:
+    """Names of the modules that came from beside a named file, that file aside; packages that are installed do not."""
+    files = {name: str(getattr(module, "__file__", None) or "") for name, module in sys.modules.items()}
+    beside = {name for name, file in files.items() if file.startswith(folder) and not file.startswith(sys.prefix)}
+    return {name for name in beside if not name.startswith((_LOADED, "nas."))}
 
 
 def _constructed(what: str, found: Any, name: str) -> nn.Module:

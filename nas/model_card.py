@@ -13,12 +13,13 @@ from nas.backbones import licence_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.export_check import FILES
 from nas.provenance import package_versions
-from nas.record import Latency, TrainingRecord, TrialRecord
+from nas.record import Latency, TrainingRecord, TrialRecord, latency_json
 from nas.run import RunDirectory
 from nas.settings import SCRATCH
 from nas.wording import (
     STARTS,
     cost_text,
+    estimator_text,
     latency_text,
     plural,
     protocol_text,
@@ -101,13 +102,13 @@ def model_json(
             "objectives": record.objectives,
             "validation_images": run.provenance.validation_images,
             "cost": asdict(evaluation.cost) if evaluation.cost else None,
-            "latency": asdict(evaluation.latency) if evaluation.latency else None,
-            "latencies": {name: asdict(latency) for name, latency in evaluation.latencies.items()},
+            "latency": latency_json(evaluation.latency) if evaluation.latency else None,
+            "latencies": {name: latency_json(latency) for name, latency in evaluation.latencies.items()},
             "epochs": evaluation.epochs,
             "confirmed": asdict(again) if again else None,
         },
         "training": _training_json(training) if training else None,
-        "latency": {form: asdict(latency) for form, latency in latencies.items()},
+        "latency": {form: latency_json(latency) for form, latency in latencies.items()},
         "export": {"date": time_text(time.time()), "versions": package_versions(), **export},
         "inherited_weights": {
             "from": settings.evaluation.init,
@@ -141,7 +142,7 @@ def _training_json(training: TrainingRecord) -> dict[str, Any]:
         "epochs": len(training.losses),
         "score": training.score,
         "test": asdict(training.after) if training.after else None,
-        "latency": asdict(latency) if latency else None,
+        "latency": latency_json(latency) if latency else None,
         "recipe": asdict(training.recipe),
     }
 
@@ -244,7 +245,7 @@ def _figures(
     for name, latency in measured.items():
         if latency is not None:
             where = "" if name == "latency" else f" on {_code(name)}"
-            lines.append(f"- Latency{where} in the search, median (p10–p90): {_latency(latency)}")
+            lines.append(f"- Latency{where} in the search, {estimator_text(latency)}: {_latency(latency)}")
     return lines
 
 
@@ -272,7 +273,8 @@ def _full_training(run: RunDirectory, training: TrainingRecord) -> list[str]:
 def _latencies(latencies: Mapping[str, Latency]) -> list[str]:
     if not latencies:
         return ["Not measured (`--no-measure`)."]
-    lines = ["Measured after the export, as each file lies here; median (p10–p90) of one batch.", ""]
+    kinds = dict.fromkeys(estimator_text(latency) for latency in latencies.values())
+    lines = [f"Measured after the export, as each file lies here; of one batch the {', '.join(kinds)}.", ""]
     lines += ["| format | latency | how |", "|---|---|---|"]
     for form, latency in latencies.items():
         lines.append(f"| {form} | {latency_text(latency)} | {_plain(_circumstances(latency))} |")

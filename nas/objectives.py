@@ -103,7 +103,7 @@ def _value(evaluation: Evaluation, name: str) -> float | None:
         case "memory":
             return peak_memory(evaluation)
     latency = measured_latency(evaluation, name)
-    return latency.median_ms if latency else None
+    return latency.ms if latency else None
 
 
 def peak_memory(evaluation: Evaluation) -> int | None:

@@ -125,4 +125,4 @@ def _most_accurate(records: Sequence[TrialRecord], objectives: Sequence[str]) ->
 
 def _measured_latency(record: TrialRecord) -> float:
     latency = record.evaluation.latency
-    return latency.median_ms if latency else record.objectives.get("latency", math.inf)
+    return latency.ms if latency else record.objectives.get("latency", math.inf)

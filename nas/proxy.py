@@ -42,7 +42,7 @@ def macs_mislead(records: Sequence[TrialRecord]) -> Misled | None:
     if len(known) < MIN_NETWORKS:
         return None
     macs = np.log([record.evaluation.cost.macs for record in known if record.evaluation.cost])
-    ms = np.log([record.evaluation.latency.median_ms for record in known if record.evaluation.latency])
+    ms = np.log([record.evaluation.latency.ms for record in known if record.evaluation.latency])
     fewer, slower = macs[:, None] - macs[None, :], ms[:, None] - ms[None, :]
     # A pair misleads by the smaller of its two ratios: much fewer MACs and much slower.
     misleading = np.minimum(-fewer, slower)
@@ -70,7 +70,7 @@ class Foresight:
 def foresight(records: Sequence[TrialRecord]) -> Foresight | None:
     """How good a run's predictions of latency were; None where none was put to the test."""
     pairs = [
-        (evaluation.predicted, evaluation.latency.median_ms)
+        (evaluation.predicted, evaluation.latency.ms)
         for evaluation in (record.evaluation for record in records if record.outcome is not Outcome.REPEAT)
         if evaluation.predicted is not None and evaluation.latency is not None and not evaluation.latency.contended
     ]

@@ -126,7 +126,7 @@ def groups(ordered: Sequence[Audited]) -> dict[str, Sequence[Audited]]:
 def _latency_ms(candidate: Audited) -> float:
     latency = candidate.trial.evaluation.latency
     assert latency is not None  # `choose` takes no candidate without one
-    return latency.median_ms
+    return latency.ms
 
 
 def _macs(candidate: Audited) -> int:

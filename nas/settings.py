@@ -12,6 +12,8 @@ from nas.space import SearchSpace
 Mode = Literal["eager", "cudagraph", "compile", "onnxruntime"]
 Precision = Literal["float32", "float16", "bfloat16"]
 SamplerName = Literal["front", "tpe", "nsga2", "gp", "random"]
+Estimator = Literal["median wall time", "lower quartile of wall time", "lower quartile of process time"]
+"""What a latency is of the times of its blocks (nas/estimate.py)."""
 
 
 STARTUP: dict[SamplerName, int] = {"front": 8, "tpe": 10, "gp": 10, "nsga2": 20}
@@ -27,9 +29,9 @@ class LatencyProtocol:
     """How latency is measured (nas/latency.py says why each step is there).
 
     `warmup_s` seconds of runs come first (clocks and caches settle); then blocks of at least `block_ms`, so
-    that the timer's own cost vanishes; at least `min_blocks` of them, and on until the spread (interquartile
-    range over median) is below `max_spread` or `max_s` seconds are spent, which marks the result noisy. All of it
-    again, `attempts` times at most, while a reference network timed before and after drifts by more than `max_drift`
+    that the timer's own cost vanishes; at least `min_blocks` of them, and on until the 95 % interval of the value is
+    narrower than `max_spread` of it or `max_s` seconds are spent, which marks the result noisy. The value is what
+    `estimator` names; of wall time where CPU time is no latency (nas/timing.py). All of it again, `attempts` times at most, while a reference network timed before and after drifts by more than `max_drift`
     or other processes use the device. `cold` empties the caches before each run, which is then a block of its own.
     `threads` applies to the CPU; onnxruntime has a memory format of its own.
     """
@@ -48,6 +50,7 @@ class LatencyProtocol:
     max_drift: float = 0.03
     attempts: int = 2
     cold: bool = False
+    estimator: Estimator = "median wall time"
 
     @property
     def memory_format(self) -> str:
@@ -58,8 +61,13 @@ class LatencyProtocol:
 
 
 def default_protocol(device: str) -> LatencyProtocol:
-    """Batch 1 in float32; eager on the CPU, a captured graph on CUDA (an eager loop would time the launches)."""
-    return LatencyProtocol(device=device, mode="eager" if device == "cpu" else "cudagraph")
+    """Batch 1 in float32; eager on the CPU, a captured graph on CUDA (an eager loop would time the launches).
+
+    On a CPU the value is what repeats best beside others (docs/latency.md).
+    """
+    if device == "cpu":
+        return LatencyProtocol(device=device, mode="eager", estimator="lower quartile of process time")
+    return LatencyProtocol(device=device, mode="cudagraph")
 
 
 @dataclass(frozen=True)

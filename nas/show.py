@@ -184,7 +184,7 @@ def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
 
 
 def _latency_fields(name: str, latency: Latency | None) -> dict[str, float | None]:
-    values = (latency.median_ms, latency.p10_ms, latency.p90_ms) if latency else (None, None, None)
+    values = (latency.ms, latency.p10_ms, latency.p90_ms) if latency else (None, None, None)
     return dict(zip((f"{name}_ms", f"{name}_p10_ms", f"{name}_p90_ms"), values, strict=True))
 
 

@@ -66,7 +66,7 @@ def audit_json(run: RunDirectory, audit: Audit) -> str:
         {
             "digest": candidate.trial.digest,
             "trial": candidate.trial.number,
-            "latency_ms": candidate.trial.evaluation.latency.median_ms if candidate.trial.evaluation.latency else None,
+            "latency_ms": candidate.trial.evaluation.latency.ms if candidate.trial.evaluation.latency else None,
             "macs": candidate.trial.evaluation.cost.macs if candidate.trial.evaluation.cost else None,
             "brief": candidate.brief,
             "full": candidate.full,

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from nas.latency_compare import groups
 from nas.record import DeviceState, Latency
 from nas.wording import ms_text, plural
 
 
 def latency_text(latency: Latency) -> str:
-    """Median and range, with a mark where the number deserves less trust."""
+    """The value and where it lies with 95 %, with a mark where the number deserves less trust."""
     mark = "!" if latency.contended else "~" if latency.noisy else ""
-    return f"{ms_text(latency.median_ms)} ({ms_text(latency.p10_ms)}-{ms_text(latency.p90_ms)}){mark}"
+    low, high = latency.range_ms
+    return f"{ms_text(latency.ms)} ({ms_text(low)}-{ms_text(high)}){mark}"
 
 
 def marks_legend(latencies: Iterable[Latency | None]) -> list[Text]:
@@ -24,62 +26,112 @@ def marks_legend(latencies: Iterable[Latency | None]) -> list[Text]:
     if any(latency.contended for latency in known):
         meanings.append("! something else used the device meanwhile")
     if any(latency.noisy and not latency.contended for latency in known):
-        meanings.append("~ spread or drift too large")
+        meanings.append("~ interval too wide, or the device's speed changed")
     return [Text("; ".join(meanings), style="dim")] if meanings else []
 
 
 def measured_table(measured: Sequence[Latency]) -> Table:
     """One row a batch size: the time of a batch, and what that is for an image."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("batch", "ms", "p10-p90", "spread", "images/s", "ms/image"):
+    for column in ("batch", "ms", "95 %", "wall median", "images/s", "ms/image"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, style="yellow")
     for latency in measured:
         size = latency.protocol.batch_size
-        marks = [text for text, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
         table.add_row(
             f"{size}",
+            f"{latency.ms:.3f}",
+            _range(latency),
             f"{latency.median_ms:.3f}",
-            f"{latency.p10_ms:.3f}-{latency.p90_ms:.3f}",
-            f"{100 * latency.spread:.1f} %",
-            f"{1e3 * size / latency.median_ms:,.1f}",
-            f"{latency.median_ms / size:.3f}",
-            ", ".join(marks),
+            f"{1e3 * size / latency.ms:,.1f}",
+            f"{latency.ms / size:.3f}",
+            _flaws(latency),
         )
     return table
 
 
-def protocol_lines(measured: Sequence[Latency]) -> list[str]:
-    """How latencies of one network were measured: what they share, what each batch size met, what its marks mean."""
+def compared_table(labels: Sequence[str], measured: Sequence[Latency]) -> Table:
+    """One row a network that was measured in turn with the others, fastest first; of one place are those that do not differ."""
+    size, rounds = measured[0].protocol.batch_size, len(measured[0].rounds_ms)
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="",
+        title=f"batch {size}, measured in turn, {rounds} rounds; networks of one place: no difference shown",
+    )  # fmt: skip
+    table.add_column("place", justify="right")
+    table.add_column("network", overflow="fold")
+    for column in ("ms", "95 %", "wall median", "images/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, style="yellow")
+    place = 1
+    for group in groups(measured):
+        for index in group:
+            latency = measured[index]
+            table.add_row(
+                f"{place}",
+                Text(labels[index]),
+                f"{latency.ms:.3f}",
+                _range(latency),
+                f"{latency.median_ms:.3f}",
+                f"{1e3 * size / latency.ms:,.1f}",
+                _flaws(latency),
+            )
+        place += len(group)
+    return table
+
+
+def protocol_lines(measured: Sequence[Latency], labels: Sequence[str] = ()) -> list[str]:
+    """How latencies were measured: what they share, what each of them met, what its marks mean.
+
+    Each is named by its label, by default its batch size.
+    """
+    labels = labels or [f"batch {latency.protocol.batch_size}" for latency in measured]
     first, protocol = measured[0], measured[0].protocol
     versions = ", ".join(f"{name} {version}" for name, version in (first.software or {}).items())
     threads = f", {plural(protocol.threads, 'thread')}" if protocol.device == "cpu" else ""
-    folded = "folded" if first.bn_folded else "not folded throughout"
+    folded = "folded" if all(latency.bn_folded for latency in measured) else "not folded throughout"
     caches = "emptied before each run" if protocol.cold else "hot"
     block = "blocks of one run" if protocol.cold else f"blocks of at least {protocol.block_ms:g} ms"
+    until = (
+        f"{plural(len(first.rounds_ms), 'round')} of all networks in turn"
+        if first.session
+        else f"{protocol.min_blocks} or more, until the 95 % interval is narrower than {100 * protocol.max_spread:g} % "
+        f"or {protocol.max_s:g} s are over"
+    )
+    values = ", ".join(dict.fromkeys(latency.estimator for latency in measured))
     lines = [
         f"device    {first.device_name} ({protocol.device}){threads}; {versions}",
         f"network   {protocol.mode}, {protocol.dtype}, {protocol.memory_format}, batch norm {folded}, caches {caches}",
-        f"timing    {protocol.warmup_s:g} s of warm-up, then {block}, {protocol.min_blocks} or more, "
-        f"until the spread is below {100 * protocol.max_spread:g} % or {protocol.max_s:g} s are over",
+        f"timing    {protocol.warmup_s:g} s of warm-up, then {block}, {until}",
+        f"value     {values}",
     ]
-    for latency in measured:
-        lines += _circumstances(latency)
-    for latency in measured:
-        lines += _marks(latency)
+    for label, latency in zip(labels, measured, strict=True):
+        lines += _circumstances(label, latency)
+    for label, latency in zip(labels, measured, strict=True):
+        lines += [f"{label} is {reason}" for reason in _marks(latency)]
     return lines
 
 
-def _circumstances(latency: Latency) -> list[str]:
-    reference = "reference network not timed"
+def _range(latency: Latency) -> str:
+    low, high = latency.range_ms
+    return f"{low:.3f}-{high:.3f}"
+
+
+def _flaws(latency: Latency) -> str:
+    return ", ".join(text for text, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true)
+
+
+def _circumstances(label: str, latency: Latency) -> list[str]:
+    reference = ""
     if latency.reference_ms:
         before, after = latency.reference_ms
-        reference = f"reference network {before:.3f} → {after:.3f} ms (drift {100 * latency.drift:.1f} %)"
+        reference = f"; reference network {before:.3f} → {after:.3f} ms (drift {100 * latency.drift:.1f} %)"
+    elif not latency.session:
+        reference = "; reference network not timed"
     use = "unknown" if latency.others is None else f"{100 * latency.others:.0f} % of the device"
     return [
-        f"batch {latency.protocol.batch_size:<3} {plural(latency.blocks, 'block')} x "
+        f"{label:<9} {plural(latency.blocks, 'block')} x "
         f"{plural(latency.runs_per_block, 'run')}, {plural(latency.attempts, 'attempt')}, "
-        f"waited {latency.waited_s:.1f} s for the device; {reference}",
+        f"waited {latency.waited_s:.1f} s for the device{reference}",
         f"          {_states(latency.before, latency.after)}; other processes: {use}",
     ]
 
@@ -108,8 +160,10 @@ def _states(before: DeviceState | None, after: DeviceState | None) -> str:
 def _marks(latency: Latency) -> list[str]:
     """What each mark of a latency means, with the figure behind it."""
     protocol, why = latency.protocol, []
-    if latency.spread >= protocol.max_spread:
+    if latency.interval_ms is None and latency.spread >= protocol.max_spread:
         why.append(f"noisy: the spread stayed at {100 * latency.spread:.1f} %")
+    if latency.interval_ms is not None and latency.width >= protocol.max_spread:
+        why.append(f"noisy: its 95 % interval is {100 * latency.width:.1f} % wide")
     if latency.drift > protocol.max_drift:
         why.append(
             f"noisy: the device changed its speed meanwhile, the reference network by {100 * latency.drift:.1f} %"
@@ -117,4 +171,4 @@ def _marks(latency: Latency) -> list[str]:
     if latency.contended:
         share = f", with {100 * latency.others:.0f} % of its time" if latency.others else ""
         why.append(f"contended: others were on the device{share}")
-    return [f"batch {protocol.batch_size} is {reason}" for reason in why]
+    return why

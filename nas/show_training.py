@@ -43,7 +43,7 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
                 f"{record.seed}",
                 change_text(trial.objectives.get("accuracy"), record.score),
                 change_text(*record.test_accuracy),
-                f"{f'{then.median_ms:.3f}' if then else NOTHING} → {latency_text(now) if now else NOTHING}",
+                f"{f'{then.ms:.3f}' if then else NOTHING} → {latency_text(now) if now else NOTHING}",
             )
         if len(group) > 1:
             scores = [record.score for record in group if record.score is not None]

@@ -268,7 +268,7 @@ def _results(record: TrialRecord) -> dict[str, float]:
     if cost is not None:
         values |= _numbers(cost)
     if latency is not None:
-        values |= {"latency_ms": latency.median_ms, "latency_p10_ms": latency.p10_ms, "latency_p90_ms": latency.p90_ms}
+        values |= {"latency_ms": latency.ms, "latency_p10_ms": latency.p10_ms, "latency_p90_ms": latency.p90_ms}
     for name, measured in record.evaluation.latencies.items():
-        values[f"{target_objective(name)}_ms"] = measured.median_ms
+        values[f"{target_objective(name)}_ms"] = measured.ms
     return {**values, "trial_seconds": record.evaluation.seconds}

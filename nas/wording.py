@@ -70,8 +70,13 @@ def spread_text(shares: Sequence[float]) -> str:
 
 
 def latency_text(latency: Latency) -> str:
-    """The median in ms, then p10 and p90."""
-    return f"{latency.median_ms:.3f} ms ({latency.p10_ms:.3f}–{latency.p90_ms:.3f})"
+    """The value in ms, then where it lies with 95 %."""
+    return f"{latency.ms:.3f} ms ({latency.range_ms[0]:.3f}–{latency.range_ms[1]:.3f})"
+
+
+def estimator_text(latency: Latency) -> str:
+    """What the value and the range of `latency_text` are."""
+    return f"{latency.estimator} ({'95 % interval' if latency.interval_ms else 'p10–p90'})"
 
 
 def cost_text(record: TrialRecord | BaselineRecord) -> str:

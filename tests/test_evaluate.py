@@ -30,7 +30,7 @@ from nas.model import build
 from nas.recipe import Recipe
 from nas.record import Cost, Latency, Outcome, TrialRecord
 from nas.run import RunDirectory, weights_content
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget
 from nas.space_file import load_space
 
 SPACE = load_space("digits")
@@ -258,3 +258,34 @@ def test_neighbours_do_not_get_a_fast_network_rejected(contended: bool, over: bo
     violation, reason = budget_violation(Budgets(max_latency_ms=1.0), Cost(1, 1), latency)
     assert (violation > 0) == over
     assert (reason is not None) == over
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "flaw", "over"),
+    [
+        (0.9, 3.1, {"noisy": True}, False),  # it may be within the budget
+        (0.9, 3.1, {"contended": True}, False),
+        (1.2, 3.1, {"noisy": True}, True),  # noise or not
+        (1.2, 3.1, {"contended": True}, True),
+        (1.98, 2.02, {}, True),
+    ],
+)
+def test_a_latency_that_is_not_sure_is_over_a_budget_where_all_of_its_interval_is(
+    low: float, high: float, flaw: dict[str, bool], over: bool
+) -> None:
+    latency = Latency(2.0, 0.8, 9.0, 1.0, 30, 1, False, False, 0.0, True, "a", (1, 1, 8, 8), LatencyProtocol())
+    latency = replace(latency, interval_ms=(low, high), **flaw)
+    target = LatencyTarget("edge", LatencyProtocol(), max_ms=1.0)
+    for violation, _ in (
+        budget_violation(Budgets(max_latency_ms=1.0), Cost(1, 1), latency),
+        budget_violation(Budgets(), Cost(1, 1), None, [(target, latency)]),
+    ):
+        assert (violation > 0) == over
+
+
+def test_what_a_budget_is_held_against_is_the_value_of_the_estimator() -> None:
+    latency = Latency(
+        2.0, 0.8, 9.0, 1.0, 30, 1, False, False, 0.0, True, "a", (1, 1, 8, 8), LatencyProtocol(),
+        process_p25_ms=0.9, estimator="lower quartile of process time", interval_ms=(0.89, 0.91),
+    )  # fmt: skip
+    assert budget_violation(Budgets(max_latency_ms=1.0), Cost(1, 1), latency) == (0.0, None)

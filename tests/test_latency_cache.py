@@ -31,8 +31,9 @@ KEY = Key("0" * 16, 10, QUICK, "a CPU", 2, (("kernel", "6"), ("torch", "2")))
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, on a machine that counts as quiet whatever else it does."""
+    """An empty cache, on a machine of which nobody says that others use it, nor that they leave it alone."""
     monkeypatch.setenv("NAS_LATENCY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(nas.latency_cache, "is_quiet", lambda protocol: False)
     monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)
     return tmp_path / "cache"
 
@@ -59,6 +60,7 @@ def test_the_second_time_is_looked_up(folder: Path, monkeypatch: pytest.MonkeyPa
 def other_values() -> dict[str, LatencyProtocol]:
     """The protocol with each of its fields changed in turn."""
     values: dict[str, Any] = {"device": "cuda", "mode": "compile", "dtype": "bfloat16"}
+    values["estimator"] = "lower quartile of wall time"
     for field in fields(LatencyProtocol):
         old = getattr(QUICK, field.name)
         if field.name not in values:
@@ -196,6 +198,60 @@ def test_the_newest_wins_whichever_file_it_is_in(folder: Path) -> None:
         found = reader.find(KEY)
         assert found is not None
         assert (found.median_ms, found.measured) == (2.0, 6.0)
+
+
+def noisy(half: float, measured: float = 1.0, ms: float = 1.0) -> Latency:
+    return latency(ms, measured=measured, noisy=True, interval_ms=(ms - half, ms + half))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_of_noisy_values_the_surest_is_found_and_none_once_there_is_a_calm_one(
+    folder: Path, order: tuple[int, ...]
+) -> None:
+    values = [noisy(0.2, 1.0), noisy(0.1, 2.0), noisy(0.3, 3.0), latency(1.0, measured=4.0, noisy=True)]
+    cache = LatencyCache(folder)
+    for number in order:
+        cache.add(KEY, values[number])
+    for reader in (cache, LatencyCache(folder)):
+        assert reader.find(KEY) == values[1]
+    calm = latency(5.0, measured=0.5, interval_ms=(4.9, 5.1))
+    cache.add(KEY, calm)
+    cache.add(KEY, values[1])
+    for reader in (cache, LatencyCache(folder)):
+        assert reader.find(KEY) == calm
+
+
+def wobbly(monkeypatch: pytest.MonkeyPatch, *measured: Latency) -> list[Latency]:
+    """What measuring will give, in this order; what is left of it."""
+    left = list(measured)
+    monkeypatch.setattr(nas.latency_cache, "measure", lambda *_: left.pop(0))
+    monkeypatch.setattr(nas.latency_cache, "_key", lambda *_: KEY)
+    return left
+
+
+def test_a_noisy_value_is_measured_again_once_the_machine_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = wobbly(monkeypatch, noisy(0.2, 1.0, ms=1.5), latency(1.0, measured=2.0, interval_ms=(0.99, 1.01)))
+    assert candidate_latency(SPACE.smallest, 10, QUICK).ms == 1.5
+    looked_up = candidate_latency(SPACE.smallest, 10, QUICK)  # others are still there
+    assert (looked_up.ms, looked_up.cached, looked_up.noisy) == (1.5, True, True)
+    monkeypatch.setattr(nas.latency_cache, "is_quiet", lambda protocol: True)
+    again = candidate_latency(SPACE.smallest, 10, QUICK)
+    assert (again.ms, again.cached) == (1.0, False)
+    assert not left
+    assert candidate_latency(SPACE.smallest, 10, QUICK) == replace(
+        again, cached=True, waited_s=0.0
+    )  # not noisy: it stays
+
+
+@pytest.mark.parametrize("worse", [noisy(1.5, 2.0, ms=3.0), latency(3.0, measured=2.0, contended=True)])
+def test_a_second_measurement_that_is_no_better_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, worse: Latency
+) -> None:
+    wobbly(monkeypatch, noisy(0.2, 1.0), worse)
+    monkeypatch.setattr(nas.latency_cache, "is_quiet", lambda protocol: True)
+    first = candidate_latency(SPACE.smallest, 10, QUICK)
+    second = candidate_latency(SPACE.smallest, 10, QUICK)
+    assert second == replace(first, cached=True, waited_s=0.0)
 
 
 @pytest.mark.parametrize("flaw", [{"contended": True}, {"p90_ms": math.inf}, {"median_ms": math.nan}])

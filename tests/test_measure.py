@@ -118,9 +118,48 @@ def test_json_is_the_record_and_nothing_else(capfd: pytest.CaptureFixture[str], 
     assert data["params"] == 6 * 28
     assert [measured["input_shape"] for measured in data["measured"]] == [[4, 3, 8, 8], [1, 3, 8, 8]]
     for measured in data["measured"]:
-        assert set(measured) == {field.name for field in fields(Latency)}
+        assert set(measured) == {"ms", *(field.name for field in fields(Latency))}
         assert measured["protocol"]["dtype"] == "bfloat16"
         assert measured["protocol"]["channels_last"] is False
+
+
+def test_several_networks_are_measured_in_turn_and_compared(
+    capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "beside.py").write_text("WIDTH = 60\n")  # a module of the same name, with other content
+    (other / "later.py").write_text("DEPTH = 1\n")
+    (other / "mine.py").write_text(NETWORK.replace("self.conv(x).mean", "self.conv(x).relu().mean"))
+    names = [f"{other}/mine.py:Network", f"{file}:Network", f"{file}:make"]
+    arguments = ["measure", *names, "--input", "3x64x64", "--batch-size", "8,1", "--device", "cpu"]
+    code, out, _ = call(capfd, *arguments, "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert [network["label"] for network in data["networks"]] == names
+    assert [network["params"] for network in data["networks"]] == [60 * 28, 6 * 28, 6 * 28]
+    at_eight = [network["measured"][0] for network in data["networks"]]
+    assert {measured["protocol"]["batch_size"] for measured in at_eight} == {8}
+    assert len({measured["session"] for measured in at_eight}) == 1
+    assert [alike["batch_size"] for alike in data["alike"]] == [8, 1]
+    fastest, *slower = data["alike"][0]["groups"]
+    assert 0 in slower[-1]  # ten times the channels
+    assert 0 not in fastest
+    code, out, err = call(capfd, *arguments)
+    assert code == 0
+    assert "in turn" in err
+    table = out[out.index("batch 8, measured in turn") :].splitlines()
+    places = [line.split() for line in table[2:5]]
+    assert places[0][0] == "1"
+    assert places[-1][:2] == ["3", names[0]]
+    assert not [name for name in sys.modules if name in ("beside", "later")]
+
+
+def test_candidates_of_a_space_are_compared_too(capfd: pytest.CaptureFixture[str]) -> None:
+    archs = ["--arch", "smallest", "--arch", "largest"]
+    code, out, _ = call(capfd, "measure", "--space", "digits", *archs, "--batch-size", "1", "--device", "cpu", "--json")
+    assert code == 0
+    assert json.loads(out)["alike"] == [{"batch_size": 1, "groups": [[0], [1]]}]
 
 
 @pytest.mark.parametrize("mode", ["eager", "compile", "onnxruntime"])

@@ -28,8 +28,8 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.plan import plan_search
 from nas.search.study import RunStudy
-from nas.search.warm_start import Conditions, WarmStart, adopted_precision, warm_start
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
+from nas.search.warm_start import Conditions, WarmStart, adopted_estimators, adopted_precision, warm_start
+from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings, default_protocol
 from nas.show import front_csv, front_json, outcome_counts
 from nas.space import SearchSpace
 from nas.space_file import load_space
@@ -454,3 +454,18 @@ def test_records_without_the_new_field_are_read(earlier: RunDirectory) -> None:
     records: list[TrialRecord] = earlier.records()
     assert len(records) >= 10
     assert {record.imported_from for record in records} == {None}
+
+
+def test_latencies_are_valued_as_the_earlier_run_did_where_all_else_is_the_same(make_run: RunFactory) -> None:
+    def measured_by(own: LatencyProtocol, edge: LatencyProtocol) -> EvaluationSettings:
+        return EvaluationSettings(protocol=own, targets=(LatencyTarget("edge", edge, max_ms=5.0),))
+
+    new, older = default_protocol("cpu"), LatencyProtocol()
+    assert new.estimator != older.estimator
+    eight = replace(older, batch_size=8)
+    run = make_run(settings(evaluation=measured_by(older, eight)), "older")
+    now = from_earlier(run, evaluation=measured_by(new, replace(new, batch_size=8)))
+    assert adopted_estimators(now).evaluation == measured_by(older, eight)
+    otherwise = from_earlier(run, evaluation=measured_by(replace(new, threads=2), new))
+    assert adopted_estimators(otherwise) == otherwise
+    assert adopted_estimators(settings(evaluation=now.evaluation)).evaluation == now.evaluation

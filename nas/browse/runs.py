@@ -216,7 +216,7 @@ def _is_sound(record: TrialRecord) -> bool:
     evaluation = record.evaluation
     latencies = [each for each in (evaluation.latency, *evaluation.latencies.values()) if each]
     values = [*record.objectives.values(), evaluation.seconds, evaluation.violation]
-    values += [value for each in latencies for value in (each.median_ms, each.p10_ms, each.p90_ms)]
+    values += [value for each in latencies for value in (each.ms, *each.range_ms)]
     values += [evaluation.cost.macs, evaluation.cost.params] if evaluation.cost else []
     times = (record.started, record.finished)
     return all(abs(value) < 1e18 for value in values) and all(abs(time) < 1e11 for time in times)

@@ -122,4 +122,4 @@ def _score(record: TrialRecord) -> float | None:
 
 def _milliseconds(record: TrialRecord, name: str) -> float | None:
     latency = measured_latency(record.evaluation, name)
-    return None if latency is None else float(f"{latency.median_ms:.4g}")
+    return None if latency is None else float(f"{latency.ms:.4g}")

@@ -24,12 +24,12 @@ def architecture_cell(text: str) -> Html:
 
 
 def latency_cell(latency: Latency | None) -> object:
-    """The median, and below it p10 to p90 and what is wrong with it."""
+    """The value, and below it where it lies with 95 % and what is wrong with it."""
     if latency is None:
         return NOTHING
     flaws = [name for name, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
-    band = f"{latency.p10_ms:.3f}–{latency.p90_ms:.3f}"
-    return join([objective("latency").show(latency.median_ms), tag("small", " · ".join([band, *flaws]))])
+    band = f"{latency.range_ms[0]:.3f}–{latency.range_ms[1]:.3f}"
+    return join([objective("latency").show(latency.ms), tag("small", " · ".join([band, *flaws]))])
 
 
 def again_cell(again: Confirmed) -> Html:

@@ -21,8 +21,9 @@ def latency_protocol(found: Findings) -> Html:
         parts += [tag("h3", f"Target {target.name}"), _measured(target.protocol, found.on_target(target), target)]
     limits = dict.fromkeys(100 * each.max_spread for each in (protocol, *(target.protocol for target in targets)))
     text = (
-        "Spread is the interquartile range over the median, drift the change of a reference network's time meanwhile. "
-        f"Noisy: one of the two stayed above {' or '.join(unbroken(f'{limit:g} %') for limit in limits)}. "
+        "The 95 % interval is of one measurement alone; spread is the interquartile range over the median of its blocks, drift "
+        "the change of a reference network's time meanwhile. Noisy: the interval is wider than "
+        f"{' or '.join(unbroken(f'{limit:g} %') for limit in limits)} of the value, or the drift is. "
         "Contended: others used the device meanwhile, of a CPU over a quarter of its time."
     )
     return join([*parts, tag("p", text, class_="soft")])
@@ -42,7 +43,8 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
         ("Batch norm", _folded(measured)),
         ("Warm-up", f"{protocol.warmup_s:g} s, then back-to-back runs (caches hot)"),
         ("Blocks", f"≥ {protocol.min_blocks}, of ≥ {protocol.block_ms:g} ms each"),
-        ("Stops at", f"spread < {limit}, or {protocol.max_s:g} s"),
+        ("Value", ", ".join(dict.fromkeys(latency.estimator for latency in measured)) or protocol.estimator),
+        ("Stops at", f"95 % interval < {limit}, or {protocol.max_s:g} s"),
         ("Measured", plural(len(measured) - cached, "candidate")),
         ("Looked up", f"{plural(cached, 'candidate')}, measured before"),
         ("Noisy", f"{noisy:,}"),
@@ -103,7 +105,7 @@ def _pair(cheaper: TrialRecord, faster: TrialRecord) -> str:
     assert b.latency
     return (
         f"The pair that misleads most: {cheaper.digest} has {a.cost.macs / b.cost.macs:.2f} times the MACs of "
-        f"{faster.digest} and takes {a.latency.median_ms / b.latency.median_ms:.2f} times as long."
+        f"{faster.digest} and takes {a.latency.ms / b.latency.ms:.2f} times as long."
     )
 
 

@@ -182,8 +182,8 @@ def _bars(records: Sequence[TrialRecord], name: str, metric: str, images: int) -
     measured = [measured_latency(record.evaluation, name) for record in records]
     return look | {
         "symmetric": False,
-        "array": [_short(latency.p90_ms - latency.median_ms) if latency else 0.0 for latency in measured],
-        "arrayminus": [_short(latency.median_ms - latency.p10_ms) if latency else 0.0 for latency in measured],
+        "array": [_short(latency.range_ms[1] - latency.ms) if latency else 0.0 for latency in measured],
+        "arrayminus": [_short(latency.ms - latency.range_ms[0]) if latency else 0.0 for latency in measured],
     }
 
 
@@ -355,7 +355,7 @@ def _beyond(records: Sequence[TrialRecord], baselines: Sequence[BaselineRecord],
     values = [_scaled(value, name) for record in baselines if (value := value_of(record, name)) is not None]
     if unit_of(name) == "ms":
         measured = [measured_latency(record.evaluation, name) for record in records]
-        values += [bound for latency in measured if latency for bound in (latency.p10_ms, latency.p90_ms)]
+        values += [bound for latency in measured if latency for bound in latency.range_ms]
     return values
 
 

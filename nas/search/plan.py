@@ -97,11 +97,10 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         check_new_mirror(settings.mirror, out)
     settings, storage = connected(settings)
     settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
-    evaluation = settings.evaluation
-    from nas.search.warm_start import adopted_precision, open_earlier, warmed
+    from nas.search.warm_start import adopted_estimators, adopted_precision, warmed
 
-    for path in settings.warm_start:
-        open_earlier(path)
+    settings = adopted_estimators(settings)
+    evaluation = settings.evaluation
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
     check_scored_untrained(evaluation, data.name, data.classes)
     from nas.evaluate import settled_recipe

@@ -43,7 +43,7 @@ class LatencyScreen:
     def learn(self, architecture: Architecture, latency: Latency) -> None:
         """Take in a measured latency; a contended one says nothing about the network."""
         if not latency.contended:
-            self._measured[architecture.digest] = (architecture, latency.median_ms)
+            self._measured[architecture.digest] = (architecture, latency.ms)
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Predicted] | None:
         """What each of the networks will probably take, or None while too few are measured."""

@@ -15,7 +15,7 @@ from nas.objectives import objective_values
 from nas.recipe import Recipe
 from nas.record import Evaluation, Outcome, TrialRecord
 from nas.run import RunDirectory, open_run
-from nas.settings import LatencyTarget, SearchSettings
+from nas.settings import LatencyProtocol, LatencyTarget, SearchSettings
 from nas.space import SearchSpace
 from nas.targets import targets_here
 from nas.wording import plural
@@ -158,6 +158,27 @@ def adopted_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -
         if alike and earlier.provenance.hardware == hardware:
             return settled
     return recipe
+
+
+def adopted_estimators(settings: SearchSettings) -> SearchSettings:
+    """The settings with latencies valued as the earlier runs did, where their protocols are else the same.
+
+    An older run took the median wall time; with another value none of its latencies could be taken over.
+    """
+    before = [open_earlier(path).settings.evaluation for path in settings.warm_start]
+    now = settings.evaluation
+
+    def adopted(protocol: LatencyProtocol, earlier: Iterable[LatencyProtocol]) -> LatencyProtocol:
+        return next((each for each in earlier if replace(each, estimator=protocol.estimator) == protocol), protocol)
+
+    def on_target(target: LatencyTarget) -> LatencyTarget:
+        same = [each.protocol for evaluation in before for each in evaluation.targets if each.name == target.name]
+        return replace(target, protocol=adopted(target.protocol, same))
+
+    protocol = adopted(now.protocol, [evaluation.protocol for evaluation in before])
+    return replace(
+        settings, evaluation=replace(now, protocol=protocol, targets=tuple(on_target(target) for target in now.targets))
+    )
 
 
 def _taken_over(
