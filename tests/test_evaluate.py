@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -271,7 +272,7 @@ def test_neighbours_do_not_get_a_fast_network_rejected(contended: bool, over: bo
     ],
 )
 def test_a_latency_that_is_not_sure_is_over_a_budget_where_all_of_its_interval_is(
-    low: float, high: float, flaw: dict[str, bool], over: bool
+    low: float, high: float, flaw: dict[str, Any], over: bool
 ) -> None:
     latency = Latency(2.0, 0.8, 9.0, 1.0, 30, 1, False, False, 0.0, True, "a", (1, 1, 8, 8), LatencyProtocol())
     latency = replace(latency, interval_ms=(low, high), **flaw)
