@@ -8,14 +8,16 @@ half multiply matrices). In each process every network is timed twice over: all 
 times its candidates, and a few blocks at a time in turn with the others. Each block is timed by the wall clock and by the process's own
 CPU time; the file keeps both.
 
-The table says of each estimator how far it spreads over the processes, and how well one process's order of the networks agrees with
-the order without load: Kendall's tau-b against the median over the processes without load, of the same estimator and of the
-median wall time. `smallest pair` is the share of processes that put neighbours whose truths differ by 3 to 15 % the right way round.
+The first table says of each estimator, by load: how far it spreads over the processes (interquartile range over median, the
+median over the networks); its level, as a multiple of what it is without load; how well one process's order of the networks agrees
+with that of the medians over the processes without load (Kendall's tau-b); and the share of neighbours, which differ by 3 to 15 %,
+that one process puts the right way round. The second says how often `nas.latency_compare` finds that two networks differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -144,7 +146,7 @@ def measure_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """Spread and agreement of each estimator under each load."""
+    """Spread, level and agreement of each estimator under each load."""
     from scipy.stats import kendalltau
 
     values: dict[tuple[str, str, int], dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
@@ -152,38 +154,75 @@ def table(rows: list[dict[str, Any]]) -> None:
         for clock, name in enumerate(("wall", "process")):
             times = [pair[clock] for pair in row["blocks"]]
             for estimator, estimate in ESTIMATORS.items():
-                key = f"{estimator}, {name}", row["way"], row["load"]
-                values[key][row["process"]][row["network"]] = estimate(times)
+                values[f"{estimator}, {name}", row["way"], row["load"]][row["process"]][row["network"]] = estimate(
+                    times
+                )
     loads = sorted({row["load"] for row in rows})
     networks = sorted({row["network"] for row in rows})
+    print("| estimator | way |" + "".join(f" load {load}: spread, level, τ, near pairs |" for load in loads))
+    print("|---|---|" + "---|" * len(loads))
+    for name, way in sorted({(name, way) for name, way, _ in values}, key=lambda each: (each[1], each[0])):
+        quiet = values[name, way, loads[0]].values()
+        truth = {network: statistics.median(of[network] for of in quiet) for network in networks}
+        near = [(a, b) for a in networks for b in networks if 1.03 <= truth[b] / truth[a] <= 1.15]
+        cells = []
+        for load in loads:
+            found = list(values[name, way, load].values())
+            quartiles = [np.percentile([of[n] for of in found], [25, 50, 75]) for n in networks]
+            spread = statistics.median((high - low) / middle for low, middle, high in quartiles)
+            level = statistics.median(of[n] / truth[n] for of in found for n in networks)
+            order = [truth[n] for n in networks]
+            tau = statistics.fmean(kendalltau([of[n] for n in networks], order).statistic for of in found)
+            right = statistics.fmean(of[a] < of[b] for of in found for a, b in near)
+            cells.append(f"{100 * spread:.0f} %, {level:.2f}, {tau:.2f}, {100 * right:.0f} %")
+        print(f"| {name} | {way} | {' | '.join(cells)} |")
 
-    def truth(name: str, way: str) -> list[float]:
-        quiet = values[name, way, loads[0]]
-        return [statistics.median(of[n] for of in quiet.values()) for n in networks]
 
-    order = truth("median, wall", "in one go")
-    print(
-        "| estimator | way | load | spread of one network: IQR / median, (max − min) / median | τ own | τ wall | near pairs right |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for (name, way, load), by_process in sorted(values.items(), key=lambda item: (item[0][2], item[0][1], item[0][0])):
-        own = truth(name, way)
-        iqr, whole = [], []
-        for network in networks:
-            seen = [of[network] for of in by_process.values()]
-            low, middle, high = np.percentile(seen, [25, 50, 75])
-            iqr.append((high - low) / middle)
-            whole.append((max(seen) - min(seen)) / middle)
-        found = [[of[n] for n in networks] for of in by_process.values()]
-        pairs = [
-            (a, b) for a in range(len(networks)) for b in range(len(networks)) if 1.03 <= order[b] / order[a] <= 1.15
+def verdicts(rows: list[dict[str, Any]]) -> None:
+    """How often nas says that two of the networks differ, and how often the wrong way round, by what they truly differ."""
+    from nas.estimate import Times, estimate
+    from nas.latency_compare import differ
+    from nas.record import Latency
+    from nas.settings import default_protocol
+
+    protocol = default_protocol("cpu")
+
+    def latency(row: dict[str, Any]) -> Latency:
+        in_turn = row["way"] == "in turn"
+        wall, process = np.array(row["blocks"]).T
+        shape = (-1, ROUND_BLOCKS) if in_turn else (-1,)
+        found = estimate(Times(wall.reshape(shape), process.reshape(shape)), protocol)
+        return Latency(
+            found.ms, found.ms, found.ms, 0.0, wall.size, 1, False, False, 0.0, True, "", (1, 3, 32, 32), protocol,
+            process_p25_ms=found.ms, estimator=found.estimator, interval_ms=found.interval_ms, rounds_ms=found.rounds_ms,
+            session=f"{row['load']}-{row['process']}" if in_turn else "",
+        )  # fmt: skip
+
+    together: dict[tuple[str, int, int], dict[str, Latency]] = defaultdict(dict)
+    for row in rows:
+        together[row["way"], row["load"], row["process"]][row["network"]] = latency(row)
+    networks = sorted({row["network"] for row in rows})
+    levels = {key: statistics.median(each.ms for each in of.values()) for key, of in together.items()}
+    truth = {
+        network: statistics.median(of[network].ms / levels[key] for key, of in together.items() if key[0] == "in turn")
+        for network in networks
+    }
+    counts: dict[tuple[str, int, int], list[tuple[bool, bool]]] = defaultdict(list)
+    for (way, load, _), of in together.items():
+        for a, b in itertools.combinations(networks, 2):
+            apart = truth[a] / truth[b] - 1
+            told = differ(of[a], of[b]) is True
+            size = sum(abs(apart) > limit for limit in (0.03, 0.1))
+            counts[way, load, size].append((told, told and (of[a].ms > of[b].ms) != (apart > 0)))
+    print("| way | load | truly up to 3 %: said to differ, wrongly ordered | 3 to 10 % | over 10 % |")
+    print("|---|---|---|---|---|")
+    for way, load in sorted({key[:2] for key in counts}):
+        cells = [counts[way, load, size] for size in range(3)]
+        shares = [[100 * statistics.fmean(flags) for flags in zip(*cell, strict=True)] for cell in cells]
+        texts = [
+            f"{told:.0f} %, {wrong:.0f} % of {len(cell)}" for (told, wrong), cell in zip(shares, cells, strict=True)
         ]
-        right = [of[a] < of[b] for of in found for a, b in pairs]
-        print(
-            f"| {name} | {way} | {load} | {statistics.median(iqr):.1%}, {statistics.median(whole):.1%} | "
-            f"{statistics.fmean(kendalltau(of, own).statistic for of in found):.3f} | "
-            f"{statistics.fmean(kendalltau(of, order).statistic for of in found):.3f} | {statistics.fmean(right):.0%} of {len(right)} |"
-        )
+        print(f"| {way} | {load} | {' | '.join(texts)} |")
 
 
 def main() -> None:
@@ -205,6 +244,8 @@ def main() -> None:
     else:
         rows = measure_all(arguments)
     table(rows)
+    print()
+    verdicts(rows)
 
 
 if __name__ == "__main__":

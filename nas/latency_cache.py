@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import socket
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 """Counts changes of how nas measures, and of what is stored: what another version wrote is not looked up."""
+SLOWED = 0.1
+"""Share by which the reference network may take longer than it once did on a device that counts as undisturbed."""
 
 
 def candidate_latency(
@@ -54,6 +57,7 @@ def candidate_latency(
     if known is None or (known.noisy and is_quiet(protocol)):
         latency = _measured(architecture, num_classes, protocol, network)
         cache.add(key, latency)
+        latency = cache.judged(key, latency)
         if known is None or _rank(latency) <= _rank(known):
             return latency
     return replace(known, protocol=protocol, waited_s=0.0, cached=True)
@@ -126,7 +130,8 @@ class LatencyCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[Key, Latency] = {}
+        self._known: dict[Key, list[Latency]] = defaultdict(list)
+        self._fastest: dict[Key, float] = {}  # the least that the reference network took, by `_speed_key`
         self._read: dict[Path, int] = {}  # bytes of each file that are known
         self._warned = False
 
@@ -137,7 +142,22 @@ class LatencyCache:
                 self._catch_up(path)
             except OSError as error:
                 self._warn("read", error)
-        return self._known.get(key)
+        return min((self.judged(key, latency) for latency in self._known.get(key, ())), key=_rank, default=None)
+
+    def judged(self, key: Key, latency: Latency) -> Latency:
+        """The latency as what it is by all that is known of the device's speed.
+
+        Where the reference network took longer than it once did, by more than `SLOWED`, the whole device was slower: it is noisy,
+        and the lower end of its interval is what it might have been at the speed of then.
+        """
+        fastest_ms = self._fastest.get(_speed_key(key))
+        if fastest_ms is None or latency.reference_ms is None:
+            return latency
+        slowed = max(latency.reference_ms) / fastest_ms
+        if slowed <= 1 + SLOWED:
+            return latency
+        interval = latency.interval_ms and (latency.interval_ms[0] / slowed, latency.interval_ms[1])
+        return replace(latency, noisy=True, interval_ms=interval)
 
     def add(self, key: Key, latency: Latency) -> None:
         """Keep a latency, unless others used the device meanwhile or a number of it is not finite."""
@@ -173,9 +193,10 @@ class LatencyCache:
             return
         if entry.schema != SCHEMA or not _worth_keeping(entry.latency):
             return
-        known = self._known.get(entry.key)
-        if known is None or _rank(entry.latency) <= _rank(known):
-            self._known[entry.key] = entry.latency
+        self._known[entry.key].append(entry.latency)
+        if entry.latency.reference_ms:
+            speed, took = _speed_key(entry.key), max(entry.latency.reference_ms)
+            self._fastest[speed] = min(took, self._fastest.get(speed, took))
 
     def _warn(self, what: str, error: OSError) -> None:
         if not self._warned:
@@ -197,6 +218,12 @@ def _key(architecture: Architecture, num_classes: int, protocol: LatencyProtocol
 
 def _cores(protocol: LatencyProtocol) -> int:
     return len(os.sched_getaffinity(0)) if protocol.device == "cpu" else 0
+
+
+def _speed_key(key: Key) -> Key:
+    """What the reference network's time depends on."""
+    protocol = LatencyProtocol(key.protocol.device, threads=key.protocol.threads, estimator=key.protocol.estimator)
+    return replace(key, digest="", num_classes=0, protocol=protocol)
 
 
 def _on_any(protocol: LatencyProtocol) -> LatencyProtocol:

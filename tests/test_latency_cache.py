@@ -221,6 +221,26 @@ def test_of_noisy_values_the_surest_is_found_and_none_once_there_is_a_calm_one(
         assert reader.find(KEY) == calm
 
 
+def test_what_was_measured_while_the_whole_device_was_slow_is_noisy_once_that_is_known(folder: Path) -> None:
+    calm, other = replace(KEY, digest="1" * 16), replace(KEY, digest="2" * 16, protocol=replace(QUICK, threads=2))
+    slow = latency(3.0, interval_ms=(2.97, 3.03), reference_ms=(1.4, 1.5))
+    cache = LatencyCache(folder)
+    cache.add(KEY, slow)
+    cache.add(other, latency(1.0, other, interval_ms=(0.99, 1.01), reference_ms=(0.1, 0.1)))  # of two threads
+    assert cache.find(KEY) == slow  # for all that is known
+    cache.add(calm, latency(2.0, calm, interval_ms=(1.99, 2.01), reference_ms=(1.0, 0.99)))
+    for reader in (cache, LatencyCache(folder)):
+        found = reader.find(KEY)
+        assert found is not None
+        assert found.noisy
+        assert found.interval_ms == pytest.approx((2.97 / 1.5, 3.03))
+        assert [reader.find(key) and reader.find(key).noisy for key in (calm, other)] == [False, False]  # type: ignore[union-attr]
+    cache.add(KEY, latency(2.1, measured=0.5, interval_ms=(2.09, 2.11), reference_ms=(1.02, 1.0)))
+    found = cache.find(KEY)  # older, and measured when the device was fast
+    assert found is not None
+    assert (found.ms, found.noisy) == (2.1, False)
+
+
 def wobbly(monkeypatch: pytest.MonkeyPatch, *measured: Latency) -> list[Latency]:
     """What measuring will give, in this order; what is left of it."""
     left = list(measured)
