@@ -17,8 +17,9 @@ from nas.options import Device
 from nas.settings import LatencyProtocol, Mode, Precision, default_protocol
 
 if TYPE_CHECKING:
+    from nas.macs import Counted
     from nas.measurable import Measurable
-    from nas.record import Cost, Latency
+    from nas.record import Latency
 
 console = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)
@@ -91,6 +92,7 @@ def measure(
     import json
 
     from nas.device import resolve_device
+    from nas.macs import count
     from nas.runtimes import check_protocol
 
     default = default_protocol(resolve_device(device))
@@ -107,11 +109,11 @@ def measure(
     # What the networks themselves print is not part of the result.
     with contextlib.redirect_stdout(sys.stderr), _chosen(what or (), space, arch or (), classes, input_text) as chosen:
         measured, failure = _measure_all(chosen, protocol, sizes, quiet=as_json)
-        costs = [_cost(network) for network in chosen]
+        counts = [count(network.module, network.input_shape) for network in chosen]
     if as_json:
-        print(json.dumps(_content(chosen, costs, measured), indent=2))
+        print(json.dumps(_content(chosen, counts, measured), indent=2))
     elif measured:
-        _print(chosen, costs, measured)
+        _print(chosen, counts, measured)
     if failure is not None:
         errors.print(f"nas: {_labels(chosen)}: {failure}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1)
@@ -171,25 +173,12 @@ def _measure_all(
     return measured, None
 
 
-def _cost(chosen: Measurable) -> Cost | None:
-    from nas.cost import module_cost
-
-    try:
-        return module_cost(chosen.module, chosen.input_shape)
-    except Exception:  # the network's own code; it cannot run, or not in float32
-        return None
-
-
 def _labels(chosen: Sequence[Measurable]) -> str:
     return ", ".join(network.label for network in chosen)
 
 
-def _params(network: Measurable) -> int:
-    return sum(parameter.numel() for parameter in network.module.parameters())
-
-
 def _content(
-    chosen: Sequence[Measurable], costs: Sequence[Cost | None], measured: Sequence[tuple[Latency, ...]]
+    chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Sequence[tuple[Latency, ...]]
 ) -> dict[str, Any]:
     """One network as it is, several as a list and which of them differ at each batch size."""
     from nas.latency_compare import groups
@@ -198,11 +187,11 @@ def _content(
     networks = [
         {
             "label": network.label,
-            "macs": cost.macs if cost else None,
-            "params": _params(network),
+            "macs": counted.macs,
+            "params": counted.params,
             "measured": [latency_json(latencies[index]) for latencies in measured],
         }
-        for index, (network, cost) in enumerate(zip(chosen, costs, strict=True))
+        for index, (network, counted) in enumerate(zip(chosen, counts, strict=True))
     ]
     if len(networks) == 1:
         return networks[0]
@@ -210,15 +199,24 @@ def _content(
     return {"networks": networks, "alike": alike}
 
 
-def _print(chosen: Sequence[Measurable], costs: Sequence[Cost | None], measured: Sequence[tuple[Latency, ...]]) -> None:
+def _print(chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Sequence[tuple[Latency, ...]]) -> None:
     from nas.objectives import objective
     from nas.show_latency import compared_table, measured_table, protocol_lines
 
-    for network, cost in zip(chosen, costs, strict=True):
-        macs = f"{objective('macs').show(cost.macs)} MACs" if cost else "MACs not known"
+    unknown = []
+    for network, counted in zip(chosen, counts, strict=True):
+        macs = "MACs not known" if counted.macs is None else f"{objective('macs').show(counted.macs)} MACs"
+        of = objective("params")
+        params = "parameters not known" if counted.params is None else f"{of.show(counted.params)} parameters"
+        if counted.macs is None:
+            unknown.append(
+                f"{network.label}: MACs not known: {counted.why}"
+                if len(chosen) > 1
+                else f"MACs not known: {counted.why}"
+            )
         sides = "x".join(map(str, network.input_shape))
         console.print(
-            f"{network.label}  input {sides}  {macs}  {objective('params').show(_params(network))} parameters",
+            f"{network.label}  input {sides}  {macs}  {params}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
     console.print()
@@ -234,5 +232,5 @@ def _print(chosen: Sequence[Measurable], costs: Sequence[Cost | None], measured:
             console.print()
             lines += protocol_lines(latencies, labels)
     console.print()
-    for line in lines:
+    for line in (*lines, *unknown):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,7 +1,8 @@
-"""Static cost: multiply-adds, parameters and bytes, counted from the architecture or from a module.
+"""Static cost: multiply-adds, parameters and bytes, from the architecture in closed form or counted on a module.
 
-Counted: convolutions and linear layers, a multiply-add as one, as published figures do. Not counted: batch
-norm (folded away in deployment), activations, pooling. Parameters and bytes of weights include those of batch norm.
+Counted: convolutions and products of matrices, those of attention among them, a multiply-add as one, as published
+figures do. Not counted: batch norm (folded away in deployment), activations, pooling. Parameters and bytes of weights
+include those of batch norm.
 """
 
 from __future__ import annotations
@@ -96,37 +97,34 @@ def least_cost(space: SearchSpace, num_classes: int, what: str) -> int:
 
 
 def module_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """Cost of any module on one image of `input_shape` (C, H, W); multiply-adds by thop on a copy of the module.
+    """Cost of any module on one image of `input_shape` (C, H, W), counted by running it (nas/macs.py).
 
-    Peak activations are left out where `peak_activation_bytes` cannot tell them.
+    Raises `CandidateError` where multiply-adds or parameters are not known; `nas.macs.count` tells one without the other.
     """
-    import thop
-    import torch
-    from torch import nn
+    from nas.macs import count
 
-    copied = copy.deepcopy(module).eval()
-    parameter = next(copied.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    image = torch.zeros(1, *input_shape, device=device)
+    counted = count(module, input_shape)
+    if counted.macs is None or counted.params is None:
+        what = "multiply-adds" if counted.macs is None else "parameters"
+        raise CandidateError(f"{what} are not known: {counted.why or 'they cannot be seen'}")
+    return Cost(counted.macs, counted.params, model_bytes(module), known_peak(module, input_shape))
 
-    def nothing(*_: object) -> None:
-        return None
 
-    uncounted: list[type[nn.Module]] = [nn.BatchNorm2d, nn.AdaptiveAvgPool2d, nn.AvgPool2d]
-    macs, _ = thop.profile(copied, inputs=(image,), custom_ops=dict.fromkeys(uncounted, nothing), verbose=False)
+def known_peak(module: nn.Module, input_shape: tuple[int, int, int]) -> int | None:
+    """Its `peak_activation_bytes` for one image; None where they are not known."""
     try:
-        peak = peak_activation_bytes(module, input_shape)
+        return peak_activation_bytes(module, input_shape)
     except CandidateError:
-        peak = None
-    return Cost(int(macs), sum(p.numel() for p in module.parameters()), model_bytes(module), peak)
+        return None
 
 
 def model_bytes(module: nn.Module) -> int:
-    """Bytes of the module's state dict: parameters and buffers as they are stored, shared ones once."""
-    from torch import Tensor
+    """Bytes of the module's state dict: parameters and buffers as they are stored, packed ones too, shared ones once."""
     from torch.multiprocessing.reductions import StorageWeakRef
 
-    tensors = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
+    from nas.outputs import tensors_of
+
+    tensors = list(tensors_of(module.state_dict()))
     return sum({StorageWeakRef(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
@@ -143,7 +141,7 @@ def peak_activation_bytes(module: nn.Module, input_shape: tuple[int, int, int], 
     from torch.utils._pytree import tree_leaves
     from torch.utils.weak import WeakIdKeyDictionary
 
-    from nas.latency import fold_batch_norm
+    from nas.folding import fold_batch_norm
 
     sizes = WeakIdKeyDictionary()  # of the storages that are alive: an entry goes with its storage
     peak = 0

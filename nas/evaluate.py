@@ -16,7 +16,7 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.backbones import load_source
 from nas.conditions import check_scored_untrained
-from nas.cost import architecture_cost, module_cost
+from nas.cost import architecture_cost, known_peak
 from nas.data import ImageData
 from nas.device import torch_threads
 from nas.device_data import DeviceData
@@ -107,7 +107,7 @@ def evaluate_steps(
             return result(Outcome.REJECTED, reason, violation)
         with lease_for("cpu").shared():
             network = build(architecture, classes, seed)
-            cost = module_cost(network, architecture.input_shape)
+            cost = replace(cost, peak_activation_bytes=known_peak(network, architecture.input_shape))
         latency = known or candidate_latency(architecture, classes, settings.protocol, network)
         violation, reason = budget_violation(settings.budgets, cost, latency)
         for target in settings.targets if violation == 0 else ():

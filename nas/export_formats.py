@@ -13,6 +13,7 @@ from nas.errors import ExportError, InputError
 from nas.export_check import FILES
 from nas.latency import measure_ready
 from nas.measurable import named
+from nas.prepare import Preparation
 from nas.record import Latency
 from nas.runtimes import Run, captured, check_onnx, onnx_program, onnx_run, quiet
 from nas.settings import LatencyProtocol
@@ -92,18 +93,20 @@ def _measured(
         path = folder / FILES[form]
         folded = b"BatchNormalization" not in path.read_bytes()  # the exporter folds by itself
         on_cpu = replace(protocol, device="cpu", mode="onnxruntime")
-        return measure_ready(lambda images: (onnx_run(str(path), images, protocol.threads), folded), shape, on_cpu)
+        return measure_ready(
+            lambda images: (onnx_run(str(path), images, protocol.threads), Preparation(folded)), shape, on_cpu
+        )
     as_graph = protocol.device != "cpu" and protocol.mode == "cudagraph"
     network = _loaded(folder, form, shape)
 
-    def ready(images: torch.Tensor) -> tuple[Run, bool]:
+    def ready(images: torch.Tensor) -> tuple[Run, Preparation]:
         network.to(images.device)
 
         def run() -> object:
             return network(images)
 
         run()
-        return captured(run) if as_graph else run, fold_bn
+        return captured(run) if as_graph else run, Preparation(fold_bn)
 
     return measure_ready(ready, shape, replace(protocol, mode="cudagraph" if as_graph else "eager"))
 

@@ -2,8 +2,8 @@
 
 What is done, and why:
 
-- A copy is measured, in eval and inference mode, batch norm folded into the convolutions, as it would be deployed; the
-  module given is never changed.
+- A copy is measured, in eval and inference mode, batch norm folded into the convolutions, as it would be deployed, as far
+  as a forward pass shows that each step keeps the function (nas/prepare.py); the module given is never changed.
 - The mode is the one it will be deployed in. An eager loop at batch 1 on a GPU times the launches, not the network; a
   captured graph has none ("Getting Started with CUDA Graphs", NVIDIA developer blog, 2019).
 - The exclusive lease of the device is held (nas/device_lease.py): Ray's `num_gpus` is bookkeeping, and a neighbour
@@ -26,13 +26,12 @@ What is done, and why:
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import random
 import reprlib
 import time
 import uuid
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,14 +39,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.nn.utils.parametrize import is_parametrized
 
 from nas.device import device_name, resolve_device
 from nas.device_lease import DeviceLease, Grant, lease_for
 from nas.device_state import Watch
 from nas.errors import CandidateError, InputError
 from nas.estimate import Estimate, Times, estimate
+from nas.folding import fold_batch_norm as fold_batch_norm
+from nas.prepare import Preparation, layout, normal_images, prepared
 from nas.record import DeviceState, Latency
 from nas.runtimes import Run, candidates_errors, check_protocol, runner, software
 from nas.settings import LatencyProtocol, default_protocol
@@ -59,8 +58,8 @@ and the system take some of a CPU."""
 ROUNDS = 20
 """Rounds of networks that are measured in turn."""
 Shape = tuple[int, int, int]
-Ready = Callable[[torch.Tensor], tuple[Run, bool]]
-"""What makes of the protocol's images a function that runs a network once, and says whether its batch norm is folded."""
+Ready = Callable[[torch.Tensor], tuple[Run, Preparation]]
+"""What makes of the protocol's images a function that runs a network once, and says what was done to it before."""
 _LOOK_S, _QUIET = 0.25, {"cpu": 0.1, "cuda": 0.0}
 """Seconds of looking, and the share of a device's time used by others up to which it is quiet."""
 _REFERENCE_S = 0.1
@@ -68,41 +67,6 @@ _HELD_S = 20.0
 """Seconds after which networks that are measured in turn let others have the device: trainers wait a minute for it."""
 _FEWEST, _MOST = 3, 15
 """Blocks of one turn."""
-
-
-def fold_batch_norm(module: nn.Module) -> bool:
-    """Fold each batch norm of a module in eval mode into the convolution before it, in place; whether none is left.
-
-    The traced graph says which convolution is read by a batch norm alone, and that each of the two is called once;
-    the module's own forward stays, so that what it does beside tensors is measured too. A module that `torch.fx`
-    cannot trace is left as it is.
-    """
-    try:
-        nodes = list(torch.fx.symbolic_trace(module).graph.nodes)
-    except Exception:  # fx raises whatever the traced code raises on a symbolic value
-        return False
-    calls = Counter(node.target for node in nodes if node.op == "call_module")
-    parts = dict(module.named_modules())
-    names = Counter(id(part) for _, part in module.named_modules(remove_duplicate=False))
-
-    def alone(node: torch.fx.Node) -> bool:
-        """Whether the part is called once, under its one name, and nothing but its own forward makes its output."""
-        part = parts[str(node.target)]
-        changed = part._forward_hooks or part._forward_pre_hooks or is_parametrized(part)
-        return calls[node.target] == 1 and names[id(part)] == 1 and not changed
-
-    for node in nodes:
-        norm = parts[node.target] if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or not alone(node):
-            continue
-        source = next(iter((*node.args, *node.kwargs.values())))
-        if source.op != "call_module" or len(source.users) > 1 or not alone(source):
-            continue
-        convolution = parts[source.target]
-        if isinstance(convolution, nn.Conv2d):
-            module.set_submodule(source.target, fuse_conv_bn_eval(convolution, norm))
-            module.set_submodule(node.target, nn.Identity())
-    return not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 def measure(
@@ -120,18 +84,19 @@ def measure(
     protocol = protocol or default_protocol("cpu")
     _check_given(module, input_shape)
     check_protocol(protocol)
-    return measure_ready(_ready(module, protocol), input_shape, protocol, lease)
+    with contextlib.ExitStack() as held:
+        return measure_ready(_ready(module, protocol, held), input_shape, protocol, lease)
 
 
 def measure_ready(
     ready: Ready, input_shape: Shape, protocol: LatencyProtocol, lease: DeviceLease | None = None
 ) -> Latency:
-    """Latency of whatever `ready` makes of the protocol's images: what runs it once, and whether batch norm is folded.
+    """Latency of whatever `ready` makes of the protocol's images: what runs it once, and what was done before.
 
     As `measure` does it; the protocol's mode says how `ready` lets it run.
     """
     with _at_work(protocol, lease) as (device, lease):
-        run, bn_folded = _prepared(ready, input_shape, protocol, lease)
+        run, preparation = _prepared(ready, input_shape, protocol, lease)
         with lease.exclusive() as grant, _cpu_too(protocol) as cpu:
             watch = _watch(device)
             reference = _reference(str(device), protocol.threads)
@@ -154,7 +119,7 @@ def measure_ready(
         or best.drift > protocol.max_drift,
         contended=grant.contended or cpu.contended or _disturbed(best.others, protocol),
         waited_s=grant.waited_s + cpu.waited_s,
-        bn_folded=bn_folded,
+        preparation=preparation,
         attempts=len(tries),
         reference_ms=best.reference_ms,
         others=best.others,
@@ -183,19 +148,19 @@ def measure_in_turn(
     check_protocol(protocol)
     if not modules:
         return ()
-    with _at_work(protocol, lease) as (device, lease):
+    with contextlib.ExitStack() as held, _at_work(protocol, lease) as (device, lease):
         networks = []
         for number, (module, shape) in enumerate(zip(modules, input_shapes, strict=True), 1):
             try:
-                networks.append(_prepared(_ready(module, protocol), shape, protocol, lease))
+                networks.append(_prepared(_ready(module, protocol, held), shape, protocol, lease))
             except CandidateError as error:
                 raise CandidateError(f"network {number} of {len(modules)}: {error}") from error
-        folded = [bn_folded for _, bn_folded in networks]
+        preparations = [preparation for _, preparation in networks]
         found = _turns([run for run, _ in networks], rounds, protocol, device, lease)
         del networks
     session = uuid.uuid4().hex[:12]
     latencies = []
-    for shape, bn_folded, turns, runs in zip(input_shapes, folded, found.times, found.runs, strict=True):
+    for shape, preparation, turns, runs in zip(input_shapes, preparations, found.times, found.runs, strict=True):
         times = Times.joined(turns)
         value = estimate(times, protocol)
         latencies.append(
@@ -208,7 +173,7 @@ def measure_in_turn(
                 noisy=value.width >= protocol.max_spread,
                 contended=found.contended or _disturbed(found.others, protocol),
                 waited_s=found.waited_s / len(modules),
-                bn_folded=bn_folded,
+                preparation=preparation,
                 others=found.others,
                 before=found.before,
                 after=found.after,
@@ -229,7 +194,12 @@ def is_quiet(protocol: LatencyProtocol) -> bool:
 
 
 def _latency(
-    times: Times, found: Estimate, protocol: LatencyProtocol, input_shape: Shape, **circumstances: Any
+    times: Times,
+    found: Estimate,
+    protocol: LatencyProtocol,
+    input_shape: Shape,
+    preparation: Preparation,
+    **circumstances: Any,
 ) -> Latency:
     p10, p25, median, p75, p90 = np.percentile(times.wall_ms, [10, 25, 50, 75, 90]).tolist()
     own = times.process_ms
@@ -251,6 +221,9 @@ def _latency(
         protocol=protocol,
         software=software(protocol),
         measured=time.time(),
+        bn_folded=preparation.bn_folded,
+        left_out=preparation.left_out,
+        notes=preparation.notes,
         **circumstances,
     )
 
@@ -357,39 +330,22 @@ def _again(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
     return attempt.drift > protocol.max_drift or _disturbed(attempt.others, protocol)
 
 
-def _ready(module: nn.Module, protocol: LatencyProtocol) -> Ready:
-    """The module as it would be deployed, in the protocol's mode."""
+def _ready(module: nn.Module, protocol: LatencyProtocol, held: contextlib.ExitStack) -> Ready:
+    """The module as it would be deployed, in the protocol's mode; `held` gives it back what was borrowed of it."""
 
-    def ready(images: torch.Tensor) -> tuple[Run, bool]:
-        network, bn_folded = _deployed(module, protocol)
-        return runner(network, images, protocol), bn_folded
+    def ready(images: torch.Tensor) -> tuple[Run, Preparation]:
+        found = held.enter_context(prepared(module, images, protocol))
+        return runner(found.network, found.images, protocol), found.preparation
 
     return ready
 
 
-def _prepared(ready: Ready, input_shape: Shape, protocol: LatencyProtocol, lease: DeviceLease) -> tuple[Run, bool]:
+def _prepared(
+    ready: Ready, input_shape: Shape, protocol: LatencyProtocol, lease: DeviceLease
+) -> tuple[Run, Preparation]:
     # Compiling and exporting are work like any other, which a measurement must not hear.
     with lease.shared(), _cpu_too(protocol, shared=True), candidates_errors(protocol):
-        return ready(_images(protocol, input_shape))
-
-
-def _deployed(module: nn.Module, protocol: LatencyProtocol) -> tuple[nn.Module, bool]:
-    """A copy of the module as it would be deployed, and whether its batch norm could be folded."""
-    copied = copy.deepcopy(module).eval().requires_grad_(False)
-    folded = fold_batch_norm(copied)
-    copied = copied.to(torch.device(protocol.device), getattr(torch, protocol.dtype))
-    return copied.to(memory_format=_layout(protocol)), folded
-
-
-def _images(protocol: LatencyProtocol, input_shape: tuple[int, int, int]) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(protocol.batch_size, *input_shape, generator=generator, device="cpu", dtype=torch.float32)
-    return images.to(device=protocol.device, dtype=getattr(torch, protocol.dtype), memory_format=_layout(protocol))
-
-
-def _layout(protocol: LatencyProtocol) -> torch.memory_format:
-    channels_last = protocol.channels_last and protocol.mode != "onnxruntime"
-    return torch.channels_last if channels_last else torch.contiguous_format
+        return ready(normal_images(protocol, input_shape))
 
 
 @functools.cache
@@ -399,8 +355,9 @@ def _reference(device: str, threads: int) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # of the CPU alone; torch.manual_seed would seed every GPU
         layers = [nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 128, 1)]
-    network, _ = _deployed(nn.Sequential(*layers), protocol)
-    return runner(network, _images(protocol, (3, 64, 64)), protocol)
+    network = nn.Sequential(*layers).eval().requires_grad_(False).to(device)
+    images = normal_images(protocol, (3, 64, 64))
+    return runner(network.to(memory_format=layout(protocol)), images, protocol)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.device import device_name
 from nas.device_lease import lease_for
-from nas.errors import InputError
+from nas.errors import CandidateError, InputError
 from nas.journal import append_line, read_lines
 from nas.latency import is_quiet, measure
 from nas.model import build
@@ -69,7 +69,10 @@ def _measured(
     if network is None:
         with lease_for("cpu").shared():
             network = build(architecture, num_classes)
-    return measure(network, architecture.input_shape, protocol)
+    latency = measure(network, architecture.input_shape, protocol)
+    if "dtype" in latency.left_out:  # measured, but in a precision that nobody asked for
+        raise CandidateError(f"cannot run in {protocol.dtype}: {latency.left_out['dtype']}")
+    return latency
 
 
 def cache_folder() -> Path | None:

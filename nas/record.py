@@ -73,7 +73,9 @@ class Latency:
     `reference_ms` is what the reference network took before and after. `others` is the share of the device's time
     that other processes used meanwhile, None where that cannot be known. `software` holds the versions that the
     number depends on. `measured` is UTC seconds since the epoch; `cached` says that it was looked up. `worker` names
-    the process that was asked for it, where that is not the one that evaluates the candidate.
+    the process that was asked for it, where that is not the one that evaluates the candidate. `left_out` are the steps of
+    preparing the network (copy, eval, fold, layout, dtype, inference: nas/prepare.py) that were left out, each with the
+    reason; `notes` what else to know of it.
     """
 
     median_ms: float
@@ -105,6 +107,8 @@ class Latency:
     interval_ms: tuple[float, float] | None = None
     rounds_ms: tuple[float, ...] = ()
     session: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self._values[self.estimator] is None:
@@ -136,9 +140,9 @@ class Latency:
         return (self.interval_ms[1] - self.interval_ms[0]) / self.ms if self.interval_ms else math.inf
 
     @property
-    def drift(self) -> float:
-        """By how much the reference network's time changed meanwhile, as a share of it; 0 where it was not timed."""
-        return abs(self.reference_ms[1] / self.reference_ms[0] - 1) if self.reference_ms else 0.0
+    def drift(self) -> float | None:
+        """By how much the reference network's time changed meanwhile, as a share of it; None where it was not timed."""
+        return abs(self.reference_ms[1] / self.reference_ms[0] - 1) if self.reference_ms else None
 
 
 def latency_json(latency: Latency) -> dict[str, Any]:

@@ -89,6 +89,10 @@ def protocol_lines(measured: Sequence[Latency], labels: Sequence[str] = ()) -> l
     versions = ", ".join(f"{name} {version}" for name, version in (first.software or {}).items())
     threads = f", {plural(protocol.threads, 'thread')}" if protocol.device == "cpu" else ""
     folded = "folded" if all(latency.bn_folded for latency in measured) else "not folded throughout"
+    dtype = protocol.dtype if not _any_left_out(measured, "dtype") else f"{protocol.dtype} where possible"
+    form = (
+        protocol.memory_format if not _any_left_out(measured, "layout") else f"{protocol.memory_format} where possible"
+    )
     caches = "emptied before each run" if protocol.cold else "hot"
     block = "blocks of one run" if protocol.cold else f"blocks of at least {protocol.block_ms:g} ms"
     until = (
@@ -100,7 +104,7 @@ def protocol_lines(measured: Sequence[Latency], labels: Sequence[str] = ()) -> l
     values = ", ".join(dict.fromkeys(latency.estimator for latency in measured))
     lines = [
         f"device    {first.device_name} ({protocol.device}){threads}; {versions}",
-        f"network   {protocol.mode}, {protocol.dtype}, {protocol.memory_format}, batch norm {folded}, caches {caches}",
+        f"network   {protocol.mode}, {dtype}, {form}, batch norm {folded}, caches {caches}",
         f"timing    {protocol.warmup_s:g} s of warm-up, then {block}, {until}",
         f"value     {values}",
     ]
@@ -108,7 +112,33 @@ def protocol_lines(measured: Sequence[Latency], labels: Sequence[str] = ()) -> l
         lines += _circumstances(label, latency)
     for label, latency in zip(labels, measured, strict=True):
         lines += [f"{label} is {reason}" for reason in _marks(latency)]
-    return lines
+    said = [
+        (label, line) for label, latency in zip(labels, measured, strict=True) for line in preparation_lines(latency)
+    ]
+    of_all = [
+        line
+        for line in dict.fromkeys(line for _, line in said)
+        if [line for _, line in said].count(line) == len(measured)
+    ]
+    return lines + of_all + [f"{label} {line}" for label, line in said if line not in of_all]
+
+
+def _any_left_out(measured: Sequence[Latency], step: str) -> bool:
+    return any(step in latency.left_out for latency in measured)
+
+
+def preparation_lines(latency: Latency) -> list[str]:
+    """Which steps of preparing the network were left out, each with the reason, and what else to know of it."""
+    steps = {
+        "copy": "not copied, measured as it is",
+        "eval": "not put into eval mode",
+        "fold": "not folded",
+        "layout": "memory format stays as it is",
+        "dtype": f"not brought to {latency.protocol.dtype}",
+        "inference": "not in inference mode",
+    }
+    left_out = [f"{steps.get(step, step)}: {reason}" for step, reason in latency.left_out.items()]
+    return left_out + [f"note: {note}" for note in latency.notes]
 
 
 def _range(latency: Latency) -> str:
@@ -122,7 +152,7 @@ def _flaws(latency: Latency) -> str:
 
 def _circumstances(label: str, latency: Latency) -> list[str]:
     reference = ""
-    if latency.reference_ms:
+    if latency.reference_ms and latency.drift is not None:
         before, after = latency.reference_ms
         reference = f"; reference network {before:.3f} → {after:.3f} ms (drift {100 * latency.drift:.1f} %)"
     elif not latency.session:
@@ -164,7 +194,7 @@ def _marks(latency: Latency) -> list[str]:
         why.append(f"noisy: the spread stayed at {100 * latency.spread:.1f} %")
     if latency.interval_ms is not None and latency.width >= protocol.max_spread:
         why.append(f"noisy: its 95 % interval is {100 * latency.width:.1f} % wide")
-    if latency.drift > protocol.max_drift:
+    if latency.drift is not None and latency.drift > protocol.max_drift:
         why.append(
             f"noisy: the device changed its speed meanwhile, the reference network by {100 * latency.drift:.1f} %"
         )

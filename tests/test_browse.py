@@ -142,7 +142,7 @@ class Opened:
             name,
         )
 
-    def click_on(self, record: TrialRecord) -> None:
+    def click_on(self, record: TrialRecord, shift: bool = False) -> None:
         """Click on the point of a candidate, wherever its axes put it."""
         place = self.page.evaluate(
             "digest => { const g = document.querySelector('#scatter .js-plotly-plot'), l = g._fullLayout;"
@@ -153,7 +153,11 @@ class Opened:
         )
         self.page.mouse.move(*place)
         self.page.locator("#scatter .hovertext").filter(has_text=record.digest).wait_for()
+        if shift:
+            self.page.keyboard.down("Shift")
         self.page.mouse.click(*place)
+        if shift:
+            self.page.keyboard.up("Shift")
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +236,55 @@ def test_a_click_opens_the_candidate_and_keys_step_along_the_front(site: Site, o
     expect(page.locator("#drawer-title")).to_have_text(best.digest)
     page.keyboard.press("Escape")
     expect(drawer).to_be_hidden()
+
+
+def test_a_shift_click_chooses_for_comparison_and_opens_nothing(site: Site, opened: Opened) -> None:
+    page = opened.page
+    drawn(page)
+    drawer, first, second = page.locator("#drawer"), site.front[0], site.front[-1]
+    opened.click_on(first, shift=True)
+    expect(page.get_by_role("button", name="Compare 1")).to_be_visible()
+    page.wait_for_function("document.querySelector('#scatter .js-plotly-plot').data.at(-2).x[0] !== null")
+    expect(drawer).to_be_hidden()
+    opened.click_on(second, shift=True)
+    expect(page.get_by_role("button", name="Compare 2")).to_be_visible()
+    expect(drawer).to_be_hidden()
+    opened.click_on(second, shift=True)
+    expect(page.get_by_role("button", name="Compare 1")).to_be_visible()
+    opened.click_on(second)
+    expect(page.locator("#drawer-title")).to_have_text(second.digest)
+    expect(page.get_by_role("button", name="Compare 1")).to_be_visible()
+    page.keyboard.press("Escape")
+    opened.tab("Compare")
+    expect(page.get_by_role("table").get_by_role("columnheader")).to_have_count(2)
+    expect(page.get_by_role("table")).to_contain_text(first.digest[:8])
+    page.get_by_role("button", name="Clear").click()
+
+
+def test_the_controls_of_the_front_say_what_they_are(site: Site, opened: Opened) -> None:
+    labels = opened.page.locator("#panel-front .control > span").all_inner_texts()
+    assert labels[:4] == ["x axis", "x scale (log, linear)", "y axis", "y scale (log, linear)"]
+
+
+OVERLAPS = """() => { const boxes = [...document.querySelectorAll(
+  "#scatter .textpoint text, #scatter .legend, #scatter .xtick text, #scatter .ytick text, #scatter .xtitle")]
+  .filter(e => e.checkVisibility({visibilityProperty: true}))
+  .map(e => [e.textContent, e.getBoundingClientRect()]);
+ return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([, q]) => p.left < q.right - 1 && q.left < p.right - 1
+   && p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => ` on `)); }"""
+
+
+@pytest.mark.parametrize("width", [480, 1280])
+def test_labels_of_the_front_do_not_overlap(site: Site, context: BrowserContext, width: int) -> None:
+    """Picks beside each other, baselines and the landmarks of the front, on two pairs of axes."""
+    picks = ",".join(f"latency<={ms}ms" for ms in (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2))
+    for axes in ("", "&x=macs&scale-x=linear", "&x=latency&y=params"):
+        for opened in open_page(site, context, f"pick={picks}{axes}", width):
+            drawn(opened.page)
+            opened.page.wait_for_timeout(500)  # for the labels to find their places
+            labels = opened.page.locator("#scatter .textpoint text")
+            assert labels.count() > 3
+            assert opened.page.evaluate(OVERLAPS) == []
 
 
 def test_trials_are_filtered_saved_opened_and_compared(site: Site, opened: Opened) -> None:

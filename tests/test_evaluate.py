@@ -116,7 +116,7 @@ def test_a_candidate_over_a_hard_budget_is_rejected_before_training(
 def test_a_candidate_with_too_many_macs_is_neither_built_nor_measured(
     digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for step in ("build", "module_cost", "candidate_latency"):
+    for step in ("build", "known_peak", "candidate_latency"):
         monkeypatch.setattr(nas.evaluate, step, lambda *_: pytest.fail("not cheapest first"))
     cost = architecture_cost(SPACE.backbone, 10)
     budgets = Budgets(max_macs=cost.macs - 1, max_params=cost.params - 1, max_latency_ms=1e-6)

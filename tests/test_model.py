@@ -112,7 +112,7 @@ def test_every_layer_choice_gives_its_shape_structure_and_cost(size: int, paddin
         expected = cost_by_hand(size, built.kernel_size, layer.expansion, layer.separable, layer.stride)
         assert counts(architecture_cost(architecture.canonical, CLASSES)) == expected, case
         assert sum(p.numel() for p in network.parameters()) == expected[1], case
-        if index % 7 == 0:  # thop takes longer than all the rest together; 7 is prime to every choice's period
+        if index % 7 == 0:  # counting takes longer than all the rest together; 7 is prime to every choice's period
             assert counts(module_cost(network, (2, size, size))) == expected, case
 
 

@@ -19,8 +19,7 @@ def choosing(app: Dash, runs: Runs) -> None:
 
     @app.callback(
         Output("candidate", "data", allow_duplicate=True),
-        Output("scatter", "clickData"),
-        Input("scatter", "clickData"),
+        Input("clicked", "data"),
         Input("grid", "cellClicked"),
         Input("close", "n_clicks"),
         Input("previous", "n_clicks"),
@@ -33,25 +32,26 @@ def choosing(app: Dash, runs: Runs) -> None:
     )
     def choose(
         point: object, cell: object, _c: object, _p: object, _n: object, _o: object, ticked: object, run: object, now: object
-    ) -> tuple[Any, Any]:  # fmt: skip
+    ) -> Any:  # fmt: skip
         key = runs.key(run)
         match ctx.triggered_id:
-            case "scatter":
+            case "clicked":
                 found = _of_points(point, key)[:1]
             case "grid":
                 found = _of_row(cell, runs.look(key), key)
             case "open-selected":
                 found = _of_rows(ticked)[:1]
             case "close":
-                return None, None
+                return None
             case step:
-                return _stepped(runs.look(key), key, now, -1 if step == "previous" else 1) or no_update, None
+                return _stepped(runs.look(key), key, now, -1 if step == "previous" else 1) or no_update
         chosen = runs.chosen(found[0]) if found else None
-        return chosen.text if chosen else no_update, None
+        return chosen.text if chosen else no_update
 
     @app.callback(
         Output("compare", "data", allow_duplicate=True),
         Output("grid", "deselectAll"),
+        Input("shift-clicked", "data"),
         Input("scatter", "selectedData"),
         Input("grid", "selectedRows"),
         Input("compare-add", "n_clicks"),
@@ -62,14 +62,16 @@ def choosing(app: Dash, runs: Runs) -> None:
         prevent_initial_call=True,
     )
     def compare(
-        points: object, ticked: object, _a: object, _c: object, now: object, opened: object, run: object
-    ) -> Any:
+        point: object, points: object, ticked: object, _a: object, _c: object, now: object, opened: object, run: object
+    ) -> Any:  # fmt: skip
         known = now if isinstance(now, list) else []
         found: list[Any]
         match ctx.triggered_id:
+            case "shift-clicked":
+                found = _toggled(known, _of_points(point, runs.key(run))[:1])
             case "scatter":
                 found = _of_points(points, runs.key(run))
-                if len(set(found)) < 2:  # a single one is a click
+                if not found:  # a lasso around nothing, or one that was taken away
                     raise PreventUpdate
             case "grid":
                 found = _of_rows(ticked)
@@ -81,6 +83,19 @@ def choosing(app: Dash, runs: Runs) -> None:
                 return [], True
         return [each.text for each in runs.all_chosen(found)], no_update
 
+    app.clientside_callback(
+        ClientsideFunction("browse", "pickPoint"),
+        Output("clicked", "data"),
+        Output("shift-clicked", "data"),
+        Output("scatter", "clickData"),
+        Input("scatter", "clickData"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("browse", "watchLabels"),
+        Output("ignored", "title"),
+        Input("scatter", "figure"),
+    )
     app.clientside_callback(
         ClientsideFunction("browse", "pickTab"),
         Output("tab", "data", allow_duplicate=True),
@@ -145,6 +160,11 @@ def _of_points(given: object, key: str) -> list[str]:
         if isinstance(custom, list) and custom:
             found.append(f"{custom[1] if len(custom) > 1 else key}:{custom[0]}")
     return found
+
+
+def _toggled(known: list[Any], chosen: list[str]) -> list[Any]:
+    """What is compared once some were chosen: with them, or without those that were compared already."""
+    return [*(each for each in known if each not in chosen), *(each for each in chosen if each not in known)]
 
 
 def _of_row(cell: object, seen: Seen, key: str) -> list[str]:

@@ -24,6 +24,7 @@ _GRAPH: Any = {
     "toImageButtonOptions": {"format": "svg", "filename": "nas"},
 }
 _SELECTABLE = _GRAPH | {"modeBarButtons": [["toImage", "zoom2d", "pan2d", "select2d", "lasso2d", "resetScale2d"]]}
+_STORES = ("version", "tab", "candidate", "compare", "clicked", "shift-clicked", "jobs-seen", "acted")
 _READ_ONLY = (
     "Read only: this page was opened without the token of the address that nas browse printed, so it cannot export, "
     "train or stop."
@@ -36,7 +37,7 @@ def page(runs: Runs, may_act: bool) -> html.Div:
         [
             dcc.Location(id="url", refresh=False),
             dcc.Interval(id="tick", interval=POLL_MS),
-            *(dcc.Store(id=name) for name in ("version", "tab", "candidate", "compare", "jobs-seen", "acted")),
+            *(dcc.Store(id=name) for name in _STORES),
             html.Div(id="ignored", hidden=True),
             _header(runs, may_act),
             html.Nav(
@@ -86,10 +87,16 @@ def _front(runs: Runs) -> html.Section:
     scale = [{"label": name, "value": name} for name in SCALES]
     controls = html.Div(
         [
-            _control("Across", dcc.Dropdown(id="x", clearable=False)),
-            _control("Its scale", dcc.Dropdown(scale, "auto", id="scale-x", clearable=False, searchable=False)),
-            _control("Up", dcc.Dropdown(id="y", clearable=False)),
-            _control("Its scale", dcc.Dropdown(scale, "auto", id="scale-y", clearable=False, searchable=False)),
+            _control("x axis", dcc.Dropdown(id="x", clearable=False)),
+            _control(
+                "x scale (log, linear)",
+                dcc.Dropdown(scale, "auto", id="scale-x", clearable=False, searchable=False),
+            ),
+            _control("y axis", dcc.Dropdown(id="y", clearable=False)),
+            _control(
+                "y scale (log, linear)",
+                dcc.Dropdown(scale, "auto", id="scale-y", clearable=False, searchable=False),
+            ),
             _control("Colour", dcc.Dropdown(id="colour", placeholder="front or not")),
             _control(
                 "Marked pick",
@@ -108,7 +115,8 @@ def _front(runs: Runs) -> html.Section:
             html.Button("← cheaper", id="previous", className="quiet"),
             html.Button("dearer →", id="next", className="quiet"),
             html.Span(
-                "A click opens a candidate, the arrow keys step along the front. Shift-click or lasso several to compare.",
+                "A click opens a candidate, the arrow keys step along the front. A shift-click adds one to the comparison or "
+                "takes it out, a lasso chooses several.",
                 className="soft",
             ),
         ],

@@ -53,12 +53,13 @@ def front(app: Dash, runs: Runs) -> None:
         Input("version", "data"),
         Input("tab", "data"),
         Input("candidate", "data"),
+        Input("compare", "data"),
         *(
             Input(name, "value")
             for name in ("run", "x", "y", "scale-x", "scale-y", "colour", "pick", "over", "dominated")
         ),
     )
-    def scatter(version: object, tab: object, opened: object, *controls: object) -> tuple[Any, Any]:
+    def scatter(version: object, tab: object, opened: object, compare: object, *controls: object) -> tuple[Any, Any]:
         if tab != "front" or version is None:
             raise PreventUpdate
         run, x, y, scale_x, scale_y, colour, pick, over, dominated = controls
@@ -74,12 +75,15 @@ def front(app: Dash, runs: Runs) -> None:
             dominated=bool(dominated),
         )
         chosen = runs.chosen(opened)
-        if [each["prop_id"] for each in ctx.triggered] == ["candidate.data"]:
+        compared = [each.record for each in runs.all_chosen(compare)]
+        triggered = {each["prop_id"] for each in ctx.triggered}
+        if triggered and triggered <= {"candidate.data", "compare.data"}:
             patch = Patch()  # thousands of points stay where they are
+            patch["data"][-2] = views.rings(compared, axes)
             patch["data"][-1] = views.ring(chosen.record if chosen else None, axes)
             return patch, no_update
         others = {each: runs.look(each) for each in runs.keys(over) if each != key}
-        figure = views.drawn(views.front_figure, seen, axes, others, chosen.record if chosen else None)
+        figure = views.drawn(views.front_figure, seen, axes, others, chosen.record if chosen else None, compared)
         return figure, views.picked(seen, axes.picks)[1]
 
 

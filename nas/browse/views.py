@@ -16,7 +16,7 @@ from nas.errors import InputError
 from nas.picks import pick_all
 from nas.record import TrialRecord
 from nas.report.curves import curve, learning_curves_figure
-from nas.report.figures import GREEN, ORANGE, PURPLE, VERMILLION, counting_axis, landmarks, layout, quiet
+from nas.report.figures import GREEN, ORANGE, PURPLE, SKY, VERMILLION, counting_axis, landmarks, layout, quiet
 from nas.report.layers import layers_figure
 from nas.report.quantities import value_of
 from nas.report.scatter import scatter_figure
@@ -53,8 +53,14 @@ def drawn(figure: Callable[_P, go.Figure], *args: _P.args, **kwargs: _P.kwargs) 
         return quiet(f"This figure cannot be drawn from these records ({type(error).__name__}).")
 
 
-def front_figure(seen: Seen, axes: Axes, others: Mapping[str, Seen], chosen: TrialRecord | None) -> go.Figure:
-    """The scatter of a run, over it the fronts of `others` by their keys, and last a ring around the `chosen`."""
+def front_figure(
+    seen: Seen,
+    axes: Axes,
+    others: Mapping[str, Seen],
+    chosen: TrialRecord | None,
+    compared: Sequence[TrialRecord] = (),
+) -> go.Figure:
+    """The scatter of a run, over it the fronts of `others` by their keys, and last the rings of `compared` and `chosen`."""
     marks = {digest: " · ".join(names) for digest, names in landmarks(seen.front, seen.objectives).items()}
     for text, record in picked(seen, axes.picks)[0].items():
         marks[record.digest] = " · ".join(filter(None, (marks.get(record.digest), text)))
@@ -80,9 +86,9 @@ def front_figure(seen: Seen, axes: Axes, others: Mapping[str, Seen], chosen: Tri
         _widen(
             figure, axis, [value for trace in figure.data[-len(others) :] for value in trace[axis]] if others else []
         )
-    figure.add_trace(ring(chosen, axes))
-    figure.update_layout(clickmode="event+select", uirevision=f"{axes.x} {axes.y} {axes.scale_x} {axes.scale_y}")
-    # Picked points are told by the ring; plotly's own way dims all the others.
+    figure.add_traces([rings(compared, axes), ring(chosen, axes)])
+    figure.update_layout(uirevision=f"{axes.x} {axes.y} {axes.scale_x} {axes.scale_y}")
+    # Chosen points are told by their rings; plotly's own way dims all the others.
     figure.update_traces(
         selected={"marker": {}}, unselected={"marker": {"opacity": 0.6}}, selector={"name": "dominated"}
     )
@@ -91,16 +97,27 @@ def front_figure(seen: Seen, axes: Axes, others: Mapping[str, Seen], chosen: Tri
 
 
 def ring(chosen: TrialRecord | None, axes: Axes) -> go.Scatter:
-    """A ring around one candidate; no point where there is none, or it lacks a value."""
-    place = None if chosen is None else _place(chosen, axes)
+    """A ring around the candidate that is open."""
+    return _rings([chosen] if chosen else [], axes, "opened", VERMILLION)
+
+
+def rings(compared: Sequence[TrialRecord], axes: Axes) -> go.Scatter:
+    """Rings around the candidates that are compared."""
+    return _rings(compared, axes, "compared", SKY)
+
+
+def _rings(records: Sequence[TrialRecord], axes: Axes, name: str, colour: str) -> go.Scatter:
+    """A point of no place where there is none, or where they lack a value."""
+    places: Sequence[tuple[float | None, float | None]]
+    places = [place for record in records if (place := _place(record, axes))] or [(None, None)]
     return go.Scatter(
-        x=[place[0] if place else None],
-        y=[place[1] if place else None],
+        x=[place[0] for place in places],
+        y=[place[1] for place in places],
         mode="markers",
-        marker={"size": 20, "symbol": "circle-open", "color": VERMILLION, "line": {"width": 2.5}},
+        marker={"size": 20, "symbol": "circle-open", "color": colour, "line": {"width": 2.5}},
         hoverinfo="skip",
         showlegend=False,
-        name="opened",
+        name=name,
     )
 
 

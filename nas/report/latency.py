@@ -53,8 +53,13 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
     if measured:
         spreads = sorted(latency.spread for latency in measured)
         rows.append(("Spread", f"median {100 * spreads[len(spreads) // 2]:.1f} %, largest {100 * spreads[-1]:.1f} %"))
-        drifts = sorted(latency.drift for latency in measured)
-        rows.append(("Drift", f"median {100 * drifts[len(drifts) // 2]:.1f} %, largest {100 * drifts[-1]:.1f} %"))
+        drifts = sorted(latency.drift for latency in measured if latency.drift is not None)
+        known = (
+            f"median {100 * drifts[len(drifts) // 2]:.1f} %, largest {100 * drifts[-1]:.1f} %"
+            if drifts
+            else "not known"
+        )
+        rows.append(("Drift", known))
         rows.append(("Measured twice or more", plural(sum(latency.attempts > 1 for latency in measured), "candidate")))
         rows.append(("Waiting for lease", f"{sum(latency.waited_s for latency in measured):.1f} s in all"))
     if target is not None:

@@ -6,6 +6,42 @@
   ];
   const DEFAULTS = { tab: "front", run: "0", y: "accuracy", "scale-x": "auto", "scale-y": "auto" };
 
+  let shifted = false;
+  document.addEventListener("mousedown", (event) => { shifted = event.shiftKey; }, true);
+
+  const watched = new WeakSet();
+  function watchLabels() {
+    const plot = document.querySelector("#scatter .js-plotly-plot");
+    if (!plot?.on) return setTimeout(watchLabels, 100);
+    if (!watched.has(plot)) plot.on("plotly_afterplot", () => untangle(plot));
+    watched.add(plot);
+    untangle(plot);
+  }
+
+  // Plotly puts a label beside its point, whatever stands there already: move it to the next free place, or leave it out.
+  function untangle(plot) {
+    const frame = plot.getBoundingClientRect();
+    const taken = [...plot.querySelectorAll(".legend, .xtick text, .ytick text, .xtitle, .ytitle")].map((element) =>
+      element.getBoundingClientRect());
+    for (const label of plot.querySelectorAll(".textpoint text")) {
+      label.removeAttribute("dx");
+      label.removeAttribute("dy");
+      const box = label.getBoundingClientRect();
+      const moves = [0, 1, -1, 2, -2].flatMap((lines) => [0, 1, -1].map((sides) => [
+        sides * (box.width + 18), lines * (box.height + 2)]));
+      const free = moves.find(([dx, dy]) => {
+        const [left, right, top, bottom] = [box.left + dx, box.right + dx, box.top + dy, box.bottom + dy];
+        return left >= frame.left && right <= frame.right && top >= frame.top && bottom <= frame.bottom &&
+          taken.every((other) => left >= other.right || right <= other.left || top >= other.bottom || bottom <= other.top);
+      });
+      label.style.visibility = free ? "" : "hidden";
+      if (!free) continue;
+      label.setAttribute("dx", free[0]);
+      label.setAttribute("dy", free[1]);
+      taken.push(label.getBoundingClientRect());
+    }
+  }
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     browse: {
       pickTab: () => {
@@ -36,6 +72,17 @@
         return window.dash_clientside.no_update;
       },
       saveCsv: () => true,
+      // A click opens a candidate, one with the shift key held chooses it for comparison.
+      pickPoint: (point) => {
+        const none = window.dash_clientside.no_update;
+        if (!point) return [none, none, none];
+        const clicked = { points: point.points, at: performance.now() };
+        return shifted ? [none, clicked, null] : [clicked, none, null];
+      },
+      watchLabels: () => {
+        setTimeout(watchLabels, 0);
+        return window.dash_clientside.no_update;
+      },
     },
   });
 
