@@ -68,7 +68,7 @@ def count(module: nn.Module, input_shape: tuple[int, int, int]) -> Counted:
             with quiet(), way(module) as network:
                 macs, why, watch = _multiply_adds(network, input_shape)
                 lazy = any(map(is_lazy, module.parameters()))
-                hidden = watch.unregistered and not _is_scripted(module)  # whose own tensors come and go unseen
+                hidden = watch.packed if _is_scripted(module) else watch.unregistered
                 params = None if hidden else parameter_count(network if lazy else module)
                 if macs == 0 and params != 0:
                     macs, why = None, "nothing that it does is counted"
@@ -82,7 +82,10 @@ def parameter_count(module: nn.Module) -> int | None:
     """Parameters that are stored, each once; None where they cannot be seen."""
     parameters = list(module.parameters())
     opaque = {
-        id(part) for part in module.modules() if any(isinstance(v, torch.ScriptObject) for v in vars(part).values())
+        id(part)
+        for part in module.modules()
+        if not isinstance(part, torch.jit.ScriptModule)  # which is one itself
+        and any(isinstance(value, torch.ScriptObject) for value in vars(part).values())
     }
     packed = 0
     for part in module.modules():
@@ -187,7 +190,8 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self.vector_macs = 0
         self.uncounted: dict[str, None] = {}
-        self.unregistered = False
+        self.unregistered = False  # an operator that counts was given a tensor of unknown origin
+        self.packed = False  # one was given packed weights
         self._counts = counter.flop_registry
         self._made = WeakIdKeyDictionary()  # the storages that operators made, and whether of weights alone
         self._made[_storage(image)] = False
@@ -223,6 +227,7 @@ class _Watch(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         given = [value for value in leaves if isinstance(value, Tensor)]
         of_weights = bool(given) and all(self._made.get(_storage(tensor), False) for tensor in given)
+        self.packed |= func.namespace != "profiler" and any(isinstance(value, torch.ScriptObject) for value in leaves)
         operator = func.overloadpacket
         if operator in self._counts:
             self.unregistered |= not all(map(self.saw, given))
