@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated, Literal
 
@@ -119,6 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
     print_what_fits()
     sys.path.insert(0, "")  # so that module:function finds a file in the working directory
+    _let_data_lines_through()
     usage_error: Literal[2] = 2
     try:
         code = app(args=arguments, prog_name="nas", standalone_mode=False)
@@ -137,6 +139,13 @@ def main(arguments: list[str] | None = None) -> None:
     if code == _INTERRUPTED:
         _print_error("interrupted")
     sys.exit(code or 0)
+
+
+def _let_data_lines_through() -> None:
+    """Show on standard error, beside the warnings, the line that says what a data set holds."""
+    logging.getLogger("nas.data").setLevel(logging.INFO)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.INFO)
 
 
 def _print_error(sentence: str) -> None:

@@ -54,18 +54,19 @@ def audit(
     from nas.conditions import settings_here
     from nas.recipe import read_recipe
     from nas.run import open_run
-    from nas.search.auditing import plan_audit, run_audit
+    from nas.search.auditing import audited_data, plan_audit, run_audit
     from nas.show_audit import audit_json, audit_table
 
     run = open_run(directory)
     brief = settings_here(run).evaluation.recipe
     full = read_recipe(full_recipe(brief, epochs), recipe_file, assignments or ())
     plan = plan_audit(run, count, full, max_concurrent, [absolute_init(init) for init in inits or ()])
+    data = audited_data(run) if plan.missing else None
     if not as_json:
         for line in _announcement(plan):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     progress = _Lines(len(plan.missing))
-    ending = run_audit(plan, (lambda record: None) if as_json else progress.record)
+    ending = run_audit(plan, (lambda record: None) if as_json else progress.record, data=data)
     found = audit_of(run, plan.full)
     if found is not None and as_json:
         print(audit_json(run, found))

@@ -47,6 +47,7 @@ def train(
 
     Example: nas train results/digits-20261124-070000 --pick knee,most-accurate --seeds 3
     """
+    from nas.conditions import data_of
     from nas.device import resolve_device
     from nas.picks import pick_all
     from nas.recipe import read_recipe
@@ -59,6 +60,7 @@ def train(
     trials = pick_all(run.records(), run.settings.objectives, pick or ["knee"])
     recipe = read_recipe(recipe_on(run, resolve_device(device), epochs), recipe_file, assignments or ())
     plan = plan_training(run, trials, recipe, seeds=seeds, start=start, with_validation=with_validation, device=device)
+    data = data_of(run) if plan.missing() else None
     errors = Console(stderr=True, emoji=False)
     progress = FailureProgress(errors)
     if not as_json:
@@ -66,7 +68,7 @@ def train(
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         kind = BarProgress if console.is_terminal else LineProgress
         progress = kind(console, plan.missing(), run.settings.evaluation.metric)
-    ending = run_training(plan, progress)
+    ending = run_training(plan, progress, data)
     records = plan.recorded()
     if as_json:
         print(trainings_json(run, records))

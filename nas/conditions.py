@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas.class_names import same_classes
 from nas.data import ImageData, load_data
 from nas.errors import InputError
 from nas.run import RunDirectory
 from nas.settings import SCRATCH, SUPERNET, EvaluationSettings, SearchSettings
 from nas.space import SearchSpace
-from nas.wording import plural
-
-_CLASSES_SHOWN = 4
-"""Names of classes in a sentence that compares those of a supernet with those of the data."""
+from nas.wording import classes_text
 
 
 def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
@@ -63,7 +61,9 @@ def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
     settings = run.settings
     data = load_images(settings.space, settings.data, settings.split_seed, init or settings.evaluation.init)
     if data.fingerprint() != run.provenance.data_fingerprint:
-        raise InputError(f"{run.path}: the data set {settings.data} has changed since the search began")
+        raise InputError(
+            f"{run.path}: the data set {settings.data} has changed since the search began, or is read otherwise now"
+        )
     own, before = settings.evaluation.init, run.provenance.init_fingerprint
     if before is not None and init_fingerprint(own) != before:
         raise InputError(f"{run.path}: the weights {own} have changed since the search began")
@@ -83,9 +83,9 @@ def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: S
         )
     folder = Path(evaluation.init.removeprefix(SUPERNET))
     theirs, ours = read_file(folder).classes, tuple(classes)
-    if theirs != ours:
+    if not same_classes(theirs, ours):
         raise InputError(
-            f"--epochs/--finetune 0: the supernet {folder} was trained for {_listed(theirs)}, and {data} has {_listed(ours)}, "
+            f"--epochs/--finetune 0: the supernet {folder} was trained for {classes_text(theirs)}, and {data} has {classes_text(ours)}, "
             "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
             "least 1 epoch"
         )
@@ -103,11 +103,6 @@ def check_unseen(init: str, data: str, split_seed: int) -> None:
             f"--split-seed {split_seed}: the supernet {init.removeprefix(SUPERNET)} was trained with --split-seed "
             f"{theirs.split_seed}, so that it has seen images of this validation part; use {theirs.split_seed}"
         )
-
-
-def _listed(classes: Sequence[str]) -> str:
-    shown = ", ".join(classes[:_CLASSES_SHOWN]) + (", …" if len(classes) > _CLASSES_SHOWN else "")
-    return f"{plural(len(classes), 'class', 'classes')} ({shown})"
 
 
 def init_fingerprint(init: str) -> str | None:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,13 @@ from PIL import __version__ as pillow_version
 from pydantic import TypeAdapter
 
 from nas.errors import InputError
-from nas.image_files import Layout, Listing, decode_into, find_layout, list_files
+from nas.image_decoding import Decoding, FileSizes, decode_into
+from nas.image_files import Listing, list_files
+from nas.image_layout import Layout, find_layout
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Counts changes of what is decoded or how it is stored."""
 MEMORY_MAPPED_BYTES = 1 << 30
 """A part's images above this size stay in the cache's file, of which the system keeps in memory what is read."""
@@ -35,12 +37,18 @@ MEMORY_MAPPED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images by part, uint8 (N, C, size, size), and their labels (N,), -1 for the unreadable ones named in `corrupt`."""
+    """Images by part, uint8 (N, C, size, size), and their labels (N,), -1 for the unreadable ones named in `corrupt`.
+
+    `sizes` are those of the files; `remarks` and `licence` are those of the `Layout`.
+    """
 
     classes: tuple[str, ...]
     images: dict[str, NDArray[np.uint8]]
     labels: dict[str, NDArray[np.int64]]
     corrupt: tuple[str, ...]
+    sizes: FileSizes | None
+    remarks: tuple[str, ...]
+    licence: str | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,9 @@ class _Index:
     classes: tuple[str, ...]
     labels: dict[str, list[int]]
     corrupt: tuple[str, ...]
+    sizes: FileSizes | None
+    remarks: tuple[str, ...]
+    licence: str | None
 
 
 _INDEX = TypeAdapter(_Index)
@@ -61,11 +72,12 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
     that is too large for memory cannot be written.
     """
     listing = list_files(path) if path.is_dir() else None
+    layout = find_layout(path, listing) if listing else None
     entry = cache / _key(path, listing, channels, size)
     found = _read(entry, channels, size)
-    if found:
-        return found
-    layout = find_layout(path, listing or list_files(path))
+    if found:  # what is no image is not in the key: of a folder, the remarks are those of today
+        return replace(found, remarks=layout.remarks, licence=layout.licence) if layout else found
+    layout = layout or find_layout(path, list_files(path))
     shapes = {part: (len(items), channels, size, size) for part, items in layout.parts.items()}
     mapped = [part for part, shape in shapes.items() if math.prod(shape) > MEMORY_MAPPED_BYTES]
     with ExitStack() as stack:
@@ -77,8 +89,11 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
             scratch.mkdir()  # with the usual permissions, other than its parent: a cache may be shared
             images = {part: _new_map(_array_file(scratch, part), shapes[part]) for part in mapped}
         images |= {part: np.zeros(shape, np.uint8) for part, shape in shapes.items() if part not in mapped}
-        corrupt = decode_into(path, layout, images)
-        decoded = Decoded(layout.classes, images, _labels(layout, corrupt), corrupt)
+        decoding = decode_into(path, layout, images)
+        labels = _labels(layout, decoding)
+        decoded = Decoded(
+            layout.classes, images, labels, decoding.corrupt, decoding.sizes, layout.remarks, layout.licence
+        )
         if scratch is not None:
             with _cache_trouble(path, cache, is_fatal=bool(mapped)):
                 _write(decoded, scratch)
@@ -113,8 +128,8 @@ def _key(path: Path, listing: Listing | None, channels: int, size: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _labels(layout: Layout, corrupt: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:
-    lost = set(corrupt)
+def _labels(layout: Layout, decoding: Decoding) -> dict[str, NDArray[np.int64]]:
+    lost = set(decoding.corrupt)
     return {
         part: np.array([-1 if file in lost else label for file, label in items], dtype=np.int64)
         for part, items in layout.parts.items()
@@ -136,7 +151,7 @@ def _read(entry: Path, channels: int, size: int) -> Decoded | None:
         logger.warning("%s: damaged, so its images are decoded anew: %s", entry, reason)
         return None
     images = {part: array if array.nbytes > MEMORY_MAPPED_BYTES else np.array(array) for part, array in images.items()}
-    return Decoded(index.classes, images, labels, index.corrupt)
+    return Decoded(index.classes, images, labels, index.corrupt, index.sizes, index.remarks, index.licence)
 
 
 def _new_map(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -153,7 +168,8 @@ def _write(decoded: Decoded, folder: Path) -> None:
         else:
             np.save(_array_file(folder, part), images, allow_pickle=False)
     labels = {part: values.tolist() for part, values in decoded.labels.items()}
-    (folder / "index.json").write_bytes(_INDEX.dump_json(_Index(decoded.classes, labels, decoded.corrupt)))
+    index = _Index(decoded.classes, labels, decoded.corrupt, decoded.sizes, decoded.remarks, decoded.licence)
+    (folder / "index.json").write_bytes(_INDEX.dump_json(index))
 
 
 def _publish(folder: Path, entry: Path, channels: int, size: int) -> None:

@@ -76,7 +76,9 @@ class Provenance:
     """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
 
     `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
-    weights that candidates inherit from; `image_size` is the height and width of the data's images.
+    weights that candidates inherit from; `image_size` is the height and width of the data's images. `data_remarks` are
+    sentences on what else of the data was left out and what was guessed; `data_licence` is the file that tells its licence, and
+    the title.
     """
 
     created: float
@@ -95,6 +97,8 @@ class Provenance:
     corrupt_files: tuple[str, ...] = ()
     init_fingerprint: str | None = None
     image_size: tuple[int, int] | None = None
+    data_remarks: tuple[str, ...] = ()
+    data_licence: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from nas.architecture import Architecture
 from nas.augment import mix
 from nas.backbones import load_backbone
+from nas.class_names import normal
 from nas.conditions import init_fingerprint, load_images
 from nas.device_data import DeviceData, resize
 from nas.device_lease import Bursts, lease_for
@@ -108,6 +109,7 @@ def plan_supernet(
     )
     if folder.exists():
         known = read_file(folder)
+        known = replace(known, classes=tuple(map(normal, known.classes)))
         for key in SupernetFile.__dataclass_fields__:
             if key not in ("history", "schema", "devices") and getattr(known, key) != getattr(file, key):
                 raise InputError(f"--out {folder}: holds a supernet of another {key}; give another --out")

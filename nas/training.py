@@ -20,6 +20,7 @@ from torch import nn
 
 from nas.audit import full_recipe
 from nas.conditions import data_of
+from nas.data import ImageData
 from nas.device import resolve_device
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
@@ -161,11 +162,14 @@ def _check_kept(run: RunDirectory, training: FullTraining) -> None:
 # ---------------------------------------------------------------- training
 
 
-def run_training(plan: TrainingPlan, progress: TrainingProgress | None = None) -> str | None:
+def run_training(
+    plan: TrainingPlan, progress: TrainingProgress | None = None, data: ImageData | None = None
+) -> str | None:
     """Train what is not recorded yet and write the run's report; why it ended early, or None at its end.
 
-    A signal ends it after the epoch that runs (`nas.signals`). A search may run on the directory meanwhile. Raises
-    `InputError` when the data has changed since the search, or another process is at one of the trainings.
+    `data` is the run's, by default read here (`nas.conditions.data_of`). A signal ends it after the epoch that runs
+    (`nas.signals`). A search may run on the directory meanwhile. Raises `InputError` when the data has changed since the
+    search, or another process is at one of the trainings.
     """
     from nas.report import write_report
 
@@ -173,7 +177,7 @@ def run_training(plan: TrainingPlan, progress: TrainingProgress | None = None) -
     if not missing:
         return None
     try:
-        data = data_of(plan.run)
+        data = data or data_of(plan.run)
         on_device = DeviceData(data.with_validation() if missing[0].with_validation else data, plan.device)
         with gentle_signals(stop):
             for training in missing:

@@ -196,3 +196,18 @@ def done_word(epochs: int) -> str:
 def capital(text: str) -> str:
     """The text with a large first letter."""
     return text[:1].upper() + text[1:]
+
+
+def listed(texts: Sequence[str], most: int) -> str:
+    """The first few of some texts, with commas between, and a sign where there are more."""
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
+
+
+def printable(text: str) -> str:
+    """The name of a file, folder or class in one line, without anything that a terminal obeys."""
+    return text if text.isprintable() else ascii(text)
+
+
+def classes_text(classes: Sequence[str], most: int = 4) -> str:
+    """How many classes, and the names of the first few."""
+    return f"{plural(len(classes), 'class', 'classes')} ({listed([*map(printable, classes)], most)})"

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import tarfile
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ import torch
 from PIL import Image
 
 from nas import data as data_module
-from nas import data_cache
-from nas.data import ImageData, Part, load_data
+from nas import data_cache, image_data
+from nas.data import ImageData, Part, data_line, load_data
 from nas.errors import InputError
 
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
@@ -155,7 +156,7 @@ def test_memory_maps_are_split_read_and_pickled_without_their_content(
     (tmp_path / "b" / "007.png").write_bytes(b"no image")
     plain = load_data(tmp_path, size=8)
     monkeypatch.setattr(data_cache, "MEMORY_MAPPED_BYTES", 10_000)
-    monkeypatch.setattr(data_module, "_CHUNK_BYTES", 1_000)
+    monkeypatch.setattr(image_data, "_CHUNK_BYTES", 1_000)
     mapped = load_data(tmp_path, size=8)
     assert mapped.fingerprint() == plain.fingerprint()
     assert (mapped.mean, mapped.std) == (plain.mean, plain.std)
@@ -227,12 +228,6 @@ def _extra_class(root: Path) -> None:
         write_images(root / part / name, 4)
 
 
-def _capitals(root: Path) -> None:
-    for part in ("Train", "Test"):
-        for name in "ab":
-            write_images(root / part / name, 4)
-
-
 def _not_utf8(root: Path) -> None:
     write_images(root / "a", 4)
     write_images(Path(os.fsdecode(os.fsencode(root) + b"/\xff")), 4)
@@ -250,7 +245,6 @@ def _not_an_image(root: Path) -> None:
         (_one_class, "found only 'only'"),
         (_empty_class, "b: no images"),
         (_one_image, "too few images to split off a test part: 5 of 2 classes, 1 of class 'b'"),
-        (_capitals, "Test: named like a part of the data: write test/, or rename the class"),
         (_not_utf8, r"a folder or file is not UTF-8"),
         (_extra_class, "val/c: a class that .*train does not have"),
         (_not_an_image, r"1 of 5 images \(20\.0%\) .* the first is b/x\.png: not an image"),
@@ -334,15 +328,16 @@ def test_a_function_that_returns_parts(plugin: Callable[[Any], str], name: str) 
 @pytest.mark.parametrize(
     "image",
     [
-        lambda _: np.full((9, 9), 7, np.uint8),
-        lambda _: np.full((9, 9, 1), 7, np.uint8),
-        lambda _: np.full((9, 9, 4), (7, 7, 7, 255), np.uint8),
-        lambda _: torch.full((1, 9, 9), 7, dtype=torch.uint8),
-        lambda _: Image.new("I;16", (9, 9), 7 * 257),
+        lambda n: np.full((9, 9), n, np.uint8),
+        lambda n: np.full((9, 9, 1), n, np.uint8),
+        lambda n: np.full((9, 9, 4), (n, n, n, 255), np.uint8),
+        lambda n: torch.full((1, 9, 9), n, dtype=torch.uint8),
+        lambda n: Image.new("I;16", (9, 9), n * 257),
     ],
 )
 def test_other_shapes_of_images(plugin: Callable[[Any], str], image: Callable[[int], Any]) -> None:
-    assert (load_data(plugin(items(image)), size=8).train.images == 7).all()
+    data = load_data(plugin({"train": items(image), "val": items(image), "test": items(image)}), size=8)
+    assert (data.train.images == np.arange(40)[:, None, None, None]).all()
 
 
 def test_a_function_that_returns_image_data(plugin: Callable[[Any], str]) -> None:
@@ -442,3 +437,119 @@ def test_unknown_names_and_channels() -> None:
         load_data("nope")
     with pytest.raises(InputError, match="2 input channels"):
         load_data("digits", channels=2)
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def test_the_line_says_what_a_folder_holds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number, name in enumerate(("cat", "dog", "eel", "fox", "gnu", "hen")):
+        write_images(tmp_path / "train" / name, 20, size=(12, 10) if number else (40, 30))
+        write_images(tmp_path / "test" / name, 2)
+    with caplog.at_level("INFO"):
+        data = load_data(tmp_path, size=8)
+    line = (
+        f"Data: {tmp_path}: 6 classes (cat, dog, eel, fox, …); 90 training, 30 validation (split off), 12 test images; "
+        "12×10 to 40×30 px (median 12×10) → 8×8 px, RGB"
+    )
+    assert data_line(data) == line
+    assert caplog.messages == [line]
+    assert "test" not in data_line(data.without_test()).partition("; ")[2]
+
+
+@pytest.mark.parametrize("made", [items(pil), {"train": items(pil), "test": items(pil, 4)}])
+def test_the_line_of_datasets_and_of_named_sets(plugin: Callable[[Any], str], made: Any) -> None:
+    assert data_line(load_data(plugin(made), channels=1, size=8)).endswith(" images; 12×10 px → 8×8 px, grey")
+    digits = data_line(load_data("digits", channels=3))
+    assert digits.startswith(
+        "Data: digits: 10 classes (0, 1, 2, 3, …); 1,077 training, 360 validation (split off), 360 test"
+    )
+    assert digits.endswith(" (split off) images; 8×8 px, RGB")
+
+
+def test_sizes_that_are_not_known_are_said_to_be(plugin: Callable[[Any], str]) -> None:
+    digits = load_data("digits", channels=1)
+    made = ImageData(**{name: getattr(digits, name) for name in ("name", "classes", "train", "validation", "test")},
+                     mean=(0.5,), std=(0.2,), mirror=False, split_seed=0)  # fmt: skip
+    line = data_line(load_data(plugin(made), channels=1))
+    assert line.endswith("360 validation, 360 test images; sizes of the files not known → 8×8 px, grey")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_left_out_is_said_each_time(tmp_path: Path, packed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("Training", "Testing"):
+        for name in ("a", "b"):
+            write_images(tmp_path / "data" / part / name, 20)
+    (tmp_path / "data" / "Training" / "a" / "1.npy").write_bytes(b"x")
+    (tmp_path / "data" / "LICENSE").write_text("MIT License\n")
+    path = shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path / "data") if packed else tmp_path / "data"
+    for _ in range(2):
+        caplog.clear()
+        data = load_data(path, size=8)
+        assert data.licence == "LICENSE: MIT License"
+        assert data.remarks == (
+            "Training/ is taken as the training part, Testing/ is taken as the test part",
+            "1 file in class folders left out, not images by name: 1 .npy (first: Training/a/1.npy)",
+        )
+        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+            f"{path}: {remark}" for remark in data.remarks
+        ]
+    if not packed:  # of a folder, what is new is seen at once
+        (tmp_path / "data" / "Testing" / "b" / "2.heic").write_bytes(b"x")
+        assert "2 files in class folders left out" in load_data(path, size=8).remarks[1]
+
+
+# ---------------------------------------------------------------- data that tell nothing
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 10, 10)])
+@pytest.mark.parametrize("kind", ["folder", "archive", "function", "ImageData"])
+def test_images_of_one_colour_are_refused(
+    tmp_path: Path, kind: str, colour: tuple[int, int, int], plugin: Callable[[Any], str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (9, 9), colour).save(tmp_path / "data" / name / f"{number}.png")
+    where: str | Path = tmp_path / "data"
+    if kind == "archive":
+        where = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "data")
+    elif kind == "function":
+        where = plugin(items(lambda _: Image.new("RGB", (9, 9), colour)))
+    elif kind == "ImageData":
+        digits = load_data("digits", channels=3)
+        images = np.empty_like(digits.train.images)
+        images[:] = np.array(colour, np.uint8)[None, :, None, None]
+        where = plugin(replace(digits, name="mine", train=replace(digits.train, images=images)))
+    with pytest.raises(
+        InputError, match=r"data set .*: every pixel of its [\d,]+ training images has the value \d+, \d+, \d+"
+    ):
+        load_data(where, size=8)
+
+
+def test_one_channel_may_be_constant(plugin: Callable[[Any], str]) -> None:
+    def reddish(number: int) -> np.ndarray:
+        return pixels(number) * np.array([1, 0, 0], np.uint8)
+
+    data = load_data(plugin(items(reddish)), size=8)
+    assert data.std[0] > 0.1
+    assert data.std[1:] == (0.001, 0.001)
+
+
+def test_a_standard_deviation_of_0_is_refused(plugin: Callable[[Any], str]) -> None:
+    digits = load_data("digits", channels=1)
+    for std in ((0.0,), (float("nan"),)):
+        with pytest.raises(InputError, match=r"has the standard deviation .* must be above 0"):
+            load_data(plugin(replace(digits, std=std)), channels=1)
+
+
+def test_names_of_classes_that_look_alike(plugin: Callable[[Any], str]) -> None:
+    composed, decomposed = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
+    data = load_data(plugin(Items(items(pil), [decomposed, "tea"])), size=8)
+    assert data.classes == (composed, "tea")
+    with pytest.raises(
+        InputError, match=r"the classes 'cafe\\u0301' and 'caf\\xe9' differ in Unicode normalisation only"
+    ):
+        load_data(plugin(Items(items(pil, classes=3), [decomposed, composed, "tea"])), size=8)
+    made = replace(load_data("digits", channels=1), classes=(decomposed, *"123456789"))
+    assert load_data(plugin(made), channels=1).classes[0] == composed

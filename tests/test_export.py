@@ -30,7 +30,9 @@ from nas.device_data import resize
 from nas.errors import ExportError, InputError
 from nas.export import ExportOptions, export_candidate
 from nas.export_check import outputs as outputs_of
-from nas.image_files import decode_into, find_layout, list_files
+from nas.image_decoding import decode_into
+from nas.image_files import list_files
+from nas.image_layout import find_layout
 from nas.measurable import named
 from nas.model import build
 from nas.recipe import Recipe

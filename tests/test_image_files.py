@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas.archives import ARCHIVE_SUFFIXES
 from nas.errors import InputError
-from nas.image_files import ARCHIVE_SUFFIXES, decode_into, find_layout, list_files
+from nas.image_decoding import decode_into
+from nas.image_files import list_files
+from nas.image_layout import find_layout
 
 TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
 
@@ -53,8 +56,7 @@ def write_archive(path: Path, files: dict[str, bytes]) -> Path:
 def decoded(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray], tuple[str, ...]]:
     layout = find_layout(path, list_files(path))
     images = {part: np.zeros((len(items), 3, 8, 8), dtype=np.uint8) for part, items in layout.parts.items()}
-    corrupt = decode_into(path, layout, images)
-    return layout.classes, images, corrupt
+    return layout.classes, images, decode_into(path, layout, images).corrupt
 
 
 def paths(path: Path) -> dict[str, list[tuple[str, int]]]:

@@ -48,6 +48,7 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
         ("CPU cores", str(provenance.cpu_cores)),
         ("Data fingerprint", provenance.data_fingerprint),
         ("Unreadable images", f"{len(provenance.corrupt_files):,}, left out" if provenance.corrupt_files else "none"),
+        ("Remarks on the data", "; ".join(provenance.data_remarks) or "none"),
         ("Git commit", provenance.git_commit or "not a checkout"),
         *sorted(provenance.versions.items()),
     ]

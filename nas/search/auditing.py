@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from nas.audit import Training, choose, full_recipe, trainings_of
 from nas.conditions import check_scored_untrained, check_unseen, data_of, init_fingerprint, settings_here
+from nas.data import ImageData
 from nas.errors import InputError
 from nas.inits import recipe_from
 from nas.metrics import load_metric
@@ -210,15 +211,24 @@ def _of_trainings(settings: SearchSettings, max_concurrent: int) -> SearchSettin
     return replace(settings, evaluation=evaluation, resources=resources)
 
 
+def audited_data(run: RunDirectory) -> ImageData:
+    """The run's data for an audit; each worker normalises it for the initial weights of its candidate.
+
+    Raises `InputError` when it has changed since the search.
+    """
+    return data_of(run, SCRATCH)
+
+
 def run_audit(
     plan: AuditPlan,
     on_record: OnRecord = lambda record: None,
     on_epoch: Callable[[Candidate, EpochMetrics], None] = lambda candidate, metrics: None,
+    data: ImageData | None = None,
 ) -> str | None:
     """Train what is not recorded yet and write the run's report; why it ended early, or None at its end.
 
-    Raises `InputError` when a search runs on the directory, or the data has changed since. Latencies are
-    those of the records.
+    `data` is what `audited_data` gives, by default read here. Raises `InputError` when a search runs on the directory, or
+    the data has changed since. Latencies are those of the records.
     """
     from nas.report import write_report
 
@@ -226,7 +236,7 @@ def run_audit(
         missing, ending = plan.missing, None
         try:
             if missing:
-                ending = _train(plan, missing, on_record, on_epoch)
+                ending = _train(plan, missing, on_record, on_epoch, data or audited_data(plan.run))
         finally:
             write_report(plan.run)
     return ending
@@ -237,8 +247,8 @@ def _train(
     missing: Sequence[Training],
     on_record: OnRecord,
     on_epoch: Callable[[Candidate, EpochMetrics], None],
+    data: ImageData,
 ) -> str | None:
-    data = data_of(plan.run, SCRATCH)  # each worker normalises them for the initial weights of its candidate
     settings = replace(plan.settings, resources=started_resources(plan.settings, None))
     auditor = Auditor(RunDirectory(plan.run.path, replace(plan.run.content, settings=settings)), missing)
     auditor.on_record = on_record

@@ -218,4 +218,6 @@ def _provenance(settings: SearchSettings, data: ImageData, hardware: str) -> Pro
         corrupt_files=data.corrupt,
         init_fingerprint=init_fingerprint(settings.evaluation.init),
         image_size=data.image_size,
+        data_remarks=data.remarks,
+        data_licence=data.licence,
     )

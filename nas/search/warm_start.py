@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nas.class_names import same_classes
 from nas.data import ImageData
 from nas.errors import InputError
 from nas.evaluate import budget_violation
@@ -122,7 +123,8 @@ def differences(
     before, now = earlier.settings.evaluation, settings.evaluation
     provenance = earlier.provenance
     found = []
-    if (provenance.data_fingerprint, provenance.classes) != (conditions.data_fingerprint, conditions.classes):
+    same_data = provenance.data_fingerprint == conditions.data_fingerprint
+    if not same_data or not same_classes(provenance.classes, conditions.classes):
         found.append(f"other data: {earlier.settings.data}, split seed {earlier.settings.split_seed}")
     if before.metric != now.metric:
         found.append(f"metric {before.metric}, here {now.metric}")
