@@ -4,7 +4,7 @@
 
     settings = nas.SearchSettings(space=nas.load_space("digits"), data="digits")
     run = nas.run_search(nas.plan_search(settings)).run
-    best = nas.pick(run.records(), settings.objectives, "knee")
+    best = nas.pick(run.judged(), settings.objectives, "knee")
     nas.export_candidate(run, best, Path("model"))
 
 Names are imported on first use, so that `import nas` stays quick; `__init__.pyi` tells type checkers what they are.

@@ -141,7 +141,7 @@ def audit_of(run: RunDirectory, full: Recipe | None = None) -> Audit | None:
     of_brief = [record for record in records if record.seed == _brief_seed(run.settings.evaluation.seed)]
     weights = {record.init.name: record.init for record in of_brief if record.init}  # the latest of each name
     of_brief = [record for record in of_brief if not record.init or weights[record.init.name] == record.init]
-    trials = {record.digest: record for record in trained(run.records())}
+    trials = {record.digest: record for record in trained(run.judged())}
     began = {record.digest for record in of_full} & trials.keys()
     counted = [record for record in (*of_full, *of_brief) if record.digest in began]
     brief, own, seed = run.settings.evaluation.recipe, run.settings.evaluation.init, run.settings.evaluation.seed

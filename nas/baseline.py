@@ -31,9 +31,10 @@ from nas.device import device_name, torch_threads
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
 from nas.errors import CandidateError, InputError
-from nas.evaluate import budget_violation, evaluate_candidate
+from nas.evaluate import evaluate_candidate
 from nas.finetune import finetune
 from nas.latency import measure
+from nas.limits import budget_violation
 from nas.metrics import load_metric
 from nas.model import build
 from nas.objectives import objective_values
@@ -267,7 +268,7 @@ def _suffices(record: BaselineRecord, init: str | None) -> bool:
 def _from_trials(run: RunDirectory, name: str) -> BaselineRecord | None:
     """What a trial of the run already found of the space's smallest or largest network."""
     architecture = _in_space(name, run.settings.space)
-    for trial in run.records() if architecture else ():
+    for trial in run.judged() if architecture else ():
         own = trial.outcome is Outcome.DONE and trial.imported_from is None
         if architecture and own and trial.digest == architecture.digest:
             return BaselineRecord(

@@ -101,6 +101,7 @@ def front(
 
     Example: nas front results/digits-20261124-070000 --csv > front.csv
     """
+    from nas.front_latency import crowded_text
     from nas.run import open_run
     from nas.show import front_csv, front_json, front_table, outcome_counts
     from nas.wording import plural
@@ -108,12 +109,14 @@ def front(
     if as_json and as_csv:
         raise InputError("--json and --csv: give one of the two")
     run = open_run(directory)
-    records = run.records()
     if as_json or as_csv:
-        print((front_json if as_json else front_csv)(run, records))
+        print((front_json if as_json else front_csv)(run, run.judged()))
         return
+    records = run.records()
     console.print(f"{plural(len(records), 'trial')}: {outcome_counts(records)}", highlight=False)
-    console.print(front_table(run, records))
+    console.print(front_table(run, run.judged()))
+    if crowded := crowded_text(records, run.latencies()):
+        console.print(crowded, highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -66,7 +66,7 @@ def baseline(
         console.print(_line(record), highlight=False, markup=False, soft_wrap=True)
     recorded = [record for record in run.baselines() if record.name in names]
     console.print()
-    console.print(baselines_table(run, run.records(), recorded))
+    console.print(baselines_table(run, run.judged(), recorded))
     console.print(f"\nReport: {write_report(run)}", highlight=False, soft_wrap=True)
     if any(record.evaluation.outcome is not Outcome.DONE for record in recorded):
         raise typer.Exit(1)

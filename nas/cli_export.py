@@ -56,7 +56,7 @@ def export(
 
     run = open_run(directory)
     picks = pick_texts(pick or ["knee"])
-    records = pick_all(run.records(), run.settings.objectives, picks)
+    records = pick_all(run.judged(), run.settings.objectives, picks)
     asked = (form.strip() for given in formats or () for form in given.split(","))
     options = ExportOptions(tuple(form for form in asked if form), fold_bn, half, measure, weights)
     if len(picks) > 1:

@@ -269,7 +269,8 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 
 def _end_of_search(finished: Finished) -> None:
-    from nas.front import hypervolume, pareto_front, reference_point
+    from nas.front import hypervolume, pareto_front, reference_point, trained
+    from nas.front_latency import crowded_text
     from nas.objectives import objective
     from nas.show import front_table, outcome_counts
     from nas.wording import command_text, duration_text
@@ -285,9 +286,11 @@ def _end_of_search(finished: Finished) -> None:
     if finished.resumable:
         go_on = command_text("search", "--resume", run.path)
         console.print(f"To go on: {go_on}", highlight=False, markup=False, soft_wrap=True)
-    if not pareto_front(records, objectives):
+    judged = run.judged()
+    if not pareto_front(judged, objectives):
+        none = "is within the hard limits, measured in turn" if trained(records) else "was trained"
         console.print(
-            f"No candidate was trained. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
+            f"No candidate {none}. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
         )
         raise typer.Exit(1)
     reference = reference_point(records, objectives)
@@ -298,7 +301,9 @@ def _end_of_search(finished: Finished) -> None:
         )
         console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
     console.print("\n[bold]Pareto front[/bold]")
-    console.print(front_table(run, records))
+    console.print(front_table(run, judged))
+    if crowded := crowded_text(records, run.latencies()):
+        console.print(crowded, highlight=False, soft_wrap=True)
     console.print(f"\nReport: {run.report_path}", highlight=False, markup=False, soft_wrap=True)
     export = command_text("export", run.path, "--pick", "knee", "--to", "model")
     console.print(f"Next:   {export}", highlight=False, markup=False, soft_wrap=True)

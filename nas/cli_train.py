@@ -57,7 +57,7 @@ def train(
     from nas.training_progress import BarProgress, FailureProgress, LineProgress
 
     run = open_run(directory)
-    trials = pick_all(run.records(), run.settings.objectives, pick or ["knee"])
+    trials = pick_all(run.judged(), run.settings.objectives, pick or ["knee"])
     recipe = read_recipe(recipe_on(run, resolve_device(device), epochs), recipe_file, assignments or ())
     plan = plan_training(run, trials, recipe, seeds=seeds, start=start, with_validation=with_validation, device=device)
     data = data_of(run) if plan.missing() else None

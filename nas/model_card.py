@@ -90,7 +90,7 @@ def model_json(
     exported and checked; `latencies` are those of its formats.
     """
     evaluation, settings = record.evaluation, run.settings
-    again = confirmed_in(run, run.records()).get(record.digest)
+    again = confirmed_in(run, run.judged()).get(record.digest)
     return {
         "architecture": record.architecture.to_json(),
         "text": record.text,
@@ -155,7 +155,7 @@ def card_text(
     latencies: Mapping[str, Latency],
 ) -> str:
     """The model card, README.md, in Markdown. What comes from files is quoted, so that it is text wherever it is shown."""
-    again = confirmed_in(run, run.records()).get(record.digest)
+    again = confirmed_in(run, run.judged()).get(record.digest)
     sections = {
         "How it was found": _found(run, record),
         "Figures": _figures(run, record, training, again),

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from nas.errors import InputError
 from nas.front import knee, pareto_front, primary_cost, trained
-from nas.objectives import OBJECTIVES, objective, objective_values, target_objective
+from nas.latency_compare import groups
+from nas.objectives import OBJECTIVES, measured_latency, objective, objective_values, target_objective
 from nas.record import TrialRecord
 
 PICKS = ("knee", "most-accurate", "fastest")
@@ -28,8 +29,8 @@ def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) 
     """One trained candidate: `knee`, `most-accurate`, `fastest`, a limit, or a digest (its first four or more digits).
 
     `latency<=2ms`, or any other cost, gives the most accurate candidate within it, and `accuracy>=93%` the cheapest one
-    that reaches it. `fastest` goes by measured latency, also where latency is no objective. Raises `InputError` when
-    there is none.
+    that reaches it. `fastest` goes by measured latency, also where latency is no objective. Among latencies that do not
+    differ the most accurate candidate is taken. Raises `InputError` when there is none.
     """
     front = pareto_front(records, objectives)
     if not front:
@@ -40,7 +41,7 @@ def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) 
         case "most-accurate":
             return _most_accurate(front, objectives)
         case "fastest":
-            return min(front, key=_measured_latency)
+            return fastest(front)
     limit = _LIMIT.fullmatch(which.strip())
     if limit is not None:
         return _within(trained(records), objectives, which.strip(), **limit.groupdict())
@@ -55,9 +56,8 @@ def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) 
 def known_as(records: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, list[str]]:
     """By which words of `PICKS` each member of the front that has one is picked, by digest."""
     front = pareto_front(records, objectives)
-    words = [
-        word for word in PICKS if front and (word != "fastest" or math.isfinite(min(map(_measured_latency, front))))
-    ]
+    timed = any(record.evaluation.latency or "latency" in record.objectives for record in front)
+    words = [word for word in PICKS if front and (timed or word != "fastest")]
     names: dict[str, list[str]] = {}
     for word in words:
         names.setdefault(pick(front, objectives, word).digest, []).append(word)
@@ -103,6 +103,8 @@ def _within(
         raise InputError(f"--pick {text!r}: no trained candidate is within it; {closest}")
     if name == "accuracy":
         cost = primary_cost(objectives)
+        if objective(cost).unit == "ms":
+            return fastest(fits, cost)
         return min(fits, key=lambda record: (record.objectives.get(cost, math.inf), record.number))
     return _most_accurate(fits, objectives)
 
@@ -123,6 +125,11 @@ def _most_accurate(records: Sequence[TrialRecord], objectives: Sequence[str]) ->
     return max(records, key=lambda r: (r.objectives.get("accuracy", -math.inf), -r.objectives.get(cost, math.inf)))
 
 
-def _measured_latency(record: TrialRecord) -> float:
-    latency = record.evaluation.latency
-    return latency.ms if latency else record.objectives.get("latency", math.inf)
+def fastest(records: Sequence[TrialRecord], name: str = "latency") -> TrialRecord:
+    """The most accurate of those whose latency does not differ from the smallest: noise must not decide between them."""
+    measured = [measured_latency(record.evaluation, name) for record in records]
+    known = [(record, latency) for record, latency in zip(records, measured, strict=True) if latency is not None]
+    if not known:
+        return min(records, key=lambda record: record.objectives.get(name, math.inf))
+    group = groups([latency for _, latency in known])[0]
+    return max((known[index] for index in group), key=lambda each: (each[0].objectives["accuracy"], -each[1].ms))[0]

@@ -29,6 +29,7 @@ class _Tracker(Progress):
         self.broker: Broker | None = None
         self.epochs: dict[int, EpochMetrics] = {}
         self.confirmations: list[Confirmation] = []
+        self.networks_in_turn = 0
         self._start, self._before = time.time(), 0.0
 
     def begin(self, broker: Broker) -> None:
@@ -48,6 +49,10 @@ class _Tracker(Progress):
     def confirmation(self, confirmation: Confirmation) -> None:
         """A candidate was trained again, and what it gave is on disk."""
         self.confirmations.append(confirmation)
+
+    def in_turn(self, networks: int) -> None:
+        """So many networks near the front are now measured in turn; 0: they were."""
+        self.networks_in_turn = networks
 
     def _left(self) -> str:
         """Time left, from the pace so far."""
@@ -94,6 +99,14 @@ class LineProgress(_Tracker):
             f"{self._left()}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
+
+    def in_turn(self, networks: int) -> None:
+        """Print one line at the start."""
+        super().in_turn(networks)
+        if networks:
+            self.console.print(
+                f"measuring {plural(networks, 'network')} near the front again, in turn", highlight=False
+            )
 
 
 class LiveProgress(_Tracker):
@@ -148,6 +161,8 @@ class LiveProgress(_Tracker):
         for candidate, metrics in list(self.again.values()):
             state = f"again, epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {100 * metrics.score:.1f} %"
             now.add_row(f"trial {candidate.number}", state, Text(str(candidate.architecture.canonical), style="dim"))
+        if self.networks_in_turn:
+            now.add_row("in turn", "measuring", f"{plural(self.networks_in_turn, 'network')} near the front, once more")
         parts: list[Table | Text | Group] = [head, now]
         if pareto_front(records, broker.settings.objectives):
             parts += [Text("\nPareto front so far", style="bold"), front_table(broker.run, records)]

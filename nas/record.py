@@ -322,6 +322,22 @@ class AuditRecord:
 
 
 @dataclass(frozen=True)
+class LatencyRecord:
+    """One line of latencies.jsonl: the latency of a candidate, measured again in turn with others near the front.
+
+    `trial` is the number of the trial that measured it first; `target` the further target, None for the run's own latency.
+    The latency says which measurement it is of. `finished` is UTC seconds since the epoch.
+    """
+
+    digest: str
+    trial: int
+    target: str | None
+    latency: Latency
+    finished: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One line of trials.jsonl: a trial of the study, from question to outcome.
 

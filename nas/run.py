@@ -3,6 +3,7 @@
 run.yaml         settings, versions, hardware: everything needed to run it again
 trials.jsonl     one complete record a line, appended and fsynced: the source of truth
 study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
+latencies.jsonl  latencies of the front and what is near it, measured again in turn, a line each
 confirmations.jsonl  members of the front trained again, longer, a line each
 baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
 audit.jsonl      further trainings of candidates by `nas audit`, a line each
@@ -33,12 +34,14 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import InputError
-from nas.journal import json_line
+from nas.in_turn import with_remeasured
+from nas.journal import append_line, json_line
 from nas.record import (
     SCHEMA_VERSION,
     AuditRecord,
     BaselineRecord,
     Confirmation,
+    LatencyRecord,
     TrainingRecord,
     TrialRecord,
 )
@@ -64,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 _RECENT_WEIGHTS = 4
 _TRIALS, _CONFIRMATIONS, _BASELINES = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl"
-_AUDITS, _TRAININGS = "audit.jsonl", "trainings.jsonl"
+_AUDITS, _TRAININGS, _LATENCIES = "audit.jsonl", "trainings.jsonl", "latencies.jsonl"
 STATE, STOP = "state.json", "stop"
 """Files of the driver that runs, or ran last: no part of what a search leaves."""
 CHECKPOINT = ".checkpoint"
@@ -116,6 +119,7 @@ _BASELINE = TypeAdapter(BaselineRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
 _AUDIT = TypeAdapter(AuditRecord)
 _TRAINING = TypeAdapter(TrainingRecord)
+_LATENCY = TypeAdapter(LatencyRecord)
 _STATE = TypeAdapter(DriverState)
 
 
@@ -248,8 +252,22 @@ class RunDirectory:
         """Inode, bytes and time of each file that a run is read from: what changed shows here. None where there is none."""
         return {
             name: file_mark(self.path / name)
-            for name in ("run.yaml", _TRIALS, _CONFIRMATIONS, _BASELINES, _AUDITS, _TRAININGS, STATE)
+            for name in ("run.yaml", _TRIALS, _LATENCIES, _CONFIRMATIONS, _BASELINES, _AUDITS, _TRAININGS, STATE)
         }
+
+    def append_latencies(self, records: Sequence[LatencyRecord]) -> None:
+        """Add what was measured in turn, all of it in one write; on return it is on the disk."""
+        with writing(self.path / _LATENCIES):
+            append_line(self.path / _LATENCIES, "\n".join(map(json_line, records)))
+
+    def latencies(self) -> list[LatencyRecord]:
+        """All latencies that were measured in turn, in the order written; torn lines as in `records`."""
+        path = self.path / _LATENCIES
+        return read_records(path, _LATENCY) if path.is_file() else []
+
+    def judged(self) -> list[TrialRecord]:
+        """The records by the newest latencies that were measured in turn: what front, picks and limits go by."""
+        return with_remeasured(self.records(), self.latencies(), self.settings)
 
     def append_confirmation(self, confirmation: Confirmation) -> None:
         """Add what training a candidate again gave; on return it is on the disk."""

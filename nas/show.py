@@ -15,12 +15,13 @@ from rich.text import Text
 
 from nas.confirmation import Confirmed, confirmed_in
 from nas.front import cheapest_first, hypervolume, pareto_front, reference_point
-from nas.objectives import objective, peak_memory, target_objective
+from nas.front_latency import front_notes, range_title, same_latency
+from nas.objectives import measured_latency, objective, peak_memory, target_objective
 from nas.picks import known_as
 from nas.record import BaselineRecord, Latency, TrialRecord, count_outcomes
 from nas.run import RunDirectory
 from nas.settings import LatencyTarget
-from nas.show_latency import latency_text, marks_legend
+from nas.show_latency import latency_text, marked_latency, marks_legend
 from nas.test_report import MATRIX_CLASSES, PartReport, most_confused
 from nas.wording import plural, score_text, target_text, verdict_text
 
@@ -45,8 +46,9 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     networks.add_column(no_wrap=True, style="cyan")
     networks.add_column(overflow="fold", style="dim")
     table.add_column("digest", no_wrap=True, style="cyan")
+    ranges, letters = range_title([record.evaluation.latency for record in front]), same_latency(front)
     table.add_column(score_column(run), justify="right", no_wrap=True)
-    table.add_column("latency ms (p10-p90)", justify="right", no_wrap=True)
+    table.add_column(f"latency ms ({ranges})", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("", overflow="fold", min_width=len("most-accurate,"), style="green")
@@ -60,7 +62,7 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
         table.add_row(
             record.digest[:8],
             accuracy_text(record, run),
-            latency_text(latency) if latency else "",
+            marked_latency(latency, letters.get(record.digest)),
             objective("macs").show(cost.macs) if cost else "",
             objective("params").show(cost.params) if cost else "",
             ", ".join([*names.get(record.digest, ()), *(["earlier run"] if record.imported_from else [])]),
@@ -71,7 +73,9 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
         latency for record in front for latency in (record.evaluation.latency, *record.evaluation.latencies.values())
     ]
     parts += [_again_table(front, again, run)] if again else []
-    return Group(*parts, *marks_legend(measured), "", networks)
+    notes = front_notes(front, ["latency", *(target_objective(target.name) for target in targets)])
+    legend = [*marks_legend(measured), *(Text(note, style="dim") for note in notes)]
+    return Group(*parts, *legend, "", networks)
 
 
 def _again_table(front: Sequence[TrialRecord], again: Mapping[str, Confirmed], run: RunDirectory) -> Group:
@@ -95,15 +99,22 @@ def _further_table(front: Sequence[TrialRecord], run: RunDirectory) -> Group:
     """Memory, where it is an objective, and latencies on the further targets, which fit no column beside the others."""
     targets, has_memory = run.settings.evaluation.targets, "memory" in run.settings.objectives
     table = Table(box=None, pad_edge=False, header_style="bold")
+    letters: dict[str, dict[str, str]] = {}
     table.add_column("digest", no_wrap=True, style="cyan")
     if has_memory:
         table.add_column("memory", justify="right", no_wrap=True)
     for target in targets:
-        table.add_column(f"{target.name} ms (p10-p90)", justify="right", no_wrap=True)
+        ranges = range_title([record.evaluation.latencies.get(target.name) for record in front])
+        title = f"{target.name} ms ({ranges})"
+        table.add_column(title, justify="right", no_wrap=True)
+        letters[target.name] = same_latency(front, target_objective(target.name))
     for record in front:
         memory = [objective("memory").show(record.objectives["memory"])] if has_memory else []
-        measured = _on_targets(record, targets).values()
-        table.add_row(record.digest[:8], *memory, *(latency_text(latency) if latency else "" for latency in measured))
+        cells = [
+            marked_latency(latency, letters[name].get(record.digest))
+            for name, latency in _on_targets(record, targets).items()
+        ]
+        table.add_row(record.digest[:8], *memory, *cells)
     legend = [Text(f"{target.name}: {target_text(target, _device(front, target))}", style="dim") for target in targets]
     return Group("", table, *legend)
 
@@ -145,23 +156,22 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
 def front_json(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     """The front with everything known of it, as JSON."""
     objectives = run.settings.objectives
-    reference, again = reference_point(records, objectives), confirmed_in(run, records)
+    recorded = run.records()  # which the hypervolume follows, as the search does
+    reference = reference_point(recorded, objectives)
     data = {
         "run": str(run.path),
         "objectives": list(objectives),
         "metric": run.settings.evaluation.metric,
-        "hypervolume": hypervolume(records, objectives, reference),
+        "hypervolume": hypervolume(recorded, objectives, reference),
         "reference_point": dict(zip(objectives, reference.worst, strict=True)) if reference else None,
         "targets": [asdict(target) for target in run.settings.evaluation.targets],
-        "front": [_row(record, run, again.get(record.digest)) for record in pareto_front(records, objectives)],
+        "front": _rows(run, records),
     }
     return json.dumps(data, indent=2)
 
 
 def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     """The front as CSV, a row a member."""
-    again = confirmed_in(run, records)
-    rows = [_row(record, run, again.get(record.digest)) for record in pareto_front(records, run.settings.objectives)]
     columns = [
         "digest",
         "trial",
@@ -169,28 +179,42 @@ def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
         "again_accuracy",
         "again_error",
         "again_trainings",
-        "latency_ms",
-        "latency_p10_ms",
-        "latency_p90_ms",
     ]
-    for target in run.settings.evaluation.targets:
-        columns += _latency_fields(target_objective(target.name), None)
+    for name in ("latency", *(target_objective(target.name) for target in run.settings.evaluation.targets)):
+        columns += _latency_fields(name, None)
     columns += ["macs", "params", "memory_bytes", "imported_from"]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "architecture"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(_rows(run, records))
     return text.getvalue().rstrip("\n")
 
 
-def _latency_fields(name: str, latency: Latency | None) -> dict[str, float | None]:
-    values = (latency.ms, latency.p10_ms, latency.p90_ms) if latency else (None, None, None)
-    return dict(zip((f"{name}_ms", f"{name}_p10_ms", f"{name}_p90_ms"), values, strict=True))
+def _latency_fields(name: str, latency: Latency | None, letter: str | None = None) -> dict[str, float | str | None]:
+    low, high = (latency.interval_ms or (None, None)) if latency else (None, None)
+    return {
+        f"{name}_ms": latency.ms if latency else None,
+        f"{name}_p10_ms": latency.p10_ms if latency else None,
+        f"{name}_p90_ms": latency.p90_ms if latency else None,
+        f"{name}_low_ms": low,
+        f"{name}_high_ms": high,
+        f"{name}_rounds": len(latency.rounds_ms) if latency else None,
+        f"{name}_group": letter,
+    }
 
 
-def _row(record: TrialRecord, run: RunDirectory, again: Confirmed | None) -> dict[str, Any]:
-    latency, cost = record.evaluation.latency, record.evaluation.cost
-    on_targets = _on_targets(record, run.settings.evaluation.targets)
+def _rows(run: RunDirectory, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    front, again = pareto_front(records, run.settings.objectives), confirmed_in(run, records)
+    names = ["latency", *(target_objective(target.name) for target in run.settings.evaluation.targets)]
+    letters = {name: same_latency(front, name) for name in names}
+    return [_row(record, run, again.get(record.digest), letters) for record in front]
+
+
+def _row(
+    record: TrialRecord, run: RunDirectory, again: Confirmed | None, letters: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    cost = record.evaluation.cost
+    latencies = {name: measured_latency(record.evaluation, name) for name in letters}
     return {
         "digest": record.digest,
         "trial": record.number,
@@ -198,11 +222,10 @@ def _row(record: TrialRecord, run: RunDirectory, again: Confirmed | None) -> dic
         "again_accuracy": again.score if again else None,
         "again_error": again.error if again else None,
         "again_trainings": again.trainings if again else 0,
-        **_latency_fields("latency", latency),
         **{
             key: value
-            for name, found in on_targets.items()
-            for key, value in _latency_fields(target_objective(name), found).items()
+            for name, latency in latencies.items()
+            for key, value in _latency_fields(name, latency, letters[name].get(record.digest)).items()
         },
         "macs": cost.macs if cost else None,
         "params": cost.params if cost else None,

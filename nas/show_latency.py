@@ -19,6 +19,11 @@ def latency_text(latency: Latency) -> str:
     return f"{ms_text(latency.ms)} ({ms_text(low)}-{ms_text(high)}){mark}"
 
 
+def marked_latency(latency: Latency | None, letter: str | None) -> str:
+    """The same with a mark where it was looked up, and the letter of those that do not differ; nothing without a latency."""
+    return f"{latency_text(latency)}{'*' if latency.cached else ''}{letter or ''}" if latency else ""
+
+
 def marks_legend(latencies: Iterable[Latency | None]) -> list[Text]:
     """What the marks of `latency_text` mean, where one was set."""
     known = [latency for latency in latencies if latency is not None]

@@ -20,7 +20,7 @@ from nas.wording import NOTHING, plural, spread_text
 
 def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group:
     """What each training gave beside what the search knew, and below several seeds their mean."""
-    trials = {trial.number: trial for trial in run.records()}
+    trials = {trial.number: trial for trial in run.judged()}
     metric = run.settings.evaluation.metric
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", no_wrap=True, style="cyan")
@@ -74,7 +74,7 @@ def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
 
 def trainings_json(run: RunDirectory, records: Sequence[TrainingRecord]) -> str:
     """Everything that is known of the trainings, as JSON."""
-    trials = {trial.number: trial for trial in run.records()}
+    trials = {trial.number: trial for trial in run.judged()}
     data = {
         "run": str(run.path),
         "metric": run.settings.evaluation.metric,

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from nas.front import hypervolume, pareto_front, reference_point
+from nas.in_turn import with_remeasured
 from nas.pace import seconds_left, spent_on
-from nas.record import AuditRecord, Confirmation, Outcome, TrialRecord, count_outcomes
+from nas.record import AuditRecord, Confirmation, LatencyRecord, Outcome, TrialRecord, count_outcomes
 from nas.run import RunDirectory
 from nas.state import BEAT_S, SILENT_S, DriverState
 
@@ -118,7 +119,7 @@ def _is_alive(pid: int) -> bool:
 
 def status_of(run: RunDirectory) -> RunStatus:
     """How a run stands now, from any machine that sees its directory."""
-    return status_from(run, run.records(), run.confirmations(), run.audit_records())
+    return status_from(run, run.records(), run.confirmations(), run.audit_records(), run.latencies())
 
 
 def status_from(
@@ -126,6 +127,7 @@ def status_from(
     records: Sequence[TrialRecord],
     confirmations: Sequence[Confirmation],
     audits: Sequence[AuditRecord],
+    latencies: Sequence[LatencyRecord] = (),
 ) -> RunStatus:
     """How a run stands now, whose records were read already."""
     driver, now = run.state(), time.time()
@@ -168,7 +170,7 @@ def status_from(
         failures=_failures(records, confirmations),
         lost=_lost(records),
         workers=_workers(records, confirmations),
-        front=len(pareto_front(records, objectives)),
+        front=len(pareto_front(with_remeasured(records, latencies, settings), objectives)),
         hypervolume=hypervolume(records, objectives, reference_point(records, objectives)),
     )
 

@@ -66,6 +66,10 @@ class Progresses(Progress):
         """A candidate was trained again, and what it gave is on disk."""
         self._tell(lambda member: member.confirmation(confirmation))
 
+    def in_turn(self, networks: int) -> None:
+        """So many networks near the front are now measured in turn; 0: they were."""
+        self._tell(lambda member: member.in_turn(networks))
+
     def end(self) -> None:
         """The search is over, by whatever cause."""
         self._tell(lambda member: member.end())

@@ -17,8 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import nas.search.broker
-from nas.evaluate import budget_violation
 from nas.front import pareto_front
+from nas.limits import budget_violation
 from nas.record import Evaluation, Outcome
 from nas.report import write_report
 from nas.run import RunDirectory, open_run, weights_content

@@ -23,9 +23,10 @@ from nas.data import ImageData, load_data
 from nas.device_data import DeviceData
 from nas.device_lease import DeviceLease
 from nas.errors import CandidateError, InputError
-from nas.evaluate import Evaluated, budget_violation, evaluate_candidate
+from nas.evaluate import Evaluated, evaluate_candidate
 from nas.export import ExportOptions, export_candidate
 from nas.finetune import finetune, predict
+from nas.limits import budget_violation
 from nas.metrics import load_metric, score
 from nas.model import build
 from nas.recipe import Recipe

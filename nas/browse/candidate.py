@@ -10,6 +10,7 @@ from dash import html
 
 from nas.browse.actions import Job
 from nas.browse.runs import Seen
+from nas.front_latency import same_latency
 from nas.objectives import objective, peak_memory, target_objective
 from nas.record import TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
@@ -51,6 +52,7 @@ def figures(seen: Seen, record: TrialRecord) -> dict[str, str]:
         "Trained in full": "; ".join(map(_in_full, alike(seen.trainings.get(record.digest, ())))) or NOTHING,
         "Latency": latency_text(latency) if latency else NOTHING,
         "Measured": protocol_text(latency) if latency else NOTHING,
+        "Does not differ in latency from": ", ".join(_as_fast(seen, record)) or NOTHING,
         **{
             capital(label(target_objective(name))): f"{latency_text(on)}, {protocol_text(on)}"
             for name, on in evaluation.latencies.items()
@@ -66,6 +68,13 @@ def figures(seen: Seen, record: TrialRecord) -> dict[str, str]:
         if seen.has_weights(record.digest)
         else "not kept, so it cannot be exported before it is trained",
     }
+
+
+def _as_fast(seen: Seen, record: TrialRecord) -> list[str]:
+    """Other members of the front, by the first digits of their digests, whose latencies do not differ from this one's."""
+    letters = same_latency(seen.front)
+    own = letters.get(record.digest)
+    return [digest[:8] for digest, letter in letters.items() if letter == own and digest != record.digest]
 
 
 def described(seen: Seen, record: TrialRecord) -> list[object]:

@@ -137,7 +137,7 @@ def drawer(app: Dash, runs: Runs) -> None:
         path, digest = seen.run.path, record.digest
         texts = [
             candidate.described(seen, record),
-            candidate.record_text(record),
+            candidate.record_text(next(each for each in seen.recorded if each.number == record.number)),
             job_command("export", path, digest),
             job_command("train", path, digest),
         ]

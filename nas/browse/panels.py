@@ -106,10 +106,10 @@ def other_views(app: Dash, runs: Runs) -> None:
     )
     def progress(tab: object, version: object, run: object, over: object) -> tuple[Any, ...]:
         seen = shown("progress", tab, version, run)
-        reference = reference_point(seen.comparable, seen.objectives)
+        reference = reference_point(seen.recorded, seen.objectives)
         figure = views.drawn(
             hypervolume_figure,
-            seen.comparable,
+            seen.recorded,
             seen.objectives,
             "time" if over == "time" else "trials",
             seen.settings,
@@ -119,7 +119,7 @@ def other_views(app: Dash, runs: Runs) -> None:
     @app.callback(Output("outcomes", "figure"), Output("curves", "figure"), *here)
     def curves(tab: object, version: object, run: object) -> tuple[Any, ...]:
         seen = shown("progress", tab, version, run)
-        return views.drawn(outcomes_figure, seen.records), views.drawn(views.front_curves, seen)
+        return views.drawn(outcomes_figure, seen.recorded), views.drawn(views.front_curves, seen)
 
     def of_space(
         figure: Callable[[Sequence[TrialRecord], Sequence[str], SearchSpace], go.Figure], seen: Seen

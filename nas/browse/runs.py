@@ -12,7 +12,18 @@ from pathlib import Path
 from nas.confirmation import Confirmed, confirmed
 from nas.errors import InputError
 from nas.front import pareto_front
-from nas.record import AuditRecord, BaselineRecord, Confirmation, Outcome, TrainingRecord, TrialRecord
+from nas.front_latency import crowded_text
+from nas.in_turn import with_remeasured
+from nas.record import (
+    AuditRecord,
+    BaselineRecord,
+    Confirmation,
+    Latency,
+    LatencyRecord,
+    Outcome,
+    TrainingRecord,
+    TrialRecord,
+)
 from nas.report.quantities import colours, quantities
 from nas.run import RunDirectory, known_digests, open_run
 from nas.settings import SearchSettings
@@ -26,16 +37,19 @@ _DIGEST = re.compile(r"[0-9a-f]{4,64}")
 class Seen:
     """What a run held at the last look; `version` grows with whatever a figure or table shows.
 
-    `records` are all of them, `comparable` those that have a value for every objective if they were trained; `by_digest`
+    `recorded` are all of them as the trials left them, `records` the same judged by the `latencies` that were measured in
+    turn, `comparable` those that have a value for every objective if they were trained; `by_digest`
     holds the record that answers for each candidate, `trainings` its full ones. `quantities` can be put on an axis,
     `colours` can colour a point. `texts` keeps what pointing at a trial shows, for later looks too. `problems` are
-    sentences on what could not be read.
+    sentences on what could not be read, and on what to doubt.
     """
 
     version: int
     run: RunDirectory
     status: RunStatus
     records: tuple[TrialRecord, ...]
+    recorded: tuple[TrialRecord, ...]
+    latencies: tuple[LatencyRecord, ...]
     comparable: tuple[TrialRecord, ...]
     front: tuple[TrialRecord, ...]
     by_digest: Mapping[str, TrialRecord]
@@ -92,6 +106,7 @@ class _Read:
     end: int = 0
     foreign: int = 0
     newer: int = 0
+    latencies: list[LatencyRecord] = field(default_factory=list)
     confirmations: list[Confirmation] = field(default_factory=list)
     baselines: list[BaselineRecord] = field(default_factory=list)
     audits: list[AuditRecord] = field(default_factory=list)
@@ -138,7 +153,7 @@ class LiveRun:
 
     def _status(self) -> RunStatus:
         read = self._read
-        return status_from(self._run, read.records, read.confirmations, read.audits)
+        return status_from(self._run, read.records, read.confirmations, read.audits, read.latencies)
 
     def _look_again(self, marks: Mapping[str, tuple[int, int, int] | None], changed: set[str]) -> Seen:
         problems = []
@@ -160,6 +175,8 @@ class LiveRun:
                 read.end = later.end
                 read.foreign += later.foreign + len(later.records) - len(sound)
                 read.newer += later.newer
+            if "latencies.jsonl" in changed:
+                read.latencies, read.texts = [each for each in self._run.latencies() if _is_finite(each.latency)], {}
             if "confirmations.jsonl" in changed:
                 read.confirmations = self._run.confirmations()
             if "baselines.jsonl" in changed:
@@ -178,14 +195,16 @@ class LiveRun:
             )
         if read.newer:
             problems.append(f"{plural(read.newer, 'record')} written by a newer version of nas are left out")
+        if crowded := crowded_text(read.records, read.latencies):
+            problems.append(crowded)
         return self._worked_out(problems)
 
     def _worked_out(self, problems: Sequence[str]) -> Seen:
         read, settings = self._read, self._run.settings
-        objectives = settings.objectives
+        objectives, records = settings.objectives, with_remeasured(read.records, read.latencies, settings)
         comparable = tuple(
             record
-            for record in read.records
+            for record in records
             if record.outcome is not Outcome.DONE or all(name in record.objectives for name in objectives)
         )
         metric, images = settings.evaluation.metric, self._run.provenance.validation_images
@@ -193,10 +212,12 @@ class LiveRun:
             version=self._seen.version + 1 if self._seen else 1,
             run=self._run,
             status=self._status(),
-            records=tuple(read.records),
+            records=tuple(records),
+            recorded=tuple(read.records),
+            latencies=tuple(read.latencies),
             comparable=comparable,
             front=tuple(pareto_front(comparable, objectives)),
-            by_digest={record.digest: record for record in read.records} | known_digests(read.records),
+            by_digest={record.digest: record for record in records} | known_digests(records),
             confirmations=tuple(read.confirmations),
             baselines=tuple(read.baselines),
             again=confirmed(comparable, read.confirmations, objectives, metric, images),
@@ -216,7 +237,11 @@ def _is_sound(record: TrialRecord) -> bool:
     evaluation = record.evaluation
     latencies = [each for each in (evaluation.latency, *evaluation.latencies.values()) if each]
     values = [*record.objectives.values(), evaluation.seconds, evaluation.violation]
-    values += [value for each in latencies for value in (each.ms, *each.range_ms)]
     values += [evaluation.cost.macs, evaluation.cost.params] if evaluation.cost else []
     times = (record.started, record.finished)
-    return all(abs(value) < 1e18 for value in values) and all(abs(time) < 1e11 for time in times)
+    sound = all(abs(value) < 1e18 for value in values) and all(abs(time) < 1e11 for time in times)
+    return sound and all(map(_is_finite, latencies))
+
+
+def _is_finite(latency: Latency) -> bool:
+    return all(abs(ms) < 1e18 for ms in (latency.ms, *latency.range_ms, latency.p10_ms, latency.p90_ms))

@@ -23,11 +23,12 @@ def architecture_cell(text: str) -> Html:
     return tag("span", join(re.split(r"(?<=-)", text), between=tag("wbr")), class_="code architecture")
 
 
-def latency_cell(latency: Latency | None) -> object:
-    """The value, and below it where it lies with 95 % and what is wrong with it."""
+def latency_cell(latency: Latency | None, letter: str | None = None) -> object:
+    """The value, and below it where it lies with 95 %, what is wrong with it, and the letter of those that do not differ."""
     if latency is None:
         return NOTHING
     flaws = [name for name, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true]
+    flaws += [text for text in ("looked up*" if latency.cached else None, letter) if text]
     band = f"{latency.range_ms[0]:.3f}–{latency.range_ms[1]:.3f}"
     return join([objective("latency").show(latency.ms), tag("small", " · ".join([band, *flaws]))])
 

@@ -18,7 +18,7 @@ from nas.report.figures import BLUE, GREY, MONO, is_wide, layout, quiet
 from nas.report.quantities import choice_of, choice_text, unit_of, value_of
 from nas.space import SearchSpace
 from nas.space_sections import LAYER_KEYS, Choice, StageSpace
-from nas.wording import NOTHING, capital, label
+from nas.wording import NOTHING, capital, label, plural
 
 _LETTERS = {"kernel_size": "k", "dilation": "d", "expansion": "e"}
 _PARAMETERS = 6
@@ -26,17 +26,35 @@ _PARAMETERS = 6
 _LINES = 200
 """Candidates behind the front that are drawn as lines at most, spread evenly: more hide each other."""
 _NOT_THERE = "not there"
+LEAST_MEMBERS = 5
+"""Members of a front from which shares of them are shown."""
+_LEAST_LAYERS = 3
+"""Networks that must have a layer before the shares of its choices are shown."""
+
+
+def few_members(front: Sequence[TrialRecord]) -> str | None:
+    """Why shares of the front would say nothing, in a sentence; None where they can be shown."""
+    if len(front) >= LEAST_MEMBERS:
+        return None
+    return (
+        f"The front has {plural(len(front), 'member')}: shares of so few would be 0, 50 or 100 % by chance. They are shown from "
+        f"{LEAST_MEMBERS} members on."
+    )
 
 
 def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
     """A heat map: the share of the front's members that take each choice, of those that have the layer.
 
-    The last column is the share of members that lack the layer. What all trained candidates take is in the text.
+    The last column is the share of members that lack the layer. Of a layer that hardly any of them have no share is shown.
+    What all trained candidates take is in the text.
     """
     front, everything = pareto_front(records, objectives), trained(records)
     columns = _columns(space)
     if not front:
         return quiet("What the front prefers can be told once a candidate is trained.")
+    few = few_members(front)
+    if few is not None:
+        return quiet(few)
     if not columns:
         return quiet("The layers of this space have no choices.")
     layers = [(i, j) for i, stage in enumerate(space.stages) for j in range(max(stage.depth))]
@@ -140,15 +158,14 @@ class _Taken:
         return self.networks - (0 if word == _NOT_THERE else self.counts[_NOT_THERE])
 
     def share(self, word: str) -> float | None:
-        return self.counts[word] / self.among(word) if self.among(word) else None
+        return self.counts[word] / self.among(word) if self.among(word) >= _LEAST_LAYERS else None
 
     def text(self, word: str) -> str:
-        share = self.share(word)
-        return (
-            "no network has this layer"
-            if share is None
-            else f"{100 * share:.0f} % ({self.counts[word]:,} of {self.among(word):,})"
-        )
+        share, among = self.share(word), self.among(word)
+        if not among:
+            return "no network has this layer"
+        counted = f"{self.counts[word]:,} of {among:,}"
+        return counted if share is None else f"{100 * share:.0f} % ({counted})"
 
 
 def _words(record: TrialRecord, stage: StageSpace, i: int, j: int) -> list[str]:

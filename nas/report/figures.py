@@ -15,7 +15,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.front import knee, primary_cost
-from nas.objectives import target_objective
+from nas.objectives import objective, target_objective
+from nas.picks import fastest
 from nas.record import BaselineRecord, TrialRecord
 from nas.report.quantities import unit_of
 from nas.wording import cheapest, cost_text, label, latency_text, protocol_text, score_text, score_title, trial_text
@@ -41,9 +42,10 @@ def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[s
     if not front:
         return {}
     cost = primary_cost(objectives)
+    first = fastest(front, cost) if objective(cost).unit == "ms" else front[0]
     best = max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
     found: dict[str, tuple[str, ...]] = {}
-    for record, name in ((front[0], cheapest(cost)), (knee(front, objectives), "knee"), (best, "most accurate")):
+    for record, name in ((first, cheapest(cost)), (knee(front, objectives), "knee"), (best, "most accurate")):
         found[record.digest] = (*found.get(record.digest, ()), name)
     return found
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from nas.audit import Audit, audit_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.front import ReferencePoint, cheapest_first, pareto_front, reference_point
-from nas.record import BaselineRecord, Latency, Outcome, TrainingRecord, TrialRecord
+from nas.in_turn import with_remeasured
+from nas.record import BaselineRecord, Latency, LatencyRecord, Outcome, TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
 from nas.run import Provenance, RunDirectory
 from nas.settings import LatencyTarget, SearchSettings
@@ -20,16 +21,18 @@ from nas.wording import score_text
 class Findings:
     """What a run holds at one moment, worked out once for every section.
 
-    `records` are in the order written; `scored` are those trained to the full budget with a value for every
-    objective; `names` says by digest what a front member is known for; `baselines` are reference networks; `again`
-    is what training candidates again gave, by digest; `audit` says whether the brief fine-tune can rank candidates, where that
-    was looked into; `trainings` are the full ones that came to their end.
+    `recorded` are the records as the trials left them, `records` the same judged by the latencies measured `in_turn`;
+    `scored` are those trained to the full budget with a value for every objective; `names` says by digest what a front
+    member is known for; `baselines` are reference networks; `again` is what training candidates again gave, by digest; `audit` says whether the
+    brief fine-tune can rank candidates, where that was looked into; `trainings` are the full ones that came to their end.
     """
 
     path: Path
     settings: SearchSettings
     provenance: Provenance
+    recorded: tuple[TrialRecord, ...]
     records: tuple[TrialRecord, ...]
+    in_turn: tuple[LatencyRecord, ...]
     scored: tuple[TrialRecord, ...]
     front: tuple[TrialRecord, ...]
     reference: ReferencePoint | None
@@ -46,13 +49,13 @@ class Findings:
 
     @property
     def latencies(self) -> list[Latency]:
-        """Every latency measured; a repeat carries the one of its original and is left out."""
-        own = [record.evaluation for record in self.records if record.outcome is not Outcome.REPEAT]
+        """Every latency that a trial measured; a repeat carries the one of its original and is left out."""
+        own = [record.evaluation for record in self.recorded if record.outcome is not Outcome.REPEAT]
         return [evaluation.latency for evaluation in own if evaluation.latency is not None]
 
     def on_target(self, target: LatencyTarget) -> list[Latency]:
-        """Every latency measured on a further target, without those of repeats."""
-        own = [record.evaluation for record in self.records if record.outcome is not Outcome.REPEAT]
+        """Every latency that a trial measured on a further target, without those of repeats."""
+        own = [record.evaluation for record in self.recorded if record.outcome is not Outcome.REPEAT]
         return [evaluation.latencies[target.name] for evaluation in own if target.name in evaluation.latencies]
 
     @property
@@ -75,7 +78,8 @@ class Findings:
 
 def find(run: RunDirectory) -> Findings:
     """Read a run and work out its front."""
-    records, objectives = run.records(), run.settings.objectives
+    recorded, in_turn, objectives = run.records(), run.latencies(), run.settings.objectives
+    records = with_remeasured(recorded, in_turn, run.settings)
     done = [record for record in records if record.outcome is Outcome.DONE]
     scored = [record for record in done if all(name in record.objectives for name in objectives)]
     front = pareto_front(scored, objectives)
@@ -83,10 +87,12 @@ def find(run: RunDirectory) -> Findings:
         path=run.path,
         settings=run.settings,
         provenance=run.provenance,
+        recorded=tuple(recorded),
         records=tuple(records),
+        in_turn=tuple(in_turn),
         scored=tuple(scored),
         front=tuple(front),
-        reference=reference_point(scored, objectives),
+        reference=reference_point(recorded, objectives),
         names=landmarks(front, objectives),
         baselines=tuple(cheapest_first(run.baselines(), objectives)),
         again=confirmed_in(run, scored),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from nas.front import primary_cost
+from nas.front_latency import crowded_text
 from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
 from nas.report.cells import unbroken
@@ -16,7 +17,7 @@ from nas.wording import capital, closest_text, done_word, duration_text, label, 
 def headline(found: Findings) -> Html:
     """What was searched on what, what came out of it, and what it took."""
     settings, provenance = found.settings, found.provenance
-    records = [record for record in found.records if record.imported_from is None]
+    records = [record for record in found.recorded if record.imported_from is None]
     counts = Counter(record.outcome for record in records)
     trained = tag("small", f" of {settings.candidates:,}") if not counts[Outcome.STOPPED] else ""
     epochs = settings.evaluation.recipe.epochs
@@ -28,7 +29,7 @@ def headline(found: Findings) -> Html:
         tiles.append(("Trained again", f"{len(found.again):,}"))
     for outcome in (Outcome.REJECTED, Outcome.REPEAT, Outcome.FAILED, Outcome.LOST):
         tiles.append((outcome.value.capitalize(), f"{counts[outcome]:,}"))
-    if taken_over := len(found.records) - len(records):
+    if taken_over := len(found.recorded) - len(records):
         tiles.append(("From earlier runs", f"{taken_over:,}"))
     if records:
         wall = max(record.finished for record in records) - min(record.started for record in records)
@@ -40,12 +41,14 @@ def headline(found: Findings) -> Html:
     )
     if not epochs:
         data += f". Candidates scored without fine-tuning, with the weights of {settings.evaluation.init}"
+    crowded = crowded_text(found.recorded, found.in_turn)
     return tag(
         "header",
         tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
         tag("h1", f"{settings.space.name} on {found.device}"),
         tag("p", data, class_="soft"),
         tag("p", _answer(found), class_="lead"),
+        tag("p", crowded, class_="note") if crowded else "",
         facts(tiles, class_="tiles"),
     )
 

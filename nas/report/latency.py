@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas.proxy import foresight, macs_mislead
+from nas.proxy import MIN_NETWORKS, foresight, macs_mislead
 from nas.record import Latency, Outcome, TrialRecord
 from nas.report.cells import unbroken
 from nas.report.findings import Findings
@@ -73,7 +73,7 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
 
 def prediction(found: Findings) -> Html:
     """How far MACs mislead here, and how good the predictions were; nothing while too few are measured."""
-    misled, foretold = macs_mislead(found.records), foresight(found.records)
+    misled, foretold = macs_mislead(found.recorded), foresight(found.recorded)
     if misled is None:
         return Html("")
     rows: list[tuple[str, object]] = [
@@ -81,7 +81,10 @@ def prediction(found: Findings) -> Html:
         ("Rank correlation", f"{misled.spearman:.2f} (Spearman)"),
         ("Pairs in wrong order", f"{100 * misled.wrong_pairs:.1f} %"),
     ]
-    if foretold is not None:
+    if foretold is not None and foretold.networks < MIN_NETWORKS:
+        few = f"{plural(foretold.networks, 'network')}, too few to say how well"
+        rows.append(("Predicted first", few))
+    elif foretold is not None:
         rows += [
             ("Predicted first", plural(foretold.networks, "network")),
             ("Median error", f"{100 * foretold.median_error:.1f} %"),

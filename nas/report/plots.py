@@ -9,18 +9,18 @@ from typing import TypeAlias
 
 import plotly.graph_objects as go
 
-from nas.front import REFERENCE_TRIALS
+from nas.front_latency import range_title
 from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
 from nas.report.cells import architecture_cell, candidate_cell
-from nas.report.choices import choices_figure, parallel_figure
+from nas.report.choices import choices_figure, few_members, parallel_figure
 from nas.report.curves import learning_curves_figure
 from nas.report.figures import cost_objectives
 from nas.report.findings import Findings
 from nas.report.importance import LEAST, importance_figure
 from nas.report.layers import layers_figure
 from nas.report.markup import Html, join, tag
-from nas.report.progress import hypervolume_figure, outcomes_figure, reference_text
+from nas.report.progress import hypervolume_figure, no_hypervolume, outcomes_figure, reference_text
 from nas.report.scatter import scatter_figure
 from nas.wording import command_text, plural
 
@@ -104,11 +104,14 @@ def preferences(found: Findings, figures: Figures) -> Html:
         return Html("")
     settings = found.settings
     given = found.scored, settings.objectives, settings.space
-    figures["choices"] = choices_figure(*given)
+    few = few_members(found.front)
+    if few is None:
+        figures["choices"] = choices_figure(*given)
     figures["parallel"] = parallel_figure(*given)
     caption = (
         f"Of {plural(len(found.front), 'member')} of the front, the share in percent that takes each choice at each layer; "
-        "of a layer that some lack, the share of those that have it. s0.l1 is the second layer of the first stage."
+        "of a layer that some lack, the share of those that have it, where there are enough of them. s0.l1 is the second layer "
+        "of the first stage."
     )
     lines = (
         "A line a candidate, the front in blue: objectives, multiply-adds, and the parameters that vary most on the front. "
@@ -116,7 +119,9 @@ def preferences(found: Findings, figures: Figures) -> Html:
     )
     parts = [
         tag("h2", "What the front prefers"),
-        tag(
+        tag("p", few, class_="note")
+        if few
+        else tag(
             "figure",
             tag("div", tag("div", id="choices", class_="strip wide"), class_="scroll"),
             tag("figcaption", caption),
@@ -151,23 +156,23 @@ def progress(found: Findings, figures: Figures) -> Html:
         figures[place] = figure
         plots.append(tag("figure", tag("h3", title), tag("div", id=place, class_="plot"), tag("figcaption", caption)))
 
-    if found.reference is not None:
-        given = found.records, objectives
+    missing = no_hypervolume(found.recorded, objectives)
+    given = found.recorded, objectives
+    if missing is None and found.reference is not None:
         caption = reference_text(found.reference, objectives)
         figure = hypervolume_figure(*given, "trials", found.settings)
         add("hypervolume", "Hypervolume of the front, by candidates", figure, caption)
         caption = "Shaded: how networks were chosen, and how many."
         figure = hypervolume_figure(*given, "time", found.settings)
         add("hypervolume-time", "Hypervolume of the front, by time", figure, caption)
-    elif found.scored:
-        missing = f"The hypervolume's reference point is fixed once {REFERENCE_TRIALS} candidates are trained."
+    elif missing is not None and found.scored:
         plots.append(tag("figure", tag("h3", "Hypervolume of the front"), tag("p", missing, class_="note")))
     if found.scored and found.settings.evaluation.recipe.epochs:
         stopped = any(record.outcome is Outcome.STOPPED for record in found.records)
         caption = f"Members of the Pareto front{', and in grey what was stopped early' if stopped else ''}."
         figure = learning_curves_figure(found.records, objectives, found.metric)
         add("learning-curves", "Learning curves", figure, caption)
-    add("outcomes", "How trials ended", outcomes_figure(found.records), "In the order in which they ended.")
+    add("outcomes", "How trials ended", outcomes_figure(found.recorded), "In the order in which they ended.")
     return join([tag("h2", "Progress"), tag("div", *plots, class_="pair")])
 
 
@@ -175,17 +180,25 @@ def _pareto_caption(found: Findings) -> str:
     sentences = []
     bars = []
     if any(objective(name).unit == "ms" for name in found.settings.objectives):
-        bars.append("p10 to p90 of the latency")
+        ranges = range_title([record.evaluation.latency for record in found.front])
+        bars.append(
+            {"95 %": "95 % intervals", "p10-p90": "p10 to p90"}.get(ranges, "95 % intervals, or p10 to p90,")
+            + " of the latency"
+        )
     if found.metric == "accuracy":
         bars.append(f"one binomial standard error of the accuracy ({found.provenance.validation_images:,} images)")
     if bars:
         sentences.append(f"Bars: {', and '.join(bars)}.")
     if len(found.settings.objectives) > 2:
         sentences.append("Filled points are on the front of all objectives together; the line is the front of two.")
-    outcomes = [record.outcome for record in found.records]
+    outcomes = [record.outcome for record in found.recorded]
+    over = sum(record.outcome is Outcome.REJECTED for record in found.records)
     rejected, stopped = outcomes.count(Outcome.REJECTED), outcomes.count(Outcome.STOPPED)
     if rejected:
         sentences.append(f"Not drawn: {plural(rejected, 'candidate')} over a hard budget, never trained.")
+    if over > rejected:
+        more = plural(over - rejected, "candidate")
+        sentences.append(f"Not drawn: {more} found over a hard budget when measured in turn.")
     if stopped:
         sentences.append(f"Not drawn: {plural(stopped, 'candidate')} stopped before the full training.")
     return " ".join(sentences)

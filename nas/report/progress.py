@@ -10,7 +10,14 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
-from nas.front import REFERENCE_TRIALS, ReferencePoint, hypervolume_history
+from nas.front import (
+    REFERENCE_TRIALS,
+    ReferencePoint,
+    hypervolume,
+    hypervolume_history,
+    reference_point,
+    trained,
+)
 from nas.objectives import objective
 from nas.record import Outcome, TrialRecord
 from nas.report.figures import (
@@ -80,6 +87,25 @@ def phases(records: Sequence[TrialRecord], settings: SearchSettings) -> list[Pha
     return [Phase(name, start, end) for name, start, end in found if end > start]
 
 
+def no_hypervolume(records: Sequence[TrialRecord], objectives: Sequence[str]) -> str | None:
+    """Why there is no course of the hypervolume to draw, in a sentence; None where there is one."""
+    done = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
+    reference = reference_point(done, objectives)
+    if reference is None:
+        return f"The hypervolume appears once {REFERENCE_TRIALS} candidates are trained."
+    ends = zip(objectives, reference.worst, reference.ideal, strict=True)
+    flat = [label(name) for name, worst, ideal in ends if math.isclose(worst, ideal, rel_tol=1e-6, abs_tol=1e-8)]
+    if flat:
+        return (
+            f"The first {REFERENCE_TRIALS} candidates do not differ in {' and '.join(flat)}, so that there is no range to measure a "
+            "hypervolume by."
+        )
+    if any(record.counts for record in done[REFERENCE_TRIALS:]):
+        return None
+    volume = hypervolume(done, objectives, reference)
+    return f"The hypervolume is {volume:.3f} so far; its course begins with the next candidate that is trained."
+
+
 def hypervolume_figure(
     records: Sequence[TrialRecord],
     objectives: Sequence[str],
@@ -91,10 +117,11 @@ def hypervolume_figure(
     Phases are those of `phases`, where the settings are given. Show it with `reference_text`: a hypervolume means nothing
     without its reference point.
     """
+    missing = no_hypervolume(records, objectives)
+    if missing is not None:
+        return quiet(missing)
     valued = [record for record in records if all(name in record.objectives for name in objectives)]
     history = hypervolume_history(valued, objectives)
-    if not history:
-        return quiet(f"The hypervolume appears once {REFERENCE_TRIALS} candidates are trained.")
     count = sum(map(_is_counted, valued))
     history.append((count, history[-1][1]))
     times, unit = _times(valued) if over == "time" else ([], "")

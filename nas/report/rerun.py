@@ -58,7 +58,7 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
 def commands(found: Findings) -> Html:
     """How to run it again, go on with it, and take a network out of it."""
     parts = [tag("h3", "Run it again"), tag("pre", found.provenance.command)]
-    if sum(record.counts for record in found.records) < found.settings.candidates:
+    if sum(record.counts for record in found.recorded) < found.settings.candidates:
         parts += [tag("h3", "Go on with it"), tag("pre", command_text("search", "--resume", found.path))]
     if found.front:
         formats = "--format pt2, onnx or torchscript exports it for a runtime."

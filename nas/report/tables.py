@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nas.objectives import objective, target_objective
+from nas.front_latency import front_notes, same_latency
+from nas.objectives import measured_latency, objective, target_objective
 from nas.record import Outcome, TrialRecord
 from nas.report.cells import again_cell, architecture_cell, candidate_cell, cost_cell, latency_cell
 from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
 from nas.report.quantities import value_of
-from nas.settings import LatencyTarget
 from nas.wording import NOTHING, capital, duration_text, label, plural, score_title
 
 _FAILURES_SHOWN = 10
@@ -19,13 +19,19 @@ _TEXTS = ("Candidate", "Architecture")
 
 def front_table(found: Findings) -> Html:
     """The members of the front, cheapest first; those that were trained again and the others apart."""
-    if not found.again:
-        return _members_table(found, found.front) if found.front else Html("")
-    parts = []
-    for title, again in (("Confirmed", True), ("Not confirmed", False)):
+    if not found.front:
+        return Html("")
+    parts = [] if found.again else [_members_table(found, found.front)]
+    for title, again in (("Confirmed", True), ("Not confirmed", False)) if found.again else ():
         members = [record for record in found.front if (record.digest in found.again) is again]
         parts += [tag("h3", title), _members_table(found, members)] if members else []
-    return join(parts)
+    return join(
+        [*parts, *(tag("p", capital(note), class_="soft") for note in front_notes(found.front, _latencies(found)))]
+    )
+
+
+def _latencies(found: Findings) -> list[str]:
+    return ["latency", *(target_objective(target.name) for target in found.settings.evaluation.targets)]
 
 
 def _members_table(found: Findings, members: Sequence[TrialRecord]) -> Html:
@@ -35,8 +41,7 @@ def _members_table(found: Findings, members: Sequence[TrialRecord]) -> Html:
         "Architecture": lambda record: architecture_cell(record.text),
         title: found.score,
         "Trained again": lambda record: again_cell(found.again[record.digest]),
-        "Latency": lambda record: latency_cell(record.evaluation.latency),
-        **{_target_title(target): _target_cell(target) for target in found.settings.evaluation.targets},
+        **{capital(label(name)): _latency_of(found, name) for name in _latencies(found)},
         "MACs": lambda record: cost_cell(record, "macs"),
         "Parameters": lambda record: cost_cell(record, "params"),
         "Memory": lambda record: objective("memory").show(record.objectives["memory"]),
@@ -109,12 +114,9 @@ def failures(found: Findings) -> Html:
     return tag("details", tag("summary", f"Show {plural(len(rows), 'trial')}"), listed)
 
 
-def _target_title(target: LatencyTarget) -> str:
-    return capital(label(target_objective(target.name)))
-
-
-def _target_cell(target: LatencyTarget) -> Callable[[TrialRecord], object]:
-    return lambda record: latency_cell(record.evaluation.latencies.get(target.name))
+def _latency_of(found: Findings, name: str) -> Callable[[TrialRecord], object]:
+    letters = same_latency(found.front, name)
+    return lambda record: latency_cell(measured_latency(record.evaluation, name), letters.get(record.digest))
 
 
 def trial_note(record: TrialRecord) -> str:

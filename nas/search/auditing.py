@@ -172,7 +172,7 @@ def plan_audit(
         for weights in _checked_inits(inits, settings, run.provenance.classes)
         if weights.name != evaluation.init
     }
-    records = run.records()
+    records = run.judged()
     trained = len(choose(records, settings.objectives, len(records)))
     if trained < MIN_NETWORKS:
         raise InputError(

@@ -275,7 +275,8 @@ class Broker:
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
         # Those still running may have saved their weights, on their way here.
-        self.run.prune_weights({member.digest for member in self.front} | self.running.keys())
+        kept = {record.digest for record in (*self._tally.front, *self._tally.rivals)}
+        self.run.prune_weights(kept | self.running.keys())
         return record
 
     def lose(self, candidate: Candidate, reason: str) -> TrialRecord:

@@ -16,12 +16,26 @@ from nas.space_sections import Choice
 
 
 @dataclass(frozen=True)
+class InTurn:
+    """Networks whose latencies are to be measured in turn, by digest: on a further target, or by the run's own protocol."""
+
+    networks: dict[str, Architecture]
+    target: str | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds that measuring them may take, a minute each, waiting for the device included."""
+        return 60.0 * len(self.networks)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
 
     `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again. With a
     `prospect` it is not trained where that says, once its costs are known, that it is hopeless. An
-    evaluation that takes longer than `timeout_s` has failed.
+    evaluation that takes longer than `timeout_s` has failed. With `in_turn` nothing is trained: those networks are measured,
+    and the evaluation has their latencies by digest.
     """
 
     number: int
@@ -33,6 +47,7 @@ class Candidate:
     latency: Latency | None = None
     prospect: Prospect | None = None
     timeout_s: float | None = None
+    in_turn: InTurn | None = None
 
     @property
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""A search, and then the confirmation of what it found: one asker, so that the workers go on with what they have."""
+"""A search, then latencies in turn and the confirmation of what it found: one asker, so that workers go on with what they have."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from nas.recipe import LONGER, longer
 from nas.record import Confirmation, Evaluation
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate, Losses, trained_again
+from nas.search.remeasuring import Remeasurer
 from nas.settings import Budgets, derive_seed
 from nas.wording import plural
 
@@ -24,15 +25,20 @@ logger = logging.getLogger(__name__)
 class Confirmer:
     """Lets a broker search; when it has finished, asks for the run's confirmations. Not thread-safe.
 
-    `on_confirmation` is called with each one after it is on disk.
+    `on_confirmation` is called with each one after it is on disk. With a `remeasurer` the latencies of the front are measured
+    again first, and decide which candidates are confirmed.
     """
 
     def __init__(
-        self, broker: Broker, on_confirmation: Callable[[Confirmation], None] = lambda confirmation: None
+        self,
+        broker: Broker,
+        on_confirmation: Callable[[Confirmation], None] = lambda confirmation: None,
+        remeasurer: Remeasurer | None = None,
     ) -> None:
         self.run = broker.run
         self._broker = broker
         self._on_confirmation = on_confirmation
+        self._remeasurer = remeasurer
         settings = broker.settings
         self._deadline = None if settings.time_budget_s is None else time.time() + settings.time_budget_s
         self.confirmations = self.run.confirmations()
@@ -45,40 +51,54 @@ class Confirmer:
     @property
     def running(self) -> Mapping[str, Candidate]:
         """What is being evaluated."""
-        return self._broker.running | {
-            f"confirmation {seed}": candidate for seed, candidate in list(self._running.items())
-        }
+        again = {f"confirmation {seed}": candidate for seed, candidate in list(self._running.items())}
+        return self._broker.running | again | (dict(self._remeasurer.running) if self._remeasurer else {})
 
     @property
     def finished(self) -> bool:
-        """Whether the search is over, and its confirmation."""
-        return self._broker.finished and not self._running and not self._left
+        """Whether the search is over, and what follows it."""
+        return self._broker.finished and not self._running and not self._left and not self._measures
 
     @property
     def stopping(self) -> str | None:
-        """Why nothing more is started, or None while the search or its confirmation goes on."""
-        return None if self._left else self._broker.stop_reason
+        """Why nothing more is started, or None while the search or what follows it goes on."""
+        reason = self._broker.stop_reason
+        return None if reason is None or self._left or self._measures else reason
 
     @property
     def ending(self) -> str:
         """Why the search ended, and how many were confirmed."""
-        count = len(self.confirmations)
-        return self._broker.ending + (f"; {plural(count, 'training')} to confirm the front" if count else "")
+        count, parts = len(self.confirmations), [self._broker.ending]
+        parts += [f"{plural(count, 'training')} to confirm the front"] if count else []
+        if self._remeasurer is not None and self._remeasurer.unmeasured(self._broker.records):
+            parts.append("latencies of its front are of single measurements, not taken in turn")
+        return "; ".join(parts)
 
     @property
     def resumable(self) -> bool:
         """Whether going on later could bring more."""
-        return self._broker.resumable or bool(self._open and self._broker.trained)
+        unmeasured = self._remeasurer is not None and self._remeasurer.left(self._broker.records)
+        return self._broker.resumable or unmeasured or bool(self._open and self._broker.trained)
 
     @property
     def _open(self) -> int:
         return max(0, self.run.settings.confirmations - len(self.confirmations))
 
     @property
+    def _late(self) -> bool:
+        return self._deadline is not None and time.time() >= self._deadline
+
+    @property
+    def _measures(self) -> bool:
+        """Whether latencies are being measured in turn, or may still be."""
+        if self._remeasurer is None or self._remeasurer.running:
+            return self._remeasurer is not None
+        return not self.interrupted and not self._late and self._remeasurer.left(self._broker.records)
+
+    @property
     def _left(self) -> int:
         """Confirmations that may still be started."""
-        late = self._deadline is not None and time.time() >= self._deadline
-        if self._stopped or late or self._losses.in_a_row >= MAX_LOSSES or not self._broker.trained:
+        if self._stopped or self._late or self._losses.in_a_row >= MAX_LOSSES or not self._broker.trained:
             return 0
         return max(0, self._open - len(self._running))
 
@@ -88,10 +108,13 @@ class Confirmer:
             candidate = self._broker.ask()
             if candidate is not None or not self._broker.finished:
                 return candidate
+        if self._remeasurer is not None and self._measures:
+            return self._remeasurer.ask(self._broker.records)
         return self._again() if self._left else None
 
     def _again(self) -> Candidate | None:
         settings, records = self.run.settings, self._broker.records
+        records = self._remeasurer.judged(records) if self._remeasurer else records
         evaluation = settings.evaluation
         running = [candidate.digest for candidate in self._running.values()]
         record = next_to_confirm(
@@ -120,10 +143,13 @@ class Confirmer:
 
     def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
         """The broker's judgement of one of its candidates; what is trained again is never stopped."""
-        return None if self.is_again(candidate) else self._broker.judge(candidate, so_far)
+        return None if candidate.in_turn or self.is_again(candidate) else self._broker.judge(candidate, so_far)
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Record what an evaluation gave."""
+        if self._remeasurer is not None and candidate.in_turn is not None:
+            self._remeasurer.finish(candidate, evaluation, self._broker.records)
+            return
         if not self.is_again(candidate):
             self._broker.finish(candidate, evaluation)
             return
@@ -144,6 +170,9 @@ class Confirmer:
 
     def lose(self, candidate: Candidate, reason: str) -> None:
         """The worker of a candidate died. One that is trained again is asked for once more."""
+        if self._remeasurer is not None and candidate.in_turn is not None:
+            self._remeasurer.lose(candidate, reason)
+            return
         if not self.is_again(candidate):
             self._broker.lose(candidate, reason)
             return

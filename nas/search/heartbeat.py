@@ -16,6 +16,7 @@ from nas.record import EpochMetrics
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.state import BEAT_S, DriverState, RunningTrial
+from nas.wording import plural
 
 STOPPED = "stopped by nas stop"
 
@@ -90,13 +91,18 @@ class Heartbeat:
         elsewhere = "" if self._state.address else self._here
         told = []
         for candidate in running:
-            metrics = self._epochs.get((candidate.number, candidate.started))
+            metrics, text = (
+                self._epochs.get((candidate.number, candidate.started)),
+                str(candidate.architecture.canonical),
+            )
+            if candidate.in_turn:
+                text = f"{plural(len(candidate.in_turn.networks), 'network')} near the front, measured in turn"
             told.append(
                 RunningTrial(
                     number=candidate.number,
-                    text=str(candidate.architecture.canonical),
+                    text=text,
                     started=candidate.started,
-                    epochs=candidate.settings.recipe.epochs,
+                    epochs=0 if candidate.in_turn else candidate.settings.recipe.epochs,
                     epoch=metrics.epoch if metrics else 0,
                     score=metrics.score if metrics else None,
                     again=self._confirmer.is_again(candidate),

@@ -29,6 +29,7 @@ from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.search.heartbeat import Heartbeat
 from nas.search.plan import SearchPlan, check_pins, cluster_address, placement_of, started_resources
+from nas.search.remeasuring import Remeasurer
 from nas.search.storage import connected, database_errors
 from nas.settings import SearchSettings
 from nas.signals import gentle_signals
@@ -58,6 +59,9 @@ class Progress:
 
     def confirmation(self, confirmation: Confirmation) -> None:
         """A candidate was trained again, and what it gave is on disk."""
+
+    def in_turn(self, networks: int) -> None:
+        """So many networks near the front are now measured in turn; 0: they were."""
 
     def end(self) -> None:
         """The search is over, by whatever cause."""
@@ -161,7 +165,7 @@ def _drive(
     start = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     broker = Broker(run, storage)
-    confirmer = Confirmer(broker, progress.confirmation)
+    confirmer = Confirmer(broker, progress.confirmation, Remeasurer(run, progress.in_turn))
     deciding = {name: models[name] for name in latency_devices(run.settings)}
     go_on = command_text("search", "--resume", run.path, *(["--address", address] if address else []))
     watched = head_watched(functools.partial(_last_words, run, progress)) if placement.elastic else nullcontext()

@@ -24,7 +24,8 @@ from nas.demands import Place
 from nas.device_lease import lease_for
 from nas.errors import InputError, LostError
 from nas.record import Latency
-from nas.settings import LatencyTarget, SearchSettings
+from nas.search.candidate import InTurn
+from nas.settings import EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings
 from nas.targets import check_measurable, places
 
 RETRIES = 3
@@ -56,11 +57,29 @@ class Measurer:
         """Raise `InputError` when a target cannot be measured here."""
         check_measurable(list(self._targets.values()))
 
+    def measure_in_turn(self, name: str, architectures: list[str], num_classes: int) -> list[str]:
+        """The latencies of several architectures on the target of that name, measured in turn."""
+        candidates = [Architecture.from_json(json.loads(text)) for text in architectures]
+        found = latencies_in_turn(candidates, num_classes, self._targets[name].protocol)
+        return [_LATENCY.dump_json(replace(latency, worker=node_name())).decode() for latency in found]
+
     def measure(self, name: str, architecture: str, num_classes: int) -> str:
         """The latency of an architecture on the target of that name."""
         candidate = Architecture.from_json(json.loads(architecture))
         latency = self._latency(candidate, num_classes, self._targets[name].protocol)
         return _LATENCY.dump_json(replace(latency, worker=node_name())).decode()
+
+
+def latencies_in_turn(
+    architectures: Sequence[Architecture], num_classes: int, protocol: LatencyProtocol
+) -> Sequence[Latency]:
+    """Latencies of candidates, measured in this process in turn with each other; their weights do not matter to it."""
+    from nas.latency import measure_in_turn
+    from nas.model import build
+
+    with lease_for("cpu").shared():
+        networks = [build(architecture, num_classes) for architecture in architectures]
+    return measure_in_turn(networks, [architecture.input_shape for architecture in architectures], protocol)
 
 
 @contextmanager
@@ -94,17 +113,41 @@ def measure_on(
 
     if target.name not in actors:
         return measure_here(target, architecture, num_classes, network)
-    answer = actors[target.name].measure.remote(target.name, json.dumps(architecture.canonical.to_json()), num_classes)
+    answer = actors[target.name].measure.remote(target.name, _text(architecture), num_classes)
+    return _LATENCY.validate_json(_answered(target.name, answer, PATIENCE_S))
+
+
+def measure_all_on(
+    actors: Mapping[str, Any], settings: EvaluationSettings, in_turn: InTurn, num_classes: int
+) -> dict[str, Latency]:
+    """Latencies of networks measured in turn, by digest; where and with what errors as `measure_on` does."""
+    name, networks = in_turn.target, list(in_turn.networks.values())
+    if name is None or name not in actors:
+        protocols = {None: settings.protocol} | {target.name: target.protocol for target in settings.targets}
+        found = latencies_in_turn(networks, num_classes, protocols[name])
+    else:
+        answer = actors[name].measure_in_turn.remote(name, list(map(_text, networks)), num_classes)
+        told = _answered(name, answer, in_turn.patience_s)
+        found = list(map(_LATENCY.validate_json, told))
+    return dict(zip(in_turn.networks, found, strict=True))
+
+
+def _text(architecture: Architecture) -> str:
+    return json.dumps(architecture.canonical.to_json())
+
+
+def _answered(name: str, answer: Any, patience_s: float) -> Any:
+    """What a target's actor answered; raises `LostError` where it gave no answer, and whatever measuring raised."""
     try:
-        return _LATENCY.validate_json(ray.get(answer, timeout=PATIENCE_S))
+        return ray.get(answer, timeout=patience_s)
     except RayTaskError as error:  # measuring raised it
         raise error.cause from None
     except GetTimeoutError as error:
         ray.cancel(answer)
-        raise LostError(f"target {target.name} gave no answer within {PATIENCE_S:g} s") from error
+        raise LostError(f"target {name} gave no answer within {patience_s:g} s") from error
     except RayError as error:
         reason = " ".join(str(error).split())[:200]
-        raise LostError(f"target {target.name} gave no answer, its actor died: {reason}") from error
+        raise LostError(f"target {name} gave no answer, its actor died: {reason}") from error
 
 
 def _actor(place: Place, targets: Sequence[LatencyTarget]) -> Any:

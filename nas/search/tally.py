@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from nas.front import pareto_front
 from nas.record import Outcome, TrialRecord
+from nas.rivals import rivals
 
 
 class Tally:
     """Counts and the Pareto front of the records that were added, in the order written.
 
     `trained` candidates count towards the budget, `rejected` ones were over a hard budget; what was taken over from
-    earlier runs is in neither, nor among the `failed`. `budgets_met` says whether any candidate at all was trained.
+    earlier runs is in neither, nor among the `failed`. `rivals` may belong on the front (nas/rivals.py). `budgets_met` says
+    whether any candidate at all was trained.
     """
 
     def __init__(self, objectives: Sequence[str]) -> None:
@@ -20,6 +22,7 @@ class Tally:
         self.trained = self.failed = self.rejected = self.rejected_in_a_row = 0
         self.budgets_met = False
         self.front: list[TrialRecord] = []
+        self.rivals: list[TrialRecord] = []
         self.last_loss: TrialRecord | None = None
 
     def add(self, record: TrialRecord) -> None:
@@ -35,4 +38,5 @@ class Tally:
         elif record.outcome is not Outcome.REPEAT:
             self.rejected_in_a_row = self.rejected_in_a_row + 1 if rejected else 0
         if record.outcome is Outcome.DONE:
-            self.front = pareto_front([*self.front, record], self._objectives)
+            known = [*self.front, *self.rivals, record]  # none of the others can come closer than it was
+            self.front, self.rivals = pareto_front(known, self._objectives), rivals(known, self._objectives)

@@ -10,11 +10,12 @@ from typing import Any
 from nas.class_names import same_classes
 from nas.data import ImageData
 from nas.errors import InputError
-from nas.evaluate import budget_violation
 from nas.front import pareto_front
+from nas.limits import budget_violation
 from nas.objectives import objective_values
 from nas.recipe import Recipe
 from nas.record import Evaluation, Outcome, TrialRecord
+from nas.rivals import rivals
 from nas.run import RunDirectory, open_run
 from nas.settings import LatencyProtocol, LatencyTarget, SearchSettings
 from nas.space import SearchSpace
@@ -108,8 +109,9 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
             f"{path}: {len(taken) - before} of {plural(len(ended), 'trial')} taken over, not counted in --trials"
         )
     records = tuple(taken.values())
-    front_digests = {record.digest for record in pareto_front(records, settings.objectives)}
-    kept = {digest: file for digest, file in weights.items() if digest in front_digests and file.is_file()}
+    near = (*pareto_front(records, settings.objectives), *rivals(records, settings.objectives))
+    wanted = {record.digest for record in near}
+    kept = {digest: file for digest, file in weights.items() if digest in wanted and file.is_file()}
     return WarmStart(records, kept, tuple(enqueue), tuple(notes))
 
 

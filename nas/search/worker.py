@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from nas.data import ImageData
 from nas.device_lease import lease_for
 from nas.errors import LostError
-from nas.record import Evaluation
+from nas.record import Evaluation, Outcome
 from nas.run import RunDirectory, weights_content
-from nas.search.candidate import Candidate
+from nas.search.candidate import Candidate, InTurn
 from nas.settings import SCRATCH, SearchSettings
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Worker:
 
         here = node_name()
         self.keeper.begin(candidate.number, here)
+        if candidate.in_turn is not None:
+            return self._in_turn(candidate.in_turn, here)
         hopeless = (lambda known: None) if candidate.prospect is None else candidate.prospect.hopeless
         steps = evaluate_steps(
             candidate.architecture.canonical,
@@ -89,6 +92,21 @@ class Worker:
         if evaluated.network is not None and candidate.keep_weights:
             self.keeper.save_weights(candidate.digest, weights_content(evaluated.network.state_dict()))
         return evaluation
+
+    def _in_turn(self, in_turn: InTurn, here: str) -> Evaluation:
+        """Latencies of several networks by digest, in an evaluation that failed where they could not be measured."""
+        from nas.search.measuring import measure_all_on
+
+        start = time.perf_counter()
+        try:
+            latencies = measure_all_on(self.actors, self.settings.evaluation, in_turn, len(self.data.classes))
+        except LostError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return Evaluation(Outcome.FAILED, reason, worker=here)
+        seconds = time.perf_counter() - start
+        return Evaluation(Outcome.DONE, latencies=latencies, seconds=seconds, worker=here)
 
 
 @contextmanager
