@@ -103,7 +103,9 @@ def test_phases_of_a_search() -> None:
     named = SPACE.architecture(SPACE.sample(random.Random(99)))
     first = [named, SPACE.smallest, SPACE.backbone, SPACE.largest]
     records = [
-        replace(make_record(i, latency_ms=0.5 + i / 10), architecture=arch, digest=arch.digest, text=str(arch.canonical))
+        replace(
+            make_record(i, latency_ms=0.5 + i / 10), architecture=arch, digest=arch.digest, text=str(arch.canonical)
+        )
         for i, arch in enumerate(first)
     ]
     records += [make_record(4, outcome=Outcome.STOPPED), *(make_record(i, i / 100) for i in range(5, 20))]
