@@ -92,7 +92,7 @@ def no_hypervolume(records: Sequence[TrialRecord], objectives: Sequence[str]) ->
     done = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
     reference = reference_point(done, objectives)
     if reference is None:
-        return f"The hypervolume appears once {REFERENCE_TRIALS} candidates are trained."
+        return f"The hypervolume's reference point is fixed once {REFERENCE_TRIALS} candidates are trained."
     ends = zip(objectives, reference.worst, reference.ideal, strict=True)
     flat = [label(name) for name, worst, ideal in ends if math.isclose(worst, ideal, rel_tol=1e-6, abs_tol=1e-8)]
     if flat:
