@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from nas.cli_audit import audit
 from nas.cli_baseline import baseline
 from nas.cli_browse import browse
+from nas.cli_clean import clean
 from nas.cli_evaluate import evaluate, recipe
 from nas.cli_export import export
 from nas.cli_measure import measure
@@ -24,6 +26,7 @@ from nas.cli_train import train
 from nas.errors import ExportError, InputError
 from nas.options import Directory
 from nas.printable import print_what_fits
+from nas.user_cache import assume_home
 
 app = typer.Typer(
     add_completion=False,
@@ -60,6 +63,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas train DIR --pick knee      chosen candidates trained in full, then tested once
   nas export DIR --to OUT        a candidate as plain PyTorch, torch.export, ONNX or TorchScript
   nas measure mobilenet_v2       latency of any network, measured here
+  nas clean                      what nas left on this machine's disks; --remove frees them
 
 Every command has --help with an example."""
 
@@ -89,6 +93,7 @@ app.command()(report)
 app.command()(browse)
 app.command()(status)
 app.command()(stop)
+app.command()(clean)
 
 
 @app.command()
@@ -122,10 +127,11 @@ def front(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
     print_what_fits()
-    sys.path.insert(0, "")  # so that module:function finds a file in the working directory
     _let_data_lines_through()
     usage_error: Literal[2] = 2
     try:
+        _check_working_directory()
+        assume_home()
         code = app(args=arguments, prog_name="nas", standalone_mode=False)
     except InputError as error:
         _print_error(str(error))
@@ -149,6 +155,13 @@ def _let_data_lines_through() -> None:
     logging.getLogger("nas.data").setLevel(logging.INFO)
     if logging.lastResort is not None:
         logging.lastResort.setLevel(logging.INFO)
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(f"the working directory is no longer there: {error.strerror}") from error
 
 
 def _print_error(sentence: str) -> None:

@@ -17,7 +17,9 @@ from nas.data_cache import load_decoded
 from nas.errors import InputError, did_you_mean
 from nas.image_data import ImageData, Part
 from nas.image_decoding import FileSizes
-from nas.plugin import load_function
+from nas.plugin import code_folder, load_function, searched_last
+from nas.scratch import scratch_until_exit
+from nas.user_cache import cache_folder
 from nas.wording import classes_text, listed, plural, printable
 
 __all__ = ["ImageData", "Part", "check_data_name", "data_line", "data_root", "load_data"]
@@ -35,9 +37,8 @@ STATISTICS_IMAGES = 20_000
 
 
 def data_root() -> Path:
-    """Where downloads and decoded images go: `NAS_DATA`, or nas/data in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("NAS_DATA", cache / "nas" / "data"))
+    """Where downloads and decoded images go: `NAS_DATA`, or nas/data in the user's cache, or away with this process."""
+    return cache_folder("data", "NAS_DATA") or scratch_until_exit()
 
 
 def load_data(name_or_path: str | Path, *, channels: int = 3, size: int = 32, split_seed: int = 0) -> ImageData:
@@ -101,18 +102,19 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def _loaded(text: str, channels: int, size: int, split_seed: int) -> ImageData:
-    if text in _NAMED:
-        return _NAMED[text](channels, split_seed)
+    if text in NAMED:
+        return NAMED[text](channels, split_seed)
     if os.path.exists(text):  # Path.exists raises on a text too long for a name
         return _files(Path(text), channels, size, split_seed)
     if _is_function(text):
-        return _from_function(text, channels, size, split_seed)
+        with searched_last(code_folder()):  # a dataset may import more with each item
+            return _from_function(text, channels, size, split_seed)
     raise _unknown(text)
 
 
 def check_data_name(name: str) -> None:
     """Raise `InputError` unless it is a data set by name, a path that is there, or a function that can be imported."""
-    if name in _NAMED or os.path.exists(name):
+    if name in NAMED or os.path.exists(name):
         return
     if not _is_function(name):
         raise _unknown(name)
@@ -125,7 +127,7 @@ def _is_function(text: str) -> bool:
 
 def _unknown(text: str) -> InputError:
     return InputError(
-        f"unknown data set {text!r}{did_you_mean(text, _NAMED)}: use one of {', '.join(_NAMED)}, the path of a folder "
+        f"unknown data set {text!r}{did_you_mean(text, NAMED)}: use one of {', '.join(NAMED)}, the path of a folder "
         "or archive of images "
         f"({', '.join(ARCHIVE_SUFFIXES)}), or module:function"
     )
@@ -180,7 +182,7 @@ def _torchvision(name: str, dataset: str, mirror: bool) -> Callable[[int, int], 
     return load
 
 
-_NAMED: dict[str, Callable[[int, int], ImageData]] = {
+NAMED: dict[str, Callable[[int, int], ImageData]] = {
     "digits": _digits,
     "cifar10": _torchvision("cifar10", "CIFAR10", mirror=True),
     "cifar100": _torchvision("cifar100", "CIFAR100", mirror=True),

@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from torch import nn
 
+from nas import user_cache
 from nas.architecture import Architecture
 from nas.device import device_name
 from nas.device_lease import lease_for
@@ -87,10 +88,7 @@ def cache_folder() -> Path | None:
         if not Path(given).is_absolute():
             raise InputError(f"NAS_LATENCY_CACHE {given}: must be an absolute path, or off")
         return Path(given)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas" / "latency"
-    except RuntimeError:  # a user without a home
-        return None
+    return user_cache.cache_folder("latency", "NAS_LATENCY_CACHE")
 
 
 @dataclass(frozen=True)

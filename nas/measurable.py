@@ -25,6 +25,7 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.errors import InputError
 from nas.model import build
+from nas.plugin import searched_last
 
 Shape = tuple[int, int, int]
 
@@ -132,15 +133,15 @@ def _imported(path: Path) -> Iterator[ModuleType]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.dont_write_bytecode = True
-    sys.path.insert(0, folder)
     outer = [name for other, before in _opened if other != folder for name in _modules_of(other) - before]
     hidden = {name: sys.modules.pop(name) for name in dict.fromkeys(outer)}
     _opened.append((folder, modules))
     sys.modules[loaded] = module  # where dataclasses and torch.compile look it up
     try:
-        with _users_own(str(path), "importing it"):
-            spec.loader.exec_module(module)
-        yield module
+        with searched_last(folder):
+            with _users_own(str(path), "importing it"):
+                spec.loader.exec_module(module)
+            yield module
     finally:
         sys.dont_write_bytecode = bytecode
         sys.path[:] = search_path

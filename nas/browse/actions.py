@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 from nas.browse.runs import is_digest
 from nas.errors import InputError
+from nas.plugin import children_path
 from nas.wording import command_text
 
 Kind = Literal["export", "train"]
@@ -61,11 +62,11 @@ class Jobs:
                 _make(run / "exports")
             output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
             process = subprocess.Popen(
-                [sys.executable, "-m", "nas.cli", *_arguments(kind, run, digest)],
+                [sys.executable, "-P", "-m", "nas.cli", *_arguments(kind, run, digest)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"},
+                env=os.environ | {"PYTHONPATH": children_path(), "COLUMNS": "100", "NO_COLOR": "1"},
                 start_new_session=True,  # Ctrl-C in the terminal is the server's, which then ends it
             )
             if known is not None:

@@ -6,12 +6,11 @@ import json
 import logging
 import os
 import socket
-import sys
-import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from ray.exceptions import RuntimeEnvSetupError
 
 import nas
 from nas.errors import InputError
+from nas.plugin import FOLDER, code_folder, hidden, is_installed, searched_last
+from nas.search.local_ray import start_local_ray
 
 HEAD_POLL_S = 2.0
 """Seconds between two questions to the cluster's head whether it is there."""
@@ -47,8 +48,13 @@ def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) ->
     if address:
         _check_reachable(address)
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        environment = _runtime_env(functions)
         try:
-            ray.init(address=address, runtime_env=_runtime_env(functions), **quiet)
+            with (
+                tempfile.TemporaryDirectory() as empty,
+                chdir(empty),
+            ):  # workers would search the working directory first
+                ray.init(address=address, runtime_env=environment, **quiet)
         except RuntimeEnvSetupError as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"--address {address}: the code of workers cannot be sent there ({reason})") from error
@@ -57,15 +63,7 @@ def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) ->
             token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; one with a token wants RAY_AUTH_MODE=token"
             raise InputError(f"--address {address}: no Ray cluster answers there ({reason}{token})") from error
         return
-    # Workers inherit the environment, so that they find what the driver can import (a metric of the user's own).
-    os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    ray.init(
-        address="local",  # also where RAY_ADDRESS names a cluster: --address says when to use one
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        num_gpus=None if gpus else 0,
-    )
+    start_local_ray(gpus)
 
 
 def _check_reachable(address: str) -> None:
@@ -129,31 +127,45 @@ def _job_environment() -> dict[str, Any]:
 
 
 def _runtime_env(functions: Sequence[str]) -> dict[str, Any]:
-    """What Ray is to give all workers of this process: the code that they may lack.
+    """What Ray is to give all workers of this process: the code that they may lack, and where else to look for it.
 
     In a job it is joined to the job's own environment, which Ray refuses where both have modules, unless told otherwise.
     """
     job = _job_environment()
     shipped = [Path.cwd()] if "working_dir" in job else []
     modules = [str(path) for path in _code(functions) if not any(path.is_relative_to(folder) for folder in shipped)]
-    if not modules:
-        return {}
-    if "py_modules" in job:
-        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
-    return {"py_modules": [*modules, *job.get("py_modules", [])]}
+    ours: dict[str, Any] = {}
+    if modules:
+        if "py_modules" in job:
+            os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+        ours["py_modules"] = [*modules, *job.get("py_modules", [])]
+    if not shipped and any(":" in name for name in functions):
+        ours["env_vars"] = {
+            FOLDER: code_folder()
+        }  # on nodes that see it, what these import from beside them is found too
+    return ours
 
 
 def _code(functions: Sequence[str]) -> list[Path]:
-    """This package, and the packages or files of functions named `module:function` that are not installed."""
-    installed = {Path(folder).resolve() for folder in sysconfig.get_paths().values()}
+    """This package, and the packages or files of functions named `module:function` that are not installed.
+
+    Raises `InputError` for a module that would take an installed one's place in workers.
+    """
     found = {Path(nas.__file__).resolve().parent: None}
     for name in functions:
         module, colon, _ = name.partition(":")
-        spec = find_spec(module.partition(".")[0]) if colon else None
-        if spec is None:
+        top = module.partition(".")[0]
+        if not colon or not top.isidentifier():
             continue
-        places = spec.submodule_search_locations or [spec.origin or ""]
-        for path in (Path(place).resolve() for place in places):
-            if path.exists() and not any(path.is_relative_to(folder) for folder in installed):
-                found[path] = None
+        with searched_last(code_folder()):
+            spec, mine = find_spec(top), hidden(top)
+        if mine is not None:
+            raise InputError(
+                f"{name}: {mine.origin} is called like a module of Python's or of a package, which it would replace on the "
+                "nodes of a cluster; rename it"
+            )
+        if spec is None or is_installed(spec):
+            continue
+        for place in spec.submodule_search_locations or [spec.origin or ""]:
+            found[Path(place).resolve()] = None
     return list(found)

@@ -28,6 +28,7 @@ from nas.search.storage import connected
 from nas.settings import Resources, SearchSettings
 from nas.signals import notices_ignored
 from nas.targets import check_targets
+from nas.user_cache import assume_home
 from nas.wording import plural
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
 
 
 def _before_ray(address: str | None) -> None:
+    assume_home()
     if address is None:
         # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

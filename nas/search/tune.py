@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -34,6 +33,7 @@ from nas.demands import Place, trial_place
 from nas.device_lease import lease_for
 from nas.errors import LostError, WrongNodeError
 from nas.record import EpochMetrics, Evaluation, Outcome
+from nas.scratch import scratch_folder
 from nas.search.candidate import Asker, Candidate
 from nas.search.placement import Placement
 from nas.search.watchdog import Watchdog
@@ -290,8 +290,8 @@ def run_candidates(
         searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None), placement)
         crash: Exception | None = None
         try:
-            with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
-                _fit(trainable, searcher, Path(scratch))
+            with scratch_folder() as scratch:
+                _fit(trainable, searcher, scratch)
         except KeyboardInterrupt:
             asker.stop("interrupted")
             raise

@@ -1,0 +1,192 @@
+"""Machines without a home, with a temporary folder that is too long, full or closed: real searches, and one sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import BRIEF
+
+from nas.errors import InputError
+from nas.run import open_run
+from nas.search import local_ray
+from nas.search.local_ray import LONGEST, ray_parent
+from nas.user_cache import cache_folder
+
+NAS = [sys.executable, str(Path(sys.executable).with_name("nas"))]
+SEARCH = ("search", *BRIEF, "--trials", "2", "--confirm", "0", "--out", "run")
+STRANGER = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups")
+
+
+def strangers_python() -> str | None:
+    """An interpreter like this one that another user may run, children included; this one may lie in a closed home."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        return None
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    check = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', '']) or {version!r} not in sys.version)"
+    for python in (sys.executable, f"/usr/bin/python{version}"):
+        if subprocess.run([*STRANGER, python, "-c", check], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+PYTHON = strangers_python()
+needs_stranger = pytest.mark.skipif(
+    PYTHON is None, reason="takes root, setpriv, and an interpreter of this version that other users may run"
+)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that everybody may use, in /tmp with a short path."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+def nas(
+    place: Path, *arguments: str, before: Sequence[str] = (), without: Sequence[str] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    # What a login shell or a batch system would set is not there for a user without a home.
+    names = (
+        *without,
+        "NAS_DATA",
+        "NAS_LATENCY_CACHE",
+        "NAS_LEASE_DIR",
+        "XDG_CACHE_HOME",
+        "LOGNAME",
+        "USER",
+        "RAY_TMPDIR",
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {"NAS_LEASE_DIR": str(place / "leases")} | variables
+    command = [*before, *NAS]
+    if before == STRANGER:
+        assert PYTHON is not None
+        command[len(before)] = PYTHON
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path and "lib-dynload" not in path)
+    return subprocess.run(
+        [*command, *arguments], cwd=place, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def check_searched(done: subprocess.CompletedProcess[str], place: Path) -> None:
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr
+    assert len(open_run(place / "run").records()) == 2
+    assert "Traceback" not in done.stderr
+
+
+@needs_stranger
+def test_a_user_that_no_machine_knows_searches(place: Path) -> None:
+    check_searched(nas(place, *SEARCH, before=STRANGER, HOME="/"), place)
+
+
+def test_a_home_that_cannot_be_written_and_a_long_temporary_folder(place: Path) -> None:
+    long = place / "slurm_jobdir_of_some_user" / "1355700" / "scratch_of_this_job_alone" / "tmp.t0016"
+    long.mkdir(parents=True)
+    check_searched(nas(place, *SEARCH, "--objectives", "accuracy,latency", HOME="/proc", TMPDIR=str(long)), place)
+    assert not list(long.iterdir())
+
+
+@needs_stranger
+def test_a_closed_temporary_folder_and_no_home_at_all(place: Path) -> None:
+    closed = place / "closed"
+    closed.mkdir(mode=0o555)
+    done = nas(place, *SEARCH, before=STRANGER, without=("HOME",), TMPDIR=str(closed))
+    check_searched(done, place)
+
+
+@pytest.mark.parametrize("home", ["/proc", "/dev/null", "/nowhere/at/all"])
+def test_without_a_home_nothing_is_kept_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, home: str
+) -> None:
+    if home.startswith("/nowhere") and os.getuid() == 0:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.setattr("nas.user_cache._warned", set())
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.delenv("NAS_DATA")
+    assert cache_folder("data", "NAS_DATA") is None
+    assert cache_folder("data", "NAS_DATA") is None
+    (told,) = caplog.messages
+    assert "NAS_DATA names a folder for it" in told
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("data", "NAS_DATA") == tmp_path / "nas" / "data"
+    monkeypatch.setenv("NAS_DATA", str(tmp_path / "mine"))
+    assert cache_folder("data", "NAS_DATA") == tmp_path / "mine"
+
+
+def test_images_are_decoded_without_a_home_and_nothing_stays(place: Path) -> None:
+    from PIL import Image
+
+    for label, colour in (("red", "#a02020"), ("blue", "#2020a0")):
+        (place / "data" / label).mkdir(parents=True)
+        for number in range(20):
+            image = Image.effect_noise((16, 16), 20 + number).convert("RGB")
+            Image.blend(image, Image.new("RGB", (16, 16), colour), 0.5).save(place / "data" / label / f"{number}.png")
+    (place / "tmp").mkdir()
+    done = nas(
+        place, "evaluate", "smallest", "--space", "cifar", "--data", "data", "--epochs", "1", HOME="/proc",
+        TMPDIR=str(place / "tmp"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "NAS_DATA names a folder" in done.stderr
+    assert not [path for path in (place / "tmp").iterdir() if path.name.startswith("nas.")]
+
+
+# ---------------------------------------------------------------- where Ray's folder lies
+
+
+def test_rays_folder_is_where_it_fits(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(place))
+    assert ray_parent() == str(place)
+    for unfit in (str(place / ("x" * LONGEST)), "/proc", "/dev/null", "relative", str(place / "absent")):
+        monkeypatch.setenv("TMPDIR", unfit)
+        assert ray_parent() == "/tmp"
+    monkeypatch.setenv("RAY_TMPDIR", str(place))
+    assert ray_parent() == str(place)
+
+
+def test_where_it_fits_nowhere_the_sentence_names_each_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_ray, "_USUAL", ("/proc",))
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * LONGEST)
+    monkeypatch.setenv("TMPDIR", "/dev/null")
+    with pytest.raises(
+        InputError,
+        match=r"RAY_TMPDIR /x+ is too long for .* sockets .*; TMPDIR /dev/null cannot be written to .*; /proc cannot be "
+        r"written to .*; let RAY_TMPDIR name another one",
+    ):
+        ray_parent()
+
+
+def mounts() -> bool:
+    """Whether this process may mount a file system of its own."""
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not mounts(), reason="mounting a small file system is not allowed here")
+def test_a_full_temporary_folder_is_passed_over_and_all_of_them_full_are_one_sentence(place: Path) -> None:
+    full = "mount -t tmpfs -o size=64k none {0} && (head -c 64k /dev/zero > {0}/filled || true)"
+    (place / "small").mkdir()
+    first = full.format(place / "small")
+    before = ("unshare", "-m", "sh", "-c", f'{first}; exec "$@"', "sh")
+    check_searched(nas(place, *SEARCH, before=before, TMPDIR=str(place / "small")), place)
+    everywhere = "; ".join(full.format(folder) for folder in (place / "small", "/var/tmp", "/dev/shm"))
+    # /tmp last: the folder itself lies there, and is looked at through another name.
+    script = f'{everywhere}; mount --bind {place} /mnt && cd /mnt && {full.format("/tmp")}; exec "$@"'
+    done = nas(
+        place, *SEARCH[:-1], "/mnt/other", before=("unshare", "-m", "sh", "-c", script, "sh"), TMPDIR="/var/tmp",
+        NAS_LEASE_DIR="/mnt/leases", HOME="/mnt",
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    told = done.stderr.strip().splitlines()[-1]  # joblib warns of a full /dev/shm before
+    assert told.startswith("nas: no folder for Ray's session: TMPDIR /var/tmp has only 0 MiB left; /tmp has only 0 MiB left")
+    assert told.endswith("let RAY_TMPDIR name another one")
