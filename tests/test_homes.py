@@ -188,5 +188,7 @@ def test_a_full_temporary_folder_is_passed_over_and_all_of_them_full_are_one_sen
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     told = done.stderr.strip().splitlines()[-1]  # joblib warns of a full /dev/shm before
-    assert told.startswith("nas: no folder for Ray's session: TMPDIR /var/tmp has only 0 MiB left; /tmp has only 0 MiB left")
+    assert told.startswith(
+        "nas: no folder for Ray's session: TMPDIR /var/tmp has only 0 MiB left; /tmp has only 0 MiB left"
+    )
     assert told.endswith("let RAY_TMPDIR name another one")

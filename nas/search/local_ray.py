@@ -63,7 +63,7 @@ def ray_parent() -> str:
     """
     named = {os.environ[name]: name for name in ("TMPDIR", "RAY_TMPDIR") if os.environ.get(name)}
     places = list(dict.fromkeys([*reversed(named), *_USUAL]))
-    problems = []
+    problems: list[str] = []
     for place in places:
         problem = _problem(place)
         if problem is None:
