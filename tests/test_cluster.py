@@ -35,7 +35,6 @@ from nas.search.worker import Evaluator, Worker
 from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchSettings
 from nas.space_file import load_space
 
-DIGITS = load_space("digits")
 SENT = ["test_cluster:evaluated", "answers:answer", "conftest:answer"]
 METRIC = """
 import time
@@ -89,7 +88,7 @@ def nodes() -> Iterator[Nodes]:
 
 def settings(trials: int, **resources: Any) -> SearchSettings:
     return SearchSettings(
-        DIGITS,
+        load_space("digits"),  # here: of the nodes, which import this file, none has the spaces
         "digits",
         objectives=("accuracy", "macs"),
         sampler="random",
