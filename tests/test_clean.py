@@ -66,7 +66,7 @@ def test_a_killed_search_leaves_a_folder_that_is_removed_once_its_ray_is_gone(pl
     assert not any(remove(each) for each in used)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     for each in used:
         aged(each.path)
     while not all(at(each.path).removable for each in used):
