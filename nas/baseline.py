@@ -40,13 +40,11 @@ from nas.model import build
 from nas.objectives import objective_values
 from nas.record import BaselineRecord, Cost, EpochMetrics, Evaluation, Latency, Outcome
 from nas.run import RunDirectory
-from nas.settings import SCRATCH, Budgets, SearchSettings, derive_seed
+from nas.settings import IMAGENET, SCRATCH, Budgets, SearchSettings, derive_seed
 from nas.space import SearchSpace
 from nas.targets import targets_here
 
 Weights = Literal["scratch", "imagenet"]
-IMAGENET: Weights = "imagenet"
-"""Initial weights: torchvision's own, version IMAGENET1K_V1."""
 
 Builder = Callable[[SearchSpace, int, int], nn.Module]
 OnEpoch = Callable[[str, int], None]

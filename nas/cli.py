@@ -109,6 +109,8 @@ def front(
     from nas.front_latency import crowded_text
     from nas.run import open_run
     from nas.show import front_csv, front_json, front_table, outcome_counts
+    from nas.show_training import trainings_table
+    from nas.trained import ended
     from nas.wording import plural
 
     if as_json and as_csv:
@@ -119,6 +121,10 @@ def front(
         return
     records = run.records()
     console.print(f"{plural(len(records), 'trial')}: {outcome_counts(records)}", highlight=False)
+    if trainings := ended(run.training_records()):
+        console.print("\n[bold]Trained in full[/bold]")
+        console.print(trainings_table(run, trainings))
+        console.print("\n[bold]Pareto front of the search[/bold]")
     console.print(front_table(run, run.judged()))
     if crowded := crowded_text(records, run.latencies()):
         console.print(crowded, highlight=False, soft_wrap=True)

@@ -71,22 +71,22 @@ def export(
     )  # fmt: skip
 
 
-_WEIGHTS = {"search": "the search", "full training": "its full training"}
-
-
 def _print(record: TrialRecord, folder: Path) -> None:
     """What is in the folder, how it was checked and how fast it is."""
-    from nas.objectives import objective
     from nas.wording import NOTHING
 
     content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
-    checks, latencies = content["export"]["checks"], content["latency"]
-    weights = _WEIGHTS[content["export"]["weights"]]
-    lines = [
-        f"{record.text} ({values}) is in {folder}, with the weights of {weights}; checked in a fresh process without "
-        f"nas, {checks['tolerance']:g} of the largest logit allowed:"
-    ]
+    own, checks, latencies = content["measured"], content["export"]["checks"], content["latency"]
+    lines = [f"{record.text} is in {folder}, with the weights of {own['weights']}:"]
+    lines += [f"  {sentence}" for sentence in own["sentences"]]
+    lines.append(
+        f"Checked in a fresh process without nas, {checks['tolerance']:g} of the largest logit allowed; "
+        + (
+            f"latency measured now on {latencies['source']['device_name']}:"
+            if latencies
+            else "latency not measured now:"
+        )
+    )
     for form, difference in checks["largest_difference"].items():
         ms = latencies.get(form, {}).get("ms")
         time = NOTHING if ms is None else f"{ms:.3f} ms"

@@ -107,11 +107,16 @@ class DeviceData:
 
     def prepare(self, images: torch.Tensor, side: int) -> torch.Tensor:
         """uint8 (N, C, H, W) to normalised float32 (N, C, side, side) in channels_last."""
-        return self.normalise(resize(images.float().div_(255), side))
+        return prepared(images, side, self.mean, self.std).contiguous(memory_format=torch.channels_last)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Floats (N, C, H, W) on a scale of 0 to 1 to the mean and deviation of the data, in channels_last."""
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def prepared(images: torch.Tensor, side: int, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """uint8 (N, C, H, W) to what a network reads, float32 (N, C, side, side): scaled to 0 to 1, resized, normalised."""
+    return (resize(images.float().div_(255), side) - mean) / std
 
 
 def resize(images: torch.Tensor, side: int) -> torch.Tensor:

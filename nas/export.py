@@ -30,12 +30,12 @@ from nas import export_check
 from nas.device import resolve_device
 from nas.errors import CandidateError, ExportError, InputError
 from nas.export_formats import SOURCE, check_formats, measured, write_formats
-from nas.export_source import model_source, predict_source
+from nas.export_source import PREDICT, model_source
 from nas.latency import fold_batch_norm
 from nas.model import build
-from nas.model_card import card_text, embedded, model_json, preprocessing
+from nas.model_card import card_text, embedded, exported_result, model_json, preprocessing
 from nas.record import TrainingRecord, TrialRecord
-from nas.run import RunDirectory
+from nas.run import RunDirectory, weights_content
 from nas.settings import LatencyProtocol, Precision
 from nas.trained import best_training
 
@@ -89,7 +89,7 @@ def export_candidate(
     with _draft(out) as draft:
         searched = _searched(run, record, training)
         network = _deployed(searched, options)
-        _write(run, record, network, draft, options)
+        _write(run, record, training, network, draft, options)
         formats = tuple(dict.fromkeys(options.formats))
         export = {
             "formats": list(formats),
@@ -133,16 +133,14 @@ def _draft(out: Path) -> Iterator[Path]:
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder")
     try:
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        made = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
+    with made as scratch:
+        draft = Path(scratch) / out.name
+        draft.mkdir()  # with the usual permissions, other than its parent
         yield draft
-        draft.chmod(0o755)
         draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def _protocol(run: RunDirectory, options: ExportOptions) -> LatencyProtocol:
@@ -183,18 +181,25 @@ def _deployed(searched: nn.Module, options: ExportOptions) -> nn.Module:
     return network.to(getattr(torch, options.dtype)).requires_grad_(False)
 
 
-def _write(run: RunDirectory, record: TrialRecord, network: nn.Module, draft: Path, options: ExportOptions) -> None:
+def _write(
+    run: RunDirectory,
+    record: TrialRecord,
+    training: TrainingRecord | None,
+    network: nn.Module,
+    draft: Path,
+    options: ExportOptions,
+) -> None:
     """All but what is known only when they are checked."""
-    from safetensors.torch import save_file
-
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    (draft / "model.py").write_text(model_source(run, record, options.fold_bn, options.dtype), encoding="utf-8")
-    image_size = preprocessing(run, record, options.dtype)["image_size"]
-    (draft / "predict.py").write_text(predict_source(image_size), encoding="utf-8")
+    result = exported_result(run, record, training)
+    steps = preprocessing(run, record, options.dtype)
+    source = model_source(run, record, result, tuple(steps["image_size"]), options.fold_bn, options.dtype)
+    (draft / "model.py").write_text(source, encoding="utf-8")
+    (draft / "predict.py").write_text(PREDICT, encoding="utf-8")
     torch.save(state, draft / "model.pt")
-    save_file(state, draft / "model.safetensors")
+    (draft / "model.safetensors").write_bytes(weights_content(state))  # save_file makes one that others cannot read
     images = torch.randn(_TRACED, *record.architecture.input_shape).to(getattr(torch, options.dtype))
-    write_formats(network, images, draft, options.formats, embedded(run, record, options.dtype))
+    write_formats(network, images, draft, options.formats, embedded(run, record, result, options.dtype))
 
 
 def _checked(

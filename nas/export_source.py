@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from nas.device_data import prepared, resize
 from nas.model import blocks
 from nas.model.network import plan
 from nas.pixels import PREPARATION
 from nas.record import TrialRecord
+from nas.results import Result, measured_text
 from nas.run import RunDirectory
 
 _MODEL = '''"""{summary}
 
 {details}
-Written by nas; needs torch alone. Use:
+Written by nas; needs torch alone, and for preprocess numpy and Pillow too. Use:
 
-    from model import load, preprocess
-    logits = load()(preprocess(images))  # images: uint8 ({shape})
+    from model import CLASSES, load, preprocess
+    logits = load()(preprocess("photo.jpg"))  # or a PIL image, a uint8 array, several of them: of any size
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
 CLASSES = {classes}
-INPUT_SHAPE = {input_shape}
+INPUT_SHAPE = {input_shape}  # channels, height and width that the network reads
+IMAGE_SIZE = {image_size}  # height and width of the images that it was trained on, before they were resized to that
 MEAN = {mean}
 STD = {std}
 DTYPE = torch.{dtype}
@@ -61,16 +69,44 @@ def load(path: str | Path | None = None) -> Network:
     return network.eval()
 
 
-def preprocess(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images (N, C, H, W) to what the network was trained on: resized, scaled, normalised."""
-    x = images.float() / 255
-    if x.shape[-2:] != INPUT_SHAPE[1:]:
-        x = F.interpolate(x, INPUT_SHAPE[1:], mode="bilinear", antialias=True)
-    mean, std = torch.tensor(MEAN, device=x.device), torch.tensor(STD, device=x.device)
-    return ((x - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)).to(DTYPE)
-'''
+def preprocess(images: Any) -> torch.Tensor:
+    """Images of any size as the network reads them, (N, {shape}), as training and validation read them.
 
-_PREDICT = '''"""Classify image files with the network of this folder. Needs torch, numpy and Pillow.
+    `images` is the path of a file or an open one, a PIL image, uint8 as an array (H, W) or (H, W, C) or as a tensor
+    (C, H, W), or several of these: a list, an array (N, H, W, C), a tensor (N, C, H, W). Each is turned upright as its
+    EXIF says, laid on white where it is transparent, made {colour}, resized (bicubic) until it just covers IMAGE_SIZE and
+    cropped at the centre; then resized to INPUT_SHAPE (bilinear, antialiased), scaled to 0 to 1 and normalised by MEAN and
+    STD. A tensor (N, {channels}, *IMAGE_SIZE) is taken to be cropped already.
+    """
+    cropped = (torch.uint8, 4, (INPUT_SHAPE[0], *IMAGE_SIZE))
+    if not isinstance(images, torch.Tensor) or (images.dtype, images.ndim, images.shape[1:]) != cropped:
+        images = torch.stack([_cropped(image) for image in (images if _are_several(images) else [images])])
+    mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (MEAN, STD))
+    return prepared(images, INPUT_SHAPE[-1], mean, std).to(DTYPE)
+
+
+def _are_several(images: Any) -> bool:
+    return isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+
+
+def _cropped(image: Any) -> torch.Tensor:
+    """One image as uint8 (C, *IMAGE_SIZE)."""
+    global np, Image  # for the functions below; the network needs neither
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(image, (str, Path)) or hasattr(image, "read"):
+        with open_image(image) as opened:
+            return torch.from_numpy(to_pixels(opened, INPUT_SHAPE[0], IMAGE_SIZE).copy())
+    return torch.from_numpy(to_pixels(as_image(image), INPUT_SHAPE[0], IMAGE_SIZE).copy())
+
+
+# The functions that prepared the images of the training, as they are in nas.
+
+
+{preparation}'''
+
+PREDICT = '''"""Classify image files with the network of this folder. Needs torch, numpy and Pillow.
 
     python predict.py IMAGE... [--top 3]
 
@@ -81,27 +117,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import IO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 import model
-
-IMAGE_SIZE = {image_size}  # height and width of the images that the network was trained on, before its own resizing
-
-
-{preparation}
-
-def probabilities(network: torch.nn.Module, path: str) -> torch.Tensor:
-    """The probability of each class for the image in a file."""
-    with open_image(path) as image:
-        pixels = to_pixels(image, model.INPUT_SHAPE[0], IMAGE_SIZE)
-    images = torch.from_numpy(pixels.copy())[None]
-    return network(model.preprocess(images))[0].float().softmax(0)
 
 
 def shown(text: str) -> str:
@@ -112,7 +132,7 @@ def shown(text: str) -> str:
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{{text!r}} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -126,17 +146,17 @@ def main() -> int:
     for path in arguments.images:
         try:
             with torch.inference_mode():
-                found = probabilities(network, path)
+                found = network(model.preprocess(path))[0].float().softmax(0)
         except UnidentifiedImageError:
             reason = "not an image of a known format"
         except Exception as error:  # Pillow raises nearly anything on a broken file
-            reason = getattr(error, "strerror", None) or f"{{type(error).__name__}}: {{error}}"
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         else:
             top = found.topk(min(arguments.top, len(model.CLASSES)))
             best = zip(top.values.tolist(), top.indices.tolist(), strict=True)
-            print(f"{{shown(path)}}: " + ", ".join(f"{{shown(model.CLASSES[i])}} {{p:.2%}}" for p, i in best))
+            print(f"{shown(path)}: " + ", ".join(f"{shown(model.CLASSES[i])} {p:.2%}" for p, i in best))
             continue
-        print(f"{{shown(path)}}: cannot be read: {{shown(reason)}}", file=sys.stderr)
+        print(f"{shown(path)}: cannot be read: {shown(reason)}", file=sys.stderr)
         failed = True
     return int(failed)
 
@@ -161,12 +181,22 @@ _FOLDED = (
 """What makes of the blocks' source that of the same blocks with batch norm folded, one after another."""
 
 
-def model_source(run: RunDirectory, record: TrialRecord, fold_bn: bool = False, dtype: str = "float32") -> str:
-    """Source of a module that builds exactly this network from the project's own blocks."""
+def model_source(
+    run: RunDirectory,
+    record: TrialRecord,
+    result: Result,
+    image_size: tuple[int, int],
+    fold_bn: bool = False,
+    dtype: str = "float32",
+) -> str:
+    """Source of a module that builds exactly this network from the project's own blocks, and prepares its images.
+
+    `result` is what the weights beside it got; `image_size` is height and width of the images that they learned from.
+    """
     arch = record.architecture.canonical
     parts = plan(arch, len(run.provenance.classes))
-    details = [f"architecture {arch}", f"digest       {arch.digest}"]
-    details += [f"{name:12} {value:g}" for name, value in record.objectives.items()]
+    details = {"architecture": str(arch), "digest": arch.digest, "weights": f"those of {result.weights}"}
+    details |= {"score": result.score_line, "latency": measured_text(result.latency, result.when)}
     source = "\n\n".join(map(inspect.getsource, (blocks.ConvNormAct, blocks.InvertedResidual, blocks.Network)))
     calls = {
         "stem": _call(blocks.ConvNormAct, parts.stem, fold_bn),
@@ -177,8 +207,12 @@ def model_source(run: RunDirectory, record: TrialRecord, fold_bn: bool = False, 
     }
     return _MODEL.format(
         summary=f"A network found by a search of the space {_escaped(run.settings.space.name)}.",
-        details="\n".join(map(_escaped, details)) + "\n",
-        shape=", ".join(["N", *map(str, arch.input_shape)]),
+        details="".join(f"{name:12} {_escaped(text)}\n" for name, text in details.items()),
+        shape=", ".join(map(str, arch.input_shape)),
+        channels=arch.input_channels,
+        colour="grey" if arch.input_channels == 1 else "RGB",
+        image_size=image_size,
+        preparation="\n\n".join(map(inspect.getsource, (*PREPARATION, prepared, resize))),
         classes=json.dumps(list(run.provenance.classes), ensure_ascii=True),
         input_shape=arch.input_shape,
         mean=run.provenance.mean,
@@ -188,14 +222,6 @@ def model_source(run: RunDirectory, record: TrialRecord, fold_bn: bool = False, 
         features=parts.classifier["in_features"],
         num_classes=parts.classifier["out_features"],
         **calls,
-    )
-
-
-def predict_source(image_size: Sequence[int]) -> str:
-    """Source of predict.py: files become pixels by the very code that decodes the training images."""
-    return _PREDICT.format(
-        image_size=tuple(image_size),
-        preparation="\n\n".join(inspect.getsource(function) for function in PREPARATION),
     )
 
 
@@ -223,4 +249,4 @@ def _call(block: type[nn.Module], arguments: dict[str, Any], fold_bn: bool) -> s
 
 def _escaped(text: str) -> str:
     """Text that may stand in a docstring: what a run directory says is not trusted with its end."""
-    return json.dumps(text)[1:-1]
+    return json.dumps(text, ensure_ascii=not text.isprintable())[1:-1]

@@ -9,23 +9,23 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from nas.backbones import licence_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.export_check import FILES
+from nas.licences import NOT_KNOWN, licence_of
+from nas.objectives import objective_values
 from nas.provenance import package_versions
 from nas.record import Latency, TrainingRecord, TrialRecord, latency_json
+from nas.results import Result, measured_text, of_search, of_training
 from nas.run import RunDirectory
 from nas.settings import SCRATCH
 from nas.wording import (
-    STARTS,
+    capital,
     cost_text,
     estimator_text,
     latency_text,
     plural,
     protocol_text,
-    score_text,
     score_title,
-    standard_error,
     time_text,
     trial_text,
 )
@@ -33,20 +33,29 @@ from nas.wording import (
 _IMAGE_SIZES = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "svhn": 32}
 """Of the data sets by name, for runs older than `Provenance.image_size`."""
 
+_IMAGES = 'images = preprocess("photo.jpg")'
 _LOADING = {
-    "source": ("model.py, model.pt", "from model import load\nlogits = load()(images)"),
+    "source": ("model.py, model.pt", f"from model import load, preprocess\n{_IMAGES}\nlogits = load()(images)"),
     "safetensors": (
         "model.safetensors",
-        "from model import build\nfrom safetensors.torch import load_file\nnetwork = build()\n"
+        f"from model import build, preprocess\nfrom safetensors.torch import load_file\n{_IMAGES}\nnetwork = build()\n"
         'network.load_state_dict(load_file("model.safetensors"))\nlogits = network.eval()(images)',
     ),
-    "pt2": (FILES["pt2"], f'import torch\nlogits = torch.export.load("{FILES["pt2"]}").module()(images)'),
+    "pt2": (
+        FILES["pt2"],
+        f"import torch\nfrom model import preprocess\n{_IMAGES}\n"
+        f'logits = torch.export.load("{FILES["pt2"]}").module()(images)',
+    ),
     "onnx": (
         FILES["onnx"],
-        f'import onnxruntime\nsession = onnxruntime.InferenceSession("{FILES["onnx"]}")\n'
+        f"import onnxruntime\nfrom model import preprocess\n{_IMAGES}\n"
+        f'session = onnxruntime.InferenceSession("{FILES["onnx"]}")\n'
         'logits = session.run(["logits"], {"images": images.numpy()})[0]',
     ),
-    "torchscript": (FILES["torchscript"], f'import torch\nlogits = torch.jit.load("{FILES["torchscript"]}")(images)'),
+    "torchscript": (
+        FILES["torchscript"],
+        f'import torch\nfrom model import preprocess\n{_IMAGES}\nlogits = torch.jit.load("{FILES["torchscript"]}")(images)',
+    ),
 }
 
 
@@ -56,7 +65,10 @@ def preprocessing(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[st
     size = _IMAGE_SIZES.get(run.settings.data, max(run.settings.space.input.size))
     return {
         "input_shape": list(record.architecture.input_shape),
+        "layout": "NCHW",
         "colour": "grey" if channels == 1 else "RGB",
+        "orientation": "turned upright as EXIF says",
+        "background": [255, 255, 255],
         "image_size": list(run.provenance.image_size or (size, size)),
         "files": "resized (bicubic) until the image just covers image_size (height, width), cropped at the centre",
         "resize": "bilinear, antialiased",
@@ -67,13 +79,21 @@ def preprocessing(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[st
     }
 
 
-def embedded(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[str, str]:
-    """What each further format carries inside, by name; all but the architecture and its digest is JSON."""
+def exported_result(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> Result:
+    """What the weights got that are exported: those of a full training, or without one those of the search."""
+    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
+    return of_search(record, metric, images) if training is None else of_training(training, metric, images)
+
+
+def embedded(run: RunDirectory, record: TrialRecord, result: Result, dtype: str) -> dict[str, str]:
+    """What each further format carries inside, by name; classes and preprocessing are JSON."""
     return {
         "classes": json.dumps(list(run.provenance.classes)),
         "preprocessing": json.dumps(preprocessing(run, record, dtype)),
         "architecture": str(record.architecture.canonical),
         "digest": record.architecture.digest,
+        "weights": result.weights,
+        "score": result.score_line,
     }
 
 
@@ -89,34 +109,24 @@ def model_json(
     `training` is the full training whose weights these are; without one they are the search's. `export` says how it was
     exported and checked; `latencies` are those of its formats.
     """
-    evaluation, settings = record.evaluation, run.settings
-    again = confirmed_in(run, run.judged()).get(record.digest)
+    settings, provenance = run.settings, run.provenance
+    init, licence = _inherited(run, training)
     return {
         "architecture": record.architecture.to_json(),
         "text": record.text,
         "digest": record.digest,
         "classes": list(run.provenance.classes),
         "preprocessing": preprocessing(run, record, export["dtype"]),
-        "measured": {
-            "metric": settings.evaluation.metric,
-            "objectives": record.objectives,
-            "validation_images": run.provenance.validation_images,
-            "cost": asdict(evaluation.cost) if evaluation.cost else None,
-            "latency": latency_json(evaluation.latency) if evaluation.latency else None,
-            "latencies": {name: latency_json(latency) for name, latency in evaluation.latencies.items()},
-            "epochs": evaluation.epochs,
-            "confirmed": asdict(again) if again else None,
-        },
-        "training": _training_json(training) if training else None,
+        "measured": _search_json(run, record) if training is None else _training_json(run, training),
+        "search": None if training is None else {**_search_json(run, record), "note": _OTHER_WEIGHTS},
+        "training": _recipe_json(training) if training else None,
         "latency": {form: latency_json(latency) for form, latency in latencies.items()},
         "export": {"date": time_text(time.time()), "versions": package_versions(), **export},
-        "inherited_weights": {
-            "from": settings.evaluation.init,
-            "licence": licence_of(settings.evaluation.init),
-        },
+        "inherited_weights": {"from": init, "licence": licence},
         "origin": {
             "space": settings.space.name,
             "data": settings.data,
+            "data_licence": provenance.data_licence,
             "trial": record.number,
             "imported_from": record.imported_from,
             "trials": settings.trials,
@@ -124,27 +134,75 @@ def model_json(
             "seed": settings.seed,
             "split_seed": settings.split_seed,
             "recipe": asdict(settings.evaluation.recipe),
-            "created": time_text(run.provenance.created),
-            "command": run.provenance.command,
-            "git_commit": run.provenance.git_commit,
-            "hardware": run.provenance.hardware,
-            "versions": run.provenance.versions,
+            "created": time_text(provenance.created),
+            "command": provenance.command,
+            "git_commit": provenance.git_commit,
+            "hardware": provenance.hardware,
+            "versions": provenance.versions,
         },
     }
 
 
-def _training_json(training: TrainingRecord) -> dict[str, Any]:
-    latency = training.evaluation.latency
+_OTHER_WEIGHTS = "of the search's brief training: other weights, which are not in this folder"
+
+
+def _search_json(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
+    """What the search's weights got."""
+    again = confirmed_in(run, run.judged()).get(record.digest)
+    return {
+        **_result_json(exported_result(run, record, None)),
+        "objectives": record.objectives,
+        "cost": asdict(record.evaluation.cost) if record.evaluation.cost else None,
+        "epochs": record.evaluation.epochs,
+        "confirmed": asdict(again) if again else None,
+    }
+
+
+def _training_json(run: RunDirectory, training: TrainingRecord) -> dict[str, Any]:
+    """What the weights of a full training got."""
+    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
+    cost = training.evaluation.cost
+    return {
+        **_result_json(of_training(training, metric, images)),
+        "objectives": objective_values(training.evaluation, run.settings.objectives),
+        "cost": asdict(cost) if cost else None,
+        "epochs": len(training.losses),
+    }
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    """Each number with its weights, the images that it is of, and the measurement that it is from."""
+    latency = result.latency
+    return {
+        "weights": result.weights,
+        "test": None if result.tested is None else {"accuracy": result.tested, "images": result.test_images},
+        "validation": None if result.score is None else {result.metric: result.score, "images": result.images},
+        "metric": result.metric,
+        "validation_images": result.images,
+        "sentences": [result.score_line, result.latency_line],
+        "latency": latency_json(latency) if latency else None,
+        "latencies": {name: latency_json(on_target) for name, on_target in result.latencies.items()},
+    }
+
+
+def _recipe_json(training: TrainingRecord) -> dict[str, Any]:
+    """How the full training went that the weights are of, and the test part class by class."""
     return {
         "seed": training.seed,
         "start": training.start,
         "with_validation": training.with_validation,
         "epochs": len(training.losses),
-        "score": training.score,
         "test": asdict(training.after) if training.after else None,
-        "latency": latency_json(latency) if latency else None,
         "recipe": asdict(training.recipe),
     }
+
+
+def _inherited(run: RunDirectory, training: TrainingRecord | None) -> tuple[str, str]:
+    """What the exported weights inherited, and what is known of its licence, as the run noted it when it began."""
+    if training is not None and training.start == "scratch":
+        return SCRATCH, licence_of(SCRATCH)
+    init = run.settings.evaluation.init
+    return init, run.provenance.init_licence or licence_of(init)
 
 
 def card_text(
@@ -157,12 +215,12 @@ def card_text(
     """The model card, README.md, in Markdown. What comes from files is quoted, so that it is text wherever it is shown."""
     again = confirmed_in(run, run.judged()).get(record.digest)
     sections = {
-        "How it was found": _found(run, record),
         "Figures": _figures(run, record, training, again),
         "Latency of each format": _latencies(latencies),
         "Files, and how to load each": _files(run, record, export),
+        "How it was found": _found(run, record),
         "Limits": _limits(run, record, training),
-        "Licence of inherited weights": [_plain(licence_of(run.settings.evaluation.init)), _YOURS],
+        "Licences": _licences(run, training),
     }
     lines = _summary(run, record, export)
     for title, content in sections.items():
@@ -170,10 +228,14 @@ def card_text(
     return "\n".join(lines) + "\n"
 
 
-_YOURS = (
-    "\nWhat a training adds is whoever's ran it; see to it that the terms of the training images allow what you are about "
-    "to do. The source in this folder is nas's, Apache-2.0."
-)
+def _licences(run: RunDirectory, training: TrainingRecord | None) -> list[str]:
+    data = run.provenance.data_licence
+    return [
+        f"- Inherited weights: {_plain(_inherited(run, training)[1])}",
+        f"- Data, {_code(run.settings.data)}: {_plain(data) if data else NOT_KNOWN}. See to it that its terms allow what you "
+        "are about to do.",
+        "- What a training adds is whoever's ran it. The source in this folder is nas's, Apache-2.0.",
+    ]
 
 
 def _summary(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) -> list[str]:
@@ -221,60 +283,44 @@ def _found(run: RunDirectory, record: TrialRecord) -> list[str]:
 def _figures(
     run: RunDirectory, record: TrialRecord, training: TrainingRecord | None, again: Confirmed | None
 ) -> list[str]:
-    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
-    title = _plain(score_title(metric)).capitalize()
-    lines = []
+    own = exported_result(run, record, training)
+    lines = [f"The weights in this folder are those of {_plain(own.weights)}:", "", *_own_figures(own)]
     if training is not None:
-        lines += [*_full_training(run, training), "", "Of the search, whose weights are not in this folder:", ""]
-    score = record.objectives.get("accuracy")
-    if score is not None:
-        error = ", ± one binomial standard error" if standard_error(score, metric, images) is not None else ""
-        when = "after the search's brief training" if record.evaluation.epochs else "in the search, without fine-tuning"
-        lines.append(
-            f"- {title} {score_text(score, metric, images)} {when}, of "
-            f"{plural(images, 'image')}{error}. The search chose by this score, which flatters the best."
-        )
+        search = exported_result(run, record, None)
+        lines += ["", f"Of {_plain(search.weights)}: other weights, which are not in this folder.", ""]
+        lines += _own_figures(search)
     if again is not None:
         lines.append(
             f"- Trained again from {'another seed' if again.trainings == 1 else f'{again.trainings} other seeds'}, for "
             f"{plural(again.epochs, 'epoch')}: {again.text}. Those weights were not kept; they are not in this folder."
         )
-    elif score is not None:
+    elif training is None and own.score is not None:
         lines.append(f"- It was not trained{' again' if record.evaluation.epochs else ''} to confirm that score.")
-    measured = {"latency": record.evaluation.latency, **record.evaluation.latencies}
-    for name, latency in measured.items():
-        if latency is not None:
-            where = "" if name == "latency" else f" on {_code(name)}"
-            lines.append(f"- Latency{where} in the search, {estimator_text(latency)}: {_latency(latency)}")
     return lines
 
 
-def _full_training(run: RunDirectory, training: TrainingRecord) -> list[str]:
-    """What the training got whose weights these are."""
-    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
-    part = "training and validation images" if training.with_validation else "training images"
+def _own_figures(result: Result) -> list[str]:
+    """What one set of weights got: tested first."""
+    chosen_by = "" if result.full or result.score is None else ". The search chose by it, which flatters the best"
+    looked = ", which were looked at once, after it" if result.tested is not None else ""
     lines = [
-        f"- The weights in this folder: trained in full, {plural(len(training.losses), 'epoch')} from "
-        f"{STARTS[training.start]} on the {part}, seed {training.seed}."
+        f"- Test accuracy: {result.test_text}{looked}",
+        f"- {_plain(capital(score_title(result.metric)))}: {_plain(result.validation_text)}{chosen_by}",
+        f"- {_plain(capital(result.latency_line))}",
     ]
-    if training.score is not None:
-        lines.append(
-            f"- {_plain(score_title(metric)).capitalize()} {score_text(training.score, metric, images)} on the validation "
-            "images, by which the best of several seeds is chosen."
-        )
-    if training.after is not None:
-        test = score_text(training.after.accuracy, "accuracy", training.after.images)
-        lines.append(
-            f"- Accuracy {test} on {plural(training.after.images, 'test image')}, which were looked at once, after it."
-        )
+    for name, latency in result.latencies.items():
+        lines.append(f"- Latency on {_code(name)}: {_plain(measured_text(latency, result.when))}")
     return lines
 
 
 def _latencies(latencies: Mapping[str, Latency]) -> list[str]:
     if not latencies:
         return ["Not measured (`--no-measure`)."]
-    kinds = dict.fromkeys(estimator_text(latency) for latency in latencies.values())
-    lines = [f"Measured after the export, as each file lies here; of one batch the {', '.join(kinds)}.", ""]
+    date, kinds = (
+        time_text(next(iter(latencies.values())).measured),
+        dict.fromkeys(map(estimator_text, latencies.values())),
+    )
+    lines = [f"Measured after the export, {date}, as each file lies here; of one batch the {', '.join(kinds)}.", ""]
     lines += ["| format | latency | how |", "|---|---|---|"]
     for form, latency in latencies.items():
         lines.append(f"| {form} | {latency_text(latency)} | {_plain(_circumstances(latency))} |")
@@ -287,9 +333,10 @@ def _files(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) ->
         "`predict.py` classifies image files, with nothing but torch, numpy and Pillow: `python predict.py IMAGE... --top 3`.",
         "",
         f"Every format takes `images`, {export['dtype']} (N, {', '.join(map(str, steps['input_shape']))}) for any N, as",
-        "`preprocess` of model.py gives them from uint8. From a file: "
-        f"{steps['colour']}, {steps['files']}, here {'x'.join(map(str, steps['image_size']))}; then by `preprocess`: resized to "
-        f"the input ({steps['resize']}), divided by 255, minus the mean {steps['mean']}, over the deviation {steps['std']}.",
+        "`preprocess` of model.py gives them from files, PIL images and uint8 arrays of any size, by the steps of the training:",
+        f"{steps['orientation']}; laid on white where transparent; {steps['colour']}; {steps['files']}, here",
+        f"{'x'.join(map(str, steps['image_size']))}; divided by 255; resized to the input ({steps['resize']}); minus the mean "
+        f"{steps['mean']}, over the deviation {steps['std']}.",
         "The same is in model.json"
         + (f", and inside {' and '.join(export['formats'])}." if export["formats"] else "."),
         "",
@@ -318,18 +365,14 @@ def _files(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) ->
 
 def _limits(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> list[str]:
     height, width = record.architecture.input_shape[1:]
+    search = " `nas train` trains in full, and then scores on images that no search saw."
     return [
         f"- Any image gets one of the {plural(len(run.provenance.classes), 'class', 'classes')} above, also one that shows "
         "none of them; probabilities are not calibrated.",
         f"- The input is {height}x{width} pixels; images unlike those of training were never tried.",
-        "- The scores of the search are of the images that it chose by."
-        + ("" if training else " `nas train` trains in full, and then scores on images that no search saw."),
+        f"- Scores of the search are of the images that it chose by.{'' if training else search}",
         "- Latencies hold for the device, batch and versions beside them.",
     ]
-
-
-def _latency(latency: Latency) -> str:
-    return f"{latency_text(latency)}, {_plain(_circumstances(latency))}"
 
 
 def _circumstances(latency: Latency) -> str:

@@ -1,6 +1,6 @@
 """What Pillow opens as the pixels that a network reads: upright, on white, in 8 bit, resized and cropped.
 
-`predict.py` of an export holds a copy of the source of `PREPARATION`, which therefore needs numpy and Pillow alone.
+`model.py` of an export holds a copy of the source of `PREPARATION`, which therefore needs numpy and Pillow alone.
 """
 
 from __future__ import annotations
@@ -100,6 +100,23 @@ def to_pixels(image: Image.Image, channels: int, size: tuple[int, int]) -> NDArr
     return covering(upright_opaque(image), channels, size)
 
 
+def as_image(image: Any) -> Image.Image:
+    """A PIL image as it is, or one of uint8: an array (H, W) or (H, W, C), a tensor (C, H, W); raises `ValueError` for others."""
+    if isinstance(image, Image.Image):
+        return image
+    if not isinstance(image, np.ndarray):
+        import torch
+
+        if not isinstance(image, torch.Tensor):
+            raise ValueError(f"the image is {type(image).__name__}, neither a PIL image nor a uint8 array or tensor")
+        image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
+    if image.dtype != np.uint8:
+        raise ValueError(f"the image is of {image.dtype}: PIL images or uint8 are needed, before any normalisation")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
+        raise ValueError("the image's shape is none of (H, W) and (H, W, C), or of a tensor (C, H, W)")
+    return Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+
+
 PREPARATION: tuple[Callable[..., Any], ...] = (
     raster_formats,
     open_image,
@@ -107,5 +124,6 @@ PREPARATION: tuple[Callable[..., Any], ...] = (
     eight_bit,
     covering,
     to_pixels,
+    as_image,
 )
-"""All that turns a file into pixels."""
+"""All that turns a file or an image into pixels."""

@@ -80,8 +80,8 @@ class Provenance:
 
     `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
     weights that candidates inherit from; `image_size` is the height and width of the data's images. `data_remarks` are
-    sentences on what else of the data was left out and what was guessed; `data_licence` is the file that tells its licence, and
-    the title.
+    sentences on what else of the data was left out and what was guessed; `init_licence` is what is known of the licence of
+    the weights that candidates inherit from; `data_licence` is the file that tells the data's licence, and the title.
     """
 
     created: float
@@ -101,6 +101,7 @@ class Provenance:
     init_fingerprint: str | None = None
     image_size: tuple[int, int] | None = None
     data_remarks: tuple[str, ...] = ()
+    init_licence: str | None = None
     data_licence: str | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from nas.recipe import LONGER, Recipe
 from nas.space import SearchSpace
@@ -20,6 +20,8 @@ STARTUP: dict[SamplerName, int] = {"front": 8, "tpe": 10, "gp": 10, "nsga2": 20}
 """Trials that a sampler draws before it goes by what it knows of them; random never does."""
 SCRATCH = "scratch"
 """Initial weights: random ones, for each candidate its own."""
+IMAGENET: Final = "imagenet"
+"""Initial weights of reference networks: torchvision's own, version IMAGENET1K_V1."""
 SUPERNET = "supernet:"
 """Before the folder of a supernet, where initial weights are asked for."""
 

@@ -18,11 +18,12 @@ from nas.front import cheapest_first, hypervolume, pareto_front, reference_point
 from nas.front_latency import front_notes, range_title, same_latency
 from nas.objectives import measured_latency, objective, peak_memory, target_objective
 from nas.picks import known_as
-from nas.record import BaselineRecord, Latency, TrialRecord, count_outcomes
+from nas.record import BaselineRecord, Latency, TrainingRecord, TrialRecord, count_outcomes
 from nas.run import RunDirectory
 from nas.settings import LatencyTarget
 from nas.show_latency import latency_text, marked_latency, marks_legend
 from nas.test_report import MATRIX_CLASSES, PartReport, most_confused
+from nas.trained import best_of
 from nas.wording import plural, score_text, target_text, verdict_text
 
 
@@ -74,8 +75,17 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
     ]
     parts += [_again_table(front, again, run)] if again else []
     notes = front_notes(front, ["latency", *(target_objective(target.name) for target in targets)])
+    notes = [*_whose_scores(run, front), *notes]
     legend = [*marks_legend(measured), *(Text(note, style="dim") for note in notes)]
     return Group(*parts, *legend, "", networks)
+
+
+def _whose_scores(run: RunDirectory, front: Sequence[TrialRecord]) -> list[str]:
+    """Of which weights and images the scores of a front are."""
+    epochs, images = run.settings.evaluation.recipe.epochs, run.provenance.validation_images
+    how = f"brief training ({plural(epochs, 'epoch')})" if epochs else "weights, without training"
+    text = f"scores: {plural(images, 'validation image')}, by the search's {how}; not tested"
+    return [text] if front else []
 
 
 def _again_table(front: Sequence[TrialRecord], again: Mapping[str, Confirmed], run: RunDirectory) -> Group:
@@ -179,6 +189,9 @@ def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
         "again_accuracy",
         "again_error",
         "again_trainings",
+        "full_test_accuracy",
+        "full_accuracy",
+        "full_latency_ms",
     ]
     for name in ("latency", *(target_objective(target.name) for target in run.settings.evaluation.targets)):
         columns += _latency_fields(name, None)
@@ -207,7 +220,21 @@ def _rows(run: RunDirectory, records: Sequence[TrialRecord]) -> list[dict[str, A
     front, again = pareto_front(records, run.settings.objectives), confirmed_in(run, records)
     names = ["latency", *(target_objective(target.name) for target in run.settings.evaluation.targets)]
     letters = {name: same_latency(front, name) for name in names}
-    return [_row(record, run, again.get(record.digest), letters) for record in front]
+    trainings = run.training_records()
+    full = {each.digest: best_of([one for one in trainings if one.digest == each.digest]) for each in front}
+    return [
+        _row(record, run, again.get(record.digest), letters) | _full_fields(full[record.digest]) for record in front
+    ]
+
+
+def _full_fields(full: TrainingRecord | None) -> dict[str, float | None]:
+    """What the weights of a full training got."""
+    latency = full.evaluation.latency if full else None
+    return {
+        "full_test_accuracy": full.test_accuracy[1] if full else None,
+        "full_accuracy": full.score if full else None,
+        "full_latency_ms": latency.ms if latency else None,
+    }
 
 
 def _row(

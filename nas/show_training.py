@@ -15,49 +15,68 @@ from nas.run import RunDirectory
 from nas.show import confusion_table, report_table
 from nas.show_latency import latency_text, marks_legend
 from nas.trained import alike
-from nas.wording import NOTHING, plural, spread_text
+from nas.wording import NOTHING, STARTS, plural, spread_text, time_text
 
 
 def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group:
-    """What each training gave beside what the search knew, and below several seeds their mean."""
-    trials = {trial.number: trial for trial in run.judged()}
-    metric = run.settings.evaluation.metric
+    """What the weights of each training got, below several seeds their mean, and apart what the search's own got."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", no_wrap=True, style="cyan")
     table.add_column("seed", justify="right", no_wrap=True)
-    for title in (
-        f"validation\n{metric} %\nsearch → full",
-        "test\naccuracy %\nbefore → after",
-        "latency ms\nsearch → now (p10-p90)",
-    ):
+    metric = run.settings.evaluation.metric
+    for title in ("test\naccuracy %", f"validation\n{metric} %", "latency ms\n(p10-p90)"):
         table.add_column(title, justify="right", no_wrap=True)
-    devices = set()
     for group in alike(records):
         for record in group:
-            trial, now = trials[record.number], record.evaluation.latency
-            then = trial.evaluation.latency
-            if now and then and now.device_name != then.device_name:
-                devices.add(f"measured now on {now.device_name}, in the search on {then.device_name}")
-            table.add_row(
-                record.digest[:8],
-                f"{record.seed}",
-                change_text(trial.objectives.get("accuracy"), record.score),
-                change_text(*record.test_accuracy),
-                f"{f'{then.ms:.3f}' if then else NOTHING} → {latency_text(now) if now else NOTHING}",
-            )
+            latency = record.evaluation.latency
+            shares = (record.test_accuracy[1], record.score)
+            figures = [*map(share_text, shares), latency_text(latency) if latency else NOTHING]
+            table.add_row(record.digest[:8], f"{record.seed}", *figures)
         if len(group) > 1:
             scores = [record.score for record in group if record.score is not None]
             tests = [record.after.accuracy for record in group if record.after]
-            spread = [spread_text(values).removesuffix(" %") if values else "" for values in (scores, tests)]
+            spread = [spread_text(values).removesuffix(" %") if values else "" for values in (tests, scores)]
             table.add_row("", "mean", *spread, "", style="bold")
-    return Group(
-        table, *marks_legend(r.evaluation.latency for r in records), *(Text(d, style="dim") for d in sorted(devices))
-    )
+    return Group(table, *_legend(run, records), "", _search_table(run, records))
 
 
-def change_text(before: float | None, after: float | None) -> str:
-    """Two shares in percent, each where it is known."""
-    return " → ".join(NOTHING if share is None else f"{100 * share:.2f}" for share in (before, after))
+def _legend(run: RunDirectory, records: Sequence[TrainingRecord]) -> list[Text]:
+    """Of which weights and images the scores are, and when the latencies were measured."""
+    tested = next((record.after.images for record in records if record.after), None)
+    parts = [f"{plural(tested, 'test image')}, looked at once at the end" if tested else "not tested"]
+    if any(record.score is not None for record in records):
+        parts.append(plural(run.provenance.validation_images, "validation image"))
+    lines = [f"of the weights of these full trainings: {'; '.join(parts)}"]
+    latencies = [record.evaluation.latency for record in records if record.evaluation.latency]
+    if latencies:
+        first, last = (time_text(f(each.measured for each in latencies)) for f in (min, max))
+        devices = ", ".join(dict.fromkeys(each.device_name for each in latencies))
+        dates = first if first == last else f"{first} to {last}"
+        lines.append(f"latency measured after the training, {dates}, on {devices}")
+    return [*marks_legend(latencies), *(Text(line, style="dim") for line in lines)]
+
+
+def _search_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group:
+    """What the candidates got in the search, with other weights."""
+    trials = {trial.number: trial for trial in run.judged()}
+    metric = run.settings.evaluation.metric
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("in the search", no_wrap=True, style="cyan")
+    for title in (f"validation\n{metric} %", "latency ms\n(p10-p90)"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for number in dict.fromkeys(record.number for record in records):
+        trial = trials[number]
+        latency = trial.evaluation.latency
+        score = share_text(trial.objectives.get("accuracy"))
+        table.add_row(trial.digest[:8], score, latency_text(latency) if latency else NOTHING)
+    epochs = run.settings.evaluation.recipe.epochs
+    training = f"brief training, {plural(epochs, 'epoch')}" if epochs else "scoring without training"
+    return Group(table, Text(f"of the search's {training}: other weights, not comparable with the above", style="dim"))
+
+
+def share_text(share: float | None) -> str:
+    """A share in percent, where it is known."""
+    return NOTHING if share is None else f"{100 * share:.2f}"
 
 
 def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
@@ -68,7 +87,9 @@ def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
         if first.after is None:
             continue
         title = f"\nTest part, {plural(first.after.images, 'image')}: {first.digest[:8]}, seed {first.seed}"
-        parts += [Text(title, style="bold"), report_table(first.before, first.after), confusion_table(first.after)]
+        before = f"before: as its training began, from {STARTS[first.start]}" if first.before else ""
+        parts += [Text(title, style="bold"), *([Text(before, style="dim")] if before else [])]
+        parts += [report_table(first.before, first.after), confusion_table(first.after)]
     return Group(*parts)
 
 
@@ -81,7 +102,7 @@ def trainings_json(run: RunDirectory, records: Sequence[TrainingRecord]) -> str:
         "trainings": [
             {
                 **asdict(record),
-                "brief_score": trials[record.number].objectives.get("accuracy"),
+                "brief_score": trials[record.number].objectives.get("accuracy"),  # of the search's weights
                 "score": record.score,
                 "weights": str(run.trained_weights(record)),
             }

@@ -39,7 +39,8 @@ class SupernetEpoch:
 class SupernetFile:
     """supernet.yaml: how a supernet is trained, and what came of it.
 
-    `random` is the candidates drawn for each step, `devices` the processes that share each batch.
+    `random` is the candidates drawn for each step, `devices` the processes that share each batch. The licences are what is
+    known of those of the weights that it began with, and of its data.
     """
 
     space: SearchSpace
@@ -53,6 +54,8 @@ class SupernetFile:
     device: str
     init: str = SCRATCH
     init_fingerprint: str | None = None
+    init_licence: str | None = None
+    data_licence: str | None = None
     seed: int = 0
     random: int = 2
     devices: int = 1

@@ -28,6 +28,7 @@ from nas.device_data import DeviceData, resize
 from nas.device_lease import Bursts, lease_for
 from nas.errors import InputError
 from nas.finetune import augmented, predict
+from nas.licences import licence_of
 from nas.memory import reused_memory
 from nas.model import build
 from nas.model.elastic import Elastic, Sharing
@@ -44,6 +45,8 @@ from nas.weights import inherit, recalibrate
 
 _PLAIN = {"trainable": "all", "compile": False, "ema": 0.0, "dropout": 0.0, "patience": 0, "balance": "none"}
 """What a recipe must leave alone: it has no meaning where many networks are trained at once, or is not built."""
+_MAY_DIFFER = ("history", "schema", "devices", "init_licence", "data_licence")
+"""What may change in supernet.yaml before a training that was stopped goes on."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def plan_supernet(
         device=device,
         init=init,
         init_fingerprint=init_fingerprint(init),
+        init_licence=licence_of(init),
+        data_licence=images.licence,
         seed=seed,
         random=random,
         devices=devices,
@@ -111,7 +116,7 @@ def plan_supernet(
         known = read_file(folder)
         known = replace(known, classes=tuple(map(normal, known.classes)))
         for key in SupernetFile.__dataclass_fields__:
-            if key not in ("history", "schema", "devices") and getattr(known, key) != getattr(file, key):
+            if key not in _MAY_DIFFER and getattr(known, key) != getattr(file, key):
                 raise InputError(f"--out {folder}: holds a supernet of another {key}; give another --out")
     return SupernetPlan(folder, file, images)
 

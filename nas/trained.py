@@ -22,13 +22,18 @@ def alike(records: Sequence[TrainingRecord]) -> list[list[TrainingRecord]]:
 
 
 def best_training(run: RunDirectory, digest: str) -> TrainingRecord | None:
-    """The full training of a candidate whose weights to take; None where none came to its end.
+    """The full training of a candidate whose weights to take; None where none came to its end."""
+    return best_of([record for record in run.training_records() if record.digest == digest])
+
+
+def best_of(records: Sequence[TrainingRecord]) -> TrainingRecord | None:
+    """The same of one candidate's full trainings.
 
     The test part never decides. A training on the validation part too, of which there is no score, is what is asked for
     last and goes before the others: of the latest of that kind the first seed. Of the others the best validation score
     counts.
     """
-    own = [record for record in ended(run.training_records()) if record.digest == digest]
+    own = ended(records)
     unscored = [record for record in own if record.with_validation]
     if unscored:
         return next(group[0] for group in alike(unscored) if unscored[-1] in group)

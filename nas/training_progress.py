@@ -56,10 +56,7 @@ class LineProgress(FailureProgress):
         self._epochs -= self._of_this  # of a training that its budget of steps or seconds, or patience, ended
         self._of_this = 0
         if record.evaluation.outcome is Outcome.DONE:
-            scores = {
-                f"validation {self._metric}": record.score,
-                "test accuracy": record.test_accuracy[1],
-            }
+            scores = {"test accuracy": record.test_accuracy[1], f"validation {self._metric}": record.score}
             shown = [f"{name} {100 * share:.2f} %" for name, share in scores.items() if share is not None]
             took = f"trained in {duration_text(record.evaluation.seconds)}"
             self._say(f"{record.digest[:8]} seed {record.seed}: {', '.join([took, *shown])}")

@@ -24,23 +24,27 @@ from PIL import Image
 import nas.export
 import nas.export_source
 import nas.runtimes
-from nas.backbones import licence_of, load_backbone, load_source
+from nas.backbones import load_backbone, load_source
 from nas.cli import main
 from nas.device_data import resize
 from nas.errors import ExportError, InputError
-from nas.export import ExportOptions, export_candidate
+from nas.export import ExportOptions, export_all, export_candidate
 from nas.export_check import outputs as outputs_of
 from nas.image_decoding import decode_into
 from nas.image_files import list_files
 from nas.image_layout import find_layout
+from nas.licences import licence_of
 from nas.measurable import named
 from nas.model import build
 from nas.recipe import Recipe
 from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrainingRecord, TrialRecord
+from nas.report.findings import find
+from nas.report.html import report_page
 from nas.run import Provenance, RunDirectory, weights_content
 from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
 from nas.space import SearchSpace
 from nas.space_file import load_space
+from nas.supernet import SupernetFile, write_file
 from nas.weights import inherit
 
 FORMATS = ("pt2", "onnx", "torchscript")
@@ -226,7 +230,7 @@ def test_three_channels_and_the_weights_of_a_full_training(make_run: RunFactory,
     assert card["export"]["weights"] == "full training"
     assert (card["training"]["seed"], card["training"]["epochs"]) == (5, 3)
     assert card["preprocessing"]["image_size"] == [32, 32]
-    assert "trained in full, 3 epochs from the inherited weights" in (out / "README.md").read_text()
+    assert "those of a full training, 3 epochs from the inherited weights, seed 5" in (out / "README.md").read_text()
 
 
 def test_an_exported_folder_is_a_backbone_for_the_next_search(
@@ -252,7 +256,7 @@ def test_an_exported_folder_is_a_backbone_for_the_next_search(
 def test_source_is_of_exactly_this_network_and_imports_torch_alone(exported: Exported) -> None:
     source = (exported.folder / "model.py").read_text()
     modules = {line.split()[1].partition(".")[0] for line in source.splitlines() if re.match(r"(import|from) ", line)}
-    assert modules == {"__future__", "pathlib", "torch"}
+    assert modules == {"__future__", "pathlib", "typing", "torch"}
     blocks = source[source.index("def build()") :]
     assert blocks.count("InvertedResidual(") == len(exported.record.architecture.layers)
     assert exported.record.digest in source
@@ -472,7 +476,91 @@ def test_the_card_tells_where_it_comes_from_and_shows_hostile_text_as_text(expor
 def test_licences_of_inherited_weights_are_known() -> None:
     assert "Apache-2.0" in licence_of("efficientnet_lite0")
     assert "BSD-3-Clause" in licence_of("mobilenet_v2")
+    assert "BSD-3-Clause" in licence_of("imagenet")
     assert "not known here any more" in licence_of("/gone")
+    assert "not known here any more" in licence_of("supernet:/gone")
+
+
+@pytest.mark.usefixtures("checked_here")
+@pytest.mark.parametrize(("data_licence", "said"), [("CC-BY-4.0 (LICENSE)", "CC-BY-4.0"), (None, "not known")])
+def test_licences_are_in_card_record_and_report_and_pass_from_folder_to_folder(
+    make_run: RunFactory, tmp_path: Path, data_licence: str | None, said: str
+) -> None:
+    run = make_run()
+    noted = {"init_licence": licence_of("efficientnet_lite0"), "data_licence": data_licence}
+    run.content = replace(run.content, provenance=replace(run.provenance, **noted))
+    record, _ = trained_record(run, 7)
+    first = export_candidate(run, record, tmp_path / "first", PLAIN)
+    card = (first / "README.md").read_text()
+    assert "Inherited weights: Inherited from efficientnet\\_lite0" in card
+    assert f"- Data, `digits`: {said}" in card
+    page = report_page(find(run))
+    assert "ML Illustrated" in page
+    assert f"<dt>Licence of the data</dt><dd>{said}" in page
+    # A supernet that began with that folder, and what a run would note that starts from it.
+    began = SupernetFile(
+        load_space("digits"), "letters", "0" * 16, 0, ("a", "b"), (0.5,), (0.2,), Recipe(), "cpu", init=str(first),
+        init_licence=licence_of(str(first)),
+    )  # fmt: skip
+    (tmp_path / "supernet").mkdir()
+    write_file(tmp_path / "supernet", began)
+    shutil.rmtree(first)
+    found = licence_of(f"supernet:{tmp_path / 'supernet'}")
+    assert "trained on letters (licence of the data: not known)" in found
+    assert f"trained on digits (licence of the data: {said}" in found
+    assert "Apache-2.0" in found
+
+
+@pytest.mark.usefixtures("checked_here")
+def test_what_a_training_from_random_weights_exports_inherited_nothing(make_run: RunFactory, tmp_path: Path) -> None:
+    run = make_run()
+    noted = replace(run.provenance, init_licence=licence_of("mobilenet_v2"))
+    run.content = replace(run.content, provenance=noted)
+    record, network = trained_record(run, 7)
+    training = TrainingRecord(
+        record.number,
+        record.digest,
+        Recipe(epochs=3),
+        0,
+        "scratch",
+        False,
+        "a" * 12,
+        Evaluation(Outcome.DONE),
+        (1.0,) * 3,
+    )
+    (run.path / "trained").mkdir()
+    run.save_trained(training, weights_content(network.state_dict()))
+    run.append_training(training)
+    for weights, licence in (("full", "nothing was inherited"), ("search", "BSD-3-Clause")):
+        out = export_candidate(run, record, tmp_path / weights, replace(PLAIN, weights=weights))
+        assert licence in json.loads((out / "model.json").read_text())["inherited_weights"]["licence"]
+        assert licence in (out / "README.md").read_text()
+
+
+# ---------------------------------------------------------------- permissions
+
+
+@pytest.mark.usefixtures("checked_here")
+@pytest.mark.parametrize(("umask", "formats"), [(0o022, ()), (0o002, ()), (0o077, FORMATS)])
+def test_every_file_has_the_permissions_that_the_user_gives_new_files(
+    make_run: RunFactory, tmp_path: Path, umask: int, formats: tuple[str, ...]
+) -> None:
+    run = make_run()
+    record, _ = trained_record(run, 7)
+    before = os.umask(umask)
+    try:
+        out = export_candidate(run, record, tmp_path / "one", ExportOptions(formats, measure=False))
+        (several,) = export_all(run, [record], tmp_path / "several", PLAIN)
+        run.save_weights("again", b"weights")
+        run.save_report("page")
+    finally:
+        os.umask(before)
+    folders = [out, several.parent, several]
+    files = [*out.iterdir(), *several.iterdir(), run.weights_path("again"), run.report_path]
+    assert {oct(path.stat().st_mode & 0o777) for path in folders} == {oct(0o777 & ~umask)}
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {
+        path.name: oct(0o666 & ~umask) for path in files
+    }
 
 
 # ---------------------------------------------------------------- command line
@@ -500,7 +588,10 @@ def test_several_picks_are_exported_side_by_side_or_not_at_all(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {slow.digest, fast.digest}
     for record in (slow, fast):
         assert json.loads((tmp_path / "out" / record.digest / "model.json").read_text())["digest"] == record.digest
-        assert f"is in {tmp_path / 'out' / record.digest}, with the weights of the search; checked" in out
+        assert (
+            f"is in {tmp_path / 'out' / record.digest}, with the weights of the search's brief training, 1 epoch:"
+            in out
+        )
     run.weights_path(slow.digest).unlink()
     code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate,latency<=1.5ms")
     assert code == 2

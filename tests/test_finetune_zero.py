@@ -190,7 +190,7 @@ def test_what_is_exported_tells_where_its_weights_are_from(searched: tuple[RunDi
     folder = export_candidate(run, record, tmp_path / "model", ExportOptions(measure=False))
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "- Training: none of its own: the weights `supernet:" in card
-    assert "in the search, without fine-tuning" in card
+    assert "The weights in this folder are those of the search, without fine-tuning:" in card
     assert json.loads((folder / "model.json").read_text())["measured"]["epochs"] == 0
 
 

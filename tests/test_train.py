@@ -446,7 +446,7 @@ def test_the_live_page_shows_a_training_as_soon_as_it_is_recorded(run: RunDirect
     after = live.look()
     assert after.version > before.version
     assert figures(after, run.records()[0])["Trained in full"] == (
-        "85.00 ± 7.07 % validation, 75.00 ± 35.36 % test accuracy (2 seeds × 1 epoch from search, 1 failed); "
+        "75.00 ± 35.36 % test accuracy, 85.00 ± 7.07 % validation (2 seeds × 1 epoch from search, 1 failed); "
         "75.00 % test accuracy (1 seed × 1 epoch from search, validation part too)"
     )
     assert figures(after, run.records()[1])["Trained in full"] == "–"
@@ -456,13 +456,151 @@ def test_the_report_tells_seeds_apart_from_recipes_and_escapes_class_names(run: 
     for record in (recorded(0, 0.8, 1.0), recorded(1, 0.9, 0.5), recorded(0, 0.6, 0.25, epochs=9)):
         run.append_training(record)
     page = write_report(run).read_text(encoding="utf-8")
-    section = page[page.index("<h2>Trained in full</h2>") : page.index("<h2>Progress</h2>")]
+    section = page[page.index("<h2>Trained in full</h2>") : page.index("<h2>Pareto front</h2>")]
     assert HOSTILE not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in section
     assert section.count("Mean of 2 seeds") == 1
     assert "85.00 ± 7.07 %" in section
     assert "75.00 ± 35.36 %" in section
     assert section.count("<details>") == 2
+
+
+# ---------------------------------------------------------------- whose numbers
+
+
+SEARCHED, AFTER = 0.51, Latency(
+    7.25, 7.0, 7.5, 0.0, 30, 1, False, False, 0.0, True, device_name("cpu"), (1, 1, 8, 8), QUICK.protocol,
+    measured=1_796_000_000.0,
+)  # fmt: skip
+
+
+def with_a_training(run: RunDirectory, *, with_validation: bool = False, tested: bool = True) -> TrialRecord:
+    """The first candidate, of 51 % and 1 ms in the search, then trained in full to 90 %, 75 % tested, and 7.25 ms."""
+    trials = run.records()
+    score = replace(trials[0].evaluation.history[0], score=SEARCHED, accuracy=SEARCHED)
+    first = replace(
+        trials[0],
+        evaluation=replace(trials[0].evaluation, history=(score,)),
+        objectives=trials[0].objectives | {"accuracy": SEARCHED},
+    )
+    (run.path / "trials.jsonl").write_text("")
+    for record in (first, *trials[1:]):
+        run.append(record)
+    training = recorded(0, 0.9, 0.75, with_validation=with_validation)
+    training = replace(training, evaluation=replace(training.evaluation, latency=AFTER))
+    training = training if tested else replace(training, before=None, after=None)
+    (run.path / "trained").mkdir(exist_ok=True)
+    run.save_trained(training, weights_content(build(first.architecture, 10, seed=1).state_dict()))
+    run.append_training(training)
+    return first
+
+
+def exported(run: RunDirectory, digest: str, to: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What `nas export` prints."""
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(run.path), "--pick", digest[:8], "--no-measure", "--to", str(to), *arguments])
+    out, err = capsys.readouterr()
+    assert not end.value.code, err
+    return " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("with_validation", "tested", "says"),
+    [
+        (False, True, "test accuracy 75.00 ± 21.65 % of 4 test images"),
+        (True, True, "test accuracy 75.00 ± 21.65 % of 4 test images"),
+        (False, False, "validation accuracy 90.00"),
+        (True, False, "validation accuracy none: trained on the validation images too, not tested"),
+    ],
+)
+def test_an_export_of_a_full_training_has_the_numbers_of_that_training(
+    run: RunDirectory,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    with_validation: bool,
+    tested: bool,
+    says: str,
+) -> None:
+    first = with_a_training(run, with_validation=with_validation, tested=tested)
+    out = exported(run, first.digest, tmp_path / "full", capsys)
+    source = (tmp_path / "full" / "model.py").read_text()
+    docstring = source.split('"""')[1]
+    card = (tmp_path / "full" / "README.md").read_text()
+    own, search = card[card.index("## Figures") :].split("Of the search's brief training, 1 epoch: other weights")
+    content = json.loads((tmp_path / "full" / "model.json").read_text())
+    for told in (out, docstring):
+        assert "those of a full training, 1 epoch from the search's weights, seed 0" in told.replace(
+            "weights of a", "those of a"
+        )
+        assert says in told
+        assert "7.250 ms (7.000–7.500), measured after that training, 2026-11-30" in told
+    for told in (out, docstring, own, json.dumps(content["measured"])):
+        assert "51.00" not in told
+        assert "0.51" not in told
+        assert "1.000" not in told
+    assert f"Test accuracy: {'75.00' if tested else 'not tested'}" in own
+    assert "51.00" in search.partition("##")[0]
+    assert "1.000 ms" in search.partition("##")[0]
+    measured = content["measured"]
+    assert measured["test"] == ({"accuracy": 0.75, "images": 4} if tested else None)
+    assert measured["validation"] == (
+        None if with_validation else {"accuracy": 0.9, "images": run.provenance.validation_images}
+    )
+    assert measured["objectives"] == ({} if with_validation else {"accuracy": 0.9}) | {"latency": 7.25}
+    assert content["search"]["objectives"] == first.objectives
+    assert "other weights" in content["search"]["note"]
+
+
+def test_an_export_of_the_searchs_weights_has_the_numbers_of_the_search(
+    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = with_a_training(run)
+    out = exported(run, first.digest, tmp_path / "search", capsys, "--weights", "search")
+    card = (tmp_path / "search" / "README.md").read_text()
+    docstring = (tmp_path / "search" / "model.py").read_text().split('"""')[1]
+    for told in (out, docstring):
+        assert "the search's brief training, 1 epoch" in told
+        assert "validation accuracy 51.00" in told
+        assert "not tested" in told
+        assert "1.000 ms (1.000–1.000), measured in the search" in told
+    for told in (out, docstring, card):
+        assert "90.00" not in told
+        assert "75.00" not in told
+        assert "7.250" not in told
+    content = json.loads((tmp_path / "search" / "model.json").read_text())
+    assert content["search"] is None
+    assert content["measured"]["objectives"] == first.objectives
+
+
+def test_report_page_and_tables_lead_with_the_latest_and_keep_the_searchs_numbers_apart(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = with_a_training(run)
+    page = write_report(run).read_text(encoding="utf-8")
+    lead = page[page.index('class="lead"') :]
+    assert lead.index("Trained in full: " + first.digest) < lead.index("Pareto front")
+    assert "test accuracy 75.00 ± 21.65 % of 4 test images" in lead[: lead.index("</p>")]
+    assert "7.250 ms" in lead[: lead.index("</p>")]
+    assert "51.00" not in lead[: lead.index("</p>")]
+    own, search = page[page.index("<h2>Trained in full</h2>") : page.index("<h2>Pareto front</h2>")].split(
+        "other weights</h3>"
+    )
+    assert "75.00 %" in own
+    assert "51.00" not in own
+    assert "1.000 ms" not in own
+    assert "51.00" in search
+    shown = figures(LiveRun(run).look(), first)
+    names = list(shown)
+    assert names.index("Trained in full") < names.index("Validation accuracy in the search")
+    assert "weights of the search's brief training, 1 epoch" in shown["Validation accuracy in the search"]
+    assert "7.250 ms" in shown["Latency after that"]
+    assert "1.000 ms (1.000–1.000), measured in the search" in shown["Latency in the search"]
+    with pytest.raises(SystemExit):
+        main(["front", str(run.path)])
+    out = capsys.readouterr().out
+    assert out.index("Trained in full") < out.index("75.00") < out.index("51.00")
+    assert out.index("7.250") < out.index("of the search's brief training, 1 epoch: other weights")
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_a_mirror_has_what_was_trained_and_no_checkpoints(run: RunDirectory, tmp_path: Path) -> None:

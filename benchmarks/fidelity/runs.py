@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from optuna.study._multi_objective import _is_pareto_front
 from published import PUBLISHED, PUBLISHED_EPOCHS, Macro, Published, read_published
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from variants import VARIANTS
 
 from nas.architecture import Architecture
@@ -30,6 +30,7 @@ from nas.model import build
 from nas.model.blocks import Network
 from nas.options import data_name
 from nas.recipe import Precision, Recipe, default_recipe
+from nas.run import weights_content
 from nas.settings import SCRATCH, EvaluationSettings
 from nas.space_file import load_space
 from nas.supernet_training import plan_supernet, train_supernet
@@ -140,7 +141,7 @@ class Bench:
             recipe = self.setting.recipe(False, self.setting.backbone)
             for epoch in finetune(network, device, architecture.input_size, recipe, load_metric("accuracy"), seed=0):
                 print(f"backbone, epoch {epoch.epoch}/{recipe.epochs}: {100 * epoch.score:.2f} %", flush=True)
-            save_file(network.to("cpu").to(memory_format=torch.contiguous_format).state_dict(), path)
+            path.write_bytes(weights_content(network.state_dict()))
         state = load_file(path)
         source = Backbone(BACKBONE, architecture, state, len(data.classes), data.mean, data.std)
         remember_source(BACKBONE, source)

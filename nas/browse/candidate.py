@@ -15,17 +15,15 @@ from nas.objectives import objective, peak_memory, target_objective
 from nas.record import TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
 from nas.report.layers import KINDS
-from nas.trained import alike, ended
+from nas.results import measured_text, of_search
+from nas.trained import alike, best_of, ended
 from nas.wording import (
     NOTHING,
     capital,
     cost_text,
     duration_text,
     label,
-    latency_text,
     plural,
-    protocol_text,
-    score_text,
     score_title,
     spread_text,
     time_text,
@@ -38,24 +36,27 @@ _MOST_RECORD = 200_000
 
 def figures(seen: Seen, record: TrialRecord) -> dict[str, str]:
     """Its figures in words, by what they are; the same names for every candidate of a run."""
-    evaluation, latency = record.evaluation, record.evaluation.latency
-    accuracy, memory = record.objectives.get("accuracy"), peak_memory(evaluation)
+    evaluation, memory = record.evaluation, peak_memory(record.evaluation)
     again, predicted = seen.again.get(record.digest), evaluation.predicted
+    trainings = seen.trainings.get(record.digest, ())
+    full, search = best_of(trainings), of_search(record, seen.metric, seen.images)
     return {
         "Outcome": ": ".join(filter(None, (record.outcome.value, evaluation.reason))),
-        capital(score_title(seen.metric)): (
-            score_text(accuracy, seen.metric, seen.images) if accuracy is not None and evaluation.history else NOTHING
+        "Trained in full": "; ".join(map(_in_full, alike(trainings))) or NOTHING,
+        "Latency after that": measured_text(full.evaluation.latency, "after that training") if full else NOTHING,
+        f"{capital(score_title(seen.metric))} in the search": (
+            NOTHING if search.score is None else f"{search.validation_text}, weights of {search.weights}"
         ),
         "Trained again, longer": (
-            f"{again.text} ({again.trainings} × {plural(again.epochs, 'epoch')})" if again else NOTHING
+            f"{again.text} ({again.trainings} × {plural(again.epochs, 'epoch')}, weights not kept)"
+            if again
+            else NOTHING
         ),
-        "Trained in full": "; ".join(map(_in_full, alike(seen.trainings.get(record.digest, ())))) or NOTHING,
-        "Latency": latency_text(latency) if latency else NOTHING,
-        "Measured": protocol_text(latency) if latency else NOTHING,
+        "Latency in the search": measured_text(search.latency, search.when) if search.latency else NOTHING,
         "Does not differ in latency from": ", ".join(_as_fast(seen, record)) or NOTHING,
         **{
-            capital(label(target_objective(name))): f"{latency_text(on)}, {protocol_text(on)}"
-            for name, on in evaluation.latencies.items()
+            capital(label(target_objective(name))): measured_text(on, search.when)
+            for name, on in search.latencies.items()
         },
         "Foretold": f"{predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms" if predicted else NOTHING,
         "Cost": cost_text(record),
@@ -96,7 +97,7 @@ def _in_full(group: Sequence[TrainingRecord]) -> str:
     scores = [record.score for record in done if record.score is not None]
     tests = [record.after.accuracy for record in done if record.after]
     parts = [
-        f"{spread_text(values)} {part}" for values, part in ((scores, "validation"), (tests, "test accuracy")) if values
+        f"{spread_text(values)} {part}" for values, part in ((tests, "test accuracy"), (scores, "validation")) if values
     ]
     epochs = max((len(record.losses) for record in done), default=0)
     how = [f"{plural(len(done), 'seed')} × {plural(epochs, 'epoch')} from {group[0].start}"] if done else []

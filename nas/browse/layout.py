@@ -123,7 +123,12 @@ def _front(runs: Runs) -> html.Section:
         className="steps",
     )
     scatter = _graph("scatter", _SELECTABLE, "plot large")
-    return _panel("front", [controls, html.P(id="pick-note", className="note", role="status"), scatter, steps])
+    whose = html.P(
+        "Scores are those of the search's own weights on the validation part, latencies those measured in the search. What a "
+        "full training got, with other weights, is told of the opened candidate.",
+        className="soft",
+    )
+    return _panel("front", [controls, html.P(id="pick-note", className="note", role="status"), scatter, steps, whose])
 
 
 def _progress() -> html.Section:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nas.front import beaten_by
+from nas.licences import licence_of
 from nas.record import BaselineRecord, Outcome
 from nas.report.cells import cost_cell, latency_cell
 from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
-from nas.settings import SCRATCH
+from nas.settings import IMAGENET, SCRATCH
 from nas.wording import NOTHING, capital, command_text, plural, score_title, verdict_text
 
 _MADE_FOR = 224
@@ -97,4 +98,6 @@ def _caveats(found: Findings) -> str:
             f"The candidates inherit weights from {settings.evaluation.init} and baselines from scratch do not, which "
             "favours the front; --weights imagenet gives MobileNetV2 and ResNet-18 theirs."
         )
+    if any(record.init == IMAGENET for record in found.baselines):
+        sentences.append(f"Weights of baselines: {licence_of(IMAGENET)}")
     return " ".join(sentences)

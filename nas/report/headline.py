@@ -11,6 +11,8 @@ from nas.record import Outcome, TrialRecord
 from nas.report.cells import unbroken
 from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
+from nas.results import of_training
+from nas.trained import best_of
 from nas.wording import capital, closest_text, done_word, duration_text, label, plural, time_text
 
 
@@ -47,10 +49,23 @@ def headline(found: Findings) -> Html:
         tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
         tag("h1", f"{settings.space.name} on {found.device}"),
         tag("p", data, class_="soft"),
-        tag("p", _answer(found), class_="lead"),
+        *(tag("p", sentence, class_="lead") for sentence in (_in_full(found), _answer(found)) if sentence),
         tag("p", crowded, class_="note") if crowded else "",
         facts(tiles, class_="tiles"),
     )
+
+
+def _in_full(found: Findings) -> str:
+    """What the candidate got that was trained in full last."""
+    if not found.trainings:
+        return ""
+    own = [record for record in found.trainings if record.digest == found.trainings[-1].digest]
+    best = best_of(own)
+    assert best is not None  # those that are found came to their end
+    result = of_training(best, found.metric, found.provenance.validation_images)
+    others = len({record.digest for record in found.trainings}) - 1
+    more = f" {plural(others, 'other candidate')} below." if others else ""
+    return f"Trained in full: {best.digest}, {result.score_line}, {result.latency_line} ({result.weights}).{more}"
 
 
 def _answer(found: Findings) -> str:

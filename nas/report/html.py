@@ -23,6 +23,7 @@ from nas.report.slide import slide_png
 from nas.report.trainings import trainings
 from nas.run import RunDirectory
 from nas.run_files import writing
+from nas.wording import plural
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -51,13 +52,13 @@ def report_page(found: Findings) -> Html:
     body = tag(
         "main",
         headline(found),
+        trainings(found),
         *(tag("h2", "Pareto front"), plots.pareto(found, figures), tables.front_table(found), _bias(found)),
         confirmation(found),
         baselines(found),
         plots.networks(found, figures),
         plots.preferences(found, figures),
         audit(found, figures),
-        trainings(found),
         plots.progress(found, figures),
         *(tag("h2", "All trials"), tables.trials_table(found)),
         *(tag("h2", "Failures"), tables.failures(found)),
@@ -86,8 +87,13 @@ def report_page(found: Findings) -> Html:
 def _bias(found: Findings) -> Html:
     if not found.front:
         return Html("")
+    epochs = found.settings.evaluation.recipe.epochs
+    weights = (
+        f"the weights of the search's brief training, {plural(epochs, 'epoch')}," if epochs else "weights as inherited"
+    )
     text = (
-        "Scores are of the validation images that the search selects on: expect a little less on images it never saw."
+        f"Scores are of {weights} on the {plural(found.provenance.validation_images, 'validation image')} that the search "
+        "selects on: expect a little less on images it never saw. Latencies were measured in the search."
     )
     return tag("p", text, class_="soft")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from nas.licences import NOT_KNOWN, licence_of
 from nas.picks import GRAMMAR
 from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
@@ -40,13 +41,19 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
         *_fields(asdict(settings.evaluation.budgets), none="none"),
         *_fields(asdict(settings.resources)),
     ]
-    recipe = [("Initial weights", settings.evaluation.init), *_fields(asdict(settings.evaluation.recipe))]
+    init = settings.evaluation.init
+    recipe = [
+        ("Initial weights", init),
+        ("Licence of initial weights", provenance.init_licence or licence_of(init)),
+        *_fields(asdict(settings.evaluation.recipe)),
+    ]
     where = [
         ("Started", time_text(provenance.created)),
         ("Host", provenance.host),
         ("Hardware", provenance.hardware),
         ("CPU cores", str(provenance.cpu_cores)),
         ("Data fingerprint", provenance.data_fingerprint),
+        ("Licence of the data", provenance.data_licence or NOT_KNOWN),
         ("Unreadable images", f"{len(provenance.corrupt_files):,}, left out" if provenance.corrupt_files else "none"),
         ("Remarks on the data", "; ".join(provenance.data_remarks) or "none"),
         ("Git commit", provenance.git_commit or "not a checkout"),

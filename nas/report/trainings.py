@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nas.objectives import objective
-from nas.record import TrainingRecord, TrialRecord
+from nas.record import TrainingRecord
 from nas.report.cells import latency_cell
 from nas.report.findings import Findings
 from nas.report.markup import Html, join, table, tag
 from nas.test_report import MATRIX_CLASSES, PartReport, most_confused
 from nas.trained import alike
-from nas.wording import NOTHING, capital, plural, score_title, spread_text
+from nas.wording import NOTHING, STARTS, capital, plural, score_title, spread_text, time_text
 
 _NUMERIC = ("Precision", "Recall", "F1 before", "F1", "Images")
 
@@ -21,7 +21,8 @@ def trainings(found: Findings) -> Html:
     if not found.trainings:
         return Html("")
     groups = alike(found.trainings)
-    parts = [tag("h2", "Trained in full"), _table(found, groups), tag("p", _caveats(found.trainings), class_="soft")]
+    parts = [tag("h2", "Trained in full"), _table(found, groups), tag("p", _caveats(found), class_="soft")]
+    parts += [tag("h3", "The same candidates in the search: other weights"), _search_table(found)]
     for group in groups:
         first = group[0]
         if first.after is not None:
@@ -32,42 +33,61 @@ def trainings(found: Findings) -> Html:
 
 
 def _table(found: Findings, groups: Sequence[Sequence[TrainingRecord]]) -> Html:
-    score = capital(score_title(found.metric))
-    head = ["Candidate", "Seed", score, "Test accuracy", "Latency in the search", "Latency now"]
-    trials = {trial.number: trial for trial in found.records}
+    head = ["Candidate", "Seed", "Test accuracy", capital(score_title(found.metric)), "Latency"]
     rows: list[tuple[object, ...]] = []
     for group in groups:
-        rows += [_row(record, trials[record.number]) for record in group if record.number in trials]
+        rows += [_row(found, record) for record in group]
         if len(group) > 1:
             scores = [record.score for record in group if record.score is not None]
             tests = [record.after.accuracy for record in group if record.after]
-            means = [tag("b", spread_text(values)) if values else NOTHING for values in (scores, tests)]
-            rows.append((tag("b", f"Mean of {plural(len(group), 'seed')}"), "", *means, "", ""))
+            means = [tag("b", spread_text(values)) if values else NOTHING for values in (tests, scores)]
+            rows.append((tag("b", f"Mean of {plural(len(group), 'seed')}"), "", *means, ""))
     return table(head, rows, numeric=head[1:], stacks=True)
 
 
-def _row(record: TrainingRecord, trial: TrialRecord) -> tuple[object, ...]:
-    how = f"{plural(len(record.losses), 'epoch')} from {record.start}"
+def _row(found: Findings, record: TrainingRecord) -> tuple[object, ...]:
+    how = f"{plural(len(record.losses), 'epoch')} from {STARTS[record.start]}"
     how += ", validation part too" if record.with_validation else ""
+    images, latency = found.provenance.validation_images, record.evaluation.latency
+    before, after = record.test_accuracy
+    tested = f"{plural(record.after.images, 'image')}" if record.after else ""
+    tested += f" · {objective('accuracy').show(before)} before" if before is not None else ""
     return (
         join([tag("span", record.digest, class_="code digest"), tag("small", f"trial {record.number} · {how}")]),
         record.seed,
-        _change(trial.objectives.get("accuracy"), record.score, "in the search"),
-        _change(*record.test_accuracy, "before"),
-        latency_cell(trial.evaluation.latency),
-        latency_cell(record.evaluation.latency),
+        _share(after, tested),
+        _share(record.score, plural(images, "image")),
+        join([latency_cell(latency), tag("small", time_text(latency.measured)) if latency else ""]),
     )
 
 
-def _change(before: float | None, after: float | None, when: str) -> Html:
-    """A share in percent, and below it what it was."""
-    show = objective("accuracy").show
-    was = "" if before is None else tag("small", f"{show(before)} {when}")
-    return join([NOTHING if after is None else show(after), was])
+def _share(share: float | None, of: str) -> Html:
+    """A share in percent, and below it what it is of."""
+    return Html(NOTHING) if share is None else join([objective("accuracy").show(share), tag("small", of)])
 
 
-def _caveats(records: Sequence[TrainingRecord]) -> str:
-    sentences = ["The test part was looked at once for each training, at its end; nothing was chosen by it."]
+def _search_table(found: Findings) -> Html:
+    """What the search's own weights of these candidates got."""
+    trained = {record.number for record in found.trainings}
+    head = ["Candidate", f"{capital(score_title(found.metric))}, brief training", "Latency in the search"]
+    rows = [
+        (
+            join([tag("span", trial.digest, class_="code digest"), tag("small", f"trial {trial.number}")]),
+            found.score(trial) if "accuracy" in trial.objectives else NOTHING,
+            latency_cell(trial.evaluation.latency),
+        )
+        for trial in found.records
+        if trial.number in trained
+    ]
+    return table(head, rows, numeric=head[1:], stacks=True)
+
+
+def _caveats(found: Findings) -> str:
+    records = found.trainings
+    sentences = [
+        "Scores are of the weights of these trainings, latencies were measured after them. The test part was looked at "
+        "once for each, at its end; nothing was chosen by it."
+    ]
     if any(record.with_validation for record in records):
         sentences.append("What was trained on the validation part too has no validation score.")
     if any(record.before for record in records):

@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage
 from nas.conditions import data_of, devices_here, init_fingerprint, settings_here
 from nas.data import ImageData
 from nas.errors import InputError
+from nas.licences import licence_of
 from nas.metrics import load_metric
 from nas.mirror import OFF, check_mirror, mirrored
 from nas.provenance import command_line, git_commit, package_versions
@@ -223,5 +224,6 @@ def _provenance(settings: SearchSettings, data: ImageData, hardware: str) -> Pro
         init_fingerprint=init_fingerprint(settings.evaluation.init),
         image_size=data.image_size,
         data_remarks=data.remarks,
+        init_licence=licence_of(settings.evaluation.init),
         data_licence=data.licence,
     )
