@@ -212,7 +212,7 @@ def model_source(
         channels=arch.input_channels,
         colour="grey" if arch.input_channels == 1 else "RGB",
         image_size=image_size,
-        preparation="\n\n".join(map(inspect.getsource, (*PREPARATION, prepared, resize))),
+        preparation="\n\n".join(inspect.getsource(step) for step in (*PREPARATION, prepared, resize)),
         classes=json.dumps(list(run.provenance.classes), ensure_ascii=True),
         input_shape=arch.input_shape,
         mean=run.provenance.mean,

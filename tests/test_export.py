@@ -318,7 +318,7 @@ def test_the_latency_of_every_format_is_in_model_json_by_the_runs_protocol(expor
 def test_folded_and_in_float16(small: Exported) -> None:
     source = (small.folder / "model.py").read_text()
     assert "BatchNorm" not in source
-    assert "eps" not in source
+    assert not re.search(r"\beps\b", source)
     assert "DTYPE = torch.float16" in source
     state = torch.load(small.folder / "model.pt", weights_only=True)
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
@@ -487,8 +487,8 @@ def test_licences_are_in_card_record_and_report_and_pass_from_folder_to_folder(
     make_run: RunFactory, tmp_path: Path, data_licence: str | None, said: str
 ) -> None:
     run = make_run()
-    noted = {"init_licence": licence_of("efficientnet_lite0"), "data_licence": data_licence}
-    run.content = replace(run.content, provenance=replace(run.provenance, **noted))
+    noted = replace(run.provenance, init_licence=licence_of("efficientnet_lite0"), data_licence=data_licence)
+    run.content = replace(run.content, provenance=noted)
     record, _ = trained_record(run, 7)
     first = export_candidate(run, record, tmp_path / "first", PLAIN)
     card = (first / "README.md").read_text()
@@ -531,8 +531,9 @@ def test_what_a_training_from_random_weights_exports_inherited_nothing(make_run:
     (run.path / "trained").mkdir()
     run.save_trained(training, weights_content(network.state_dict()))
     run.append_training(training)
-    for weights, licence in (("full", "nothing was inherited"), ("search", "BSD-3-Clause")):
-        out = export_candidate(run, record, tmp_path / weights, replace(PLAIN, weights=weights))
+    of_search = replace(PLAIN, weights="search")
+    for name, options, licence in (("full", PLAIN, "nothing was inherited"), ("search", of_search, "BSD-3-Clause")):
+        out = export_candidate(run, record, tmp_path / name, options)
         assert licence in json.loads((out / "model.json").read_text())["inherited_weights"]["licence"]
         assert licence in (out / "README.md").read_text()
 
