@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from nas.class_names import normal
 from nas.errors import InputError
 from nas.image_data import ImageData, Part
 from nas.image_decoding import FileSizes
 from nas.part_names import PART_NAMES
-from nas.pixels import covering, upright_opaque
+from nas.pixels import as_image, covering, upright_opaque
 from nas.plugin import load_function
 
 
@@ -129,26 +128,9 @@ def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[
         except (TypeError, OverflowError) as error:
             raise InputError(f"{here} has the label {item[1]!r}, not an int") from error
         try:
-            image = upright_opaque(_as_pil(item[0]))
+            image = upright_opaque(as_image(item[0]))
             images[number] = covering(image, channels, (size, size))
         except Exception as error:  # PIL reads a file only now, and raises nearly anything
             raise InputError(f"{here}: {error}") from error
         sizes.append((image.height, image.width))
     return Part(images, labels)
-
-
-def _as_pil(image: Any) -> Image.Image:
-    """A dataset's image as a PIL image; raises `ValueError` when it is none of those allowed."""
-    if isinstance(image, Image.Image):
-        return image
-    if not isinstance(image, np.ndarray):
-        import torch
-
-        if not isinstance(image, torch.Tensor):
-            raise ValueError(f"the image is {type(image).__name__}: return a PIL image, or a uint8 array or tensor")
-        image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
-    if image.dtype != np.uint8:
-        raise ValueError(f"the image is of {image.dtype}: return PIL images or uint8, before any normalisation")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
-        raise ValueError("the image's shape is none of (H, W) and (H, W, C), or of a tensor (C, H, W)")
-    return Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)

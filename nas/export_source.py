@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -194,6 +195,7 @@ def model_source(
     `result` is what the weights beside it got; `image_size` is height and width of the images that they learned from.
     """
     arch = record.architecture.canonical
+    preparation: tuple[Callable[..., Any], ...] = (*PREPARATION, prepared, resize)
     parts = plan(arch, len(run.provenance.classes))
     details = {"architecture": str(arch), "digest": arch.digest, "weights": f"those of {result.weights}"}
     details |= {"score": result.score_line, "latency": measured_text(result.latency, result.when)}
@@ -212,7 +214,7 @@ def model_source(
         channels=arch.input_channels,
         colour="grey" if arch.input_channels == 1 else "RGB",
         image_size=image_size,
-        preparation="\n\n".join(inspect.getsource(step) for step in (*PREPARATION, prepared, resize)),
+        preparation="\n\n".join(map(inspect.getsource, preparation)),
         classes=json.dumps(list(run.provenance.classes), ensure_ascii=True),
         input_shape=arch.input_shape,
         mean=run.provenance.mean,

@@ -401,7 +401,7 @@ FLOATS: Any = np.full((1077, 3, 8, 8), 0.5)
         (items(lambda n: tensor(n).float()), "item 0: the image is of float32: return PIL images or uint8"),
         (items(lambda n: Image.new("F", (9, 9))), "item 0: its pixels are floating-point"),
         (items(lambda n: torch.from_numpy(pixels(n))), r"item 0: the image's shape is none of \(H, W\)"),
-        (items(lambda n: "photo.png"), "item 0: the image is str: return a PIL image"),
+        (items(lambda n: "photo.png"), "item 0: the image is str, neither a PIL image nor a uint8 array or tensor"),
         ([(pil(0), 1), (pil(0), 2)], "train: has the label 2: labels must be 0 to 1, for 2 classes"),
         ([(pil(0), 0), (pil(0), -1)], "train: has the label -1: labels must be 0 to 1"),
         (Items([(pil(0), 0), (pil(0), 1)], ["a", "b", "c"]), "has images of 2 of 3 classes"),
