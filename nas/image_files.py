@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
@@ -37,6 +37,14 @@ class Listing:
     others: tuple[str, ...]
     folders: frozenset[str]
     notices: dict[str, bytes]
+
+    @cached_property
+    def images_in(self) -> dict[str, list[str]]:
+        """The images that lie in each folder at once, sorted, by its path; the top is the empty string."""
+        found: dict[str, list[str]] = {}
+        for file in sorted(self.files):
+            found.setdefault(file.rpartition("/")[0], []).append(file)
+        return found
 
 
 @cache

@@ -103,8 +103,6 @@ class _Tree:
         for folder in sorted(listing.folders):
             parent, _, name = folder.rpartition("/")
             self._inside.setdefault(parent, []).append(name)
-        self._with_images = {file.rpartition("/")[0] for file in listing.files}
-        self._files = sorted(listing.files)
         self._below: dict[str, dict[str, list[str]]] = {}
 
     def inside(self, folder: str) -> list[str]:
@@ -113,18 +111,21 @@ class _Tree:
 
     def holds_images(self, folder: str) -> bool:
         """Whether images lie in it, folders inside it apart."""
-        return folder in self._with_images
+        return folder in self.listing.images_in
+
+    def is_class(self, folder: str) -> bool:
+        """Whether images lie in it and no folders."""
+        return self.holds_images(folder) and not self.inside(folder)
 
     def below(self, folder: str) -> dict[str, list[str]]:
         """The sorted images at any depth below each folder that lies in one, by its name."""
         if folder not in self._below:
             found: dict[str, list[str]] = {}
             start = _join(folder, "")
-            for file in self._files:
-                name, slash, _ = file.removeprefix(start).partition("/")
-                if file.startswith(start) and slash:
-                    found.setdefault(name, []).append(file)
-            self._below[folder] = found
+            for inside, files in self.listing.images_in.items():
+                if inside.startswith(start) and inside != folder:
+                    found.setdefault(inside.removeprefix(start).partition("/")[0], []).extend(files)
+            self._below[folder] = {name: sorted(files) for name, files in found.items()}
         return self._below[folder]
 
     def classes(self, folder: str) -> dict[str, str]:
@@ -166,83 +167,101 @@ def _part_folders(tree: _Tree, root: str) -> tuple[dict[str, str], list[str]]:
     inside = tree.inside(root)
     like_parts = part_names(inside)
     within = {name: tree.within(_join(root, name)) for name in inside}
+    chosen = _chosen(tree, root, within, like_parts)
+    if "train" not in chosen:
+        _check_classes(tree, root, within, like_parts)
+        as_classes = [f"{name}/" for name in inside if name in like_parts]
+        said = f"{listed(as_classes, 3)}: taken as {'classes' if as_classes[1:] else 'a class'}, like the folders beside it"
+        return {"train": root}, [said] if as_classes else []
+    train = set(tree.classes(within[chosen["train"]]))
+    parts = {
+        part: name
+        for part, name in chosen.items()
+        if like_parts[name].rank < 2 or set(tree.classes(within[name])) == train
+    }
+    guessed = [
+        f"{name}/ is taken as the {PART_WORDS[part]} part" for part, name in parts.items() if like_parts[name].rank
+    ]
+    return {part: within[name] for part, name in parts.items()}, [", ".join(guessed)] if guessed else []
+
+
+def _chosen(tree: _Tree, root: str, within: Mapping[str, str], like_parts: Mapping[str, Named]) -> dict[str, str]:
+    """The name of each part's folder, by part; none where the folders are classes.
+
+    `within` has the folder that holds the classes of each, were it a part. Raises `InputError` where names do not say it.
+    """
     named = {
         name: found
         for name, found in like_parts.items()
-        if found.rank == 0 or len(tree.inside(within[name])) > 1 or len(like_parts) == len(inside)
+        if found.rank == 0 or len(tree.inside(within[name])) > 1 or len(like_parts) == len(within)
     }
     try:
         chosen = assigned(named)
     except ValueError as error:
         first, second = error.args
         raise InputError(f"{tree.path / root}: has both {first}/ and {second}/, which name the same part") from error
-    if "train" in chosen and _is_class(tree, root, chosen["train"], like_parts):
-        chosen = {}
     if "train" not in chosen:
-        if named and len(named) == len(inside):
+        if named and len(named) == len(within):
             raise InputError(f"{tree.path / root}: has {', '.join(f'{name}/' for name in named)} but no train/")
-        _check_classes(tree, root, like_parts)
-        as_classes = [f"{name}/" for name in inside if name in like_parts]
-        said = f"{listed(as_classes, 3)}: taken as {'classes' if as_classes[1:] else 'a class'}, like the folders beside it"
-        return {"train": root}, [said] if as_classes else []
-    classes = set(tree.classes(within[chosen["train"]]))
-    if like_parts[chosen["train"]].rank > 0:
-        alike = [name for name in inside if name not in named and set(tree.classes(within[name])) == classes]
-        if alike:
-            _refuse_alike(tree, root, [chosen["train"], *alike], classes)
-    chosen = {
-        part: chosen[part]
-        for part in PART_WORDS
-        if part in chosen and (named[chosen[part]].rank < 2 or set(tree.classes(within[chosen[part]])) == classes)
-    }
-    guessed = [(f"{name}/", PART_WORDS[part]) for part, name in chosen.items() if named[name].rank > 0]
-    remarks = [", ".join(f"{folder} is taken as the {part} part" for folder, part in guessed)] if guessed else []
-    return {part: within[name] for part, name in chosen.items()}, remarks
+        return {}
+    train = chosen["train"]
+    others = [name for name in within if name not in like_parts]
+    if tree.is_class(_join(root, train)) and any(tree.holds_images(_join(root, name)) for name in others):
+        return {}  # of vehicles, say
+    classes = set(tree.classes(within[train]))
+    alike = [name for name in others if set(tree.classes(within[name])) == classes]
+    if alike and named[train].rank:
+        _refuse_alike(tree, root, [train, *alike], classes)
+    return {part: chosen[part] for part in PART_WORDS if part in chosen}
 
 
-def _is_class(tree: _Tree, root: str, name: str, like_parts: Collection[str]) -> bool:
-    """Whether a folder named train is a class (of vehicles, say): it holds images and no folders, as do those beside it."""
-    others = [_join(root, other) for other in tree.inside(root) if other not in like_parts]
-    folder = _join(root, name)
-    return tree.holds_images(folder) and not tree.inside(folder) and any(map(tree.holds_images, others))
-
-
-def _check_classes(tree: _Tree, root: str, like_parts: Mapping[str, Named]) -> None:
+def _check_classes(tree: _Tree, root: str, within: Mapping[str, str], like_parts: Mapping[str, Named]) -> None:
     """Raise `InputError` where the folders in `root` look like parts of the data and not like classes."""
     classes = tree.classes(root)
     for name in like_parts:
-        both = set(tree.classes(tree.within(_join(root, name)))) & (classes.keys() - {normal(name)})
+        both = set(tree.classes(within[name])) & (classes.keys() - {normal(name)})
         if both:
             raise InputError(
                 f"{tree.path / root / name}: named like a part of the data, and holds folders of classes that lie beside it "
                 f"({listed(sorted(both), 3)}): move the latter into {tree.path / root / 'train'}, or rename {name}/"
             )
-    common = _held_by_all(tree, root)
+    names, common = _alike(tree, root)
     if common and not all(name.casefold() in _KINDS for name in common):
-        _refuse_alike(tree, root, list(classes.values()), common)
+        _refuse_alike(tree, root, names, common)
 
 
-def _held_by_all(tree: _Tree, folder: str) -> set[str]:
-    """The folders that all folders in one hold, where these are two or more and most of what they hold."""
-    inside = [tree.within(_join(folder, name)) for name in tree.inside(folder)]
-    held = [set(tree.classes(one)) for one in inside]
-    if len(held) < 2 or all(map(tree.holds_images, inside)):
-        return set()
-    common = set.intersection(*held)
-    return common if len(common) > 1 and 2 * len(common) >= len(set.union(*held)) else set()
+def _alike(tree: _Tree, folder: str) -> tuple[list[str], set[str]]:
+    """The folders in one that hold the same two or more folders and no images, and these; none where they are few."""
+    held = {}
+    for name in tree.inside(folder):
+        inside = tree.within(_join(folder, name))
+        if len(tree.inside(inside)) > 1 and not tree.holds_images(inside):
+            held[name] = set(tree.classes(inside))
+    if len(held) < 2 or 2 * len(held) < len(tree.inside(folder)):
+        return [], set()
+    common = set.intersection(*held.values())
+    is_most = len(common) > 1 and 2 * len(common) >= len(set.union(*held.values()))
+    return (list(held), common) if is_most else ([], set())
 
 
 def _refuse_alike(tree: _Tree, root: str, names: Sequence[str], common: Collection[str]) -> None:
+    here = tree.path / root
+    said = f"{here}: {listed([f'{name}/' for name in names], 4)} hold the same folders ({listed(sorted(common), 4)})"
+    if len(part_names(sorted(common))) == len(common):
+        raise InputError(
+            f"{said}, which look like parts of the data: give one of them alone, or, if they are classes, move what they hold "
+            f"to {here / 'train'}/CLASS, {here / 'test'}/CLASS and so on"
+        )
     raise InputError(
-        f"{tree.path / root}: {listed([f'{name}/' for name in names], 4)} hold the same folders ({listed(sorted(common), 4)}), "
-        "and so look like parts of the data: name them train/, val/ and test/, or give one of them alone; if they are "
-        f"classes, put them into {tree.path / root / 'train'}"
+        f"{said}, and so look like parts of the data: name them train/, val/ and test/, or give one of them alone; if they "
+        f"are classes, put them into {here / 'train'}"
     )
 
 
 def _alike_remark(tree: _Tree, folder: str) -> list[str]:
-    common = _held_by_all(tree, folder)
+    names, common = _alike(tree, folder)
     if not common:
         return []
     held = listed([f"{name}/" for name in sorted(common)], 4)
-    return [f"each class holds {held}: the images of all of these count as the class's"]
+    who = "each class" if len(names) == len(tree.inside(folder)) else f"each of {listed(names, 4)}"
+    return [f"{who} holds {held}: the images of all of these count as the class's"]

@@ -29,13 +29,14 @@ def left_over(listing: Listing, class_folders: Collection[str], tests: Collectio
         return places[folder]
 
     unused: dict[str, Counter[str]] = {found: Counter() for one in sorted(listing.folders) if (found := place(one))}
-    stray, odd = [], []
-    for file in listing.files:
-        where = place(file.rpartition("/")[0] or ".")
+    stray: list[str] = []
+    for folder, files in listing.images_in.items():
+        where = place(folder or ".")
         if where is None:
-            stray.append(file)
+            stray += files
         else:
-            unused[where]["images"] += 1
+            unused[where]["images"] += len(files)
+    odd = []
     for file in listing.others:
         where = place(file.rpartition("/")[0] or ".")
         if where in class_folders:

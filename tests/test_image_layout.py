@@ -107,7 +107,6 @@ def test_parts_are_known_by_their_names_and_what_is_guessed_is_said(
         ["split1", "split2"],
         ["hospital", "clinic"],
         ["Training", "more"],  # which of the two is all of it?
-        ["run1/train", "run1/test", "run2/train", "run2/test"],
     ],
 )
 @pytest.mark.parametrize("kind", ["folder", ".tar"])
@@ -190,6 +189,26 @@ def test_a_class_may_be_named_like_a_part_and_that_is_said(tmp_path: Path) -> No
 def test_layouts_that_cannot_be_what_their_names_say(tmp_path: Path, files: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         laid_out(tmp_path / "x", *files)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [f"run{number}/{file}" for number in (1, 2) for file in each("train", "test")],
+        [f"{name}/{part}/1.png" for name in ("cat", "dog") for part in ("train", "test")],
+        [f"{name}/{part}/1.png" for name in ("cat", "dog") for part in ("Training", "Validation")],
+    ],
+)
+def test_folders_that_each_hold_parts_are_refused(tmp_path: Path, files: list[str]) -> None:
+    with pytest.raises(
+        InputError, match=r"hold the same folders .*, which look like parts of the data: give one of them"
+    ):
+        laid_out(tmp_path / "x", *files)
+
+
+def test_one_odd_folder_does_not_hide_that_the_others_look_like_parts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"fold_0/, fold_1/ hold the same folders \(a, b\)"):
+        laid_out(tmp_path / "x", *each("fold_0", "fold_1"), "unlabelled/1.png")
 
 
 def test_words_in_the_names_of_classes_are_no_parts() -> None:
