@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas.class_names import same_classes
 from nas.errors import InputError
 from nas.image_files import image_suffixes, list_files
 from nas.image_layout import Layout, find_layout
@@ -361,3 +362,9 @@ def test_the_licence_of_the_data_is_found(
 
 def test_a_licence_inside_a_class_is_not_that_of_the_data(tmp_path: Path) -> None:
     assert laid_out(tmp_path / "x", "a/1.png", "b/1.png", "a/LICENSE").licence is None
+
+
+def test_records_of_before_name_the_same_classes_in_either_normal_form() -> None:
+    assert same_classes((CAFE_D, "tea"), [CAFE_C, "tea"])
+    assert not same_classes((CAFE_C, "tea"), ("tea", CAFE_C))
+    assert not same_classes((CAFE_C, "tea"), ("cafe", "tea"))
