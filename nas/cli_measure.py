@@ -228,6 +228,9 @@ def _print(chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Se
         labels = [network.label for network in chosen]
         lines = []
         for latencies in measured:
+            size, rounds = latencies[0].protocol.batch_size, len(latencies[0].rounds_ms)
+            said = f"batch {size}, measured in turn, {rounds} rounds; no difference shows between networks of one place"
+            console.print(said, highlight=False, soft_wrap=True)
             console.print(compared_table(labels, latencies))
             console.print()
             lines += protocol_lines(latencies, labels)

@@ -65,7 +65,7 @@ _LOOK_S, _QUIET = 0.25, {"cpu": 0.1, "cuda": 0.0}
 _REFERENCE_S = 0.1
 _HELD_S = 20.0
 """Seconds after which networks that are measured in turn let others have the device: trainers wait a minute for it."""
-_FEWEST, _MOST = 3, 15
+_FEWEST, _MOST = 5, 15
 """Blocks of one turn."""
 
 
@@ -247,25 +247,22 @@ def _turns(
     rng = random.Random(0)
     left = deque(index for _ in range(rounds) for index in rng.sample(range(len(networks)), len(networks)))
     found = _Turns([[] for _ in networks], [])
-    counts: list[int] = []
+    count = 0
     while left:
         with lease.exclusive() as grant, _cpu_too(protocol) as cpu, candidates_errors(protocol):
             start = time.perf_counter()
             watch, block = _watch(device), block_timer(protocol)
             found.before = found.before or watch.state()
             warm_up(networks[left[0]], block, protocol)
-            if not counts:
+            if not count:
                 brief = replace(protocol, warmup_s=protocol.warmup_s / 5)
                 found.runs = [warm_up(run, block, brief) for run in networks]
-                counts = [
-                    _blocks_a_turn(run, block, runs, rounds, protocol)
-                    for run, runs in zip(networks, found.runs, strict=True)
-                ]
+                count = _blocks_a_turn(networks, found.runs, block, rounds, protocol)
             while left:
                 index = left.popleft()
                 run, runs = networks[index], found.runs[index]
                 block(run, runs)  # what another network left in the caches
-                found.times[index].append(time_blocks(run, block, runs, counts[index], protocol))
+                found.times[index].append(time_blocks(run, block, runs, count, protocol))
                 if time.perf_counter() - start > _HELD_S:
                     break
             found.after = watch.state()
@@ -276,9 +273,11 @@ def _turns(
     return found
 
 
-def _blocks_a_turn(run: Run, block: TimeBlock, runs: int, rounds: int, protocol: LatencyProtocol) -> int:
-    """So many that all rounds together take about `max_s`."""
-    wall_ms, _ = block(run, runs)
+def _blocks_a_turn(
+    networks: Sequence[Run], runs: Sequence[int], block: TimeBlock, rounds: int, protocol: LatencyProtocol
+) -> int:
+    """So many that all rounds of a network take about `max_s`; equally many of each, as quantiles of a few are not those of many."""
+    wall_ms = np.mean([block(run, many)[0] for run, many in zip(networks, runs, strict=True)])
     return max(_FEWEST, min(_MOST, int(1e3 * protocol.max_s / rounds / max(wall_ms, 1e-3))))
 
 

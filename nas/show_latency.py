@@ -14,7 +14,7 @@ from nas.wording import ms_text, plural
 
 def latency_text(latency: Latency) -> str:
     """The value and where it lies with 95 %, with a mark where the number deserves less trust."""
-    mark = "!" if latency.contended else "~" if latency.noisy else ""
+    mark = _sign(latency)
     low, high = latency.range_ms
     return f"{ms_text(latency.ms)} ({ms_text(low)}-{ms_text(high)}){mark}"
 
@@ -38,7 +38,7 @@ def marks_legend(latencies: Iterable[Latency | None]) -> list[Text]:
 def measured_table(measured: Sequence[Latency]) -> Table:
     """One row a batch size: the time of a batch, and what that is for an image."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("batch", "ms", "95 %", "wall median", "images/s", "ms/image"):
+    for column in ("batch", "ms", "95 %", "images/s", "ms/image", "wall median"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, style="yellow")
     for latency in measured:
@@ -47,9 +47,9 @@ def measured_table(measured: Sequence[Latency]) -> Table:
             f"{size}",
             f"{latency.ms:.3f}",
             _range(latency),
-            f"{latency.median_ms:.3f}",
             f"{1e3 * size / latency.ms:,.1f}",
             f"{latency.ms / size:.3f}",
+            f"{latency.median_ms:.3f}",
             _flaws(latency),
         )
     return table
@@ -57,16 +57,12 @@ def measured_table(measured: Sequence[Latency]) -> Table:
 
 def compared_table(labels: Sequence[str], measured: Sequence[Latency]) -> Table:
     """One row a network that was measured in turn with the others, fastest first; of one place are those that do not differ."""
-    size, rounds = measured[0].protocol.batch_size, len(measured[0].rounds_ms)
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="",
-        title=f"batch {size}, measured in turn, {rounds} rounds; networks of one place: no difference shown",
-    )  # fmt: skip
+    size = measured[0].protocol.batch_size
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("place", justify="right")
     table.add_column("network", overflow="fold")
     for column in ("ms", "95 %", "wall median", "images/s"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, style="yellow")
     place = 1
     for group in groups(measured):
         for index in group:
@@ -75,10 +71,9 @@ def compared_table(labels: Sequence[str], measured: Sequence[Latency]) -> Table:
                 f"{place}",
                 Text(labels[index]),
                 f"{latency.ms:.3f}",
-                _range(latency),
+                f"{_range(latency)}{_sign(latency)}",
                 f"{latency.median_ms:.3f}",
                 f"{1e3 * size / latency.ms:,.1f}",
-                _flaws(latency),
             )
         place += len(group)
     return table
@@ -113,8 +108,11 @@ def protocol_lines(measured: Sequence[Latency], labels: Sequence[str] = ()) -> l
         f"timing    {protocol.warmup_s:g} s of warm-up, then {block}, {until}",
         f"value     {values}",
     ]
-    for label, latency in zip(labels, measured, strict=True):
-        lines += _circumstances(label, latency)
+    if first.session:
+        lines += _in_turn(labels, measured)
+    else:
+        for label, latency in zip(labels, measured, strict=True):
+            lines += _circumstances(label, latency)
     for label, latency in zip(labels, measured, strict=True):
         lines += [f"{label} is {reason}" for reason in _marks(latency)]
     said = [
@@ -151,23 +149,41 @@ def _range(latency: Latency) -> str:
     return f"{low:.3f}-{high:.3f}"
 
 
+def _sign(latency: Latency) -> str:
+    return "!" if latency.contended else "~" if latency.noisy else ""
+
+
 def _flaws(latency: Latency) -> str:
     return ", ".join(text for text, true in (("noisy", latency.noisy), ("contended", latency.contended)) if true)
 
 
+def _in_turn(labels: Sequence[str], measured: Sequence[Latency]) -> list[str]:
+    """Blocks of each network, then what all of them met."""
+    last, waited_s = measured[-1], sum(latency.waited_s for latency in measured)
+    return [
+        *(f"{label:<9} {_blocks(latency)}" for label, latency in zip(labels, measured, strict=True)),
+        f"all       waited {waited_s:.1f} s for the device; {_states(last.before, last.after)}; {_others(last)}",
+    ]
+
+
+def _blocks(latency: Latency) -> str:
+    return f"{plural(latency.blocks, 'block')} x {plural(latency.runs_per_block, 'run')}"
+
+
+def _others(latency: Latency) -> str:
+    used = "unknown" if latency.others is None else f"{100 * latency.others:.0f} % of the device"
+    return f"other processes: {used}"
+
+
 def _circumstances(label: str, latency: Latency) -> list[str]:
-    reference = ""
+    reference = "; reference network not timed"
     if latency.reference_ms and latency.drift is not None:
         before, after = latency.reference_ms
         reference = f"; reference network {before:.3f} → {after:.3f} ms (drift {100 * latency.drift:.1f} %)"
-    elif not latency.session:
-        reference = "; reference network not timed"
-    use = "unknown" if latency.others is None else f"{100 * latency.others:.0f} % of the device"
     return [
-        f"{label:<9} {plural(latency.blocks, 'block')} x "
-        f"{plural(latency.runs_per_block, 'run')}, {plural(latency.attempts, 'attempt')}, "
+        f"{label:<9} {_blocks(latency)}, {plural(latency.attempts, 'attempt')}, "
         f"waited {latency.waited_s:.1f} s for the device{reference}",
-        f"          {_states(latency.before, latency.after)}; other processes: {use}",
+        f"          {_states(latency.before, latency.after)}; {_others(latency)}",
     ]
 
 
