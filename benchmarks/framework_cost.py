@@ -44,6 +44,7 @@ from rich.console import Console
 
 from nas.device import device_name
 from nas.progress import LineProgress
+from nas.pulse import Pulse
 from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
 from nas.report import write_report
 from nas.run import RunDirectory, open_run
@@ -183,7 +184,7 @@ def begun(given: argparse.Namespace, scratch: Path, clock: Clock) -> tuple[Broke
     run = new_run(scratch / "run", settings(given.space, given.trials, given.slots, given.sampler, names))
     clock.folder = run.path
     broker = Broker(run)
-    progress = LineProgress(Console(file=io.StringIO()))
+    progress = LineProgress(Pulse(Console(file=io.StringIO()), "searching"))
     progress.begin(broker)
 
     def on_record(record: TrialRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +12,16 @@ from rich.console import Console
 from nas.options import Assignments, Directory, absolute_init
 
 if TYPE_CHECKING:
-    from nas.record import AuditRecord
+    from nas.pulse import Pulse
+    from nas.record import AuditRecord, EpochMetrics
     from nas.search.auditing import AuditPlan
+    from nas.search.candidate import Candidate
 
 console = Console(emoji=False)
 
 
 def audit(
+    context: typer.Context,
     directory: Directory,
     count: Annotated[int, typer.Option(min=1, help="Candidates, of the front and behind it; at least 8.")] = 30,
     epochs: Annotated[
@@ -52,6 +56,7 @@ def audit(
     """
     from nas.audit import audit_of, full_recipe
     from nas.conditions import settings_here
+    from nas.pulse import Pulse
     from nas.recipe import read_recipe
     from nas.run import open_run
     from nas.search.auditing import audited_data, plan_audit, run_audit
@@ -61,12 +66,17 @@ def audit(
     brief = settings_here(run).evaluation.recipe
     full = read_recipe(full_recipe(brief, epochs), recipe_file, assignments or ())
     plan = plan_audit(run, count, full, max_concurrent, [absolute_init(init) for init in inits or ()])
-    data = audited_data(run) if plan.missing else None
+    pulse = Pulse(console, "reading the data and starting Ray")
     if not as_json:
+        context.with_resource(pulse)
+    data = audited_data(run) if plan.missing else None
+    if as_json:
+        ending = run_audit(plan, data=data)
+    else:
+        progress = _Lines(pulse, len(plan.missing))
         for line in _announcement(plan):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-    progress = _Lines(len(plan.missing))
-    ending = run_audit(plan, (lambda record: None) if as_json else progress.record, data=data)
+            pulse.say(line)
+        ending = run_audit(plan, progress.record, progress.epoch, data=data)
     found = audit_of(run, plan.full)
     if found is not None and as_json:
         print(audit_json(run, found))
@@ -117,29 +127,41 @@ def _announcement(plan: AuditPlan) -> list[str]:
 
 
 class _Lines:
-    """A line for every training that ended, with the time left at the pace so far."""
+    """A line for every training that ended, with the time left at the pace so far, and while one is long."""
 
-    def __init__(self, trainings: int) -> None:
-        import time
-
+    def __init__(self, pulse: Pulse, trainings: int) -> None:
+        self.pulse = pulse
         self._trainings, self._done = trainings, 0
         self._start = time.monotonic()
+        self._epochs: dict[tuple[int, int, str], str] = {}  # of the trainings that run
+
+    def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a training ended."""
+        settings = candidate.settings
+        told = f"trial {candidate.number} at epoch {metrics.epoch}/{settings.recipe.epochs}"
+        self._epochs[candidate.number, settings.seed, settings.init] = told
+        self.pulse.doing = lambda: f"{'; '.join(list(self._epochs.values())) or 'trainings begin'}; {self._left()}"
 
     def record(self, record: AuditRecord) -> None:
         """Print one line."""
-        import time
-
         from nas.inits import short_names
         from nas.record import Outcome
-        from nas.wording import duration_text, plural
+        from nas.wording import plural
 
         lost, done = record.evaluation.outcome is Outcome.LOST, record.evaluation.outcome is Outcome.DONE
         self._done += not lost
+        for key in [key for key in self._epochs if key[:2] == (record.number, record.seed)]:
+            self._epochs.pop(key)
         what = f"{100 * record.evaluation.history[-1].score:.2f} %" if done else record.evaluation.reason
         begun = f" from {short_names([record.init.name])[record.init.name]}" if record.init else ""
-        left = (time.monotonic() - self._start) / max(self._done, 1) * (self._trainings - self._done)
-        console.print(
+        self.pulse.say(
             f"[{self._done}/{self._trainings}] trial {record.number}, {plural(record.recipe.epochs, 'epoch')}{begun}, "
-            f"{record.evaluation.outcome}: {what}; about {duration_text(left)} left",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            f"{record.evaluation.outcome}: {what}; {self._left()}"
+        )
+
+    def _left(self) -> str:
+        from nas.pace import left_text
+
+        if not self._done:
+            return left_text(None)
+        return left_text((time.monotonic() - self._start) / self._done * (self._trainings - self._done))

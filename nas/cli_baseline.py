@@ -17,6 +17,7 @@ console = Console(emoji=False)
 
 
 def baseline(
+    context: typer.Context,
     directory: Directory,
     networks: Annotated[
         str | None,
@@ -43,6 +44,7 @@ def baseline(
     Example: nas baseline results/digits-20261124-070000 --train --networks mobilenet_v2_100,resnet18
     """
     from nas.baseline import BASELINES, measure_baselines
+    from nas.pulse import Pulse
     from nas.record import Outcome
     from nas.report import write_report
     from nas.run import open_run
@@ -58,12 +60,14 @@ def baseline(
     epochs = run.settings.evaluation.recipe.epochs
 
     def show(name: str, epoch: int) -> None:
+        text = f"{name}: epoch {epoch} of {epochs}" if epoch else f"{name}: measuring"
+        pulse.doing = f"{text} done" if epoch else text
         if console.is_terminal:  # lines, no spinner: its thread would be measured too
-            text = f"{name}: epoch {epoch} of {epochs}" if epoch else f"{name}: measuring"
             console.print(text, style="dim", highlight=False, markup=False)
 
+    pulse = context.with_resource(Pulse(console, "reading the data"))
     for record in measure_baselines(run, names, train=train, weights=weights, device=device, on_epoch=show):
-        console.print(_line(record), highlight=False, markup=False, soft_wrap=True)
+        pulse.say(_line(record))
     recorded = [record for record in run.baselines() if record.name in names]
     console.print()
     console.print(baselines_table(run, run.judged(), recorded))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,8 +38,10 @@ from nas.options import (
     parse_protocol,
     parse_target,
 )
+from nas.pulse import Pulse
 from nas.settings import (
     SCRATCH,
+    SUPERNET,
     Budgets,
     EvaluationSettings,
     Resources,
@@ -170,16 +175,18 @@ def search(
 
     Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
     """
+    began = time.time()
     from nas.mirror import fetch_run, is_uri
     from nas.progress import LineProgress, LiveProgress
-    from nas.search.forecast import estimate
+    from nas.search.forecast import planned
     from nas.search.launch import resume_search, run_search
     from nas.search.plan import check_new_folder, check_pins, cluster_address, device_of, plan_search
     from nas.space_file import load_space
     from nas.tracking import Progresses, check_trackers, make_trackers
-    from nas.wording import duration_text, plural
+    from nas.wording import plural
 
-    display = LiveProgress(console) if console.is_terminal else LineProgress(console)
+    pulse = context.with_resource(Pulse(console, "getting ready"))
+    display = LiveProgress(console) if console.is_terminal else LineProgress(pulse)
     logs = [name.strip() for name in log.split(",") if name.strip()]
     check_trackers(logs)
     if resume is not None:
@@ -190,6 +197,7 @@ def search(
             check_new_folder(folder)
             fetch_run(resume, folder)
             console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
+        pulse.doing = "reading the data, and starting Ray and its workers"
         progress = Progresses([display, *make_trackers(logs, folder)])
         _end_of_search(resume_search(folder, trials, address, progress, mirror, storage))
         return
@@ -230,7 +238,14 @@ def search(
         mirror=mirror,
         storage=storage,
     )
-    plan = plan_search(settings, out, address)
+    pulse.doing = "reading the data and looking at this machine"
+    plan = plan_search(settings, out, address, began)
+    forecast: list[str] = []
+    if address is None:
+        concurrent = max_concurrent or max(1, int(len(os.sched_getaffinity(0)) // cpus_per_trial))
+        fixed = bool(epochs is not None or recipe_file or warm_start or _sets_length(assignments or ()))
+        plan, forecast = planned(plan, concurrent if settings.device == "cpu" else 1, fixed)
+        recipe = plan.settings.evaluation.recipe
     training = f"of at most {plural(recipe.epochs, 'epoch')}" if recipe.epochs else "scored without fine-tuning"
     fewer = ", fewer where they fall behind" if stop_early else ""
     again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
@@ -239,19 +254,32 @@ def search(
         f"{len(plan.data.validation)} validation images, {plural(settings.candidates, 'candidate')} {training}{fewer}{again}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    if short := _cut_short(plan.settings.evaluation.init):
+        pulse.say(f"Warning: {short}")
     for note in plan.warm.notes if plan.warm else ():
         console.print(f"Warm start from {note}", highlight=False, markup=False, soft_wrap=True)
-    if address is None:
-        import os
-
-        concurrent = max_concurrent or max(1, int(len(os.sched_getaffinity(0)) // cpus_per_trial))
-        forecast = estimate(plan, concurrent if settings.device == "cpu" else 1)
-        about = "No forecast"
-        if forecast is not None:
-            seconds = min(forecast.seconds, time_budget or forecast.seconds)
-            about = f"About {duration_text(seconds)} and {forecast.disk_bytes / 1e6:.0f} MB of disk"
-        console.print(f"{about}, {concurrent} at a time; run directory {plan.out}", highlight=False, soft_wrap=True)
+    for line in forecast:
+        pulse.say(line)
+    pulse.doing = "starting Ray and its workers"
     _end_of_search(run_search(plan, Progresses([display, *make_trackers(logs, plan.out)])))
+
+
+def _cut_short(init: str) -> str | None:
+    """Why a supernet that candidates start from is not what it was to be, in a sentence."""
+    from nas.supernet import cut_short, read_file
+
+    if not init.startswith(SUPERNET):
+        return None
+    folder = init.removeprefix(SUPERNET)
+    short = cut_short(read_file(Path(folder)))
+    return (
+        f"the supernet {folder} is not what it was to be, {short}: candidates may be ranked by luck" if short else None
+    )
+
+
+def _sets_length(assignments: Sequence[str]) -> bool:
+    """Whether the length of a training was asked for."""
+    return any(text.partition("=")[0].strip() in ("epochs", "steps", "seconds") for text in assignments)
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
@@ -269,14 +297,18 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 
 def _end_of_search(finished: Finished) -> None:
+    from nas.chance import chance_note
     from nas.front import hypervolume, pareto_front, reference_point, trained
     from nas.front_latency import crowded_text
     from nas.objectives import objective
+    from nas.pace import time_spent
     from nas.show import front_table, outcome_counts
     from nas.wording import command_text, duration_text
 
     run = finished.run
     records, objectives = run.records(), run.settings.objectives
+    if run.settings.time_budget_s is not None and (spent := time_spent(run.state(), records, run.confirmations())):
+        console.print(f"\nTime budget of {duration_text(run.settings.time_budget_s)}: {spent}", highlight=False)
     console.print(
         f"\nEnded after {duration_text(finished.seconds)}: {finished.reason} ({outcome_counts(records)})",
         highlight=False,
@@ -300,6 +332,8 @@ def _end_of_search(finished: Finished) -> None:
             f"{name} {objective(name).show(value)}" for name, value in zip(objectives, reference.worst, strict=True)
         )
         console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
+    if note := chance_note(run.settings, run.provenance, records):
+        console.print(f"Warning: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print("\n[bold]Pareto front[/bold]")
     console.print(front_table(run, judged))
     if crowded := crowded_text(records, run.latencies()):

@@ -31,6 +31,7 @@ from nas.settings import SCRATCH, SUPERNET
 
 if TYPE_CHECKING:
     from nas.supernet import SupernetEpoch
+    from nas.supernet_training import SupernetPlan
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Train the shared weights of a whole space.")
 
@@ -39,6 +40,7 @@ console = Console(emoji=False)
 
 @supernet_app.command("train")
 def supernet_train(
+    context: typer.Context,
     space: Space,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the supernet is kept.")],
     data: Data = None,
@@ -76,10 +78,12 @@ def supernet_train(
     """
     from nas.device import resolve_device
     from nas.model.elastic import Sharing
+    from nas.pulse import Pulse
     from nas.space_file import load_space
     from nas.supernet_training import plan_supernet, train_supernet
     from nas.wording import command_text, plural
 
+    pulse = context.with_resource(Pulse(console, "reading the data"))
     loaded = load_space(space)
     recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate, SUPERNET_RATE)
     if time_budget is not None:
@@ -98,22 +102,46 @@ def supernet_train(
         sharing=Sharing(taps),
     )
     if not plan.done:
-        _say(
+        pulse.say(
             f"Training a supernet of {loaded.name} ({loaded.size:.2g} networks) on {plan.file.data}, "
             f"{plural(len(plan.data.train), 'image')}, {plural(plan.file.recipe.epochs, 'epoch')} at most, on {plan.file.device}"
         )
-    ending = train_supernet(plan, lambda epoch: _say(_line(epoch, plan.file.recipe.epochs)))
+
+    def epoch_ended(epoch: SupernetEpoch) -> None:
+        pulse.say(_line(epoch, plan.file.recipe.epochs))
+        pulse.doing = f"after epoch {epoch.epoch} of {plan.file.recipe.epochs}"
+
+    pulse.doing = f"epoch 1 of {plan.file.recipe.epochs}"
+    ending = train_supernet(plan, epoch_ended)
     if ending is not None:
-        _say(f"Ended early: {ending}. The same command goes on.")
+        pulse.say(f"Ended early: {ending}. The same command goes on.")
         raise typer.Exit(STOPPED_EARLY)
-    _say(f"Weights: {out / 'weights.safetensors'}")
-    _say(f"Next:    {command_text('search', space, '--init', f'{SUPERNET}{out}')}")
+    for warning in _warnings(plan):
+        pulse.say(f"Warning: {warning}")
+    pulse.say(f"Weights: {out / 'weights.safetensors'}")
+    pulse.say(f"Next:    {command_text('search', space, '--init', f'{SUPERNET}{out}')}")
+
+
+def _warnings(plan: SupernetPlan) -> list[str]:
+    """What makes the weights poor ones to rank candidates by."""
+    from nas.chance import by_guessing
+    from nas.supernet import cut_short, read_file
+
+    file = read_file(plan.folder)
+    found = []
+    if short := cut_short(file):
+        found.append(f"{short}: candidates that start from it may be ranked by luck; give a larger --time-budget")
+    most = by_guessing(len(file.classes), len(plan.data.validation))
+    guesses = [name for name, accuracy in file.history[-1].accuracy.items() if accuracy <= most]
+    if guesses:
+        who = f"{' and '.join(guesses)} {'network scores' if len(guesses) == 1 else 'networks score'}"
+        found.append(
+            f"its {who} no better than guessing would (at most {100 * most:.1f} % with {len(file.classes)} classes), so "
+            "that it ranks nothing yet; train it for longer"
+        )
+    return found
 
 
 def _line(epoch: SupernetEpoch, epochs: int) -> str:
     scores = ", ".join(f"{name} {100 * accuracy:.2f} %" for name, accuracy in epoch.accuracy.items())
     return f"epoch {epoch.epoch}/{epochs}: training loss {epoch.train_loss:.4f}, validation accuracy {scores}; {epoch.seconds:.1f} s"
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

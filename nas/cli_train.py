@@ -18,6 +18,7 @@ console = Console(emoji=False)
 
 
 def train(
+    context: typer.Context,
     directory: Directory,
     pick: Picks = None,
     epochs: Annotated[
@@ -50,6 +51,7 @@ def train(
     from nas.conditions import data_of
     from nas.device import resolve_device
     from nas.picks import pick_all
+    from nas.pulse import Pulse
     from nas.recipe import read_recipe
     from nas.run import open_run
     from nas.show_training import reports_on_test_part, trainings_json, trainings_table
@@ -62,12 +64,14 @@ def train(
     plan = plan_training(run, trials, recipe, seeds=seeds, start=start, with_validation=with_validation, device=device)
     data = data_of(run) if plan.missing() else None
     errors = Console(stderr=True, emoji=False)
-    progress = FailureProgress(errors)
+    pulse = Pulse(errors if as_json else console, "reading the data")
+    progress = FailureProgress(pulse)
     if not as_json:
+        context.with_resource(pulse)
         for line in _announcement(plan):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            pulse.say(line)
         kind = BarProgress if console.is_terminal else LineProgress
-        progress = kind(console, plan.missing(), run.settings.evaluation.metric)
+        progress = kind(pulse, plan.missing(), run.settings.evaluation.metric)
     ending = run_training(plan, progress, data)
     records = plan.recorded()
     if as_json:

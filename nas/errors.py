@@ -14,6 +14,10 @@ class CandidateError(RuntimeError):
     """One candidate cannot be trained or measured; it becomes a failed trial with this reason."""
 
 
+class OutOfTimeError(RuntimeError):
+    """The time that a training may take is over, in the middle of it; what it gave until then is kept."""
+
+
 class LostError(RuntimeError):
     """What a trial needs is gone (a process, a node), by no fault of the candidate; the trial is lost and tried again."""
 

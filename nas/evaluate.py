@@ -21,7 +21,7 @@ from nas.data import ImageData
 from nas.device import torch_threads
 from nas.device_data import DeviceData
 from nas.device_lease import lease_for
-from nas.errors import CandidateError, InputError, LostError
+from nas.errors import CandidateError, InputError, LostError, OutOfTimeError
 from nas.finetune import finetune, predict
 from nas.latency_cache import candidate_latency
 from nas.limits import budget_violation
@@ -36,6 +36,7 @@ from nas.settings import SCRATCH, EvaluationSettings, LatencyTarget, derive_seed
 from nas.supernet import Supernet
 from nas.test_report import PartReport, part_report
 from nas.weights import inherit, recalibrate
+from nas.wording import CUT_OFF
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def evaluate_steps(
     measure_target: MeasureTarget = measure_here,
     known: Latency | None = None,
     hopeless: Callable[[Evaluation], str | None] = lambda known: None,
+    until: float | None = None,
 ) -> Generator[Evaluation, None, Evaluated]:
     """Evaluate one candidate, an epoch of training (or a score without any) a step; the generator's return value is the result.
 
@@ -69,7 +71,8 @@ def evaluate_steps(
 
     Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
     neither inherits weights nor trains; nor does one for which `hopeless`, given all that is known before training, has
-    a reason. A latency that is `known` is taken as it is and not measured.
+    a reason. A latency that is `known` is taken as it is and not measured. A training that is not over by `until` (UTC
+    seconds) is stopped where it is.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
@@ -124,11 +127,13 @@ def evaluate_steps(
         if settings.init != SCRATCH:
             fresh = _inherit(network, architecture, data, settings)
         recipe = settled_recipe(settings.recipe, architecture, data.data, settings.protocol.device)
-        for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease):
+        for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease, until=until):
             history.append(epoch)
             yield result(Outcome.STOPPED).evaluation
     except (InputError, LostError):
         raise
+    except OutOfTimeError:
+        return result(Outcome.STOPPED, f"{CUT_OFF} in epoch {len(history) + 1} of {settings.recipe.epochs}")
     except CandidateError as error:
         return result(Outcome.FAILED, str(error))
     except Exception as error:

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from nas.augment import change_colour, cutout, mix, resized_crop, shift_and_mirror
 from nas.device_data import DeviceData, DevicePart, resize
 from nas.device_lease import Bursts, DeviceLease
-from nas.errors import CandidateError
+from nas.errors import CandidateError, OutOfTimeError
 from nas.freezing import Freezing
 from nas.memory import lean_activations, reused_memory
 from nas.metrics import METRICS, Metric, score
@@ -44,6 +44,7 @@ def finetune(
     lease: DeviceLease | None = None,
     resume: TrainingState | None = None,
     keep: Callable[[EpochMetrics, TrainingState], None] | None = None,
+    until: float | None = None,
 ) -> Iterator[EpochMetrics]:
     """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
 
@@ -51,7 +52,8 @@ def finetune(
     Without a metric the validation part is not looked at: its loss and scores are NaN, and there is no patience.
     `keep` is told of each epoch but the last with the state after it, to be saved before the next one changes it; given
     to `resume`, it lets the same call go on behind that epoch as if nothing had happened, to the bit on a CPU.
-    Raises `CandidateError` when the loss is not finite.
+    Raises `CandidateError` when the loss is not finite, and `OutOfTimeError` before a step that would begin after `until`
+    (UTC seconds since the epoch).
     """
     model.to(data.device).to(memory_format=torch.channels_last)
     if recipe.epochs == 0:
@@ -66,7 +68,7 @@ def finetune(
             begun, best, best_epoch = resume["epoch"], resume["best"], resume["best_epoch"]
         for epoch in range(begun + 1, recipe.epochs + 1):
             start = time.perf_counter()
-            train_loss = training.epoch()
+            train_loss = training.epoch(until)
             if not math.isfinite(train_loss):
                 raise CandidateError(f"the training loss became {train_loss} in epoch {epoch}")
             scores = _NOT_SCORED if metric is None else _scores(training.scored, data, side, metric, lease)
@@ -138,14 +140,17 @@ class _Training:
         """The network whose score counts: the averaged one where there is one."""
         return self._average or self._model
 
-    def epoch(self) -> float:
-        """Train for an epoch, or until the budget is spent; the mean loss."""
+    def epoch(self, until: float | None = None) -> float:
+        """Train for an epoch, or until the budget is spent; the mean loss. Raises `OutOfTimeError`."""
         recipe, before = self._recipe, self._seconds
         sampled = self._weights if recipe.balance == "sampling" else None
         order = _order(self._data.train, sampled, self._generator)[: self._steps_an_epoch * self._batch_size]
         losses, steps, start = torch.zeros((), device=self._data.device), 0, time.perf_counter()
         bursts = Bursts(self._lease, self._data.device)
         for images, labels in self._data.train.batches(order, self._batch_size):
+            if until is not None and time.time() >= until:
+                bursts.close()
+                raise OutOfTimeError
             with bursts:
                 losses += self._step(images, labels)
             steps += 1

@@ -25,6 +25,8 @@ _ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1e-4
 
 _PRECISION_S = 2.0
 """Seconds after which no more steps are timed to choose a precision."""
+_CLEARLY = 2.0
+"""How many times as long a step takes that need not be timed again."""
 
 
 def learning_rate_at(progress: float, recipe: Recipe) -> float:
@@ -69,7 +71,8 @@ def faster_precision(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> 
     seconds: dict[Precision, float] = {"float32": math.inf, "bfloat16": math.inf}
     end = time.perf_counter() + _PRECISION_S
     for attempt in range(10):
-        if attempt > 2 and time.perf_counter() > end:
+        clear = attempt > 0 and max(seconds.values()) > _CLEARLY * min(seconds.values())
+        if time.perf_counter() > end and (attempt > 2 or clear):
             break
         for precision, fastest in seconds.items():
             stepper = Stepper(copied, replace(recipe, precision=precision, compile=False), images.device)

@@ -1,24 +1,79 @@
-"""Time left of a search, from its pace so far."""
+"""How long a search took, and its time left from the pace of what ran: the same numbers wherever they are shown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nas.recipe import LONGER
+from nas.record import Confirmation, TrialRecord
 from nas.settings import SearchSettings
+from nas.state import DriverState
+from nas.wording import duration_text
+
+FEW_S = 5.0
+"""Seconds left that are not counted down: what is still done then has no pace."""
 
 
-def spent_on(trained: int, again: int) -> float:
-    """What candidates `trained`, and members of the front trained `again`, took of the budget of brief trainings."""
-    return trained + LONGER * again
+def seconds_left(
+    settings: SearchSettings,
+    records: Sequence[TrialRecord],
+    confirmations: Sequence[Confirmation],
+    since: float,
+    now: float,
+) -> float | None:
+    """Wall seconds until the budget is spent, by the pace of what ended since the command started (`since`, UTC seconds).
 
-
-def seconds_left(settings: SearchSettings, spent: float, before: float, elapsed: float) -> float | None:
-    """Wall seconds until the budget is spent, where `elapsed` seconds brought it from `before` to what is `spent` now.
-
-    None before anything was. What is spent is counted in brief trainings (`spent_on`).
+    Start-up is over once something has ended: the pace is that from the first trial on. Confirmations count as the brief
+    trainings that they take the time of. None before anything ended.
     """
-    if spent <= before:
+    late = [record for record in records if record.finished >= since and record.imported_from is None]
+    again = [confirmation for confirmation in confirmations if confirmation.finished >= since]
+    done = sum(record.counts for record in late) + LONGER * len(again)
+    if not done:
         return None
-    left = elapsed / (spent - before) * (settings.trials - spent)
+    spent = sum(record.counts for record in records) + LONGER * len(confirmations)
+    began = min([*(record.started for record in late), *(confirmation.started for confirmation in again)])
+    left = (now - max(began, since)) / done * (settings.trials - spent)
     if settings.time_budget_s is not None:
-        left = min(left, settings.time_budget_s - elapsed)
+        left = min(left, since + settings.time_budget_s - now)
     return max(left, 0.0)
+
+
+def left_text(seconds: float | None) -> str:
+    """Time left in words; asked for while something still goes on, it is never nothing."""
+    if seconds is None:
+        return "time left not known yet"
+    return "a few seconds left" if seconds < FEW_S else f"about {duration_text(seconds)} left"
+
+
+def search_seconds(driver: DriverState | None, records: Sequence[TrialRecord]) -> float | None:
+    """How long a search took so far, in wall seconds; of runs without a state from the first trial's start to the last one's
+    end. None before anything ran.
+    """
+    if driver is not None:
+        return driver.seconds
+    own = [record for record in records if record.imported_from is None]
+    if not own:
+        return None
+    return max(record.finished for record in own) - min(record.started for record in own)
+
+
+def time_spent(
+    driver: DriverState | None, records: Sequence[TrialRecord], confirmations: Sequence[Confirmation]
+) -> str | None:
+    """What the last command on a run spent its time on, in words; None where it started nothing."""
+    if driver is None or driver.ended is None:
+        return None
+    own = [record for record in records if record.finished >= driver.started and record.imported_from is None]
+    again = [confirmation for confirmation in confirmations if confirmation.finished >= driver.started]
+    if not own:
+        return None
+    first = min(record.started for record in own)
+    last = max(record.finished for record in own)
+    parts = [
+        f"{duration_text(first - driver.started)} until the first candidate",
+        f"{duration_text(last - first)} of candidates",
+    ]
+    if again:
+        parts.append(f"{duration_text(max(c.finished for c in again) - last)} to confirm")
+    return ", ".join(parts)

@@ -12,31 +12,30 @@ from rich.text import Text
 
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.objectives import objective
-from nas.pace import seconds_left, spent_on
+from nas.pace import left_text, seconds_left
+from nas.pulse import Pulse
 from nas.record import Confirmation, EpochMetrics, Outcome, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.launch import Progress
 from nas.show import front_table
-from nas.wording import done_word, duration_text, plural, score_text
+from nas.wording import done_word, over_limits, plural, score_text
 
 
 class _Tracker(Progress):
     """What both displays know of the search."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self) -> None:
         self.broker: Broker | None = None
         self.epochs: dict[int, EpochMetrics] = {}
+        self.again: dict[int, tuple[Candidate, EpochMetrics]] = {}  # by seed
         self.confirmations: list[Confirmation] = []
         self.networks_in_turn = 0
-        self._start, self._before = time.time(), 0.0
 
     def begin(self, broker: Broker) -> None:
         """The search starts (or goes on)."""
         self.broker = broker
         self.confirmations = broker.run.confirmations()
-        self._start, self._before = time.time(), self._spent()
 
     def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
         """An epoch of a candidate ended."""
@@ -46,8 +45,13 @@ class _Tracker(Progress):
         """A trial ended and is on disk."""
         self.epochs.pop(record.number, None)
 
+    def epoch_again(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate that is trained again ended."""
+        self.again[candidate.settings.seed] = candidate, metrics
+
     def confirmation(self, confirmation: Confirmation) -> None:
         """A candidate was trained again, and what it gave is on disk."""
+        self.again.pop(confirmation.seed, None)
         self.confirmations.append(confirmation)
 
     def in_turn(self, networks: int) -> None:
@@ -57,12 +61,11 @@ class _Tracker(Progress):
     def _left(self) -> str:
         """Time left, from the pace so far."""
         assert self.broker is not None
-        left = seconds_left(self.broker.settings, self._spent(), self._before, time.time() - self._start)
-        return "time left not known yet" if left is None else f"about {duration_text(left)} left"
-
-    def _spent(self) -> float:
-        assert self.broker is not None
-        return spent_on(self.broker.trained, len(self.confirmations))
+        broker = self.broker
+        since = broker.budget.began
+        return left_text(
+            seconds_left(broker.settings, list(broker.records), list(self.confirmations), since, time.time())
+        )
 
     def _volume(self) -> str:
         assert self.broker is not None
@@ -72,64 +75,109 @@ class _Tracker(Progress):
 
 
 class LineProgress(_Tracker):
-    """A line for every trial that ended; for logs and pipes."""
+    """A line for every trial that ended, and for what goes on where none ends for a while; for logs and pipes.
+
+    Candidates over a hard budget, which may be many in a row, are one line together.
+    """
+
+    def __init__(self, pulse: Pulse) -> None:
+        super().__init__()
+        self._pulse = pulse
+        self._rejected: list[TrialRecord] = []
+
+    def begin(self, broker: Broker) -> None:
+        """The search starts (or goes on)."""
+        super().begin(broker)
+        self._pulse.doing = self._going_on
 
     def record(self, record: TrialRecord) -> None:
-        """Print one line."""
+        """Print one line, or count a candidate over a hard budget."""
         super().record(record)
-        assert self.broker is not None
-        values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
-        what = record.evaluation.reason if record.outcome is not Outcome.DONE else values
-        self.console.out(
-            f"[{self.broker.trained}/{self.broker.settings.candidates}] trial {record.number} {record.outcome}: {what} "
-            f"({record.text}); {self._volume()}, {self._left()}",
-            highlight=False,
-        )  # fmt: skip
+        if record.outcome is Outcome.REJECTED:
+            self._rejected.append(record)
+            return
+        self._tell_rejected()
+        self._tell(record)
 
     def confirmation(self, confirmation: Confirmation) -> None:
         """Print one line."""
         super().confirmation(confirmation)
         assert self.broker is not None
+        self._tell_rejected()
         metric, images = self.broker.settings.evaluation.metric, self.broker.run.provenance.validation_images
         brief = next(record for record in self.broker.records if record.number == confirmation.trial)
         score, before = confirmation.score, score_text(brief.objectives["accuracy"], metric, images)
         told = confirmation.evaluation.reason if score is None else score_text(score, metric, images)
-        self.console.print(
+        self._pulse.say(
             f"confirming trial {confirmation.trial}: {told} after {plural(confirmation.epochs, 'epoch')}, {before} before; "
-            f"{self._left()}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            f"{self._left()}"
+        )
+
+    def end(self) -> None:
+        """Tell what is not told yet; the report comes next."""
+        self._tell_rejected()
+        self._pulse.doing = "writing the report"
+
+    def _tell(self, record: TrialRecord) -> None:
+        assert self.broker is not None
+        values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
+        what = record.evaluation.reason if record.outcome is not Outcome.DONE else values
+        self._pulse.say(
+            f"[{self.broker.trained}/{self.broker.settings.candidates}] trial {record.number} {record.outcome}: {what} "
+            f"({record.text}); {self._volume()}, {self._left()}"
+        )
+
+    def _tell_rejected(self) -> None:
+        rejected, self._rejected = self._rejected, []
+        if len(rejected) == 1:
+            self._tell(rejected[0])
+        elif rejected and self.broker is not None:
+            over = over_limits(rejected, self.broker.settings.evaluation)
+            self._pulse.say(f"{plural(len(rejected), 'candidate')} over {over} not trained; {self._left()}")
+
+    def _going_on(self) -> str:
+        """What runs. Called from a thread of its own: it reads copies."""
+        assert self.broker is not None
+        now, parts = time.time(), []
+        if self._rejected:
+            over = over_limits(list(self._rejected), self.broker.settings.evaluation)
+            parts.append(f"{plural(len(self._rejected), 'candidate')} over {over} not trained so far")
+        for candidate in list(self.broker.running.values()):
+            parts.append(f"trial {candidate.number} {self._stage(candidate)} after {now - candidate.started:.0f} s")
+        for candidate, metrics in list(self.again.values()):
+            epochs = candidate.settings.recipe.epochs
+            parts.append(f"confirming trial {candidate.number}, epoch {metrics.epoch}/{epochs}")
+        if self.networks_in_turn:
+            parts.append(f"measuring {plural(self.networks_in_turn, 'network')} in turn")
+        if not parts:
+            parts.append("confirming the front" if self.broker.finished else "workers start")
+        return f"{'; '.join(parts)}; {self._left()}"
+
+    def _stage(self, candidate: Candidate) -> str:
+        metrics = self.epochs.get(candidate.number)
+        if metrics is None:
+            return f"in epoch 1/{candidate.settings.recipe.epochs}, or being measured"
+        return f"at epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {100 * metrics.score:.1f} %"
 
     def in_turn(self, networks: int) -> None:
         """Print one line at the start."""
         super().in_turn(networks)
         if networks:
-            self.console.print(
-                f"measuring {plural(networks, 'network')} near the front again, in turn", highlight=False
-            )
+            self._tell_rejected()
+            self._pulse.say(f"measuring {plural(networks, 'network')} near the front again, in turn")
 
 
 class LiveProgress(_Tracker):
     """A display that is redrawn in place: counts, hypervolume, time left, what runs, the current front."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self.again: dict[int, tuple[Candidate, EpochMetrics]] = {}  # by seed
+        super().__init__()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=1, transient=True)
 
     def begin(self, broker: Broker) -> None:
         """Start drawing."""
         super().begin(broker)
         self._live.start()
-
-    def epoch_again(self, candidate: Candidate, metrics: EpochMetrics) -> None:
-        """An epoch of a candidate that is trained again ended."""
-        self.again[candidate.settings.seed] = candidate, metrics
-
-    def confirmation(self, confirmation: Confirmation) -> None:
-        """A candidate was trained again, and what it gave is on disk."""
-        super().confirmation(confirmation)
-        self.again.pop(confirmation.seed, None)
 
     def end(self) -> None:
         """Stop drawing and leave the terminal clean."""

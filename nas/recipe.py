@@ -107,6 +107,12 @@ def longer(recipe: Recipe, times: float = LONGER) -> Recipe:
     )
 
 
+def steps_of(recipe: Recipe, images: int) -> int:
+    """Steps of a training on so many images, where its seconds or its patience do not end it before."""
+    steps = recipe.epochs * max(1, images // min(recipe.batch_size, images))
+    return min(steps, recipe.steps or steps)
+
+
 _RECIPE = TypeAdapter(Recipe)
 _KEYS = tuple(field.name for field in fields(Recipe))
 SCRATCH_RATE, INHERITED_RATE = 0.01, 0.002

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from nas.pace import left_text
 from nas.show import counts_text
 from nas.state import SILENT_S, DriverState, RunningTrial
 from nas.status import Phase, RunStatus
@@ -105,8 +106,9 @@ def _figures(status: RunStatus) -> Table:
         done += f", {status.confirmed} of {plural(status.confirmations, 'training')} to confirm the front"
     table.add_row("done", done)
     if status.phase is Phase.RUNNING:
-        left = status.seconds_left
-        table.add_row("left", "not known yet" if left is None else f"about {duration_text(left)}")
+        table.add_row("left", left_text(status.seconds_left).removesuffix(" left").removeprefix("time left "))
+    if status.seconds is not None:
+        table.add_row("wall time", duration_text(status.seconds))
     if status.driver is not None and status.phase in (Phase.RUNNING, Phase.STOPPING):
         table.add_row("at once", _at_once(status.driver))
     per_trial = _amount(status.per_trial, status.device_unit)

@@ -34,6 +34,7 @@ class RunningTrial:
 class DriverState:
     """The state of a search as its driver wrote it last; times are UTC seconds since the epoch, by the driver's clock.
 
+    It `started` with its command; the searches on the directory before it took `before_s` wall seconds together.
     `address` is the Ray cluster's, None for Ray on the driver's own machine. `stopping` is why nothing more is started
     while something still runs. Once it has `ended`, `ending` is why, `resumable` whether going on could bring more, and
     `running` what was cut off.
@@ -50,4 +51,10 @@ class DriverState:
     ended: float | None = None
     ending: str | None = None
     resumable: bool = True
+    before_s: float = 0.0
     schema: int = SCHEMA_VERSION
+
+    @property
+    def seconds(self) -> float:
+        """How long the search took so far, in wall seconds: all of its commands, from start to end."""
+        return self.before_s + (self.ended or self.written) - self.started

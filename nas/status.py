@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from nas.front import hypervolume, pareto_front, reference_point
 from nas.in_turn import with_remeasured
-from nas.pace import seconds_left, spent_on
+from nas.pace import search_seconds, seconds_left
 from nas.record import AuditRecord, Confirmation, LatencyRecord, Outcome, TrialRecord, count_outcomes
 from nas.run import RunDirectory
 from nas.state import BEAT_S, SILENT_S, DriverState
@@ -68,6 +68,7 @@ class WorkerCount:
 class RunStatus:
     """How a run stands at `now` (UTC seconds); `driver` is the last state of one, None where none could be read.
 
+    The search has taken `seconds` of wall time so far, all of its commands together.
     `device_hours` are the evaluations that ended, confirmations and audits among them, in hours of the GPUs or CPU cores
     (`device_unit`) that a trial takes, `per_trial` of them. `asked_to_stop` says that the driver has not heard of it yet.
     """
@@ -83,6 +84,7 @@ class RunStatus:
     confirmed: int
     confirmations: int
     seconds_left: float | None
+    seconds: float | None
     device_hours: float
     device_unit: str
     per_trial: float
@@ -140,11 +142,7 @@ def status_from(
         driver = replace(driver, running=running)
     left, resumable = None, phase is not Phase.ENDED
     if driver is not None and phase in (Phase.RUNNING, Phase.STOPPING):
-        # Both by the driver's clock.
-        since = driver.started
-        late = sum(r.counts and r.finished >= since for r in records), sum(c.finished >= since for c in confirmations)
-        spent = spent_on(trained, len(confirmations))
-        left = seconds_left(settings, spent, spent - spent_on(*late), driver.written - since)
+        left = seconds_left(settings, records, confirmations, driver.started, driver.written)  # all by its clock
     elif driver is not None and phase is Phase.ENDED:
         resumable = driver.resumable
     elif phase is Phase.UNKNOWN:
@@ -163,6 +161,7 @@ def status_from(
         confirmed=len(confirmations),
         confirmations=settings.confirmations,
         seconds_left=left,
+        seconds=search_seconds(driver, records),
         device_hours=per_trial * _seconds(records, confirmations, audits) / 3600,
         device_unit="GPU" if on_gpu else "CPU core",
         per_trial=per_trial,

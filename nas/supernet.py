@@ -20,6 +20,7 @@ from nas.run_files import is_newer, load_tensors, write_atomically, writing
 from nas.settings import SCRATCH
 from nas.space import SearchSpace
 from nas.weights import Inheritance, State, state_fingerprint
+from nas.wording import duration_text, plural
 
 LANDMARKS = ("smallest", "backbone", "largest")
 """Networks of the space that are scored after each epoch."""
@@ -27,12 +28,16 @@ LANDMARKS = ("smallest", "backbone", "largest")
 
 @dataclass(frozen=True)
 class SupernetEpoch:
-    """What an epoch gave: mean loss of the largest network, and accuracy on the validation part of the landmarks."""
+    """What an epoch gave: mean loss of the largest network, and accuracy on the validation part of the landmarks.
+
+    `share` is how much of all planned steps was done by its end; older files lack it.
+    """
 
     epoch: int
     train_loss: float
     accuracy: Mapping[str, float]
     seconds: float
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,21 @@ class SupernetFile:
 
 
 _FILE = TypeAdapter(SupernetFile)
+
+
+def cut_short(file: SupernetFile) -> str | None:
+    """How far the training came that its budget of time ended, in words; None where it took all of its steps."""
+    if file.recipe.seconds is None or not file.history:
+        return None
+    last = file.history[-1]
+    share = last.epoch / file.recipe.epochs if last.share is None else last.share
+    if share >= 1:
+        return None
+    planned = f"{file.recipe.steps:,} steps" if file.recipe.steps else plural(file.recipe.epochs, "epoch")
+    return (
+        f"its time budget of {duration_text(file.recipe.seconds)} ended the training after {100 * share:.2g} % of "
+        f"{planned}"
+    )
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,8 @@ class _Trainer:
             raise InputError(f"{self._plan.folder}: the training loss became {loss}; try a smaller --set learning_rate")
         scored = LANDMARKS if self._rank == 0 else ()
         scores = {name: self._accuracy(getattr(self._file.space, name)) for name in scored}
-        found = SupernetEpoch(len(self.history) + 1, loss, scores, time.perf_counter() - began)
+        share = self._done / self._total
+        found = SupernetEpoch(len(self.history) + 1, loss, scores, time.perf_counter() - began, share)
         self.history.append(found)
         return found
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nas.pace import left_text
+from nas.pulse import Pulse
 from nas.record import EpochMetrics, Outcome, TrainingRecord
 from nas.training import FullTraining, TrainingProgress
 from nas.wording import duration_text
@@ -16,8 +18,8 @@ from nas.wording import duration_text
 class FailureProgress(TrainingProgress):
     """Says what failed, and nothing else."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
 
     def record(self, record: TrainingRecord) -> None:
         """Say why a training failed."""
@@ -25,21 +27,23 @@ class FailureProgress(TrainingProgress):
             self._say(f"trial {record.number}, seed {record.seed}, failed: {record.evaluation.reason}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._pulse.say(text)
 
 
 class LineProgress(FailureProgress):
-    """A line for every epoch, with the time left at the pace so far; for logs and pipes."""
+    """A line for every epoch, with the time left at the pace so far, and while one is long; for logs and pipes."""
 
-    def __init__(self, console: Console, missing: Sequence[FullTraining], metric: str) -> None:
-        super().__init__(console)
+    def __init__(self, pulse: Pulse, missing: Sequence[FullTraining], metric: str) -> None:
+        super().__init__(pulse)
         self._metric = metric
         self._epochs = sum(training.recipe.epochs for training in missing)  # left in all
         self._of_this = 0  # left of the training that runs
-        self._seen, self._seconds = 0, 0.0
+        self._seen, self._start = 0, time.monotonic()
 
     def begin(self, training: FullTraining, epoch: int) -> None:
         """Say so where a training goes on."""
+        self._start = self._start if self._seen else time.monotonic()
+        self._pulse.doing = f"{_name(training)}: epoch {epoch + 1} of {training.recipe.epochs}"
         self._of_this = training.recipe.epochs - epoch
         self._epochs -= epoch
         if epoch:
@@ -49,6 +53,9 @@ class LineProgress(FailureProgress):
         """Print one line."""
         self._count(metrics)
         self._say(f"{_name(training)}: {self._told(training, metrics)}")
+        epoch, epochs = metrics.epoch + 1, training.recipe.epochs
+        after = f"epoch {epoch} of {epochs}" if epoch <= epochs else "scoring and measuring"
+        self._pulse.doing = f"{_name(training)}: {after}"
 
     def record(self, record: TrainingRecord) -> None:
         """Print one line."""
@@ -63,7 +70,7 @@ class LineProgress(FailureProgress):
 
     def _count(self, metrics: EpochMetrics) -> None:
         self._epochs, self._of_this = self._epochs - 1, self._of_this - 1
-        self._seen, self._seconds = self._seen + 1, self._seconds + metrics.seconds
+        self._seen += 1
 
     def _told(self, training: FullTraining, metrics: EpochMetrics) -> str:
         parts = [f"epoch {metrics.epoch}/{training.recipe.epochs}"]
@@ -72,16 +79,16 @@ class LineProgress(FailureProgress):
         if not math.isnan(metrics.score):
             parts.append(f"validation {self._metric} {100 * metrics.score:.2f} %")
         parts.append(f"{metrics.images_per_s:,.0f} images/s")
-        return f"{', '.join(parts)}; about {duration_text(self._seconds / self._seen * self._epochs)} left"
+        return f"{', '.join(parts)}; {left_text((time.monotonic() - self._start) / self._seen * self._epochs)}"
 
 
 class BarProgress(LineProgress):
     """A bar that is redrawn in place after each epoch: no thread draws, since a measurement would hear it."""
 
-    def __init__(self, console: Console, missing: Sequence[FullTraining], metric: str) -> None:
-        super().__init__(console, missing, metric)
+    def __init__(self, pulse: Pulse, missing: Sequence[FullTraining], metric: str) -> None:
+        super().__init__(pulse, missing, metric)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TextColumn("{task.fields[told]}"))
-        self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+        self._bar = Progress(*columns, console=pulse.console, auto_refresh=False, transient=True)
 
     def begin(self, training: FullTraining, epoch: int) -> None:
         """Draw the bar of another training."""

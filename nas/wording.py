@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from nas.front import beaten_by
 from nas.objectives import bytes_text, objective, target_of
 from nas.record import BaselineRecord, Latency, Outcome, TrialRecord
-from nas.settings import LatencyTarget
+from nas.settings import EvaluationSettings, LatencyTarget
 
 STARTS = {"search": "the search's weights", "init": "the inherited weights", "scratch": "random weights"}
 """What a full training begins with."""
+CUT_OFF = "cut off by the time budget"
+"""Begins the reason of a training that was."""
 NOTHING = "–"
 COST_TITLES = {"latency": "Latency (ms)", "macs": "MACs", "params": "Parameters", "memory": "Peak inference memory"}
 CHEAPEST = {
@@ -154,6 +156,22 @@ def closest_text(records: Sequence[TrialRecord]) -> str | None:
         return None
     closest = min(rejected, key=lambda record: record.evaluation.violation)
     return f"of those over a hard budget {closest.text} came closest, with {closest.evaluation.reason}"
+
+
+def over_limits(rejected: Sequence[TrialRecord], settings: EvaluationSettings) -> str:
+    """The flags of the hard limits that candidates are over, as far as it is known."""
+    budgets, names = settings.budgets, dict[str, None]()
+    for record in rejected:
+        cost, latency = record.evaluation.cost, record.evaluation.latency
+        if cost is not None and budgets.max_macs is not None and cost.macs > budgets.max_macs:
+            names["--max-macs"] = None
+        elif cost is not None and budgets.max_params is not None and cost.params > budgets.max_params:
+            names["--max-params"] = None
+        elif budgets.max_latency_ms is not None and (latency is None or latency.p10_ms > budgets.max_latency_ms):
+            names["--max-latency"] = None
+        else:
+            names["the max of a --target"] = None
+    return " or ".join(names)
 
 
 def duration_text(seconds: float) -> str:

@@ -430,6 +430,15 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     [
         (["--count", "7"], "--count 7: with fewer than 8 candidates a rank correlation says nothing"),
         (["--epochs", "2"], "the recipe is the run's own; give more --epochs, or another --recipe"),
+        (
+            ["--epochs", "1"],
+            "a full training of 1 epoch (1 step of 64 images) is shorter than the search's brief one of 2",
+        ),
+        (
+            ["--epochs", "8", "--set", "steps=1"],
+            "8 epochs (1 step of 64 images) is shorter than the search's brief one",
+        ),
+        (["--set", "seconds=0.1"], "8 epochs (8 steps of 64 images) in 0.1 s is shorter than the search's brief one"),
         (["--set", "epocs=9"], "--set epocs=9: unknown key 'epocs'"),
         (["--set", "precision=float16"], "precision float16: only on cuda"),
         (["--recipe", "none.yaml"], "--recipe none.yaml: cannot be read"),

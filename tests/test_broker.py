@@ -25,6 +25,7 @@ from nas.run import RunDirectory, open_run, weights_content
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
 from nas.search.candidate import Candidate
 from nas.search.partial import STEPS
+from nas.search.time_budget import TimeBudget
 from nas.settings import Budgets, EvaluationSettings, SamplerName, SearchSettings
 from nas.show import front_csv
 from nas.space import SearchSpace
@@ -294,7 +295,7 @@ def test_however_a_search_ends_it_names_the_closest_where_nothing_met_the_budget
             candidate, answer(candidate, Outcome.FAILED) if cause == "failures" and count > 3 else over(count)
         )
         if cause == "time" and count == 3:
-            broker._deadline = 0.0
+            broker.budget = TimeBudget(0.0, 0.0)
     first = {
         "time": "the time budget is spent",
         "failures": "2 candidates failed",

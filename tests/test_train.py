@@ -32,6 +32,7 @@ from nas.finetune import TrainingState, finetune, predict
 from nas.metrics import load_metric
 from nas.mirror import fetch_run, mirrored
 from nas.model import build
+from nas.pulse import Pulse
 from nas.recipe import Recipe
 from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrainingRecord, TrialRecord
 from nas.report import write_report
@@ -394,7 +395,8 @@ def test_data_without_a_test_part(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_terminal_has_a_bar_and_keeps_a_line_for_each_training(run: RunDirectory) -> None:
     shown = io.StringIO()
     plan = plan_training(run, [run.records()[0]], replace(BRIEF, epochs=2), device="cpu")
-    progress = BarProgress(Console(file=shown, force_terminal=True, width=120), plan.missing(), "accuracy")
+    terminal = Pulse(Console(file=shown, force_terminal=True, width=120), "nothing")
+    progress = BarProgress(terminal, plan.missing(), "accuracy")
     assert run_training(plan, progress) is None
     (record,) = run.training_records()
     for epoch in (1, 2):

@@ -20,10 +20,11 @@ from nas.browse.runs import Seen
 from nas.browse.state import SCALES, TABS, Runs, one_of, query_values
 from nas.errors import InputError
 from nas.front import primary_cost
+from nas.pace import left_text
 from nas.show import counts_text
 from nas.state import SILENT_S
 from nas.status import Phase, RunStatus
-from nas.wording import capital, done_word, duration_text, plural, time_text
+from nas.wording import capital, done_word, plural, time_text
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ def status_line(seen: Seen) -> str:
     if live and status.driver is not None:
         parts.append(f"{len(status.driver.running)} running")
     if live and status.seconds_left is not None:
-        parts.append(f"about {duration_text(status.seconds_left)} left")
+        parts.append(left_text(status.seconds_left))
     parts += [counts_text(status.outcomes), f"front of {plural(status.front, 'network')}"]
     return " · ".join(parts)
 

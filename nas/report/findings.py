@@ -9,6 +9,7 @@ from nas.audit import Audit, audit_of
 from nas.confirmation import Confirmed, confirmed_in
 from nas.front import ReferencePoint, cheapest_first, pareto_front, reference_point
 from nas.in_turn import with_remeasured
+from nas.pace import search_seconds
 from nas.record import BaselineRecord, Latency, LatencyRecord, Outcome, TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
 from nas.run import Provenance, RunDirectory
@@ -25,6 +26,7 @@ class Findings:
     `scored` are those trained to the full budget with a value for every objective; `names` says by digest what a front
     member is known for; `baselines` are reference networks; `again` is what training candidates again gave, by digest; `audit` says whether the
     brief fine-tune can rank candidates, where that was looked into; `trainings` are the full ones that came to their end.
+    `seconds` is what the search took by the clock.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Findings:
     again: dict[str, Confirmed] = field(default_factory=dict)
     audit: Audit | None = None
     trainings: tuple[TrainingRecord, ...] = ()
+    seconds: float | None = None
 
     @property
     def metric(self) -> str:
@@ -98,4 +101,5 @@ def find(run: RunDirectory) -> Findings:
         again=confirmed_in(run, scored),
         audit=audit_of(run),
         trainings=tuple(ended(run.training_records())),
+        seconds=search_seconds(run.state(), records),
     )

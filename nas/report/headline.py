@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from nas.chance import chance_note
 from nas.front import primary_cost
 from nas.front_latency import crowded_text
 from nas.objectives import objective
@@ -34,8 +35,7 @@ def headline(found: Findings) -> Html:
     if taken_over := len(found.recorded) - len(records):
         tiles.append(("From earlier runs", f"{taken_over:,}"))
     if records:
-        wall = max(record.finished for record in records) - min(record.started for record in records)
-        tiles.append(("Wall time", duration_text(wall)))
+        tiles.append(("Wall time", duration_text(found.seconds or 0.0)))
         tiles.append(("Device time", duration_text(sum(record.evaluation.seconds for record in records))))
     data = (
         f"Data {settings.data}: {provenance.train_images:,} training and {provenance.validation_images:,} validation "
@@ -44,6 +44,7 @@ def headline(found: Findings) -> Html:
     if not epochs:
         data += f". Candidates scored without fine-tuning, with the weights of {settings.evaluation.init}"
     crowded = crowded_text(found.recorded, found.in_turn)
+    chance = chance_note(settings, provenance, records)
     return tag(
         "header",
         tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
@@ -51,6 +52,7 @@ def headline(found: Findings) -> Html:
         tag("p", data, class_="soft"),
         *(tag("p", sentence, class_="lead") for sentence in (_in_full(found), _answer(found)) if sentence),
         tag("p", crowded, class_="note") if crowded else "",
+        tag("p", f"Warning: {chance}.", class_="note") if chance else "",
         facts(tiles, class_="tiles"),
     )
 

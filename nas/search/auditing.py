@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from nas.inits import recipe_from
 from nas.metrics import load_metric
 from nas.mirror import mirrored
 from nas.proxy import MIN_NETWORKS
-from nas.recipe import Recipe
+from nas.recipe import Recipe, steps_of
 from nas.record import AuditRecord, EpochMetrics, Evaluation, InitialWeights, Outcome
 from nas.run import RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
@@ -25,7 +26,7 @@ from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.plan import started_resources
 from nas.settings import SCRATCH, Budgets, Resources, SearchSettings
 from nas.signals import gentle_signals
-from nas.wording import plural
+from nas.wording import duration_text, plural
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ def plan_audit(
     check_recipe(full, settings.device)
     if full == brief:
         raise InputError(f"{run.path}: the recipe is the run's own; give more --epochs, or another --recipe")
+    _check_longer(run, full)
     further = {
         weights: recipe_from(brief, evaluation.init, weights.name)
         for weights in _checked_inits(inits, settings, run.provenance.classes)
@@ -184,6 +186,41 @@ def plan_audit(
     random.Random(evaluation.seed).shuffle(chosen)
     trainings = [one for trial in chosen for one in trainings_of(trial, brief, full, evaluation.seed, further)]
     return AuditPlan(run, settings, full, tuple(trainings), len(chosen), trained, further)
+
+
+def _check_longer(run: RunDirectory, full: Recipe) -> None:
+    """Raise `InputError` where a full training would be shorter than the brief ones that it is to judge."""
+    brief, images = run.settings.evaluation.recipe, run.provenance.train_images
+
+    def length(recipe: Recipe, seconds: float | None) -> str:
+        steps = steps_of(recipe, images)
+        taken = f" ({plural(steps, 'step')} of {min(recipe.batch_size, images)} images)"
+        return plural(recipe.epochs, "epoch") + taken + (f" in {duration_text(seconds)}" if seconds else "")
+
+    def seen(recipe: Recipe) -> int:
+        return steps_of(recipe, images) * min(recipe.batch_size, images)
+
+    took = _seconds_of_training(run, seen(brief))
+    took = took and min(took, brief.seconds or took)
+    too_fast = full.seconds is not None and took is not None and full.seconds < took
+    if seen(full) < seen(brief) or too_fast:
+        raise InputError(
+            f"{run.path}: a full training of {length(full, full.seconds)} is shorter than the search's brief one of "
+            f"{length(brief, took if too_fast else None)}, which it is to judge; give more --epochs, --set steps or "
+            "--set seconds"
+        )
+
+
+def _seconds_of_training(run: RunDirectory, images: int) -> float | None:
+    """What the search took to train on so many images, without validation; None where it trained on none."""
+    paces = [
+        epoch.images_per_s
+        for record in run.records()
+        if record.outcome is Outcome.DONE
+        for epoch in record.evaluation.history
+        if epoch.images_per_s
+    ]
+    return images / statistics.median(paces) if paces else None
 
 
 def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequence[str]) -> list[InitialWeights]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial
 
+from nas.architecture import Architecture
+from nas.cost import architecture_cost
 from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
@@ -26,9 +28,10 @@ from nas.search.samplers import Foreknowledge, make_sampler
 from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, SURE, LatencyScreen, chance_within
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
+from nas.search.time_budget import Durations, Point, TimeBudget
 from nas.settings import derive_seed
 from nas.space_sections import Choice
-from nas.wording import closest_text, done_word, plural
+from nas.wording import CUT_OFF, closest_text, done_word, plural
 
 MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
@@ -43,6 +46,10 @@ MAX_REJECTIONS_IN_A_ROW = 500
 MAX_LOSSES_IN_A_ROW = 12
 """Trials lost one after another, none finished between, after which the search ends: nothing here can work. Where more
 run at once, `MAX_LOSSES` of each: a node that dies, or Ray Tune, takes many with it."""
+MAX_TOO_LONG = 8
+"""Proposals in a row that would not end within the time budget, after which the search ends."""
+HELD_UNTIL = 8
+"""Candidates trained before the space's largest network, where there is a limit that it may be over."""
 _RETRIES = "retries"
 
 logger = logging.getLogger(__name__)
@@ -51,18 +58,25 @@ logger = logging.getLogger(__name__)
 class Broker:
     """Asks the sampler, answers repeats, keeps the records, tells the study. Not thread-safe.
 
-    `on_record` is called with every record after it is on disk.
+    `on_record` is called with every record after it is on disk. The time budget is that of a command that `began` then
+    (UTC seconds), by default now; `forecast` is what candidates of some multiply-adds would take, as far as it is known.
     """
 
-    def __init__(self, run: RunDirectory, storage: BaseStorage | None = None) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        storage: BaseStorage | None = None,
+        began: float | None = None,
+        forecast: Sequence[Point] = (),
+    ) -> None:
         self.run = run
         self.settings = run.settings
         self._space = run.settings.space
         self.on_record: Callable[[TrialRecord], None] = lambda record: None
-        self._deadline: float | None = None
-        if self.settings.time_budget_s is not None:
-            kept = self.settings.confirm if self.settings.confirmations else 0.0
-            self._deadline = time.time() + (1 - kept) * self.settings.time_budget_s
+        self.budget = TimeBudget.of(self.settings, time.time() if began is None else began)
+        self._durations = Durations(forecast)
+        self._too_long = 0  # proposals in a row that would not have ended in time
+        self._held: list[Architecture] = []  # references that are tried later, if there is time
         self._stopped: str | None = None
         self._losses = Losses()
         self.resumable = True
@@ -119,8 +133,10 @@ class Broker:
                 self.stop(f"{plural(tally.failed, 'candidate')} failed, more than --max-failures", resumable=False)
             elif self._losses.in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
                 self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
-            elif self._deadline is not None and time.time() >= self._deadline:
+            elif self.budget.over:
                 self.stop("the time budget is spent")
+            elif self._too_long >= MAX_TOO_LONG:
+                self.stop("what is left of the time budget is too short for another candidate")
             elif not tally.budgets_met and tally.rejected >= MAX_REJECTIONS:
                 self.stop(f"{tally.rejected} candidates are over a hard budget, and none within", resumable=False)
             elif tally.rejected_in_a_row >= MAX_REJECTIONS_IN_A_ROW:
@@ -154,6 +170,8 @@ class Broker:
     def _ask(self) -> Candidate | None:
         if self._exhausted and not self.running:
             self.stop("the space has nothing new", resumable=False)
+        if self._held and self.trained >= HELD_UNTIL:
+            self._enqueue_held()
         repeats = 0
         while (
             not self._exhausted
@@ -168,6 +186,8 @@ class Broker:
                 self._answer_repeat(candidate, self.answers[candidate.digest])
             elif candidate.digest in self.running:
                 self._waiting.setdefault(candidate.digest, []).append(candidate)
+            elif self._ends_too_late(candidate):
+                continue
             elif not self._turned_away(candidate):
                 if self._forecast is not None:
                     candidate = self._forecast.added_to(candidate, self.records)
@@ -193,7 +213,21 @@ class Broker:
             started=time.time(),
             settings=self.settings.evaluation,
             timeout_s=self.settings.trial_timeout_s,
+            deadline=None if self.settings.time_budget_s is None else self.budget.trainings_end,
         )
+
+    def _ends_too_late(self, candidate: Candidate) -> bool:
+        """Whether a candidate that was proposed would not be over in time, so that the study is to forget it."""
+        if self.study.was_queued(candidate.number) or self.budget.fits(self.seconds_of(candidate.architecture)):
+            self._too_long = 0
+            return False
+        self._too_long += 1
+        self.study.forget(candidate.number)
+        return True
+
+    def seconds_of(self, architecture: Architecture) -> float | None:
+        """What a candidate is predicted to take; None while nothing is known."""
+        return self._durations.seconds(architecture_cost(architecture, len(self.run.provenance.classes)).macs)
 
     def _turned_away(self, candidate: Candidate) -> bool:
         """Foretell a candidate's latency; whether it is surely over the budget, and rejected for that."""
@@ -214,6 +248,7 @@ class Broker:
 
     def _learn(self, record: TrialRecord) -> None:
         self._tally.add(record)
+        self._durations.learn(record)
         if record.outcome is not Outcome.REPEAT and record.evaluation.latency is not None:
             self._screen.learn(record.architecture, record.evaluation.latency)
         if self._rungs is not None and record.outcome.counts:
@@ -222,13 +257,26 @@ class Broker:
     def _enqueue_known(self) -> None:
         """Start with what the user knows to be good, then with the space's ends and its backbone.
 
-        Those are the front's corners, and what people would otherwise pick.
+        Those are the front's corners, and what people would otherwise pick. Where time or a candidate's costs are limited the
+        largest has to wait, and so has what takes too much of the time.
         """
         known = [self._space.parse(text) for text in self.settings.enqueue]
-        known += [self._space.smallest, self._space.backbone, self._space.largest]
+        references = [self._space.smallest, self._space.backbone, self._space.largest]
+        if self.settings.time_budget_s is not None or self.settings.evaluation.has_budgets:
+            dear = [one for one in references if not self.budget.affords(self.seconds_of(one))]
+            self._held = [one for one in references if one in dear or one is references[-1]]
+        known += [one for one in references if one not in self._held]
         for digest, architecture in {a.digest: a for a in known}.items():
             if digest not in self.answers:
                 self.study.enqueue(self._space.locate(architecture), once=True)
+
+    def _enqueue_held(self) -> None:
+        """Queue the references that had to wait, but for those that take too much of the time."""
+        for architecture in self._held:
+            seconds = self.seconds_of(architecture)
+            if architecture.digest not in self.answers and self.budget.affords(seconds) and self.budget.fits(seconds):
+                self.study.enqueue(self._space.locate(architecture), once=True)
+        self._held = []
 
     def _enqueue_unseen(self) -> bool:
         """Queue a random candidate that is neither answered nor running; False when there is none.
@@ -254,11 +302,18 @@ class Broker:
 
     def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
         """Why a candidate in training is to be stopped, or None to let it go on."""
-        return None if self._rungs is None else self._rungs.judge(candidate.digest, so_far)
+        behind = None if self._rungs is None else self._rungs.judge(candidate.digest, so_far)
+        return behind or self.budget.cut(so_far, candidate.settings.recipe, self.run.provenance.train_images)
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
-        """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it."""
+        """Record what an evaluation gave, then tell the study, then answer the repeats that waited for it.
+
+        One that was stopped before its first epoch ended gave nothing: it is lost, and asked for again when the search goes on.
+        """
         self._losses.finished()
+        if evaluation.outcome is Outcome.STOPPED and not evaluation.history:
+            self.running.pop(candidate.digest, None)
+            return self._lose(candidate, evaluation.reason or CUT_OFF)
         return self._finish(candidate, evaluation)
 
     def _finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:

@@ -34,8 +34,9 @@ class Candidate:
 
     `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again. With a
     `prospect` it is not trained where that says, once its costs are known, that it is hopeless. An
-    evaluation that takes longer than `timeout_s` has failed. With `in_turn` nothing is trained: those networks are measured,
-    and the evaluation has their latencies by digest.
+    evaluation that takes longer than `timeout_s` has failed, and one that is not over at the `deadline` (UTC seconds) is
+    stopped there. With `in_turn` nothing is trained: those networks are measured, and the evaluation has their latencies
+    by digest.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Candidate:
     prospect: Prospect | None = None
     timeout_s: float | None = None
     in_turn: InTurn | None = None
+    deadline: float | None = None
 
     @property
     def digest(self) -> str:
@@ -55,7 +57,9 @@ class Candidate:
         return self.architecture.digest
 
 
-def trained_again(trial: TrialRecord, settings: EvaluationSettings, timeout_s: float | None = None) -> Candidate:
+def trained_again(
+    trial: TrialRecord, settings: EvaluationSettings, timeout_s: float | None = None, deadline: float | None = None
+) -> Candidate:
     """The candidate of a trial under other settings: its latency is known, and nothing but its record is kept."""
     return Candidate(
         number=trial.number,
@@ -66,6 +70,7 @@ def trained_again(trial: TrialRecord, settings: EvaluationSettings, timeout_s: f
         keep_weights=False,
         latency=trial.evaluation.latency,
         timeout_s=timeout_s,
+        deadline=deadline,
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nas.confirmation import next_to_confirm
 from nas.recipe import LONGER, longer
-from nas.record import Confirmation, Evaluation
+from nas.record import Confirmation, Evaluation, Outcome, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.remeasuring import Remeasurer
@@ -39,12 +39,12 @@ class Confirmer:
         self._broker = broker
         self._on_confirmation = on_confirmation
         self._remeasurer = remeasurer
-        settings = broker.settings
-        self._deadline = None if settings.time_budget_s is None else time.time() + settings.time_budget_s
+        self._budget = broker.budget
         self.confirmations = self.run.confirmations()
         self._running: dict[int, Candidate] = {}  # by seed
         self._losses = Losses()
         self._stopped = False
+        self._cut_off = 0
         self.interrupted = False
         """Whether somebody told it to stop."""
 
@@ -72,6 +72,7 @@ class Confirmer:
         parts += [f"{plural(count, 'training')} to confirm the front"] if count else []
         if self._remeasurer is not None and self._remeasurer.unmeasured(self._broker.records):
             parts.append("latencies of its front are of single measurements, not taken in turn")
+        parts += [f"{plural(self._cut_off, 'more', 'more')} cut off by the time budget"] if self._cut_off else []
         return "; ".join(parts)
 
     @property
@@ -85,15 +86,21 @@ class Confirmer:
         return max(0, self.run.settings.confirmations - len(self.confirmations))
 
     @property
+    def _deadline(self) -> float | None:
+        return None if self.run.settings.time_budget_s is None else self._budget.trainings_end
+
+    @property
     def _late(self) -> bool:
-        return self._deadline is not None and time.time() >= self._deadline
+        return not self._budget.fits(0.0, self._budget.trainings_end)
 
     @property
     def _measures(self) -> bool:
         """Whether latencies are being measured in turn, or may still be."""
         if self._remeasurer is None or self._remeasurer.running:
             return self._remeasurer is not None
-        return not self.interrupted and not self._late and self._remeasurer.left(self._broker.records)
+        records = self._broker.records
+        in_time = self._budget.fits(self._remeasurer.seconds(records), self._budget.trainings_end)
+        return not self.interrupted and in_time and self._remeasurer.left(records)
 
     @property
     def _left(self) -> int:
@@ -109,22 +116,14 @@ class Confirmer:
             if candidate is not None or not self._broker.finished:
                 return candidate
         if self._remeasurer is not None and self._measures:
-            return self._remeasurer.ask(self._broker.records)
+            measurement = self._remeasurer.ask(self._broker.records)
+            return None if measurement is None else replace(measurement, deadline=self._deadline)
         return self._again() if self._left else None
 
     def _again(self) -> Candidate | None:
-        settings, records = self.run.settings, self._broker.records
-        records = self._remeasurer.judged(records) if self._remeasurer else records
-        evaluation = settings.evaluation
+        settings, evaluation = self.run.settings, self.run.settings.evaluation
         running = [candidate.digest for candidate in self._running.values()]
-        record = next_to_confirm(
-            records,
-            self.confirmations,
-            settings.objectives,
-            evaluation.metric,
-            self.run.provenance.validation_images,
-            running,
-        )
+        record = self._next(running)
         if record is None:
             self._stopped = True
             return None
@@ -137,13 +136,33 @@ class Confirmer:
             targets=(),
         )
         timeout_s = settings.trial_timeout_s
-        candidate = trained_again(record, again, None if timeout_s is None else LONGER * timeout_s)
+        candidate = trained_again(record, again, None if timeout_s is None else LONGER * timeout_s, self._deadline)
         self._running[again.seed] = candidate
         return candidate
 
+    def _next(self, running: Sequence[str]) -> TrialRecord | None:
+        """The candidate to train again next, of those for which there is time; None where there is none."""
+        settings, images = self.run.settings, self.run.provenance.validation_images
+        records = self._remeasurer.judged(self._broker.records) if self._remeasurer else self._broker.records
+        passed_over: list[str] = []
+        while True:
+            asked = [*running, *passed_over]
+            objectives, metric = settings.objectives, settings.evaluation.metric
+            record = next_to_confirm(records, self.confirmations, objectives, metric, images, asked)
+            if record is None or record.digest in passed_over:
+                return None
+            seconds = LONGER * sum(epoch.seconds for epoch in record.evaluation.history)
+            if self._budget.fits(seconds, self._budget.trainings_end):
+                return record
+            passed_over.append(record.digest)
+
     def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
-        """The broker's judgement of one of its candidates; what is trained again is never stopped."""
-        return None if candidate.in_turn or self.is_again(candidate) else self._broker.judge(candidate, so_far)
+        """The broker's judgement of one of its candidates; what is trained again is stopped by the time budget alone."""
+        if candidate.in_turn is not None:
+            return None
+        if self.is_again(candidate):
+            return self._budget.cut(so_far, candidate.settings.recipe, self.run.provenance.train_images)
+        return self._broker.judge(candidate, so_far)
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Record what an evaluation gave."""
@@ -154,6 +173,10 @@ class Confirmer:
             self._broker.finish(candidate, evaluation)
             return
         self._losses.finished()
+        if evaluation.outcome is Outcome.STOPPED:  # its score could be compared with no other
+            self._cut_off += 1
+            del self._running[candidate.settings.seed]
+            return
         confirmation = Confirmation(
             digest=candidate.digest,
             trial=candidate.number,

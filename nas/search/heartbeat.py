@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 class Heartbeat:
     """A context in which a thread of its own writes the state of a search; at its end the state says why it ended.
 
-    `address` is the Ray cluster's; `places` gives where trials run, by number, as far as it is known. What the thread
-    reads of the search are copies. A state that cannot be written is one warning, and never an error of the search.
+    `address` is the Ray cluster's; `places` gives where trials run, by number, as far as it is known; `began` is when the
+    command started (UTC seconds), by default now. What the thread reads of the search are copies. A state that cannot be
+    written is one warning, and never an error of the search.
     """
 
     def __init__(
@@ -35,17 +36,31 @@ class Heartbeat:
         confirmer: Confirmer,
         address: str | None = None,
         places: Callable[[], Mapping[int, str]] = dict,
+        began: float | None = None,
     ) -> None:
         self._confirmer = confirmer
         self._run = confirmer.run
         self._places = places
         self._here = socket.gethostname()
         self._epochs: dict[tuple[int, float], EpochMetrics] = {}
-        now = time.time()
-        self._state = DriverState(now, now, self._here, os.getpid(), address, self._run.settings.resources)
+        now, before = time.time(), self._run.state()
+        self._state = DriverState(
+            now,
+            now if began is None else began,
+            self._here,
+            os.getpid(),
+            address,
+            self._run.settings.resources,
+            before_s=before.seconds if before else 0.0,
+        )
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beats, name="heartbeat", daemon=True)
         self._warned = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the search took until its state was last told, in wall seconds, with those on the directory before it."""
+        return self._state.seconds
 
     def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
         """An epoch of a candidate ended."""
@@ -64,7 +79,8 @@ class Heartbeat:
             ending, resumable = f"{ending}, then at once", True
         elif error is not None:
             ending, resumable = " ".join(f"an error in the search: {error}".split())[:300], True
-        self._write(replace(self._now(), ended=time.time(), ending=ending, resumable=resumable, stopping=None))
+        self._state = replace(self._now(), ended=time.time(), ending=ending, resumable=resumable, stopping=None)
+        self._write(self._state)
         with suppress(OSError):
             self._run.remove_stop_request()
 

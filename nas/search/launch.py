@@ -7,14 +7,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.storages import BaseStorage
 
 from nas.conditions import data_of, devices_here, init_fingerprint, settings_here
 from nas.data import ImageData
@@ -94,9 +93,8 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
         provenance = _provenance(settings, plan.data, plan.models[settings.device])
         run = RunDirectory.create(plan.out, settings, provenance, *taken)
         with run.locked(), mirrored(run), database_errors(run):
-            return _drive(
-                run, plan.data, progress or Progress(), actors, plan.address, placement, plan.models, plan.storage
-            )
+            begin = functools.partial(Broker, run, plan.storage, plan.began, plan.forecast)
+            return _drive(begin, plan.data, progress or Progress(), actors, plan.address, placement, plan.models)
 
 
 def resume_search(
@@ -112,6 +110,7 @@ def resume_search(
     A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or `off`; `storage` the URL of
     the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
+    began = time.time()
     address = cluster_address(address)
     run = open_run(path)
     with run.locked():
@@ -135,7 +134,8 @@ def resume_search(
         from nas.search.measuring import measurers
 
         with measurers(settings) as actors, mirrored(run), database_errors(run):
-            return _drive(run, data, progress or Progress(), actors, address, placement, models, database)
+            begin = functools.partial(Broker, run, database, began)
+            return _drive(begin, data, progress or Progress(), actors, address, placement, models)
 
 
 def _check_same_hardware(run: RunDirectory, here: str) -> None:
@@ -149,29 +149,28 @@ def _check_same_hardware(run: RunDirectory, here: str) -> None:
 
 
 def _drive(
-    run: RunDirectory,
+    begin: Callable[[], Broker],
     data: ImageData,
     progress: Progress,
     actors: Mapping[str, Any],
     address: str | None,
     placement: Placement,
     models: Mapping[str, str],
-    storage: BaseStorage | None,
 ) -> Finished:
     from nas.report import write_report
     from nas.search.cluster import head_watched
     from nas.search.tune import run_candidates
     from nas.search.worker import worker_of
 
-    start = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    broker = Broker(run, storage)
+    broker = begin()
+    run = broker.run
     confirmer = Confirmer(broker, progress.confirmation, Remeasurer(run, progress.in_turn))
     deciding = {name: models[name] for name in latency_devices(run.settings)}
     go_on = command_text("search", "--resume", run.path, *(["--address", address] if address else []))
     watched = head_watched(functools.partial(_last_words, run, progress)) if placement.elastic else nullcontext()
     with gentle_signals(confirmer, f"to go on: {go_on}"), watched, worker_of(run, data, actors, deciding) as worker:
-        heartbeat = Heartbeat(confirmer, address, worker.keeper.places)
+        heartbeat = Heartbeat(confirmer, address, worker.keeper.places, broker.budget.began)
 
         def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
             heartbeat.epoch(candidate, metrics)
@@ -189,8 +188,7 @@ def _drive(
             raise
         progress.end()
         write_report(run)
-    seconds = time.perf_counter() - start
-    return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, seconds)
+    return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, heartbeat.seconds)
 
 
 def _last_words(run: RunDirectory, progress: Progress, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from nas.run import default_run_path
 from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
 from nas.search.storage import connected
+from nas.search.time_budget import Point
 from nas.settings import Resources, SearchSettings
 from nas.signals import notices_ignored
 from nas.targets import check_targets
@@ -43,7 +45,8 @@ MOST_CONFIRM = 0.5
 class SearchPlan:
     """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study.
 
-    `models` are those of the devices that a trial's worker uses, by device.
+    `models` are those of the devices that a trial's worker uses, by device. The command `began` then (UTC seconds), which is
+    what a time budget counts from; `forecast` is what candidates of some multiply-adds would take, where that was probed.
     """
 
     settings: SearchSettings
@@ -53,16 +56,22 @@ class SearchPlan:
     warm: WarmStart | None = None
     storage: BaseStorage | None = None
     models: Mapping[str, str] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
+    forecast: tuple[Point, ...] = ()
 
 
-def plan_search(settings: SearchSettings, out: Path | None = None, address: str | None = None) -> SearchPlan:
+def plan_search(
+    settings: SearchSettings, out: Path | None = None, address: str | None = None, began: float | None = None
+) -> SearchPlan:
     """Check everything that can be checked before anything is written or started; raises `InputError`.
 
     With an `address`, as in a Ray job, which has one of its own, devices are looked at where trials can run there. A
-    password in the settings' `storage` goes no further than to the database.
+    password in the settings' `storage` goes no further than to the database. A time budget counts from `began` on (UTC
+    seconds), by default from now.
     """
     from nas.search.cluster import deleted_with_job
 
+    began = time.time() if began is None else began
     address = cluster_address(address)
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     load_metric(settings.evaluation.metric)
@@ -123,7 +132,7 @@ def plan_search(settings: SearchSettings, out: Path | None = None, address: str 
         int(settings.resources.cpus_per_trial),
     )
     settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, models)
-    return SearchPlan(settings, data, out, address, warm, storage, models)
+    return SearchPlan(settings, data, out, address, warm, storage, models, began)
 
 
 def cluster_address(address: str | None) -> str | None:

@@ -16,6 +16,8 @@ from nas.search.candidate import Candidate, InTurn
 
 MOST_TURNS = 2
 """Measurements of one latency in a session of the search: the first may let others onto the front, who were not in it."""
+SLOWER = 1.5
+"""How many times as long a measurement takes as its protocol says, with what it waits for."""
 MAX_LOSSES = 3
 """Measurements whose worker died after which no more are asked for."""
 
@@ -53,6 +55,15 @@ class Remeasurer:
     def left(self, records: Sequence[TrialRecord]) -> bool:
         """Whether there is something to measure."""
         return self._to_ask(records) is not None
+
+    def seconds(self, records: Sequence[TrialRecord]) -> float:
+        """About what the next measurement takes."""
+        in_turn, evaluation = self._to_ask(records), self.settings.evaluation
+        if in_turn is None:
+            return 0.0
+        protocols = {None: evaluation.protocol} | {target.name: target.protocol for target in evaluation.targets}
+        protocol = protocols[in_turn.target]
+        return len(in_turn.networks) * SLOWER * (protocol.warmup_s + protocol.max_s)
 
     def ask(self, records: Sequence[TrialRecord]) -> Candidate | None:
         """The next measurement; None while one runs, and when there is nothing to measure."""

@@ -87,6 +87,14 @@ class RunStudy:
         """A trial by its number; not to be changed."""
         return self._study._storage.get_trial(self._id(number))  # Optuna itself looks through all trials
 
+    def was_queued(self, number: int) -> bool:
+        """Whether somebody asked for a trial's parameters, so that no sampler proposed them."""
+        return "fixed_params" in self.trial(number).system_attrs
+
+    def forget(self, number: int) -> None:
+        """End a trial of which nothing is to be recorded."""
+        self._study.tell(number, state=TrialState.FAIL)
+
     def _id(self, number: int) -> int:
         return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 

@@ -38,7 +38,7 @@ from nas.search.candidate import Asker, Candidate
 from nas.search.placement import Placement
 from nas.search.watchdog import Watchdog
 from nas.search.worker import Evaluator
-from nas.wording import duration_text
+from nas.wording import CUT_OFF, duration_text
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class CandidateTrainable(tune.Trainable):
         candidate = _CANDIDATE.validate_json(config["candidate"])
         self._steps = self._evaluate(candidate)
         self._timeout_s = candidate.timeout_s
+        self._deadline = candidate.deadline
         self._began = time.monotonic()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -93,11 +94,16 @@ class CandidateTrainable(tune.Trainable):
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Have this process killed if it is still here when the candidate's time is over, and long since."""
-        if self._timeout_s is None:
+        left_s = []
+        if self._timeout_s is not None:
+            left_s.append(self._timeout_s - (time.monotonic() - self._began))
+        if self._deadline is not None:
+            left_s.append(self._deadline - time.time())
+        if not left_s:
             yield
             return
         self._watchdog = self._watchdog or Watchdog()
-        self._watchdog.expect_within(self._timeout_s + HUNG_S - (time.monotonic() - self._began))
+        self._watchdog.expect_within(min(left_s) + HUNG_S)
         try:
             yield
         finally:
@@ -198,6 +204,9 @@ class AskerSearcher(Searcher):
                 reason = self.reasons.pop(trial_id, "no reason given")
                 began = self.began.pop(trial_id, candidate.started)
                 if self._hands_back(candidate, reason):
+                    return
+                if candidate.deadline is not None and time.time() > candidate.deadline:
+                    self._asker.finish(candidate, Evaluation(Outcome.STOPPED, CUT_OFF))
                     return
                 if candidate.timeout_s is not None and time.time() - began > candidate.timeout_s:
                     hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"

@@ -75,6 +75,7 @@ class Worker:
             functools.partial(measure_on, self.actors),
             candidate.latency,
             hopeless,
+            candidate.deadline,
         )
         while True:
             try:

@@ -1,0 +1,120 @@
+"""A search's time budget: what the wall clock, from the start of the command to its end, leaves for what.
+
+Start-up comes first, the report and the end of Ray come last; of what is left confirmation has its share. What is
+predicted not to end in time is not started, and what overruns is cut off.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.recipe import Recipe, steps_of
+from nas.record import Evaluation, Outcome, TrialRecord
+from nas.settings import SearchSettings
+from nas.wording import CUT_OFF, duration_text
+
+CLOSING_SHARE, CLOSING_S = 0.1, 10.0
+"""What the end of a search takes (its report, the end of Ray): a share of the budget, and so many seconds at most."""
+AFFORDABLE = 0.25
+"""Share of the time for candidates that one reference network may take."""
+LATEST = 24
+"""Candidates that durations are learned from: the latest, since a machine's load changes."""
+
+Point = tuple[float, float]
+"""Multiply-adds of a candidate, and the seconds that it took or would take."""
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """A budget of `seconds` from `began` on (UTC seconds since the epoch), of which a share confirms the front."""
+
+    began: float
+    seconds: float = math.inf
+    confirm: float = 0.0
+
+    @classmethod
+    def of(cls, settings: SearchSettings, began: float) -> TimeBudget:
+        """That of a search whose command began then; without an end where none was given."""
+        if settings.time_budget_s is None:
+            return cls(began)
+        return cls(began, settings.time_budget_s, settings.confirm if settings.confirmations else 0.0)
+
+    @property
+    def trainings_end(self) -> float:
+        """When the last training has to be over, those that confirm among them."""
+        return self.began + self.seconds - min(CLOSING_S, CLOSING_SHARE * self.seconds)
+
+    @property
+    def candidates_end(self) -> float:
+        """When no more candidates are started."""
+        return self.trainings_end - (self.confirm * self.seconds if self.confirm else 0.0)
+
+    @property
+    def over(self) -> bool:
+        """Whether no more candidates are started."""
+        return time.time() >= self.candidates_end
+
+    def fits(self, seconds: float | None, end: float | None = None) -> bool:
+        """Whether what takes so long can be started now and be over by then, by default in time for confirmation."""
+        return time.time() + (seconds or 0.0) <= (self.candidates_end if end is None else end)
+
+    def affords(self, seconds: float | None) -> bool:
+        """Whether a reference network that takes so long leaves enough time for candidates."""
+        return seconds is None or seconds <= AFFORDABLE * (self.candidates_end - self.began)
+
+    def cut(self, so_far: Evaluation, recipe: Recipe, images: int) -> str | None:
+        """Why a training on so many images is to be ended after its latest epoch: by its pace so far it would not be over in
+        time. None where it would.
+        """
+        done, steps = so_far.epochs, steps_of(recipe, images)
+        epochs = math.ceil(steps / max(1, steps_of(replace(recipe, epochs=1, steps=None), images)))
+        left_s = (epochs - done) * sum(epoch.seconds for epoch in so_far.history) / max(1, done)
+        if recipe.seconds is not None or done >= epochs or self.fits(left_s, self.trainings_end):
+            return None
+        return f"{CUT_OFF} after epoch {done} of {recipe.epochs}: the others would take {duration_text(left_s)} at its pace"
+
+
+class Durations:
+    """How long candidates take by their multiply-adds, from a forecast (`points`) and then from what ran."""
+
+    def __init__(self, points: Sequence[Point] = ()) -> None:
+        self._forecast = list(points)
+        self._ran: list[Point] = []
+
+    def learn(self, record: TrialRecord) -> None:
+        """Take in a candidate that was trained to the end."""
+        evaluation = record.evaluation
+        if record.outcome is Outcome.DONE and record.imported_from is None and evaluation.cost is not None:
+            self._ran.append((float(evaluation.cost.macs), evaluation.seconds))
+
+    def seconds(self, macs: float) -> float | None:
+        """What a candidate of so many multiply-adds is to take; None while nothing is known."""
+        known, ran = np.array(self._forecast).reshape(-1, 2), np.array(self._ran[-LATEST:]).reshape(-1, 2)
+        if not len(known) and not len(ran):
+            return None
+        if len(known) and len(ran):  # by how much all takes longer than when it was forecast
+            base, slope = line_through(known, np.ones(len(known)))
+            known[:, 1] *= np.median(ran[:, 1] / np.maximum(base + slope * ran[:, 0], 1e-9))
+        weights = [1 / (1 + len(ran))] * len(known) + [1.0] * len(ran)
+        base, slope = line_through(np.concatenate([known, ran]), np.array(weights))
+        return base + slope * macs
+
+
+def line_through(points: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
+    """The line of best fit through points (N, 2), by relative errors; neither its value at 0 nor its slope is negative."""
+    x, y = points.T
+    weights = weights / np.maximum(y, 1e-9) ** 2
+    centre, middle = np.average(x, weights=weights), np.average(y, weights=weights)
+    spread = np.average((x - centre) ** 2, weights=weights)
+    slope = float(np.average((x - centre) * (y - middle), weights=weights) / spread) if spread > 0 else 0.0
+    if slope <= 0:
+        return float(middle), 0.0
+    if middle - slope * centre < 0:  # through the origin
+        return 0.0, float(np.average(x * y, weights=weights) / np.average(x * x, weights=weights))
+    return float(middle - slope * centre), slope

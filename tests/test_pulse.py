@@ -1,0 +1,99 @@
+"""Output that is a pipe: a line while something takes long, whichever command it is, and one for many rejections."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from answers import answer
+from conftest import RunFactory
+from rich.console import Console
+
+import nas.pulse
+from nas.progress import LineProgress
+from nas.pulse import Pulse
+from nas.record import Outcome
+from nas.search.broker import Broker
+from nas.settings import Budgets, EvaluationSettings, SearchSettings
+from nas.space_file import load_space
+
+QUICKLY = "import sys, nas.pulse; nas.pulse.QUIET_S = 0.5\nfrom nas.cli import main; main(sys.argv[1:])"
+"""A line for every half second without one, in place of every 25."""
+SEARCH = ("--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32", "--device", "cpu")
+
+
+def said(*arguments: str) -> str:
+    """The standard output of a command in a process of its own, which is a pipe."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", QUICKLY, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_search_and_what_follows_it_say_what_goes_on(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    shown = said(
+        "search", "digits", "--trials", "2", "--epochs", "3", "--metric", "slow_parts:slow_score", *SEARCH, "--out", out
+    )
+    assert "reading the data and looking at this machine, for" in shown
+    assert "starting Ray and its workers, for" in shown
+    assert "at epoch 1/3" in shown
+    assert "0.0 s left" not in shown
+    trained = said("train", out, "--epochs", "3")
+    assert "epoch 2 of 3, for" in trained
+    assert "a few seconds left" in trained
+    compared = said("baseline", out, "--train", "--networks", "mobilenet_v2_050")
+    assert "mobilenet_v2_050: epoch 1 of 3 done, for" in compared
+
+
+def test_slow_data_are_waited_for_with_a_line(tmp_path: Path) -> None:
+    shown = said(
+        "supernet", "train", "digits", "--data", "slow_parts:slow_data", "--epochs", "1", "--out", str(tmp_path / "net")
+    )
+    assert "reading the data, for" in shown
+
+
+def test_a_pulse_is_silent_on_a_terminal_and_where_lines_come_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.pulse, "QUIET_S", 0.2)
+    terminal, log, quiet = io.StringIO(), io.StringIO(), io.StringIO()
+    other = Pulse(Console(file=terminal, force_terminal=True), "working")
+    with other, Pulse(Console(file=quiet), "working"), Pulse(Console(file=log), "working") as pulse:
+        for number in range(20):
+            pulse.say(f"line {number}")
+            time.sleep(0.03)
+    assert terminal.getvalue() == ""
+    assert "working, for 0.2 s so far" in quiet.getvalue()
+    assert log.getvalue().splitlines() == [f"line {number}" for number in range(20)]
+
+
+@pytest.mark.parametrize("limit", ["max_macs", "max_params", "max_latency_ms"])
+def test_many_candidates_over_a_limit_are_one_line(make_run: RunFactory, limit: str) -> None:
+    evaluation = EvaluationSettings(budgets=Budgets(**{limit: 1}))
+    broker = Broker(make_run(SearchSettings(load_space("digits"), "digits", evaluation=evaluation, trials=50)))
+    log = io.StringIO()
+    progress = LineProgress(Pulse(Console(file=log, width=300), "searching"))
+    progress.begin(broker)
+    broker.on_record = progress.record
+    for number in range(9):
+        candidate = broker.ask()
+        assert candidate is not None
+        rejected = replace(answer(candidate, Outcome.REJECTED, 1.0), reason=f"reason {number}")
+        latency = rejected.latency
+        assert latency is not None
+        rejected = replace(rejected, latency=replace(latency, p10_ms=2.0))
+        broker.finish(candidate, answer(candidate) if number in (0, 7) else rejected)
+    progress.end()
+    first, many, trained, one = log.getvalue().splitlines()
+    flag = {"max_latency_ms": "--max-latency"}.get(limit, f"--{limit.replace('_', '-')}")
+    assert many.startswith(f"6 candidates over {flag} not trained")
+    assert "trial 0 done" in first
+    assert "trial 7 done" in trained
+    assert "trial 8 rejected: reason 8" in one
