@@ -112,6 +112,8 @@ def evaluate_steps(
         with lease_for("cpu").shared():
             network = build(architecture, classes, seed)
             cost = replace(cost, peak_activation_bytes=known_peak(network, architecture.input_shape))
+        if until is not None and time.time() >= until:
+            raise OutOfTimeError
         latency = known or candidate_latency(architecture, classes, settings.protocol, network)
         violation, reason = budget_violation(settings.budgets, cost, latency)
         for target in settings.targets if violation == 0 else ():

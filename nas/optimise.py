@@ -25,8 +25,8 @@ _ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1e-4
 
 _PRECISION_S = 2.0
 """Seconds after which no more steps are timed to choose a precision."""
-_CLEARLY = 2.0
-"""How many times as long a step takes that need not be timed again."""
+_FEW = 16
+"""Images of a step that is timed where one on a whole batch would be long."""
 
 
 def learning_rate_at(progress: float, recipe: Recipe) -> float:
@@ -61,24 +61,30 @@ def check_recipe(recipe: Recipe, device: str, least_epochs: int = 1) -> None:
 def faster_precision(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> Precision:
     """What `auto` means here: bfloat16 (float16 on older GPUs) on CUDA; on a CPU what takes less time, measured.
 
-    On a CPU training steps of a copy of the model on these images (N, C, H, W) are timed in turn, and the fastest of
-    each counts, which is what a busy machine disturbs least; bfloat16 has to be faster by a tenth.
+    On a CPU training steps of a copy of the model on these images (N, C, H, W), or on a few of them where a step is long, are
+    timed in turn, and the fastest of each counts, which is what a busy machine disturbs least; bfloat16 has to be faster
+    by a tenth.
     """
     if images.device.type == "cuda":
         return gpu_precision()
     copied = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
-    labels = torch.zeros(len(images), dtype=torch.long)
+    few = images[:_FEW]
+
+    def step_s(precision: Precision, images: torch.Tensor) -> float:
+        stepper = Stepper(copied, replace(recipe, precision=precision, compile=False), images.device)
+        start = time.perf_counter()
+        stepper.step(images, torch.zeros(len(images), dtype=torch.long))
+        return time.perf_counter() - start
+
     seconds: dict[Precision, float] = {"float32": math.inf, "bfloat16": math.inf}
     end = time.perf_counter() + _PRECISION_S
+    if sum(step_s(precision, few) for precision in seconds) < _PRECISION_S / 4:
+        few = images
     for attempt in range(10):
-        clear = attempt > 0 and max(seconds.values()) > _CLEARLY * min(seconds.values())
-        if time.perf_counter() > end and (attempt > 2 or clear):
+        if attempt > 1 and time.perf_counter() > end:
             break
         for precision, fastest in seconds.items():
-            stepper = Stepper(copied, replace(recipe, precision=precision, compile=False), images.device)
-            start = time.perf_counter()
-            stepper.step(images, labels)
-            seconds[precision] = min(fastest, time.perf_counter() - start)
+            seconds[precision] = min(fastest, step_s(precision, few))
     return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
 
 

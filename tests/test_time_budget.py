@@ -58,11 +58,11 @@ def curve(epochs: int, seconds: float) -> tuple[EpochMetrics, ...]:
 
 
 def test_the_end_and_confirmation_have_their_share() -> None:
-    budget = TimeBudget.of(settings(time_budget_s=1000.0, confirm=0.2), 50.0)
-    assert budget.trainings_end == 1050 - CLOSING_S
+    budget = TimeBudget.of(settings(time_budget_s=1000.0, confirm=0.2), 50.0, startup_s=20.0)
+    assert budget.trainings_end == 1050 - CLOSING_S - 5
     assert budget.candidates_end == budget.trainings_end - 200
-    assert TimeBudget.of(settings(time_budget_s=20.0), 0.0).trainings_end == 18
-    assert TimeBudget.of(settings(confirm=0.2), 0.0).candidates_end == float("inf")
+    assert TimeBudget.of(settings(time_budget_s=20.0), 0.0, startup_s=15.0).trainings_end == 16
+    assert TimeBudget.of(settings(confirm=0.2), 0.0, startup_s=15.0).candidates_end == float("inf")
 
 
 @pytest.mark.parametrize("limits", [{"time_budget_s": HOUR}, {"max_macs": 10**9}, {"max_latency_ms": 1e6}])

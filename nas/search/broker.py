@@ -73,7 +73,8 @@ class Broker:
         self.settings = run.settings
         self._space = run.settings.space
         self.on_record: Callable[[TrialRecord], None] = lambda record: None
-        self.budget = TimeBudget.of(self.settings, time.time() if began is None else began)
+        began = time.time() if began is None else began
+        self.budget = TimeBudget.of(self.settings, began, time.time() - began)
         self._durations = Durations(forecast)
         self._too_long = 0  # proposals in a row that would not have ended in time
         self._held: list[Architecture] = []  # references that are tried later, if there is time

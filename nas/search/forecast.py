@@ -21,13 +21,17 @@ from nas.settings import SearchSettings, derive_seed
 from nas.wording import done_word, duration_text, plural
 
 PROBE_S = 1.0
-"""Seconds of training that are timed of a network, two steps at least."""
+"""Seconds of training that are timed of a network."""
+FEW, SHORT_S = 16, 0.05
+"""Images of a step that is timed; where it takes less than this, its own cost counts, and whole batches are timed."""
 DRAWN = 200
 """Random networks whose mean is a typical one."""
 STARTUP_S = 12.0
 """What Ray and its workers take to start."""
 FEWEST, ENOUGH = 8, 16
 """Candidates that have to fit a time budget; where fewer would, trainings are shortened until so many do."""
+HELPS = 2
+"""How many times as many candidates have to fit for a training to be shortened."""
 LEAST_STEPS = 100
 """Steps below which no training is shortened that is shorter than an epoch."""
 
@@ -94,8 +98,13 @@ class Forecast:
 
     def fitting(self, recipe: Recipe | None = None) -> int:
         """How many candidates fit the time budget."""
-        budget = TimeBudget.of(self.plan.settings, self.plan.began)
-        return int(max(0.0, budget.candidates_end - time.time() - STARTUP_S) / self.wall_s(recipe))
+        left_s = self.budget.candidates_end - time.time() - STARTUP_S
+        return int(max(0.0, left_s) / self.wall_s(recipe))
+
+    @property
+    def budget(self) -> TimeBudget:
+        """The plan's time budget, as far as it is known before Ray has started."""
+        return TimeBudget.of(self.plan.settings, self.plan.began, time.time() - self.plan.began + STARTUP_S)
 
     @property
     def disk_bytes(self) -> int:
@@ -146,17 +155,24 @@ def _timed(plan: SearchPlan, architecture: Architecture) -> tuple[Timed, int]:
     began = time.perf_counter()
     network, _ = starting_network(architecture, data, settings.evaluation)
     begin_s = time.perf_counter() - began
-    paces = [math.inf]
-    if recipe.epochs:
+
+    def pace(batch_size: int) -> float:
         brief = replace(recipe, epochs=1_000, steps=None, seconds=PROBE_S, patience=0, compile=False)
+        brief = replace(brief, batch_size=batch_size)
         paces = [epoch.images_per_s for epoch in finetune(network, data, side, brief, None, seed=0, lease=lease)]
+        return float(np.median(paces[1:] or paces))  # the first steps find the fastest kernels, and take longer
+
+    images_per_s = math.inf
+    if recipe.epochs:
+        images_per_s = pace(min(FEW, recipe.batch_size))
+        if FEW / images_per_s < SHORT_S:
+            images_per_s = pace(recipe.batch_size)
     began = time.perf_counter()
     predict(network, data, data.validation, side, lease=lease)
     scored_s = (time.perf_counter() - began) / len(data.data.validation)
     macs = architecture_cost(architecture, len(plan.data.classes)).macs
     parameters = sum(tensor.numel() for tensor in network.state_dict().values())
-    # The first steps find the fastest kernels, and take longer.
-    return Timed(float(macs), 1 / float(np.median(paces[1:] or paces)), scored_s, begin_s), 4 * parameters
+    return Timed(float(macs), 1 / images_per_s, scored_s, begin_s), 4 * parameters
 
 
 def few_images(data: Any, recipe: Recipe) -> Any:
@@ -164,7 +180,7 @@ def few_images(data: Any, recipe: Recipe) -> Any:
     return replace(
         data,
         train=data.train.subset(np.arange(min(2 * recipe.batch_size, len(data.train)))),
-        validation=data.validation.subset(np.arange(min(128, len(data.validation)))),
+        validation=data.validation.subset(np.arange(min(64, len(data.validation)))),
         test=None,
     )
 
@@ -188,7 +204,8 @@ def sized(forecast: Forecast) -> Recipe:
     if least == 1 and whole > LEAST_STEPS:
         shares = (whole * share // 4 for share in (3, 2, 1))
         shorter += [replace(recipe, epochs=1, steps=steps) for steps in shares if steps >= LEAST_STEPS]
-    return next((one for one in shorter if forecast.fitting(one) >= wanted), shorter[-1] if shorter else recipe)
+    found = next((one for one in shorter if forecast.fitting(one) >= wanted), shorter[-1] if shorter else recipe)
+    return found if forecast.fitting(found) >= HELPS * forecast.fitting(recipe) else recipe
 
 
 def length_text(recipe: Recipe) -> str:
@@ -244,7 +261,7 @@ def _references(forecast: Forecast) -> dict[str, float]:
 
 def _left_out(forecast: Forecast) -> Sequence[str]:
     """Which references take too much of the time budget to be queued."""
-    budget = TimeBudget.of(forecast.plan.settings, forecast.plan.began)
+    budget = forecast.budget
     dear = [name for name, macs in _references(forecast).items() if not budget.affords(forecast.seconds(macs))]
     if not dear:
         return []

@@ -19,8 +19,9 @@ from nas.record import Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
 from nas.wording import CUT_OFF, duration_text
 
-CLOSING_SHARE, CLOSING_S = 0.1, 10.0
-"""What the end of a search takes (its report, the end of Ray): a share of the budget, and so many seconds at most."""
+CLOSING_S, CLOSING_SHARE, MOST_CLOSING = 2.0, 0.25, 0.2
+"""What the end of a search takes (its report, the end of Ray): so many seconds and a share of what its start took, which
+says how fast the machine is; at most this share of the budget."""
 AFFORDABLE = 0.25
 """Share of the time for candidates that one reference network may take."""
 LATEST = 24
@@ -32,23 +33,29 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """A budget of `seconds` from `began` on (UTC seconds since the epoch), of which a share confirms the front."""
+    """A budget of `seconds` from `began` on (UTC seconds since the epoch), of which a share confirms the front.
+
+    The end of the search takes `closing_s` of it.
+    """
 
     began: float
     seconds: float = math.inf
     confirm: float = 0.0
+    closing_s: float = 0.0
 
     @classmethod
-    def of(cls, settings: SearchSettings, began: float) -> TimeBudget:
-        """That of a search whose command began then; without an end where none was given."""
-        if settings.time_budget_s is None:
+    def of(cls, settings: SearchSettings, began: float, startup_s: float) -> TimeBudget:
+        """That of a search whose command began then, and takes so long to start; without an end where none was given."""
+        seconds = settings.time_budget_s
+        if seconds is None:
             return cls(began)
-        return cls(began, settings.time_budget_s, settings.confirm if settings.confirmations else 0.0)
+        closing_s = min(CLOSING_S + CLOSING_SHARE * startup_s, MOST_CLOSING * seconds)
+        return cls(began, seconds, settings.confirm if settings.confirmations else 0.0, closing_s)
 
     @property
     def trainings_end(self) -> float:
         """When the last training has to be over, those that confirm among them."""
-        return self.began + self.seconds - min(CLOSING_S, CLOSING_SHARE * self.seconds)
+        return self.began + self.seconds - self.closing_s
 
     @property
     def candidates_end(self) -> float:
