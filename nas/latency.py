@@ -277,7 +277,7 @@ def _blocks_a_turn(
     networks: Sequence[Run], runs: Sequence[int], block: TimeBlock, rounds: int, protocol: LatencyProtocol
 ) -> int:
     """So many that all rounds of a network take about `max_s`; equally many of each, as quantiles of a few are not those of many."""
-    wall_ms = np.mean([block(run, many)[0] for run, many in zip(networks, runs, strict=True)])
+    wall_ms = sum(block(run, many)[0] for run, many in zip(networks, runs, strict=True)) / len(networks)
     return max(_FEWEST, min(_MOST, int(1e3 * protocol.max_s / rounds / max(wall_ms, 1e-3))))
 
 
