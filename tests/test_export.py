@@ -424,12 +424,19 @@ def test_predict_classifies_files_as_training_read_them(exported: Exported, tmp_
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         deep = Image.fromarray(pixels[:12, :12, 0].astype(np.uint16) * 257)
         (image or deep).save(tmp_path / "images" / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera turned
+    Image.fromarray(pixels).resize((14, 33)).save(tmp_path / "images" / "a" / "turned.jpg", exif=exif)
+    icon = np.zeros((20, 20, 4), np.uint8)
+    icon[5:15, 5:15, 3] = 255  # black, on nothing
+    Image.fromarray(icon).save(tmp_path / "images" / "b" / "icon.png")
     (tmp_path / "images" / "b" / "broken.png").write_bytes(b"no image")
     listing = list_files(tmp_path / "images")
     layout = find_layout(tmp_path / "images", listing)
     layout.parts["train"].remove(("b/broken.png", 1))
-    trained_on = np.zeros((3, 1, 12, 12), dtype=np.uint8)
+    trained_on = np.zeros((5, 1, 12, 12), dtype=np.uint8)
     decode_into(tmp_path / "images", layout, {"train": trained_on})
+    assert trained_on[-1].max() == 255  # white behind the icon
     with torch.inference_mode():
         expected = exported.network(prepared(torch.from_numpy(trained_on), 8, MEAN, STD)).softmax(1)
     names = [file for file, _ in layout.parts["train"]]
