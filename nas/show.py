@@ -147,7 +147,8 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
     verdicts.add_column(no_wrap=True, style="cyan")
     verdicts.add_column(overflow="fold")
     table.add_column("network", no_wrap=True, style="cyan")
-    for title in (score_column(run), "latency ms (p10-p90)", "MACs", "params"):
+    ranges = range_title([baseline.evaluation.latency for baseline in baselines])
+    for title in (score_column(run), f"latency ms ({ranges})", "MACs", "params"):
         table.add_column(title, justify="right", no_wrap=True)
     for baseline in cheapest_first(baselines, objectives):
         cost, latency = baseline.evaluation.cost, baseline.evaluation.latency

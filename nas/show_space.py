@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nas.architecture import Architecture
 from nas.cost import architecture_cost, least_cost
+from nas.front_latency import range_title
 from nas.objectives import objective
 from nas.record import Latency
 from nas.settings import Budgets
@@ -56,7 +57,8 @@ def landmarks_table(space: SearchSpace, num_classes: int, latencies: dict[str, L
     """Cost of the landmarks, latency where it was measured; then their architectures, which fit no column."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("network", no_wrap=True)
-    for column in ("input", "MACs", "params", "latency ms (p10-p90)", "receptive field"):
+    ranges = range_title([*latencies.values()])
+    for column in ("input", "MACs", "params", f"latency ms ({ranges})", "receptive field"):
         table.add_column(column, justify="right", no_wrap=True)
     networks = Table(box=None, pad_edge=False, show_header=False)
     networks.add_column(no_wrap=True)

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from nas.front_latency import range_title
 from nas.record import TrainingRecord
 from nas.run import RunDirectory
 from nas.show import confusion_table, report_table
@@ -24,7 +25,8 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
     table.add_column("candidate", no_wrap=True, style="cyan")
     table.add_column("seed", justify="right", no_wrap=True)
     metric = run.settings.evaluation.metric
-    for title in ("test\naccuracy %", f"validation\n{metric} %", "latency ms\n(p10-p90)"):
+    ranges = range_title([record.evaluation.latency for record in records])
+    for title in ("test\naccuracy %", f"validation\n{metric} %", f"latency ms\n({ranges})"):
         table.add_column(title, justify="right", no_wrap=True)
     for group in alike(records):
         for record in group:
@@ -62,7 +64,8 @@ def _search_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group
     metric = run.settings.evaluation.metric
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("in the search", no_wrap=True, style="cyan")
-    for title in (f"validation\n{metric} %", "latency ms\n(p10-p90)"):
+    ranges = range_title([trials[number].evaluation.latency for number in {record.number for record in records}])
+    for title in (f"validation\n{metric} %", f"latency ms\n({ranges})"):
         table.add_column(title, justify="right", no_wrap=True)
     for number in dict.fromkeys(record.number for record in records):
         trial = trials[number]

@@ -60,7 +60,7 @@ def scatter_figure(
     """One quantity against another (`nas.report.quantities`), for the candidates trained to the full budget.
 
     Filled points are the front in all objectives. Where one axis is accuracy and the other a cost, a line joins what no
-    candidate beats in these two. Bars are p10 to p90 of a latency, and the binomial standard error of an accuracy on
+    candidate beats in these two. Bars are where a latency lies with 95 % (p10 to p90 of older records), and the binomial standard error of an accuracy on
     `images` images. An axis is logarithmic as `log_x` and `log_y` say; None is as the values ask. `colour` is a
     quantity or a parameter of the space. `marks` are texts by digest. Beyond `limits`, hard budgets by objective in its
     unit, the plane is shaded, where that is near the candidates. `baselines` are trained reference networks, drawn as
