@@ -92,25 +92,32 @@ def test_a_reference_that_takes_too_much_of_the_time_is_left_out(make_run: RunFa
     assert names.count(None) == len(names) - 1
 
 
+def test_the_smallest_network_is_tried_however_little_time_there_is(make_run: RunFactory) -> None:
+    broker = Broker(make_run(settings(time_budget_s=60.0)), forecast=[(macs("smallest"), 500.0)])
+    (first,) = asked(broker, 1)
+    assert first.digest == DIGITS.smallest.digest
+
+
 @pytest.mark.parametrize("seconds", [30.0, HOUR])
 def test_nothing_is_started_that_would_not_end_in_time_but_for_what_was_asked_for(
     make_run: RunFactory, seconds: float
 ) -> None:
     run = make_run(settings(time_budget_s=seconds, enqueue=(str(DIGITS.middle),)))
     broker = Broker(run, forecast=[(1.0, 2 * seconds)])
-    candidate = broker.ask()
-    assert candidate is not None
-    assert candidate.digest == DIGITS.middle.digest
-    assert candidate.deadline == broker.budget.trainings_end
-    broker.finish(candidate, replace(answer(candidate), seconds=2 * seconds))
+    for wanted in (DIGITS.middle, DIGITS.smallest):
+        candidate = broker.ask()
+        assert candidate is not None
+        assert candidate.digest == wanted.digest
+        assert candidate.deadline == broker.budget.trainings_end
+        broker.finish(candidate, replace(answer(candidate), seconds=2 * seconds))
     while not broker.finished:
         assert broker.ask() is None
     assert broker.stop_reason == "what is left of the time budget is too short for another candidate"
     assert broker.resumable
-    assert len(run.records()) == 1
+    assert len(run.records()) == 2
     again = Broker(open_run(run.path), began=time.time())  # what was not started is not lost, and nothing is stuck
-    assert len(run.records()) == 1
-    assert again.trained == 1
+    assert len(run.records()) == 2
+    assert again.trained == 2
 
 
 def test_durations_are_learned_from_what_ran(make_run: RunFactory) -> None:

@@ -259,13 +259,14 @@ class Broker:
         """Start with what the user knows to be good, then with the space's ends and its backbone.
 
         Those are the front's corners, and what people would otherwise pick. Where time or a candidate's costs are limited the
-        largest has to wait, and so has what takes too much of the time.
+        largest has to wait, and so has a backbone that takes too much of the time; the smallest never.
         """
         known = [self._space.parse(text) for text in self.settings.enqueue]
         references = [self._space.smallest, self._space.backbone, self._space.largest]
         if self.settings.time_budget_s is not None or self.settings.evaluation.has_budgets:
-            dear = [one for one in references if not self.budget.affords(self.seconds_of(one))]
-            self._held = [one for one in references if one in dear or one is references[-1]]
+            largest = references[-1]
+            dear = [one for one in references[1:] if one is largest or not self.budget.affords(self.seconds_of(one))]
+            self._held = [one for one in dear if one != references[0]]
         known += [one for one in references if one not in self._held]
         for digest, architecture in {a.digest: a for a in known}.items():
             if digest not in self.answers:

@@ -31,7 +31,7 @@ STARTUP_S = 12.0
 FEWEST, ENOUGH = 8, 16
 """Candidates that have to fit a time budget; where fewer would, trainings are shortened until so many do."""
 HELPS = 2
-"""How many times as many candidates have to fit for a training to be shortened."""
+"""By how much faster a search has to become for a training to be shortened."""
 LEAST_STEPS = 100
 """Steps below which no training is shortened that is shorter than an epoch."""
 
@@ -65,7 +65,7 @@ class Forecast:
         training_s = min(training_s, recipe.seconds or math.inf)
         passes = max(1, math.ceil(steps * batch / max(1, len(data.train) // batch * batch)))
         scoring_s = passes * len(data.validation) * self._at(macs, lambda one: one.scored_image_s)
-        return training_s + scoring_s + max(one.begin_s for one in self.timed) + self.latency_s
+        return training_s + scoring_s + self._at(macs, lambda one: one.begin_s) + self.latency_s
 
     def _at(self, macs: float, part: Callable[[Timed], float]) -> float:
         points = np.array([(one.macs, part(one)) for one in self.timed])
@@ -205,7 +205,7 @@ def sized(forecast: Forecast) -> Recipe:
         shares = (whole * share // 4 for share in (3, 2, 1))
         shorter += [replace(recipe, epochs=1, steps=steps) for steps in shares if steps >= LEAST_STEPS]
     found = next((one for one in shorter if forecast.fitting(one) >= wanted), shorter[-1] if shorter else recipe)
-    return found if forecast.fitting(found) >= HELPS * forecast.fitting(recipe) else recipe
+    return found if forecast.wall_s(recipe) >= HELPS * forecast.wall_s(found) else recipe
 
 
 def length_text(recipe: Recipe) -> str:
@@ -231,9 +231,12 @@ def lines(forecast: Forecast, given: Recipe, fixed: bool) -> list[str]:
     budget_s, fitting = settings.time_budget_s, min(candidates, forecast.fitting())
     told = [f"At most {duration_text(budget_s)} and {disk}, {at_a_time}; run directory {plan.out}"]
     if recipe != given:
+        fit = f"so that about {fitting} fit the time budget and not {forecast.fitting(given)}"
+        if not fitting:
+            fit = "and even so the time budget hardly holds one"
         told.append(
-            f"Each candidate is {done_word(1)} for {length_text(recipe)} in place of {length_text(given)}, so that about "
-            f"{fitting} fit the time budget and not {forecast.fitting(given)}; --epochs {given.epochs} keeps its length"
+            f"Each candidate is {done_word(1)} for {length_text(recipe)} in place of {length_text(given)}, {fit}; "
+            f"--epochs {given.epochs} keeps its length"
         )
     elif fitting < candidates:
         more = f"About {fitting} of {plural(candidates, 'candidate')} fit the time budget"
@@ -262,10 +265,11 @@ def _references(forecast: Forecast) -> dict[str, float]:
 def _left_out(forecast: Forecast) -> Sequence[str]:
     """Which references take too much of the time budget to be queued."""
     budget = forecast.budget
-    dear = [name for name, macs in _references(forecast).items() if not budget.affords(forecast.seconds(macs))]
+    references = list(_references(forecast).items())[1:]  # the smallest is tried in any case
+    dear = [name for name, macs in references if not budget.affords(forecast.seconds(macs))]
     if not dear:
         return []
-    return [f"Left for later, since it takes too much of the time budget: {' and '.join(dear)}"]
+    return [f"Left for later, since too much of the time budget would go to it: {' and '.join(dear)}"]
 
 
 def planned(plan: SearchPlan, concurrent: int, fixed: bool) -> tuple[SearchPlan, list[str]]:
