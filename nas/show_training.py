@@ -64,11 +64,11 @@ def _search_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group
     metric = run.settings.evaluation.metric
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("in the search", no_wrap=True, style="cyan")
-    ranges = range_title([trials[number].evaluation.latency for number in {record.number for record in records}])
+    found = [trials[number] for number in dict.fromkeys(record.number for record in records)]
+    ranges = range_title([trial.evaluation.latency for trial in found])
     for title in (f"validation\n{metric} %", f"latency ms\n({ranges})"):
         table.add_column(title, justify="right", no_wrap=True)
-    for number in dict.fromkeys(record.number for record in records):
-        trial = trials[number]
+    for trial in found:
         latency = trial.evaluation.latency
         score = share_text(trial.objectives.get("accuracy"))
         table.add_row(trial.digest[:8], score, latency_text(latency) if latency else NOTHING)

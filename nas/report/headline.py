@@ -50,17 +50,24 @@ def headline(found: Findings) -> Html:
         tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
         tag("h1", f"{settings.space.name} on {found.device}"),
         tag("p", data, class_="soft"),
-        *(tag("p", sentence, class_="lead") for sentence in (_in_full(found), _answer(found)) if sentence),
+        *(tag("p", sentence, class_="lead") for sentence in _answers(found)),
         tag("p", crowded, class_="note") if crowded else "",
         tag("p", f"Warning: {chance}.", class_="note") if chance else "",
         facts(tiles, class_="tiles"),
     )
 
 
+def _answers(found: Findings) -> list[str]:
+    """What came out of it, the latest first, each with whose weights and of which images its scores are."""
+    if not found.trainings:
+        return [_answer(found)]
+    epochs = found.settings.evaluation.recipe.epochs
+    weights = "the weights of its brief training" if epochs else "weights that it did not train"
+    return [_in_full(found), f"The search, with {weights}, on the validation images: {_answer(found)}"]
+
+
 def _in_full(found: Findings) -> str:
     """What the candidate got that was trained in full last."""
-    if not found.trainings:
-        return ""
     own = [record for record in found.trainings if record.digest == found.trainings[-1].digest]
     best = best_of(own)
     assert best is not None  # those that are found came to their end
