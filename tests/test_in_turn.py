@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from answers import answer
 from conftest import RunFactory
 from test_broker import _no_fsync  # noqa: F401
-from test_report import SETTINGS, make_record
+from test_report import PROVENANCE, SETTINGS, make_record
+from typer.testing import CliRunner
 
+from nas.browse.candidate import figures
+from nas.browse.runs import LiveRun
+from nas.cli import app
 from nas.front import pareto_front
 from nas.in_turn import with_remeasured
 from nas.picks import pick
-from nas.record import Evaluation, LatencyRecord, Outcome, TrialRecord
+from nas.record import Evaluation, LatencyRecord, Outcome, Predicted, TrialRecord
+from nas.report import write_report
+from nas.report.choices import choices_figure
+from nas.report.progress import hypervolume_figure
 from nas.rivals import RIVALS, rivals, to_measure
 from nas.run import RunDirectory, open_run
 from nas.search.broker import Broker
@@ -23,6 +33,7 @@ from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.search.remeasuring import MAX_LOSSES, MOST_TURNS, Remeasurer
 from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings
+from nas.show import front_csv
 from nas.space_file import load_space
 
 OBJECTIVES = ("accuracy", "latency")
@@ -318,3 +329,165 @@ def test_weights_of_rivals_are_kept_as_those_of_the_front_are(make_run: RunFacto
     near = to_measure(run.records(), OBJECTIVES)
     assert len(near) > len(pareto_front(run.records(), OBJECTIVES))
     assert all(run.weights_path(record.digest).is_file() for record in near)
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+WILD, OTHER = (0.8, 1.3, 0.9, 1.2, 1.0, 0.7, 1.1, 1.25), (1.2, 0.8, 1.3, 0.8, 1.1, 1.0, 0.7, 0.9)
+
+
+def crowded(record: TrialRecord) -> TrialRecord:
+    """The record as it is where others used the device."""
+    assert record.evaluation.latency is not None
+    latency = replace(record.evaluation.latency, contended=True)
+    return replace(record, evaluation=replace(record.evaluation, latency=latency))
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> RunDirectory:
+    """A run on a shared machine, its front measured in turn: two that do not differ, and one that does."""
+    run = RunDirectory.create(tmp_path / "shared", SETTINGS, PROVENANCE)
+    records = [make_record(0, 0.50, 1.0), make_record(1, 0.70, 1.01), make_record(2, 0.90, 2.0)]
+    for record in records:
+        run.append(crowded(record))
+    noises = (WILD, OTHER, (1.0, 1.001) * 4)
+    run.append_latencies(
+        [
+            in_turn(record, record.objectives["latency"], noise=noise)
+            for record, noise in zip(records, noises, strict=True)
+        ]
+    )
+    return run
+
+
+def lines_of(run: RunDirectory) -> list[str]:
+    return CliRunner().invoke(app, ["front", str(run.path)], env={"COLUMNS": "80"}).output.splitlines()
+
+
+def test_the_table_groups_what_does_not_differ_and_says_what_others_did(shared: RunDirectory) -> None:
+    first, second, third = (record.digest[:8] for record in shared.records())
+    lines = lines_of(shared)
+    assert all(len(line) <= 80 for line in lines if line.startswith((first, second, third, "digest")))
+    assert "latency ms (95 %)" in lines[1]
+    assert "1.000 (0.700-1.300)a" in next(line for line in lines if line.startswith(first))
+    assert "1.010 (0.707-1.313)a  " in (row := next(line for line in lines if line.startswith(second)))
+    assert "fastest" in row
+    assert "2.000 (2.000-2.002) " in next(line for line in lines if line.startswith(third))
+    text = " ".join(" ".join(lines).split())
+    assert "latencies with the same letter (a) do not differ (95 % intervals, measured in turn 8 times)" in text
+    assert "All 3 latencies were measured while others used the device" in text
+    assert "members of the front were measured again, in turn 8 times" in text
+    rows = list(csv.DictReader(io.StringIO(front_csv(shared, shared.judged()))))
+    assert [row["latency_group"] for row in rows] == ["a", "a", ""]
+    assert [row["latency_rounds"] for row in rows] == ["8"] * 3
+    assert [row["latency_low_ms"] for row in rows[:1]] == ["0.7"]
+
+
+def test_report_and_page_show_the_groups_and_what_others_did(shared: RunDirectory) -> None:
+    page = write_report(shared).read_text()
+    assert "0.700–1.300 · a" in page.replace("noisy · ", "")
+    assert "Latencies with the same letter (a) do not differ" in page
+    assert "All 3 latencies were measured while others used the device" in page
+    assert "Bars: 95 % intervals of the latency" in page
+    seen = LiveRun(shared).look()
+    assert seen.front == tuple(pareto_front(shared.judged(), OBJECTIVES))
+    assert any("while others used the device" in problem for problem in seen.problems)
+    fast, slow = seen.front[0], seen.front[2]
+    assert figures(seen, fast)["Does not differ in latency from"] == seen.front[1].digest[:8]
+    assert figures(seen, slow)["Does not differ in latency from"] == "–"
+
+
+def test_a_page_that_is_open_takes_up_what_is_measured_in_turn_and_leaves_out_what_is_no_number(
+    tmp_path: Path,
+) -> None:
+    run = RunDirectory.create(tmp_path / "run", SETTINGS, PROVENANCE)
+    lucky, other = make_record(0, 0.80, 1.0), make_record(1, 0.82, 1.1)
+    run.append(lucky)
+    run.append(other)
+    live = LiveRun(run)
+    assert digests(live.look().front) == digests([lucky, other])
+    run.append_latencies([in_turn(lucky, float("nan"), "zero"), in_turn(other, float("inf"), "zero")])
+    assert digests(live.look().front) == digests([lucky, other])
+    run.append_latencies([in_turn(lucky, 1.2), in_turn(other, 1.1)])
+    seen = live.look()
+    assert digests(seen.front) == digests([other])
+    assert seen.recorded == (lucky, other)
+
+
+def test_runs_without_that_file_are_as_before(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", SETTINGS, PROVENANCE)
+    for record in (make_record(0, 0.50, 1.0), make_record(1, 0.90, 2.0)):
+        run.append(record)
+    assert run.latencies() == []
+    assert run.judged() == run.records()
+    lines = lines_of(run)
+    assert "latency ms (p10-p90)" in lines[1]
+    text = " ".join(lines)
+    assert "in turn" not in text
+    assert "while others" not in text
+    assert "in turn" not in write_report(run).read_text()
+    assert pick(run.judged(), OBJECTIVES, "fastest").number == 0
+
+
+def test_what_was_looked_up_has_a_mark(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", SETTINGS, PROVENANCE)
+    fresh, known = make_record(0, 0.50, 1.0), make_record(1, 0.90, 2.0)
+    assert known.evaluation.latency is not None
+    cached = replace(known.evaluation, latency=replace(known.evaluation.latency, cached=True))
+    run.append(fresh)
+    run.append(replace(known, evaluation=cached))
+    lines = lines_of(run)
+    assert ")*" in next(line for line in lines if line.startswith(known.digest[:8]))
+    assert ")*" not in next(line for line in lines if line.startswith(fresh.digest[:8]))
+    assert any("* looked up, measured before this run" in line for line in lines)
+    assert "looked up*" in write_report(run).read_text()
+
+
+# ---------------------------------------------------------------- shares and charts of too little
+
+
+def test_shares_of_a_small_front_say_why_they_are_not_shown_and_those_of_a_larger_one_are() -> None:
+    small, large = ([make_record(i, 0.5 + i / 50, 1.0 + i) for i in range(count)] for count in (2, 9))
+    figure = choices_figure(small, OBJECTIVES, SETTINGS.space)
+    assert figure.data == ()
+    assert "The front has 2 members" in figure.layout.annotations[0].text
+    figure = choices_figure(large, OBJECTIVES, SETTINGS.space)
+    assert len(figure.data) == 1
+    counted = [text for row in figure.data[0].hovertext for text in row if "front: 1 of 1<br>" in text]
+    shown = [
+        text
+        for texts, row in zip(figure.data[0].hovertext, figure.data[0].z, strict=True)
+        for text, value in zip(texts, row, strict=True)
+        if value is not None
+    ]
+    assert all(text not in shown for text in counted)  # a layer that one network has is no share of 100 %
+
+
+def test_a_hypervolume_without_a_course_or_a_range_says_so() -> None:
+    def told(records: list[TrialRecord]) -> str:
+        figure = hypervolume_figure(records, OBJECTIVES)
+        return figure.layout.annotations[0].text if not figure.data else ""
+
+    records = [make_record(i, 0.5 + i / 50, 1.0 + i) for i in range(9)]
+    assert "fixed once 8 candidates" in told(records[:7])
+    assert "its course begins with the next candidate" in told(records[:8])
+    assert told(records) == ""
+    equal = [make_record(i, 0.1, 1.0 + i) for i in range(12)]
+    assert "do not differ in accuracy" in told(equal)
+    equal = [make_record(i, 0.5 + i / 50, 1.0) for i in range(12)]
+    assert "do not differ in latency" in told(equal)
+
+
+def test_predictions_put_to_the_test_too_seldom_are_not_shown_as_shares(tmp_path: Path) -> None:
+    def foretold(record: TrialRecord) -> TrialRecord:
+        return replace(record, evaluation=replace(record.evaluation, predicted=Predicted(1.0, 10.0, 8)))
+
+    records = [make_record(i, 0.5 + i / 50, 1.0 + i, macs=1000 * (i + 1)) for i in range(20)]
+    for name, count in (("few", 2), ("many", 12)):
+        run = RunDirectory.create(tmp_path / name, SETTINGS, PROVENANCE)
+        for number, record in enumerate(records):
+            run.append(foretold(record) if number < count else record)
+        page = write_report(run).read_text()
+        assert ("2 networks, too few to say how well" in page) == (count == 2)
+        assert ("(68 % expected)" in page) == (count == 12)
