@@ -368,8 +368,8 @@ class RunDirectory:
         path = self.weights_path(digest)
         if not path.is_file():
             raise InputError(
-                f"{path}: the weights of {digest} were not kept (a run keeps those of its front and the last "
-                f"{_RECENT_WEIGHTS} trials): pick one of those"
+                f"{path}: the weights of {digest} were not kept (a run keeps those of its front, of what is near it "
+                f"and of the last {_RECENT_WEIGHTS} trials): pick one of those"
             )
         return load_tensors(path)
 

@@ -154,8 +154,8 @@ def _check_kept(run: RunDirectory, training: FullTraining) -> None:
         return
     others = "scratch" if run.settings.evaluation.init == SCRATCH else "init or scratch"
     raise InputError(
-        f"--from search: the search did not keep the weights of {digest} (it keeps those of its front and of the last "
-        f"few trials); use --from {others}"
+        f"--from search: the search did not keep the weights of {digest} (it keeps those of its front, of what is "
+        f"near it and of the last few trials); use --from {others}"
     )
 
 
