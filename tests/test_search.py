@@ -75,7 +75,8 @@ def test_a_search_leaves_front_weights_and_report(finished: RunDirectory) -> Non
         assert finished.weights_path(record.digest).is_file()
     confirmations = finished.confirmations()
     assert len(confirmations) == len({confirmation.digest for confirmation in confirmations}) == 1
-    assert {confirmation.digest for confirmation in confirmations} <= {record.digest for record in front}
+    judged = pareto_front(finished.judged(), finished.settings.objectives)
+    assert {confirmation.digest for confirmation in confirmations} <= {record.digest for record in judged}
     for confirmation in confirmations:
         assert confirmation.evaluation.outcome is Outcome.DONE
         assert len(confirmation.evaluation.history) == confirmation.epochs == 2

@@ -210,13 +210,13 @@ def test_a_limit_rejects_and_an_objective_is_searched_for(searched: RunDirectory
 
 
 def test_front_and_report_show_the_targets(searched: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    front = pareto_front(searched.records(), searched.settings.objectives)
-    rows = list(csv.DictReader(io.StringIO(front_csv(searched, searched.records()))))
+    front = pareto_front(searched.judged(), searched.settings.objectives)
+    rows = list(csv.DictReader(io.StringIO(front_csv(searched, searched.judged()))))
     assert [float(row["latency:eight_ms"]) for row in rows] == [r.objectives["latency:eight"] for r in front]
     with pytest.raises(SystemExit):
         main(["front", str(searched.path)])
     shown = capsys.readouterr().out
-    assert "eight ms (p10-p90)" in shown
+    assert "eight ms (95 %)" in shown
     assert "batch 64 · eager" in shown
     page = write_report(searched).read_text()
     for text in ('id="pareto-latency:eight"', "Latency on edge", "Target edge", "EDGE=1"):
