@@ -36,6 +36,7 @@ from nas.settings import (
     LatencyTarget,
     Resources,
     SearchSettings,
+    default_protocol,
 )
 from nas.show import front_csv
 from nas.space_file import load_space
@@ -70,13 +71,13 @@ def test_a_target_is_read_from_text() -> None:
     protocol = LatencyProtocol(device="cuda", batch_size=8, mode="cudagraph", dtype="float16")
     assert target == LatencyTarget("edge", protocol, 0.5, "T4", {"A": 0.5, "B": 1.0})
     here = parse_target("here=channels_last:no,threads:2,mode:compile", "cpu").protocol
-    assert here == LatencyProtocol(mode="compile", threads=2, channels_last=False)
+    assert here == replace(default_protocol("cpu"), mode="compile", threads=2, channels_last=False)
 
 
 def test_the_runs_own_protocol_is_read_from_text() -> None:
     protocol = parse_protocol("mode:onnxruntime, batch:8", "cpu")
-    assert protocol == LatencyProtocol(mode="onnxruntime", batch_size=8)
-    assert parse_protocol("", "cpu") == LatencyProtocol()
+    assert protocol == replace(default_protocol("cpu"), mode="onnxruntime", batch_size=8)
+    assert parse_protocol("", "cpu") == default_protocol("cpu")
 
 
 def test_a_candidate_over_the_limit_of_a_target_is_rejected_before_training() -> None:
