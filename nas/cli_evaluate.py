@@ -40,7 +40,12 @@ def evaluate(
         str,
         typer.Argument(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest."),
     ],
-    space: Annotated[str, typer.Option(metavar="NAME_OR_PATH", help="The space it belongs to.")] = "digits",
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_PATH", help="The space it belongs to; by default one that fits the data.", show_default=False
+        ),
+    ] = None,
     data: Data = None,
     metric: Metric = "accuracy",
     seed: Seed = 0,
@@ -69,9 +74,11 @@ def evaluate(
     from nas.metrics import load_metric
     from nas.optimise import check_recipe
     from nas.record import Outcome
-    from nas.space_file import load_space
+    from nas.space_choice import chosen_space, warn_unfit
 
-    loaded = load_space(space)
+    loaded, why = chosen_space(space, data, init)
+    if why is not None:
+        errors.print(why, highlight=False, markup=False, soft_wrap=True)
     architecture = chosen_architecture(loaded, arch)
     load_metric(metric)
     init = absolute_init(init)
@@ -83,6 +90,7 @@ def evaluate(
         init=init,
     )
     check_recipe(settings.recipe, settings.protocol.device, least_epochs=0)
+    warn_unfit(loaded, data_name(data, loaded))
     images = load_images(loaded, data_name(data, loaded), split_seed, init)
     if test and images.test is None:
         raise InputError(f"--test: the data set {images.name} has no test part")

@@ -65,9 +65,13 @@ console = Console(emoji=False)
 def search(
     context: typer.Context,
     space: Annotated[
-        str,
-        typer.Argument(metavar="SPACE", help="A space by name (see nas space list) or the path of its YAML file."),
-    ] = "digits",
+        str | None,
+        typer.Argument(
+            metavar="SPACE",
+            help="A space by name (see nas space list) or the path of its YAML file; by default one that fits the data.",
+            show_default=False,
+        ),
+    ] = None,
     data: Data = None,
     trials: Annotated[
         int | None, typer.Option(help="Budget in brief trainings, of a candidate each; by default 30.")
@@ -181,7 +185,7 @@ def search(
     from nas.search.forecast import planned
     from nas.search.launch import resume_search, run_search
     from nas.search.plan import check_new_folder, check_pins, cluster_address, device_of, plan_search
-    from nas.space_file import load_space
+    from nas.space_choice import chosen_space
     from nas.tracking import Progresses, check_trackers, make_trackers
     from nas.wording import plural
 
@@ -201,7 +205,9 @@ def search(
         progress = Progresses([display, *make_trackers(logs, folder)])
         _end_of_search(resume_search(folder, trials, address, progress, mirror, storage))
         return
-    loaded = load_space(space)
+    loaded, why = chosen_space(space, data, init)
+    if why is not None:
+        console.print(why, highlight=False, markup=False, soft_wrap=True)
     address = cluster_address(address)
     custom = parse_amounts("--resource", "", resource or (), ":")
     resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, accelerator, custom)

@@ -30,7 +30,7 @@ class Returned:
 
 def read_function(name: str, channels: int, size: int) -> ImageData | Returned:
     """What the function `module:function` returns, checked, and its datasets read; raises `InputError`."""
-    made = _call(name)
+    made = made_by(name)
     if isinstance(made, ImageData):
         return _checked(f"data {name!r}", made, channels)
     datasets = dict(made) if isinstance(made, Mapping) else {"train": made}
@@ -94,7 +94,7 @@ def _checked(where: str, data: ImageData, channels: int) -> ImageData:
     return data if classes == data.classes else replace(data, classes=classes)
 
 
-def _call(name: str) -> Any:
+def made_by(name: str) -> Any:
     """What the function `module:function` returns."""
     function = load_function("data", name)
     try:

@@ -40,6 +40,7 @@ from nas.run_files import only_process, write_atomically, writing
 from nas.settings import SCRATCH, derive_seed
 from nas.signals import gentle_signals
 from nas.space import SearchSpace
+from nas.space_choice import warn_unfit
 from nas.supernet import LANDMARKS, SupernetEpoch, SupernetFile, read_file, write_file
 from nas.weights import inherit, recalibrate
 
@@ -92,6 +93,7 @@ def plan_supernet(
         raise InputError(f"--devices {devices}: a batch of {recipe.batch_size} images is not shared out evenly")
     if device != "cpu" and devices > torch.cuda.device_count():
         raise InputError(f"--devices {devices}: torch sees {torch.cuda.device_count()} GPUs here")
+    warn_unfit(space, data)
     images = load_images(space, data, split_seed, init)
     file = SupernetFile(
         space=space,

@@ -29,6 +29,7 @@ from nas.search.storage import connected
 from nas.search.time_budget import Point
 from nas.settings import Resources, SearchSettings
 from nas.signals import notices_ignored
+from nas.space_choice import warn_unfit
 from nas.targets import check_targets
 from nas.user_cache import assume_home
 from nas.wording import plural
@@ -111,6 +112,7 @@ def plan_search(
 
     settings = adopted_estimators(settings)
     evaluation = settings.evaluation
+    warn_unfit(settings.space, settings.data)
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
     check_scored_untrained(evaluation, data.name, data.classes)
     from nas.evaluate import settled_recipe
