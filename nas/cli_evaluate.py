@@ -43,7 +43,9 @@ def evaluate(
     space: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME_OR_PATH", help="The space it belongs to; by default one that fits the data.", show_default=False
+            metavar="NAME_OR_PATH",
+            help="The space it belongs to; by default one that fits the data.",
+            show_default=False,
         ),
     ] = None,
     data: Data = None,

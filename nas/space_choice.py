@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from nas.archives import members
-from nas.data_function import as_image, made_by
+from nas.data import check_data_name
+from nas.data_function import made_by
 from nas.errors import InputError
 from nas.image_data import ImageData
 from nas.image_files import image_suffixes, list_files
 from nas.image_layout import find_layout
-from nas.pixels import open_image, upright_opaque
+from nas.pixels import as_image, open_image, upright_opaque
 from nas.plugin import code_folder, searched_last
 from nas.settings import SCRATCH, SUPERNET
 from nas.space import SearchSpace
@@ -87,10 +89,11 @@ def chosen_space(given: str | None, data: str | None, init: str) -> tuple[Search
         return space, f"Space {space.name}: that of the supernet {folder}"
     if data is None:
         return load_space(DEFAULT), None
+    check_data_name(data)
     look = look_at(data, counted=True)
     if look is None:
         raise InputError(f"--data {data}: none of its images can be read")
-    space = next((space for space in fitting(look) if _inherits(init, space)), fitting(look)[0])
+    space = min(fitting(look), key=lambda space: _not_inherited(init, space))  # the first of those that are alike
     return space, f"Space {space.name} for {look}; name another one to have that (nas space list)"
 
 
@@ -135,21 +138,22 @@ def look_at(data: str, counted: bool = False) -> Look | None:
     if data in _NAMED:
         return _NAMED[data]
     if os.path.exists(data):
-        look = _seen(_few(Path(data)))
-        if look and counted:
-            look = replace(look, classes=len(find_layout(Path(data), list_files(Path(data))).classes))
-        return look
+        path = Path(data)
+        classes = len(find_layout(path, list_files(path)).classes) if counted else None
+        look = _seen(_few(path))
+        return look and replace(look, classes=classes)
     return _made(data) if counted and ":" in data else None
 
 
-def _inherits(init: str, space: SearchSpace) -> bool:
-    from nas.backbones import check_fits
+def _not_inherited(init: str, space: SearchSpace) -> int:
+    """How many layers of a space's backbone find nothing in the initial weights."""
+    if init == SCRATCH:
+        return 0
+    from nas.backbones import load_backbone
+    from nas.weights import inherit
 
-    try:
-        check_fits(init, space)
-    except InputError:
-        return init == SCRATCH
-    return True
+    fresh = inherit(load_backbone(init), space.backbone, 2).fresh
+    return sum(part.startswith("blocks.") for part in fresh)
 
 
 def _few(path: Path) -> Iterator[Image.Image]:
@@ -196,7 +200,7 @@ def _made(name: str) -> Look | None:
     if isinstance(made, ImageData):
         height, width = made.image_size
         return Look(made.channels == 3, width, height, len(made.classes))
-    dataset = made.get("train") if isinstance(made, Mapping) else made
+    dataset: Any = made.get("train") if isinstance(made, Mapping) else made
     with suppress(Exception), searched_last(code_folder()):  # what is wrong with it is said when it is loaded
         return _seen(as_image(dataset[number][0]) for number in range(min(SAMPLE, len(dataset))))
     return None

@@ -6,6 +6,7 @@ import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ Photos = Callable[..., Path]
 def photos(tmp_path: Path) -> Photos:
     """Makes a folder of images in two classes."""
 
-    def make(name: str, size: tuple[int, int], colour: bool = True, mode: str = "RGB", count: int = 12, **save: object) -> Path:
+    def make(
+        name: str, size: tuple[int, int], colour: bool = True, mode: str = "RGB", count: int = 12, **save: Any
+    ) -> Path:
         random = np.random.default_rng(0)
         for label in range(2):
             (tmp_path / name / f"class{label}").mkdir(parents=True)
