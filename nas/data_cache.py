@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -150,6 +150,8 @@ def _read(entry: Path, channels: int, size: int) -> Decoded | None:
         reason = str(error).splitlines()[0]
         logger.warning("%s: damaged, so its images are decoded anew: %s", entry, reason)
         return None
+    with suppress(OSError):  # it may be another user's
+        os.utime(entry / "index.json")  # when it was last used, for nas clean
     images = {part: array if array.nbytes > MEMORY_MAPPED_BYTES else np.array(array) for part, array in images.items()}
     return Decoded(index.classes, images, labels, index.corrupt, index.sizes, index.remarks, index.licence)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BRIEF, wait_for_records
+from PIL import Image
 
 from nas.clean import Leftover, leftovers, remove
 from nas.cli import main
@@ -135,6 +136,23 @@ def test_decoded_images_go_when_they_are_not_used_for_long(place: Path) -> None:
     reader.communicate(b"\n")
     assert at(mapped).removable
     assert not [each for each in leftovers() if each.path.name == "my own folder"]
+
+
+def test_a_read_of_decoded_images_is_a_use(place: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    from nas.data import load_data
+
+    for number, pixels in enumerate(load_digits().images[:40]):
+        folder = place / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype("uint8")).save(folder / f"{number}.png")
+    load_data(place / "photos", channels=1, size=8)
+    (path,) = (place / "data" / "decoded").iterdir()
+    aged(path / "index.json")
+    assert at(path).removable
+    load_data(place / "photos", channels=1, size=8)
+    assert not at(path).removable
 
 
 def test_it_shows_and_removes_only_when_told(
