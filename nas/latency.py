@@ -15,7 +15,8 @@ What is done, and why:
 - Back-to-back runs keep the caches hot; cold is asked for, and empties the last-level cache before each run.
 - A quantile of many blocks, not the mean: noise only ever adds, and a mean hides it. Which one, and of which clock, the
   protocol says (nas/estimate.py). More blocks until its 95 % interval is narrower than 3 % of it ("Scientific Benchmarking
-  of Parallel Computing Systems", Hoefler & Belli, SC 2015, rules 5 to 8); otherwise the result is marked noisy.
+  of Parallel Computing Systems", Hoefler & Belli, SC 2015, rules 5 to 8), while there is time; from three
+  times that on the result is marked noisy.
 - A reference network before and after shows whether the device itself changed speed meanwhile, which no spread within
   one measurement shows; then all is done again.
 - Whether two networks differ is measured in turn, a few blocks of each at a time: what changes the device's speed then
@@ -115,8 +116,8 @@ def measure_ready(
         input_shape,
         runs_per_block=best.runs,
         noisy=best.times.wall_ms.size < protocol.min_blocks
-        or best.found.width >= protocol.max_spread
-        or best.drift > protocol.max_drift,
+        or best.found.width >= protocol.noisy_width
+        or best.drift > protocol.noisy_drift,
         contended=grant.contended or cpu.contended or _disturbed(best.others, protocol),
         waited_s=grant.waited_s + cpu.waited_s,
         preparation=preparation,
@@ -170,7 +171,7 @@ def measure_in_turn(
                 protocol,
                 shape,
                 runs_per_block=runs,
-                noisy=value.width >= protocol.max_spread,
+                noisy=value.width >= protocol.noisy_width,
                 contended=found.contended or _disturbed(found.others, protocol),
                 waited_s=found.waited_s / len(modules),
                 preparation=preparation,

@@ -32,9 +32,10 @@ class LatencyProtocol:
 
     `warmup_s` seconds of runs come first (clocks and caches settle); then blocks of at least `block_ms`, so
     that the timer's own cost vanishes; at least `min_blocks` of them, and on until the 95 % interval of the value is
-    narrower than `max_spread` of it or `max_s` seconds are spent, which marks the result noisy. The value is what
-    `estimator` names; of wall time where CPU time is no latency (nas/timing.py). All of it again, `attempts` times at most, while a reference network timed before and after drifts by more than `max_drift`
-    or other processes use the device. `cold` empties the caches before each run, which is then a block of its own.
+    narrower than `max_spread` of it or `max_s` seconds are spent. The value is what `estimator` names; of wall time
+    where CPU time is no latency (nas/timing.py). All of it again, `attempts` times at most, while a reference network
+    timed before and after drifts by more than `max_drift` or other processes use the device. Three times `max_spread`
+    or `max_drift` mark a result noisy. `cold` empties the caches before each run, which is then a block of its own.
     `threads` applies to the CPU; onnxruntime has a memory format of its own.
     """
 
@@ -53,6 +54,16 @@ class LatencyProtocol:
     attempts: int = 2
     cold: bool = False
     estimator: Estimator = "median wall time"
+
+    @property
+    def noisy_width(self) -> float:
+        """The share of its value from which on an interval marks a latency noisy: three times what is asked for."""
+        return 3 * self.max_spread
+
+    @property
+    def noisy_drift(self) -> float:
+        """The same of the drift of the reference network."""
+        return 3 * self.max_drift
 
     @property
     def memory_format(self) -> str:

@@ -213,9 +213,10 @@ def _marks(latency: Latency) -> list[str]:
     protocol, why = latency.protocol, []
     if latency.interval_ms is None and latency.spread >= protocol.max_spread:
         why.append(f"noisy: the spread stayed at {100 * latency.spread:.1f} %")
-    if latency.interval_ms is not None and latency.width >= protocol.max_spread:
+    if latency.interval_ms is not None and latency.width >= protocol.noisy_width:
         why.append(f"noisy: its 95 % interval is {100 * latency.width:.1f} % wide")
-    if latency.drift is not None and latency.drift > protocol.max_drift:
+    most = protocol.max_drift if latency.interval_ms is None else protocol.noisy_drift
+    if latency.drift is not None and latency.drift > most:
         why.append(
             f"noisy: the device changed its speed meanwhile, the reference network by {100 * latency.drift:.1f} %"
         )

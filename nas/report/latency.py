@@ -19,7 +19,7 @@ def latency_protocol(found: Findings) -> Html:
     parts = [_measured(protocol, found.latencies)]
     for target in targets:
         parts += [tag("h3", f"Target {target.name}"), _measured(target.protocol, found.on_target(target), target)]
-    limits = dict.fromkeys(100 * each.max_spread for each in (protocol, *(target.protocol for target in targets)))
+    limits = dict.fromkeys(100 * each.noisy_width for each in (protocol, *(target.protocol for target in targets)))
     text = (
         "The 95 % interval is of one measurement alone; spread is the interquartile range over the median of its blocks, drift "
         "the change of a reference network's time meanwhile. Noisy: the interval is wider than "
