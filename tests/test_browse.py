@@ -255,9 +255,11 @@ def test_a_shift_click_chooses_for_comparison_and_opens_nothing(site: Site, open
     expect(page.locator("#drawer-title")).to_have_text(second.digest)
     expect(page.get_by_role("button", name="Compare 1")).to_be_visible()
     page.keyboard.press("Escape")
-    opened.tab("Compare")
-    expect(page.get_by_role("table").get_by_role("columnheader")).to_have_count(2)
-    expect(page.get_by_role("table")).to_contain_text(first.digest[:8])
+    opened.click_on(second, shift=True)
+    opened.tab("Compare 2")
+    expect(page.get_by_role("table").get_by_role("columnheader")).to_have_count(3)
+    for record in (first, second):
+        expect(page.get_by_role("table")).to_contain_text(record.digest[:8])
     page.get_by_role("button", name="Clear").click()
 
 
@@ -268,10 +270,10 @@ def test_the_controls_of_the_front_say_what_they_are(site: Site, opened: Opened)
 
 OVERLAPS = """() => { const boxes = [...document.querySelectorAll(
   "#scatter .textpoint text, #scatter .legend, #scatter .xtick text, #scatter .ytick text, #scatter .xtitle")]
-  .filter(e => e.checkVisibility({visibilityProperty: true}))
+  .filter(e => e.textContent.trim() && e.checkVisibility({visibilityProperty: true}))
   .map(e => [e.textContent, e.getBoundingClientRect()]);
  return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([, q]) => p.left < q.right - 1 && q.left < p.right - 1
-   && p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => ` on `)); }"""
+   && p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => `${a} on ${b}`)); }"""
 
 
 @pytest.mark.parametrize("width", [480, 1280])
@@ -281,7 +283,7 @@ def test_labels_of_the_front_do_not_overlap(site: Site, context: BrowserContext,
     for axes in ("", "&x=macs&scale-x=linear", "&x=latency&y=params"):
         for opened in open_page(site, context, f"pick={picks}{axes}", width):
             drawn(opened.page)
-            opened.page.wait_for_timeout(500)  # for the labels to find their places
+            opened.page.wait_for_timeout(1000)  # for the labels to find their places
             labels = opened.page.locator("#scatter .textpoint text")
             assert labels.count() > 3
             assert opened.page.evaluate(OVERLAPS) == []

@@ -87,6 +87,8 @@ def front_figure(
             figure, axis, [value for trace in figure.data[-len(others) :] for value in trace[axis]] if others else []
         )
     figure.add_traces([rings(compared, axes), ring(chosen, axes)])
+    # Ticks that nobody sees keep the lowest label of one axis off the first one of the other.
+    figure.update_xaxes(ticks="outside", ticklen=5, tickcolor="rgba(0,0,0,0)")
     figure.update_layout(uirevision=f"{axes.x} {axes.y} {axes.scale_x} {axes.scale_y}")
     # Chosen points are told by their rings; plotly's own way dims all the others.
     figure.update_traces(

@@ -9,6 +9,7 @@
   let shifted = false;
   document.addEventListener("mousedown", (event) => { shifted = event.shiftKey; }, true);
 
+  const GAP = 8; // pixels between two labels of one line
   const watched = new WeakSet();
   function watchLabels() {
     const plot = document.querySelector("#scatter .js-plotly-plot");
@@ -27,12 +28,15 @@
       label.removeAttribute("dx");
       label.removeAttribute("dy");
       const box = label.getBoundingClientRect();
-      const moves = [0, 1, -1, 2, -2].flatMap((lines) => [0, 1, -1].map((sides) => [
+      // To the other side of its point, and up or down by a few lines.
+      const across = { start: [0, -1], end: [0, 1], middle: [0, 0.5, -0.5] }[getComputedStyle(label).textAnchor];
+      const moves = [0, 1, -1, 2, -2, 3, -3].flatMap((lines) => across.map((sides) => [
         sides * (box.width + 18), lines * (box.height + 2)]));
       const free = moves.find(([dx, dy]) => {
         const [left, right, top, bottom] = [box.left + dx, box.right + dx, box.top + dy, box.bottom + dy];
         return left >= frame.left && right <= frame.right && top >= frame.top && bottom <= frame.bottom &&
-          taken.every((other) => left >= other.right || right <= other.left || top >= other.bottom || bottom <= other.top);
+          taken.every((other) => left >= other.right + GAP || right <= other.left - GAP ||
+            top >= other.bottom || bottom <= other.top);
       });
       label.style.visibility = free ? "" : "hidden";
       if (!free) continue;
