@@ -32,6 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +309,7 @@ def raise_budget(path: Path) -> None:
     run = open_run(path)
     done = sum(record.outcome is Outcome.DONE for record in run.records())
     if run.settings.trials - done < LEFT:
-        run.with_trials(done + LEFT)
+        run.with_settings(replace(run.settings, trials=done + LEFT))
 
 
 @contextmanager

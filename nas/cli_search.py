@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from nas.errors import InputError
 from nas.options import (
     Assignments,
     BatchSize,
@@ -100,7 +99,8 @@ def search(
         str | None,
         typer.Option(
             metavar="DIR|URI",
-            help="Go on with this run instead, or with its mirror in a new --out; --trials may raise its budget.",
+            help="Go on with this run instead, or with its mirror in a new --out; budgets, limits and --max-concurrent may be "
+            "given anew.",
         ),
     ] = None,
     mirror: Annotated[
@@ -194,16 +194,23 @@ def search(
     logs = [name.strip() for name in log.split(",") if name.strip()]
     check_trackers(logs)
     if resume is not None:
-        _refuse_beside_resume(context)
+        from nas.cli_resume import renewal
+        from nas.run import open_run
+        from nas.search.renewal import renewal_notes
+
         folder = Path(resume)
         if is_uri(resume):
             folder, mirror = out or Path("results") / resume.partition("?")[0].rstrip("/").rpartition("/")[2], resume
             check_new_folder(folder)
             fetch_run(resume, folder)
             console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
+        run = open_run(folder)
+        anew = renewal(context, run)
+        for note in renewal_notes(run, anew):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         pulse.doing = "reading the data, and starting Ray and its workers"
         progress = Progresses([display, *make_trackers(logs, folder)])
-        _end_of_search(resume_search(folder, trials, address, progress, mirror, storage))
+        _end_of_search(resume_search(folder, anew, address, progress, mirror, storage))
         return
     loaded, why = chosen_space(space, data, init)
     if why is not None:
@@ -262,8 +269,8 @@ def search(
     )  # fmt: skip
     if short := _cut_short(plan.settings.evaluation.init):
         pulse.say(f"Warning: {short}")
-    for note in plan.warm.notes if plan.warm else ():
-        console.print(f"Warm start from {note}", highlight=False, markup=False, soft_wrap=True)
+    for note in plan.notes:
+        pulse.say(note)
     for line in forecast:
         pulse.say(line)
     pulse.doing = "starting Ray and its workers"
@@ -286,20 +293,6 @@ def _cut_short(init: str) -> str | None:
 def _sets_length(assignments: Sequence[str]) -> bool:
     """Whether the length of a training was asked for."""
     return any(text.partition("=")[0].strip() in ("epochs", "steps", "seconds") for text in assignments)
-
-
-def _refuse_beside_resume(context: typer.Context) -> None:
-    from nas.mirror import is_uri
-
-    allowed = {"resume", "trials", "address", "log", "storage"} | (
-        {"out"} if is_uri(context.params["resume"]) else {"mirror"}
-    )
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            flag = {"space": "SPACE", "recipe_file": "--recipe", "assignments": "--set"}.get(name)
-            flag = flag or f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag} cannot be given with --resume, which keeps the run's settings; --trials can")
 
 
 def _end_of_search(finished: Finished) -> None:
@@ -326,7 +319,7 @@ def _end_of_search(finished: Finished) -> None:
         console.print(f"To go on: {go_on}", highlight=False, markup=False, soft_wrap=True)
     judged = run.judged()
     if not pareto_front(judged, objectives):
-        none = "is within the hard limits, measured in turn" if trained(records) else "was trained"
+        none = "is within the hard limits" if any(record.counts for record in records) else "was trained"
         console.print(
             f"No candidate {none}. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
         )

@@ -72,11 +72,16 @@ def beaten_by(
 def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ReferencePoint | None:
     """The run's reference point, or None while too few candidates are trained to fix it.
 
-    The records are only ever appended to, so that it never moves once fixed. Those taken over from earlier runs come
+    The records are only ever appended to, so that it never moves once fixed, also where a resumed search was given limits that
+    some of them are over. Those taken over from earlier runs come
     first: then it is theirs.
     """
     # One after another: the first few decide, of thousands.
-    done = (r for r in records if r.outcome is Outcome.DONE and all(name in r.objectives for name in objectives))
+    done = (
+        r
+        for r in records
+        if (r.outcome is Outcome.DONE or r.over_limit) and all(name in r.objectives for name in objectives)
+    )
     first = list(islice(done, REFERENCE_TRIALS))
     if len(first) < REFERENCE_TRIALS:
         return None
@@ -125,8 +130,13 @@ def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str
     front: list[TrialRecord] = []
     values = losses(front, objectives)
     count = 0
-    for known, record in enumerate(trained(records), 1):
+    ended = [
+        record for record in records if record.outcome is Outcome.DONE or (record.over_limit and record.objectives)
+    ]
+    for known, record in enumerate(ended, 1):
         count += record.counts
+        if record.over_limit:
+            continue
         loss = losses([record], objectives)
         grows = not (values <= loss).all(1).any()
         if grows:

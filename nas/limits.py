@@ -1,11 +1,19 @@
-"""Hard limits of a search: by how much a candidate exceeds the worst of them. Nothing here imports torch."""
+"""Hard limits of a search: by how much a candidate exceeds the worst of them, and what records say under others than before.
+
+Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from nas.record import Cost, Latency
-from nas.settings import Budgets, LatencyTarget
+from nas.record import Cost, Latency, Outcome, Predicted, TrialRecord
+from nas.settings import Budgets, EvaluationSettings, LatencyTarget
+
+SURE = 3.0
+"""Standard deviations that a predicted latency must be over a budget for a candidate to be turned away: in one of
+700 such cases, where the deviation is what it says, the candidate would have met it."""
 
 
 def budget_violation(
@@ -45,3 +53,54 @@ def budget_violation(
             over = f"{100 * worst:.0f}" if worst >= 0.1 else f"{100 * worst:.2g}"
             reason = text.format(value, f"{worst + 1:,.0f} times" if worst >= 10 else f"{over} % over", limit)
     return worst, reason
+
+
+def predicted_violation(predicted: Predicted, limit_ms: float | None) -> tuple[float, str | None]:
+    """The same of a latency that is not measured but predicted: 0 unless it is surely over the budget."""
+    if limit_ms is None or predicted.mean_ms - SURE * predicted.std_ms <= limit_ms:
+        return 0.0, None
+    reason = (
+        f"a predicted {predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms, over the budget of {limit_ms:.3f} ms; "
+        "not measured"
+    )
+    return predicted.mean_ms / limit_ms - 1, reason
+
+
+def judged_anew(records: Iterable[TrialRecord], settings: EvaluationSettings) -> list[TrialRecord]:
+    """Records of a run as its limits of now would have them, in their order; those of its earlier limits are on the disk.
+
+    What was rejected and is within them now was never trained: it is left out, a candidate again. What was trained and is
+    over them now is rejected, with its learning curve.
+    """
+    judged: dict[int, TrialRecord | None] = {}
+    for record in records:
+        if record.repeat_of is None:
+            judged[record.number] = _judged(record, settings)
+            continue
+        original = judged.get(record.repeat_of)
+        judged[record.number] = None
+        if original is not None:
+            evaluation = replace(record.evaluation, violation=original.evaluation.violation)
+            judged[record.number] = replace(record, evaluation=evaluation)
+    return [record for record in judged.values() if record is not None]
+
+
+def _judged(record: TrialRecord, settings: EvaluationSettings) -> TrialRecord | None:
+    evaluation = record.evaluation
+    if record.outcome in (Outcome.FAILED, Outcome.LOST):
+        return record
+    rejected = record.outcome is Outcome.REJECTED
+    if rejected and evaluation.cost is None:
+        foretold = evaluation.predicted
+        violation, reason = predicted_violation(foretold, settings.budgets.max_latency_ms) if foretold else (0.0, None)
+    elif evaluation.cost is None:
+        return record
+    else:
+        measured = [(t, evaluation.latencies[t.name]) for t in settings.targets if t.name in evaluation.latencies]
+        violation, reason = budget_violation(settings.budgets, evaluation.cost, evaluation.latency, measured)
+    if violation > 0:
+        return replace(
+            record, evaluation=replace(evaluation, outcome=Outcome.REJECTED, reason=reason, violation=violation)
+        )
+    unmeasured = settings.budgets.max_latency_ms is not None and evaluation.latency is None
+    return None if rejected or unmeasured else record

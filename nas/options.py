@@ -69,10 +69,10 @@ _PROTOCOL_KEYS = {key: key for key in ("device", "mode", "dtype", "threads", "ch
 _TARGET_KEYS = (*_PROTOCOL_KEYS, "max", "accelerator", "resource")
 
 
-def parse_target(text: str, device: str) -> LatencyTarget:
+def parse_target(text: str, device: str, before: LatencyTarget | None = None) -> LatencyTarget:
     """A further target from `NAME=key:value,...`, by default on `device`; `resource` may be there several times.
 
-    Raises `InputError` naming the key and the value.
+    What is not given is as `before`, where there is such a target already. Raises `InputError` naming the key and the value.
     """
     name, equals, rest = text.partition("=")
     flag = f"--target {name.strip()}"
@@ -85,8 +85,11 @@ def parse_target(text: str, device: str) -> LatencyTarget:
         max_ms = parse_milliseconds(values["max"]) if "max" in values else None
     except typer.BadParameter as error:
         raise InputError(f"{flag}: max: {error.message}") from error
-    protocol = _protocol(flag, values, values.get("device", device))
-    return LatencyTarget(name.strip(), protocol, max_ms, values.get("accelerator"), resources)
+    protocol = _protocol(flag, values, before.protocol if before else default_protocol(values.get("device", device)))
+    if before is not None:
+        max_ms, resources = max_ms or before.max_ms, resources or before.resources
+    accelerator = values.get("accelerator", before.accelerator if before else None)
+    return LatencyTarget(name.strip(), protocol, max_ms, accelerator, resources)
 
 
 def parse_amounts(flag: str, key: str, texts: Sequence[str], separator: str) -> dict[str, float]:
@@ -101,11 +104,14 @@ def parse_amounts(flag: str, key: str, texts: Sequence[str], separator: str) -> 
     return amounts
 
 
-def parse_protocol(text: str, device: str) -> LatencyProtocol:
-    """The run's own protocol on `device` from `key:value,...`; raises `InputError` naming the key and the value."""
+def parse_protocol(text: str, device: str, before: LatencyProtocol | None = None) -> LatencyProtocol:
+    """The run's own protocol on `device` from `key:value,...`, the rest as `before` or by default.
+
+    Raises `InputError` naming the key and the value.
+    """
     keys = [key for key in _PROTOCOL_KEYS if key != "device"]
     pairs = _pairs("--latency", text, keys)
-    return _protocol("--latency", {key: given[0] for key, given in pairs.items()}, device)
+    return _protocol("--latency", {key: given[0] for key, given in pairs.items()}, before or default_protocol(device))
 
 
 def _pairs(flag: str, text: str, keys: Sequence[str]) -> dict[str, list[str]]:
@@ -120,10 +126,10 @@ def _pairs(flag: str, text: str, keys: Sequence[str]) -> dict[str, list[str]]:
     return pairs
 
 
-def _protocol(flag: str, values: Mapping[str, str], device: str) -> LatencyProtocol:
+def _protocol(flag: str, values: Mapping[str, str], base: LatencyProtocol) -> LatencyProtocol:
     given = {field: values[key] for key, field in _PROTOCOL_KEYS.items() if key in values}
     try:
-        return _PROTOCOL.validate_python(asdict(default_protocol(device)) | given)
+        return _PROTOCOL.validate_python(asdict(base) | given)
     except ValidationError as error:
         problem = error.errors()[0]
         key = next(key for key, field in _PROTOCOL_KEYS.items() if field == problem["loc"][0])

@@ -362,7 +362,12 @@ class TrialRecord:
     @property
     def counts(self) -> bool:
         """Whether this run trained it, so that it counts towards the budget of trials."""
-        return self.outcome.counts and self.imported_from is None
+        return (self.outcome.counts or self.over_limit) and self.imported_from is None
+
+    @property
+    def over_limit(self) -> bool:
+        """Whether it was trained and is over a hard limit of now, as others held before (nas/limits.py)."""
+        return self.outcome is Outcome.REJECTED and bool(self.evaluation.history)
 
     @property
     def outcome(self) -> Outcome:

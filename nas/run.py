@@ -36,6 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.errors import InputError
 from nas.in_turn import with_remeasured
 from nas.journal import append_line, json_line
+from nas.limits import judged_anew
 from nas.record import (
     SCHEMA_VERSION,
     AuditRecord,
@@ -57,7 +58,7 @@ from nas.run_files import (
     write_atomically,
     writing,
 )
-from nas.settings import SearchSettings
+from nas.settings import SearchSettings, is_limit, terms
 from nas.state import SILENT_S, DriverState
 
 if TYPE_CHECKING:
@@ -106,12 +107,25 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Settings that a resumed search was given anew, at a time (UTC seconds): the values `before`, by name.
+
+    They held for the `trials` that were recorded by then, and were not in an earlier change.
+    """
+
+    when: float
+    trials: int
+    before: dict[str, float | int | str | None]
+
+
+@dataclass(frozen=True)
 class RunFile:
-    """The content of run.yaml."""
+    """The content of run.yaml; `changes` are in the order made."""
 
     settings: SearchSettings
     provenance: Provenance
     schema: int = SCHEMA_VERSION
+    changes: tuple[Change, ...] = ()
 
 
 _RUN_FILE = TypeAdapter(RunFile)
@@ -221,17 +235,14 @@ class RunDirectory:
             return False
         return False
 
-    def with_trials(self, trials: int) -> RunDirectory:
-        """The same run with a raised budget of trials, written to run.yaml; raises `InputError` when it is lower."""
-        if trials < self.settings.trials:
-            raise InputError(
-                f"--trials {trials}: the run has a budget of {self.settings.trials}, which may only be raised"
-            )
-        return self.with_settings(replace(self.settings, trials=trials))
-
     def with_settings(self, settings: SearchSettings) -> RunDirectory:
-        """The same run under other settings, written to run.yaml."""
-        content = replace(self.content, settings=settings)
+        """The same run under other settings, written to run.yaml with what held before, if that decided anything."""
+        now, before = terms(settings), terms(self.settings)
+        other = {name: value for name, value in before.items() if now.get(name) != value}
+        changes = self.content.changes
+        if other:
+            changes = (*changes, Change(time.time(), len(self.recorded()), other))
+        content = replace(self.content, settings=settings, changes=changes)
         _write_run_file(self.path, content)
         return RunDirectory(self.path, content)
 
@@ -241,9 +252,22 @@ class RunDirectory:
         """Add a record; on return it is on the disk. Raises `InputError` where it cannot be written, as all of these do."""
         append_record(self.path / _TRIALS, record)
 
-    def records(self) -> list[TrialRecord]:
-        """All records in the order written. A torn or foreign line is left out, with a warning."""
+    def recorded(self) -> list[TrialRecord]:
+        """All records as they were written, in that order. A torn or foreign line is left out, with a warning."""
         return read_records(self.path / _TRIALS, _RECORD)
+
+    def records(self) -> list[TrialRecord]:
+        """All records by the run's limits of now; torn lines as in `recorded`."""
+        return self.judged_anew(self.recorded())
+
+    def judged_anew(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """Records as they were written, by the run's limits of now: others where a resumed search was given other limits."""
+        return judged_anew(records, self.settings.evaluation) if self.limits_changed else records
+
+    @property
+    def limits_changed(self) -> bool:
+        """Whether trials were judged by other hard limits than those of now."""
+        return any(is_limit(name) for change in self.content.changes for name in change.before)
 
     def records_from(self, start: int) -> LaterRecords[TrialRecord]:
         """The records that were finished from byte `start` on, for a reader that follows a run. Raises `OSError`."""

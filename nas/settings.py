@@ -198,6 +198,27 @@ class SearchSettings:
         return self.evaluation.protocol.device
 
 
+def terms(settings: SearchSettings) -> dict[str, float | int | str | None]:
+    """The settings that a resumed search may be given anew and that decide how it ends, by name."""
+    budgets = settings.evaluation.budgets
+    return {
+        "trials": settings.trials,
+        "time_budget_s": settings.time_budget_s,
+        "confirm": settings.confirm,
+        "max_failures": settings.max_failures,
+        "trial_timeout_s": settings.trial_timeout_s,
+        "max_macs": budgets.max_macs,
+        "max_params": budgets.max_params,
+        "max_latency_ms": budgets.max_latency_ms,
+        **{f"target {target.name} max_ms": target.max_ms for target in settings.evaluation.targets},
+    }
+
+
+def is_limit(term: str) -> bool:
+    """Whether one of the `terms` is a hard limit on candidates."""
+    return term in ("max_macs", "max_params", "max_latency_ms") or term.startswith("target ")
+
+
 def derive_seed(seed: int, *parts: object) -> int:
     """A 31-bit seed for one purpose, from the search's seed: all randomness flows from that one."""
     text = ":".join(str(part) for part in (seed, *parts))

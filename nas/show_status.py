@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from nas.objectives import objective
 from nas.pace import left_text
 from nas.show import counts_text
 from nas.state import SILENT_S, DriverState, RunningTrial
@@ -114,6 +115,9 @@ def _figures(status: RunStatus) -> Table:
     per_trial = _amount(status.per_trial, status.device_unit)
     table.add_row("spent", f"{status.device_hours:.3g} {status.device_unit}-hours of evaluation, {per_trial} each")
     table.add_row("trials", counts_text(status.outcomes))
+    if status.limits:
+        limits = ", ".join(f"{name} at most {objective(name).show(limit)}" for name, limit in status.limits.items())
+        table.add_row("limits", limits + (", by which trials were judged anew" if status.limits_changed else ""))
     volume = "not fixed yet" if status.hypervolume is None else f"{status.hypervolume:.3f}"
     table.add_row("front", f"{plural(status.front, 'network')}, hypervolume {volume}")
     return table

@@ -70,7 +70,8 @@ class RunStatus:
 
     The search has taken `seconds` of wall time so far, all of its commands together.
     `device_hours` are the evaluations that ended, confirmations and audits among them, in hours of the GPUs or CPU cores
-    (`device_unit`) that a trial takes, `per_trial` of them. `asked_to_stop` says that the driver has not heard of it yet.
+    (`device_unit`) that a trial takes, `per_trial` of them. `limits` are the hard ones of now, by objective in its unit, and
+    `limits_changed` says whether a resumed search was given others than before. `asked_to_stop` says that the driver has not heard of it yet.
     """
 
     run: str
@@ -94,6 +95,8 @@ class RunStatus:
     workers: tuple[WorkerCount, ...]
     front: int
     hypervolume: float | None
+    limits: dict[str, float]
+    limits_changed: bool
 
 
 def phase_of(run: RunDirectory, driver: DriverState | None, now: float) -> Phase:
@@ -171,6 +174,8 @@ def status_from(
         workers=_workers(records, confirmations),
         front=len(pareto_front(with_remeasured(records, latencies, settings), objectives)),
         hypervolume=hypervolume(records, objectives, reference_point(records, objectives)),
+        limits=run.settings.evaluation.limits,
+        limits_changed=run.limits_changed,
     )
 
 

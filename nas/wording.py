@@ -229,3 +229,16 @@ def printable(text: str) -> str:
 def classes_text(classes: Sequence[str], most: int = 4) -> str:
     """How many classes, and the names of the first few."""
     return f"{plural(len(classes), 'class', 'classes')} ({listed([*map(printable, classes)], most)})"
+
+
+def term_words(term: str, value: float | int | str | None) -> tuple[str, str]:
+    """The name and the value of one of a run's terms (`nas.settings.terms`) as people read them."""
+    name, shown = term, "none" if value is None else str(value)
+    if isinstance(value, int | float):
+        shown = f"{value:,}"
+    for ending, text in (("_ms", "{:g} ms"), ("_s", None)):
+        if term.endswith(ending):
+            name = term.removesuffix(ending)
+            if value is not None:
+                shown = text.format(value) if text else duration_text(float(value))
+    return capital(name.replace("_", " ").replace("macs", "MACs")), shown

@@ -26,7 +26,14 @@ from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, B
 from nas.search.candidate import Candidate
 from nas.search.partial import STEPS
 from nas.search.time_budget import TimeBudget
-from nas.settings import Budgets, EvaluationSettings, SamplerName, SearchSettings
+from nas.settings import (
+    Budgets,
+    EvaluationSettings,
+    LatencyProtocol,
+    LatencyTarget,
+    SamplerName,
+    SearchSettings,
+)
 from nas.show import front_csv
 from nas.space import SearchSpace
 from nas.space_file import load_space
@@ -167,33 +174,39 @@ def test_rejected_candidates_reach_the_sampler_as_a_constraint_and_cost_no_budge
     assert feasible <= {record.number for record in records if record.objectives["latency"] <= 0.2}
 
 
-def judged(candidate: Candidate, budgets: Budgets) -> Evaluation:
-    """What a worker would send back under a budget of MACs: it measures nothing of a candidate over it."""
+def judged(candidate: Candidate) -> Evaluation:
+    """What a worker of an older version sent back under a limit: it measured nothing of a candidate over it."""
     evaluation = answer(candidate)
     assert evaluation.cost is not None
-    violation, reason = budget_violation(budgets, evaluation.cost)
+    assert evaluation.latency is not None
+    on_targets = [(target, evaluation.latency) for target in candidate.settings.targets]
+    violation, reason = budget_violation(Budgets(), evaluation.cost, None, on_targets)
     return Evaluation(Outcome.REJECTED, reason, evaluation.cost, violation=violation) if violation else evaluation
 
 
+def limited(max_ms: float) -> EvaluationSettings:
+    """Settings with a limit that only a worker can judge."""
+    return EvaluationSettings(targets=(LatencyTarget("edge", LatencyProtocol(), max_ms),))
+
+
 def search_under(run: RunDirectory, asks: int) -> Broker:
-    """The broker after so many candidates were judged by the run's budgets."""
+    """The broker after so many candidates were judged by the run's limit."""
     broker = Broker(run)
     for _ in range(asks):
         candidate = broker.ask()
         assert candidate is not None
-        broker.finish(candidate, judged(candidate, run.settings.evaluation.budgets))
+        broker.finish(candidate, judged(candidate))
     return broker
 
 
-def under_macs(sampler: str, space: SearchSpace = DIGITS) -> SearchSettings:
-    """A search of which about half of the space is over the budget."""
-    evaluation = EvaluationSettings(budgets=Budgets(max_macs=100_000))
-    return settings(space, trials=100, sampler=sampler, evaluation=evaluation)
+def under_limit(sampler: str, space: SearchSpace = DIGITS) -> SearchSettings:
+    """A search of which about half of the space is over the limit."""
+    return settings(space, trials=100, sampler=sampler, evaluation=limited(0.1))
 
 
 def test_the_default_sampler_learns_the_budget(make_run: RunFactory) -> None:
     def rejected(sampler: str) -> int:
-        records = search_under(make_run(under_macs(sampler), sampler), 35).records
+        records = search_under(make_run(under_limit(sampler), sampler), 35).records
         return sum(record.outcome is Outcome.REJECTED for record in records)
 
     assert rejected("tpe") < 0.7 * rejected("random")
@@ -201,14 +214,14 @@ def test_the_default_sampler_learns_the_budget(make_run: RunFactory) -> None:
 
 @pytest.mark.parametrize(("sampler", "asks"), [("gp", 12), ("nsga2", 25)])  # the first 10 and 20 are random
 def test_other_samplers_run_with_rejected_candidates(make_run: RunFactory, sampler: str, asks: int) -> None:
-    broker = search_under(make_run(under_macs(sampler)), asks)
+    broker = search_under(make_run(under_limit(sampler)), asks)
     assert {record.outcome for record in broker.records} >= {Outcome.REJECTED, Outcome.DONE}
 
 
 def test_a_rejected_candidate_without_a_latency_is_told_with_what_was_foretold_or_the_worst_before_it(
     make_run: RunFactory,
 ) -> None:
-    run = make_run(under_macs("random"))
+    run = make_run(under_limit("random"))
     search_under(run, 20)
     records = run.records()
     trials = study_of(run).trials
@@ -229,15 +242,15 @@ def test_a_rejected_candidate_without_a_latency_is_told_with_what_was_foretold_o
     assert open_run(write_report(run).parent).records() == records
 
 
-@pytest.mark.parametrize("budget", [20_000, 1_000])
-def test_repeats_of_rejected_candidates_and_a_rebuilt_study_are_told_alike(make_run: RunFactory, budget: int) -> None:
-    evaluation = EvaluationSettings(budgets=Budgets(max_macs=budget))
+@pytest.mark.parametrize("max_ms", [0.02, 0.001])
+def test_repeats_of_rejected_candidates_and_a_rebuilt_study_are_told_alike(make_run: RunFactory, max_ms: float) -> None:
+    evaluation = limited(max_ms)
     run = make_run(settings(TINY, trials=100, evaluation=evaluation))
     broker = Broker(run)
     while not broker.finished:
         candidate = broker.ask()
         if candidate is not None:
-            broker.finish(candidate, judged(candidate, evaluation.budgets))
+            broker.finish(candidate, judged(candidate))
     assert broker.stop_reason == "the space has nothing new"
     before = study_of(run).trials
     records = run.records()

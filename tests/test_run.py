@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,14 +147,6 @@ def test_one_search_at_a_time_on_a_directory(make_run: RunFactory) -> None:
         pass
     with open_run(run.path).locked():
         pass
-
-
-def test_the_budget_of_trials_may_be_raised_alone(make_run: RunFactory) -> None:
-    run = make_run(replace(SearchSettings(load_space("digits"), "digits"), trials=10))
-    assert run.with_trials(12).settings.trials == 12
-    assert open_run(run.path).settings.trials == 12
-    with pytest.raises(InputError, match="may only be raised"):
-        open_run(run.path).with_trials(11)
 
 
 def test_not_a_run_directory(tmp_path: Path) -> None:

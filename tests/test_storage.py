@@ -35,6 +35,10 @@ from nas.settings import SamplerName, SearchSettings
 SECRET = "hun/ter2"
 
 
+def with_trials(run: RunDirectory, trials: int) -> RunDirectory:
+    return run.with_settings(replace(run.settings, trials=trials))
+
+
 def in_database(path: Path) -> SearchSettings:
     return settings(TINY, trials=4, storage=f"sqlite:///{path}")
 
@@ -100,7 +104,7 @@ def test_a_lost_database_is_filled_again_from_the_records(
     proposals = []
     for path in (tmp_path / "a", tmp_path / "b"):
         shutil.copytree(run.path, path)
-        more = open_run(path).with_trials(6)
+        more = with_trials(open_run(path), 6)
         broker = Broker(more if path.name == "a" else more.with_settings(replace(more.settings, storage=None)))
         candidate = broker.ask()
         assert candidate is not None
@@ -246,7 +250,7 @@ def test_a_study_in_postgresql(
         plan_search(settings(storage=postgres.replace("ter2", "ter3")), tmp_path / "other")
     assert "ter3" not in str(refused.value)
     monkeypatch.setenv("PGPASSWORD", SECRET)
-    finish_all(Broker(open_run(run.path).with_trials(8)))
+    finish_all(Broker(with_trials(open_run(run.path), 8)))
     check_told(run, postgres)
     assert files_with(run.path, "me@127.0.0.1")
     assert files_with(run.path, SECRET) == []

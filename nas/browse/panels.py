@@ -20,7 +20,7 @@ from nas.report.importance import importance_figure
 from nas.report.layers import compare_figure
 from nas.report.progress import hypervolume_figure, outcomes_figure, reference_text
 from nas.report.quantities import quantity_title
-from nas.report.rerun import settings_groups
+from nas.report.rerun import change_groups, settings_groups
 from nas.space import SearchSpace
 
 
@@ -179,4 +179,6 @@ def other_views(app: Dash, runs: Runs) -> None:
     @app.callback(Output("panel-settings", "children"), *here)
     def settings(tab: object, version: object, run: object) -> Any:
         seen = shown("settings", tab, version, run)
-        return tables.facts(settings_groups(seen.settings, seen.run.provenance))
+        return tables.facts(
+            [*settings_groups(seen.settings, seen.run.provenance), *change_groups(seen.run.content.changes)]
+        )

@@ -153,7 +153,8 @@ class LiveRun:
 
     def _status(self) -> RunStatus:
         read = self._read
-        return status_from(self._run, read.records, read.confirmations, read.audits, read.latencies)
+        records = self._run.judged_anew(read.records)
+        return status_from(self._run, records, read.confirmations, read.audits, read.latencies)
 
     def _look_again(self, marks: Mapping[str, tuple[int, int, int] | None], changed: set[str]) -> Seen:
         problems = []
@@ -201,7 +202,8 @@ class LiveRun:
 
     def _worked_out(self, problems: Sequence[str]) -> Seen:
         read, settings = self._read, self._run.settings
-        objectives, records = settings.objectives, with_remeasured(read.records, read.latencies, settings)
+        recorded = self._run.judged_anew(read.records)
+        objectives, records = settings.objectives, with_remeasured(recorded, read.latencies, settings)
         comparable = tuple(
             record
             for record in records
@@ -213,7 +215,7 @@ class LiveRun:
             run=self._run,
             status=self._status(),
             records=tuple(records),
-            recorded=tuple(read.records),
+            recorded=tuple(recorded),
             latencies=tuple(read.latencies),
             comparable=comparable,
             front=tuple(pareto_front(comparable, objectives)),

@@ -12,7 +12,7 @@ from nas.in_turn import with_remeasured
 from nas.pace import search_seconds
 from nas.record import BaselineRecord, Latency, LatencyRecord, Outcome, TrainingRecord, TrialRecord
 from nas.report.figures import landmarks
-from nas.run import Provenance, RunDirectory
+from nas.run import Change, Provenance, RunDirectory
 from nas.settings import LatencyTarget, SearchSettings
 from nas.trained import ended
 from nas.wording import score_text
@@ -26,7 +26,7 @@ class Findings:
     `scored` are those trained to the full budget with a value for every objective; `names` says by digest what a front
     member is known for; `baselines` are reference networks; `again` is what training candidates again gave, by digest; `audit` says whether the
     brief fine-tune can rank candidates, where that was looked into; `trainings` are the full ones that came to their end.
-    `seconds` is what the search took by the clock.
+    `seconds` is what the search took by the clock; `changes` are the settings that held before.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Findings:
     audit: Audit | None = None
     trainings: tuple[TrainingRecord, ...] = ()
     seconds: float | None = None
+    changes: tuple[Change, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -102,4 +103,5 @@ def find(run: RunDirectory) -> Findings:
         audit=audit_of(run),
         trainings=tuple(ended(run.training_records())),
         seconds=search_seconds(run.state(), records),
+        changes=run.content.changes,
     )

@@ -192,12 +192,16 @@ def _pareto_caption(found: Findings) -> str:
     if len(found.settings.objectives) > 2:
         sentences.append("Filled points are on the front of all objectives together; the line is the front of two.")
     outcomes = [record.outcome for record in found.recorded]
-    over = sum(record.outcome is Outcome.REJECTED for record in found.records)
-    rejected, stopped = outcomes.count(Outcome.REJECTED), outcomes.count(Outcome.STOPPED)
+    tightened = sum(record.over_limit for record in found.recorded)
+    in_turn = sum(record.outcome is Outcome.REJECTED for record in found.records) - outcomes.count(Outcome.REJECTED)
+    rejected, stopped = outcomes.count(Outcome.REJECTED) - tightened, outcomes.count(Outcome.STOPPED)
     if rejected:
         sentences.append(f"Not drawn: {plural(rejected, 'candidate')} over a hard budget, never trained.")
-    if over > rejected:
-        more = plural(over - rejected, "candidate")
+    if tightened:
+        more = plural(tightened, "trained candidate")
+        sentences.append(f"Not drawn: {more} over a hard budget that was given or tightened later.")
+    if in_turn > 0:
+        more = plural(in_turn, "candidate")
         sentences.append(f"Not drawn: {more} found over a hard budget when measured in turn.")
     if stopped:
         sentences.append(f"Not drawn: {plural(stopped, 'candidate')} stopped before the full training.")

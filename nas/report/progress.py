@@ -197,7 +197,7 @@ def reference_text(reference: ReferencePoint, objectives: Sequence[str]) -> str:
 
 
 def _is_counted(record: TrialRecord) -> bool:
-    return record.outcome is Outcome.DONE and record.counts
+    return (record.outcome is Outcome.DONE or record.over_limit) and record.counts
 
 
 def _times(records: Sequence[TrialRecord]) -> tuple[list[float], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,16 +10,16 @@ from nas.licences import NOT_KNOWN, licence_of
 from nas.picks import GRAMMAR
 from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
-from nas.run import Provenance
+from nas.run import Change, Provenance
 from nas.settings import SearchSettings
-from nas.wording import NOTHING, capital, command_text, duration_text, time_text
+from nas.wording import NOTHING, capital, command_text, duration_text, plural, term_words, time_text
 
 _WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)", "ema": "EMA"}
 
 
 def settings_list(found: Findings) -> Html:
     """Everything needed to run the search again."""
-    groups = settings_groups(found.settings, found.provenance)
+    groups = [*settings_groups(found.settings, found.provenance), *change_groups(found.changes)]
     return join(part for title, rows in groups for part in (tag("h3", title), facts(rows)))
 
 
@@ -39,6 +39,11 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
         ("Tried first", ", ".join(settings.enqueue) or "none"),
         ("Warm start from", ", ".join(settings.warm_start) or "none"),
         *_fields(asdict(settings.evaluation.budgets), none="none"),
+        *(
+            (f"Most on target {t.name}", f"{t.max_ms:g} ms")
+            for t in settings.evaluation.targets
+            if t.max_ms is not None
+        ),
         *_fields(asdict(settings.resources)),
     ]
     init = settings.evaluation.init
@@ -60,6 +65,16 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
         *sorted(provenance.versions.items()),
     ]
     return [("Search", search), ("Fine-tune", recipe), ("Machine and versions", where)]
+
+
+def change_groups(changes: Sequence[Change]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What held before a search was resumed with other settings, and for how many of its trials, as text under a title."""
+    rows = [
+        (f"{capital(what)}, the first {plural(change.trials, 'trial')}", value)
+        for change in changes
+        for what, value in (term_words(term, before) for term, before in change.before.items())
+    ]
+    return [("Before it was resumed otherwise", rows)] if rows else []
 
 
 def commands(found: Findings) -> Html:

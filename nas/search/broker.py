@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
+from nas.limits import predicted_violation
 from nas.objectives import objective_values
 from nas.record import Evaluation, Outcome, Predicted, TrialRecord
 from nas.run import RunDirectory, known_digests
@@ -25,7 +26,7 @@ from nas.search.candidate import Candidate, Losses
 from nas.search.hopeless import Forecast
 from nas.search.rungs import Rungs
 from nas.search.samplers import Foreknowledge, make_sampler
-from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, SURE, LatencyScreen, chance_within
+from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, LatencyScreen, chance_within
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.search.time_budget import Durations, Point, TimeBudget
@@ -81,13 +82,19 @@ class Broker:
         self._stopped: str | None = None
         self._losses = Losses()
         self.resumable = True
-        self.records = run.records()
+        recorded = run.recorded()
+        self.records = run.judged_anew(recorded)
         self.answers = known_digests(self.records)
         self.running: dict[str, Candidate] = {}
         decides = self.settings.evaluation.budgets.max_latency_ms is not None
         most = MAX_NETWORKS if decides else MAX_UNDECIDED
         self._screen = LatencyScreen(self._space, len(run.provenance.classes), most)
-        self._known = Foreknowledge(self._space, len(run.provenance.classes), self.settings.objectives)
+        self._known = Foreknowledge(
+            self._space,
+            len(run.provenance.classes),
+            self.settings.objectives,
+            self.settings.evaluation.limits,
+        )
         self._foretold: dict[str, Predicted] = {}
         self._tally = Tally(self.settings.objectives)
         self._rungs: Rungs | None = None
@@ -98,8 +105,13 @@ class Broker:
         self._exhausted = False  # every network is answered or running; a lost one may be asked for again
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
         self.study = RunStudy(run, storage)
-        for trial in self.study.reconcile(self.records):
+        numbers = 1 + max((record.number for record in recorded), default=-1)
+        for trial in self.study.reconcile(self.records, numbers):
             self._lose(self._candidate(trial), "the search ended while it ran")
+            numbers = max(numbers, trial.number + 1)
+        if self.study.is_judged_otherwise:
+            self.study.make_anew()
+            self.study.reconcile(self.records, numbers)
         self._forecast: Forecast | None = None
         if self.settings.skip_hopeless:
             self._forecast = Forecast(self.study, self._known, self.settings.objectives)
@@ -127,7 +139,9 @@ class Broker:
         """Why nothing more is started, or None while the search goes on."""
         tally = self._tally
         if self._stopped is None:
-            if tally.trained >= self.settings.candidates:
+            if not self._known.allowed.possible:
+                self.stop(f"no network of the space is within {_limits_text(self._known)}", resumable=False)
+            elif tally.trained >= self.settings.candidates:
                 done = done_word(self.settings.evaluation.recipe.epochs)
                 self.stop(f"{plural(tally.trained, 'candidate')} {done}", resumable=False)
             elif tally.failed > self.settings.max_failures:
@@ -170,7 +184,8 @@ class Broker:
 
     def _ask(self) -> Candidate | None:
         if self._exhausted and not self.running:
-            self.stop("the space has nothing new", resumable=False)
+            within = f" within {_limits_text(self._known)}" if self._known.allowed.limits else ""
+            self.stop(f"the space has nothing new{within}", resumable=False)
         if self._held and self.trained >= HELD_UNTIL:
             self._enqueue_held()
         repeats = 0
@@ -237,15 +252,10 @@ class Broker:
             return False
         predicted = predictions[0]
         self._foretold[candidate.digest] = predicted
-        limit_ms = self.settings.evaluation.budgets.max_latency_ms
-        if limit_ms is None or predicted.mean_ms - SURE * predicted.std_ms <= limit_ms:
-            return False
-        reason = (
-            f"a predicted {predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms, over the budget of {limit_ms:.3f} ms; "
-            "not measured"
-        )
-        self._finish(candidate, Evaluation(Outcome.REJECTED, reason, violation=predicted.mean_ms / limit_ms - 1))
-        return True
+        violation, reason = predicted_violation(predicted, self.settings.evaluation.budgets.max_latency_ms)
+        if violation > 0:
+            self._finish(candidate, Evaluation(Outcome.REJECTED, reason, violation=violation))
+        return violation > 0
 
     def _learn(self, record: TrialRecord) -> None:
         self._tally.add(record)
@@ -258,9 +268,11 @@ class Broker:
     def _enqueue_known(self) -> None:
         """Start with what the user knows to be good, then with the space's ends and its backbone.
 
-        Those are the front's corners, and what people would otherwise pick. Where time or a candidate's costs are limited the
+        Those are the front's corners, and what people would otherwise pick. What is over a limit that can be computed is left
+        out, and the cheapest network there in place of the smallest. Where time or a candidate's costs are limited the
         largest has to wait, and so has a backbone that takes too much of the time; the smallest never.
         """
+        allowed = self._known.allowed
         known = [self._space.parse(text) for text in self.settings.enqueue]
         references = [self._space.smallest, self._space.backbone, self._space.largest]
         if self.settings.time_budget_s is not None or self.settings.evaluation.has_budgets:
@@ -268,16 +280,22 @@ class Broker:
             dear = [one for one in references[1:] if one is largest or not self.budget.affords(self.seconds_of(one))]
             self._held = [one for one in dear if one != references[0]]
         known += [one for one in references if one not in self._held]
-        for digest, architecture in {a.digest: a for a in known}.items():
+        located = {a.digest: self._space.locate(a) for a in known}
+        within = {digest: values for digest, values in located.items() if values in allowed}
+        if not within and allowed.possible:
+            within[self._space.architecture(allowed.cheapest).digest] = allowed.cheapest
+        for digest, values in within.items():
             if digest not in self.answers:
-                self.study.enqueue(self._space.locate(architecture), once=True)
+                self.study.enqueue(values, once=True)
 
     def _enqueue_held(self) -> None:
         """Queue the references that had to wait, but for those that take too much of the time."""
         for architecture in self._held:
             seconds = self.seconds_of(architecture)
-            if architecture.digest not in self.answers and self.budget.affords(seconds) and self.budget.fits(seconds):
-                self.study.enqueue(self._space.locate(architecture), once=True)
+            values = self._space.locate(architecture)
+            new = architecture.digest not in self.answers and values in self._known.allowed
+            if new and self.budget.affords(seconds) and self.budget.fits(seconds):
+                self.study.enqueue(values, once=True)
         self._held = []
 
     def _enqueue_unseen(self) -> bool:
@@ -288,7 +306,7 @@ class Broker:
         rng = random.Random(derive_seed(self.settings.seed, "unseen", self.study.size))
         known = self.answers.keys() | self.running.keys()
         limit_ms = self.settings.evaluation.budgets.max_latency_ms
-        drawn = [self._space.unseen(known, rng) for _ in range(1 if limit_ms is None else UNSEEN_DRAWS)]
+        drawn = [self._known.allowed.unseen(known, rng) for _ in range(1 if limit_ms is None else UNSEEN_DRAWS)]
         unseen = [values for values in drawn if values is not None]
         if not unseen:
             return False
@@ -332,8 +350,10 @@ class Broker:
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
         # Those still running may have saved their weights, on their way here.
+        # A looser limit may bring those back that a resumed search's limits are under.
+        over = {each.digest for each in self.records if each.over_limit}
         kept = {record.digest for record in (*self._tally.front, *self._tally.rivals)}
-        self.run.prune_weights(kept | self.running.keys())
+        self.run.prune_weights(kept | over | self.running.keys())
         return record
 
     def lose(self, candidate: Candidate, reason: str) -> TrialRecord:
@@ -390,3 +410,7 @@ class Broker:
         self.study.tell(record, self.records)
         self.on_record(record)
         return record
+
+
+def _limits_text(known: Foreknowledge) -> str:
+    return " and ".join(f"--max-{name} {limit:,}" for name, limit in known.allowed.limits.items())

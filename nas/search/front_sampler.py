@@ -7,6 +7,7 @@ hypervolume is expected to grow most.
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -44,7 +45,8 @@ class FrontSampler(optuna.samplers.BaseSampler):
     `costs` gives, by the objective's index, functions from parameters to its exact value, which is then never
     modelled. `features` gives positive quantities known beforehand (multiply-adds, parameters), on whose logarithms
     the other objectives may depend. `canonical` gives an identity that all spellings of one network share, so that it
-    is proposed once. All three should be quick, or remember. A running trial counts as one that will come out as
+    is proposed once. `bring_within` gives parameters that are allowed, the same where they are already, so that nothing else is
+    proposed. All of them should be quick, or remember. A running trial counts as one that will come out as
     expected. Infeasible trials (`trial.set_constraint`) teach what to avoid. Pruned trials count at their fidelity where
     trials have the user attribute `steps`, the objectives' values after each step (nas/search/partial.py).
 
@@ -59,11 +61,13 @@ class FrontSampler(optuna.samplers.BaseSampler):
         costs: Mapping[int, Callable[[Parameters], float]] | None = None,
         features: Callable[[Parameters], Sequence[float]] | None = None,
         canonical: Callable[[Parameters], Hashable] | None = None,
+        bring_within: Callable[[Parameters, random.Random], Parameters] | None = None,
     ) -> None:
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._costs = dict(costs or {})
         self._features = features
         self._canonical = canonical
+        self._bring_within = bring_within
         self._warned: set[str] = set()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -112,7 +116,7 @@ class FrontSampler(optuna.samplers.BaseSampler):
         history = History.of(space, study, trials)
         foreseen = Foreseen(space, self._costs, self._features, signs_of(study))
         rng = np.random.default_rng([self._seed, trial.number])
-        return space.parameters(_Proposal(space, history, foreseen, self._canonical, rng).best())
+        return space.parameters(_Proposal(space, history, foreseen, self._canonical, self._bring_within, rng).best())
 
 
 class _Proposal:
@@ -124,13 +128,16 @@ class _Proposal:
         history: History,
         foreseen: Foreseen,
         canonical: Callable[[Parameters], Hashable] | None,
+        bring_within: Callable[[Parameters, random.Random], Parameters] | None,
         rng: np.random.Generator,
     ) -> None:
         self._space = space
         self._history = history
         self._foreseen = foreseen
         self._canonical = canonical
+        self._bring_within = bring_within
         self._rng = rng
+        self._way = random.Random(int(rng.integers(2**31))) if bring_within else random.Random(0)
         self._known = {self._identity(row) for row in history.tried}
 
     def best(self) -> Row:
@@ -141,10 +148,10 @@ class _Proposal:
         """The corners of the space, then the candidate that differs most from all that were tried."""
         sizes = self._space.sizes
         for corner in (np.zeros_like(sizes), sizes - 1):
-            row = tuple(corner.tolist())
+            row = self._within(tuple(corner.tolist()))
             if self._is_new(row):
                 return row
-        rows = unseen(random_rows(sizes, POOL, self._rng), self._history.tried)
+        rows = unseen(self._all_within(random_rows(sizes, POOL, self._rng)), self._history.tried)
         tried = np.array(sorted(self._history.tried), dtype=np.int64)
         distance = np.zeros((len(rows), len(tried)))
         for one, other, steps in zip(rows.T, tried.T, sizes - 1, strict=True):
@@ -164,13 +171,14 @@ class _Proposal:
                 random_rows(sizes, POOL // 10, rng),
             ]
         )
-        rows = unseen(rows, tried)
+        rows = unseen(self._all_within(rows), tried)
         if not len(rows):
             return self._any_new()
         scores = model.score(rows)
         for _ in range(CLIMBS):
             top = rows[np.argsort(-scores, kind="stable")[:BEST]]
-            more = unseen(mutants(top, sizes, POOL // 4, rng), tried.union(map(tuple, rows.tolist())))
+            near = self._all_within(mutants(top, sizes, POOL // 4, rng))
+            more = unseen(near, tried.union(map(tuple, rows.tolist())))
             if len(more):
                 rows, scores = np.vstack([rows, more]), np.concatenate([scores, model.score(more)])
         return self._first_new(rows, scores)
@@ -190,10 +198,23 @@ class _Proposal:
             rows = rng.permutation(everything)
         else:
             rows = random_rows(sizes, DRAWS, rng)
-        for row in map(tuple, rows.tolist()):
+        for row in map(self._within, map(tuple, rows.tolist())):
             if self._is_new(row):
                 return row
-        return tuple(rows[0].tolist())
+        return self._within(tuple(rows[0].tolist()))
+
+    def _within(self, row: Row) -> Row:
+        """The row, or one near it that is allowed."""
+        if self._bring_within is None:
+            return row
+        found = self._space.row(self._bring_within(self._space.parameters(row), self._way))
+        assert found is not None, "bring_within gave other parameters than it was given"
+        return found
+
+    def _all_within(self, rows: Ints) -> Ints:
+        if self._bring_within is None:
+            return rows
+        return np.array([self._within(tuple(row)) for row in rows.tolist()], dtype=np.int64).reshape(rows.shape)
 
     def _identity(self, row: Row) -> Hashable:
         return row if self._canonical is None else self._canonical(self._space.parameters(row))

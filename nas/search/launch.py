@@ -28,8 +28,17 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.search.heartbeat import Heartbeat
-from nas.search.plan import SearchPlan, check_pins, cluster_address, placement_of, started_resources
+from nas.search.plan import (
+    SearchPlan,
+    check_amounts,
+    check_pins,
+    cluster_address,
+    placement_of,
+    started_resources,
+)
+from nas.search.reachable import check_computed, check_latencies, latency_limits, limits_here, measured_by
 from nas.search.remeasuring import Remeasurer
+from nas.search.renewal import Renewal
 from nas.search.storage import connected, database_errors
 from nas.settings import SearchSettings
 from nas.signals import gentle_signals
@@ -89,6 +98,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
     from nas.search.measuring import measurers
 
     with measurers(settings) as actors:
+        _check_elsewhere(settings, plan.data, placement, actors, latency_limits(settings))
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
         provenance = _provenance(settings, plan.data, plan.models[settings.device])
         run = RunDirectory.create(plan.out, settings, provenance, *taken)
@@ -99,49 +109,71 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Finished:
 
 def resume_search(
     path: Path,
-    trials: int | None = None,
+    renewal: Renewal | None = None,
     address: str | None = None,
     progress: Progress | None = None,
     mirror: str | None = None,
     storage: str | None = None,
 ) -> Finished:
-    """Go on with a search where its records end, with the same settings; `trials` may raise the budget.
+    """Go on with a search where its records end, with the same settings but for those of the `renewal`.
 
-    A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or `off`; `storage` the URL of
-    the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
+    Records are judged by its limits. A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or
+    `off`; `storage` the URL of the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
     began = time.time()
     address = cluster_address(address)
     run = open_run(path)
     with run.locked():
-        check_pins(run.settings.resources, address)
-        load_metric(run.settings.evaluation.metric)
-        placement = placement_of(run.settings, address)
-        settings = placement.ask(settings_here, run)
+        renewed = (renewal or Renewal()).applied(run.settings)
+        check_amounts(renewed)
+        classes = len(run.provenance.classes)
+        check_computed(renewed, classes)
+        check_pins(renewed.resources, address)
+        load_metric(renewed.evaluation.metric)
+        placement = placement_of(renewed, address)
+        settings = placement.ask(settings_here, RunDirectory(run.path, replace(run.content, settings=renewed)))
         if mirror is not None:
             settings = replace(settings, mirror=None if mirror == OFF else mirror)
         check_targets(settings)
         models = placement.ask(devices_here, settings)
-        _check_same_hardware(run, models[settings.device])
+        _check_same_hardware(run, settings, models[settings.device])
+        other = latency_limits(settings).items() - latency_limits(run.settings).items()
+        here = {target: limit_ms for target, limit_ms in limits_here(settings).items() if (target, limit_ms) in other}
+        check_latencies(settings, classes, here, measured_by(settings, classes, placement))
         data = data_of(run)
         check_mirror(RunDirectory(run.path, replace(run.content, settings=settings)))
         settings, database = connected(replace(settings, storage=storage or settings.storage))
-        started_resources(settings, address)
-        if settings != run.settings:
-            run = run.with_settings(settings)
-        if trials is not None:
-            run = run.with_trials(trials)
+        resources = started_resources(settings, address)
+        if settings.resources != run.settings.resources:
+            settings = replace(settings, resources=resources)
         from nas.search.measuring import measurers
 
-        with measurers(settings) as actors, mirrored(run), database_errors(run):
-            begin = functools.partial(Broker, run, database, began)
-            return _drive(begin, data, progress or Progress(), actors, address, placement, models)
+        with measurers(settings) as actors:
+            _check_elsewhere(settings, data, placement, actors, dict(other))
+            if settings != run.settings:
+                run = run.with_settings(settings)  # first: what is made of the records follows from it
+            with mirrored(run), database_errors(run):
+                begin = functools.partial(Broker, run, database, began)
+                return _drive(begin, data, progress or Progress(), actors, address, placement, models)
 
 
-def _check_same_hardware(run: RunDirectory, here: str) -> None:
+def _check_elsewhere(
+    settings: SearchSettings,
+    data: ImageData,
+    placement: Placement,
+    actors: Mapping[str, Any],
+    limits: Mapping[str | None, float],
+) -> None:
+    """Raise `InputError` when a limit on a target that only its actor can measure is impossible."""
+    elsewhere = {target: limit_ms for target, limit_ms in limits.items() if target in actors}
+    classes = len(data.classes)
+    check_latencies(settings, classes, elsewhere, measured_by(settings, classes, placement, actors))
+
+
+def _check_same_hardware(run: RunDirectory, settings: SearchSettings, here: str) -> None:
     """Raise `InputError` when the device here is another model than the run's and latencies decide something."""
     before = run.provenance.hardware
-    if run.settings.device in latency_devices(run.settings) and here != before:
+    if settings.device in latency_devices(settings) and here != before:
         raise InputError(
             f"{run.path}: its latencies were measured on {before} and this is {here}, so that new ones could not be "
             "compared with them; resume it there, or start a search of its own here"

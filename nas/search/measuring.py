@@ -113,6 +113,13 @@ def measure_on(
 
     if target.name not in actors:
         return measure_here(target, architecture, num_classes, network)
+    return measured_elsewhere(actors, target, architecture, num_classes)
+
+
+def measured_elsewhere(
+    actors: Mapping[str, Any], target: LatencyTarget, architecture: Architecture, num_classes: int
+) -> Latency:
+    """The latency on a target whose actor there is; raises as `measure_on` does."""
     answer = actors[target.name].measure.remote(target.name, _text(architecture), num_classes)
     return _LATENCY.validate_json(_answered(target.name, answer, PATIENCE_S))
 

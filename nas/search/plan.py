@@ -13,7 +13,6 @@ import numpy as np
 from optuna.storages import BaseStorage
 
 from nas.conditions import check_scored_untrained, devices_here, load_images
-from nas.cost import least_cost
 from nas.data import ImageData
 from nas.demands import check_custom
 from nas.device_lease import lease_directory
@@ -23,6 +22,7 @@ from nas.metrics import load_metric
 from nas.mirror import check_new_mirror
 from nas.objectives import check_objectives
 from nas.run import default_run_path
+from nas.search.reachable import check_computed, check_latencies, left_out_text, limits_here, measured_by
 from nas.search.rungs import levels
 from nas.search.samplers import make_sampler
 from nas.search.storage import connected
@@ -48,6 +48,7 @@ class SearchPlan:
 
     `models` are those of the devices that a trial's worker uses, by device. The command `began` then (UTC seconds), which is
     what a time budget counts from; `forecast` is what candidates of some multiply-adds would take, where that was probed.
+    `notes` are sentences on what it begins with.
     """
 
     settings: SearchSettings
@@ -59,6 +60,7 @@ class SearchPlan:
     models: Mapping[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.time)
     forecast: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def plan_search(
@@ -77,15 +79,8 @@ def plan_search(
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     load_metric(settings.evaluation.metric)
     make_sampler(settings.sampler, 0)
-    if settings.trials < 1:
-        raise InputError(f"--trials {settings.trials}: needs at least 1")
-    if not 0 <= settings.confirm <= MOST_CONFIRM:
-        raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
+    check_amounts(settings)
     epochs = settings.evaluation.recipe.epochs
-    if settings.confirm and epochs == 0:
-        raise InputError(
-            f"--confirm {settings.confirm:g}: without fine-tuning (--finetune 0) a candidate scores the same again; needs 0"
-        )
     if settings.stop_early and not levels(epochs):
         raise InputError(
             f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
@@ -94,7 +89,7 @@ def plan_search(
         raise InputError(
             f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
         )
-    _check_budgets(settings)
+    check_computed(settings, 2)  # of classes there are at least two
     check_targets(settings)
     check_pins(settings.resources, address)
     out = out or default_run_path(settings.space.name)
@@ -115,6 +110,7 @@ def plan_search(
     warn_unfit(settings.space, settings.data)
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
     check_scored_untrained(evaluation, data.name, data.classes)
+    check_computed(settings, len(data.classes))
     from nas.evaluate import settled_recipe
     from nas.latency_cache import cache_folder
 
@@ -122,6 +118,9 @@ def plan_search(
     cache_folder()
     placement = placement_of(settings, address)
     models = placement.ask(devices_here, settings)
+    check_latencies(
+        settings, len(data.classes), limits_here(settings), measured_by(settings, len(data.classes), placement)
+    )
     few = replace(
         data, train=data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train)))), test=None
     )
@@ -134,7 +133,9 @@ def plan_search(
         int(settings.resources.cpus_per_trial),
     )
     settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, models)
-    return SearchPlan(settings, data, out, address, warm, storage, models, began)
+    left_out = left_out_text(settings, len(data.classes))
+    notes = (*(f"Warm start from {note}" for note in warm.notes), *([left_out] if left_out else ()))
+    return SearchPlan(settings, data, out, address, warm, storage, models, began, notes=notes)
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -151,19 +152,16 @@ def check_pins(resources: Resources, address: str | None) -> None:
         raise InputError(f"{flag} {resources.accelerator or next(iter(resources.custom))}: needs a cluster, --address")
 
 
-def _check_budgets(settings: SearchSettings) -> None:
-    """Raise `InputError` when the space's smallest network is over a budget that needs no measuring."""
-    budgets = settings.evaluation.budgets
-    limits = {"macs": budgets.max_macs, "params": budgets.max_params}
-    for what, limit in limits.items():
-        if limit is None:
-            continue
-        least = least_cost(settings.space, 2, what)  # of classes there are at least two
-        if least > limit:
-            raise InputError(
-                f"--max-{what} {limit:,} cannot be met: the smallest network of the space {settings.space.name} "
-                f"has {least:,}"
-            )
+def check_amounts(settings: SearchSettings) -> None:
+    """Raise `InputError` when one of the numbers is out of bounds that a resumed search may be given anew."""
+    if settings.trials < 1:
+        raise InputError(f"--trials {settings.trials}: needs at least 1")
+    if not 0 <= settings.confirm <= MOST_CONFIRM:
+        raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
+    if settings.confirm and settings.evaluation.recipe.epochs == 0:
+        raise InputError(
+            f"--confirm {settings.confirm:g}: without fine-tuning (--finetune 0) a candidate scores the same again; needs 0"
+        )
 
 
 def check_new_folder(out: Path) -> None:

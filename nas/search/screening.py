@@ -24,9 +24,6 @@ MAX_NETWORKS = 400
 """Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""
 MAX_UNDECIDED = 100
 """The same where there is no budget: nothing is turned away, and the report alone says how good the predictions were."""
-SURE = 3.0
-"""Standard deviations that a predicted latency must be over a budget for a candidate to be turned away: in one of
-700 such cases, where the deviation is what it says, the candidate would have met it."""
 
 
 class LatencyScreen:

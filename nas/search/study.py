@@ -28,6 +28,8 @@ from nas.search.study_journal import StudyStorage
 from nas.space_sections import Choice
 
 STUDY_NAME = "nas"
+_LIMITS = "limits"
+"""Attribute of a study: the hard limits by which what it was told was judged."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class RunStudy:
         self._path = run.study_path
         self._objectives = settings.objectives
         self._constrained = settings.evaluation.has_budgets
+        self._limits = settings.evaluation.limits
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(choices) for name, choices in settings.space.parameters.items()
         }
@@ -55,23 +58,37 @@ class RunStudy:
             self._path.rename(aside)
             logger.warning("%s cannot be read (%s): moved to %s, made anew from the records", self._path, error, aside)
             self._study = self._open()
-        if storage is not None and self._is_ahead_of(run.records()):
+        if _LIMITS not in self._study.user_attrs and not (run.limits_changed and self.trials):  # a new one, or an old
+            self._study.set_user_attr(_LIMITS, self._limits)
+        if storage is not None and self._is_ahead_of(run.recorded()):
             logger.warning("the study %s knows trials that the records lack: made anew from them", self._name)
-            optuna.delete_study(study_name=self._name, storage=storage)
-            self._study = self._open()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.set_metric_names(list(self._objectives))
+            self.make_anew()
         self.size = len(self.trials)
         """How many trials there are, counted, since listing thousands takes as long as a proposal."""
 
     def _open(self) -> optuna.Study:
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=self._storage or StudyStorage(self._path),
             study_name=self._name,
             directions=[objective(name).direction for name in self._objectives],
             load_if_exists=True,
         )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(self._objectives))
+        return study
+
+    @property
+    def is_judged_otherwise(self) -> bool:
+        """Whether other limits than the run's of now decided what it was told."""
+        return bool(self._study.user_attrs.get(_LIMITS) != self._limits)
+
+    def make_anew(self) -> None:
+        """Empty the study, for `reconcile` to fill from the records."""
+        optuna.delete_study(study_name=self._name, storage=self._study._storage)
+        self._study = self._open()
+        self._study.set_user_attr(_LIMITS, self._limits)
+        self.size = 0
 
     def _is_ahead_of(self, records: Sequence[TrialRecord]) -> bool:
         """Whether it was told an outcome that is not recorded: the run was restored from a copy that is older."""
@@ -155,15 +172,17 @@ class RunStudy:
         if self._constrained and state is not TrialState.FAIL:
             trial.set_constraint("budget", record.evaluation.violation or -1.0)
 
-    def reconcile(self, records: Sequence[TrialRecord]) -> list[FrozenTrial]:
+    def reconcile(self, records: Sequence[TrialRecord], numbers: int) -> list[FrozenTrial]:
         """Bring the study to where the records are, which are the truth; the trials that ran, unrecorded, are returned.
+
+        As many `numbers` are taken by trials on the disk, those that the records leave out among them.
 
         Recorded but not told: told now. Recorded but unknown to the study (its file was lost): put back, and what had
         been lost is queued again.
         """
         recorded = {record.number: record for record in records}
         trials = self.trials
-        missing = range(len(trials), max(recorded, default=-1) + 1)
+        missing = range(len(trials), numbers)
         for number in missing:
             self.put_back(recorded.get(number), records)
         if missing:

@@ -12,9 +12,9 @@ from nas.rivals import rivals
 class Tally:
     """Counts and the Pareto front of the records that were added, in the order written.
 
-    `trained` candidates count towards the budget, `rejected` ones were over a hard budget; what was taken over from
-    earlier runs is in neither, nor among the `failed`. `rivals` may belong on the front (nas/rivals.py). `budgets_met` says
-    whether any candidate at all was trained.
+    `trained` candidates count towards the budget, `rejected` ones were over a hard budget and never trained; what was taken
+    over from earlier runs is in neither, nor among the `failed`. `rivals` may belong on the front (nas/rivals.py).
+    `budgets_met` says whether any candidate at all was trained.
     """
 
     def __init__(self, objectives: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ class Tally:
     def add(self, record: TrialRecord) -> None:
         """Count a record."""
         own = not record.imported_from
-        rejected = own and record.outcome is Outcome.REJECTED
+        rejected = own and record.outcome is Outcome.REJECTED and not record.over_limit
         self.trained += record.counts
         self.failed += own and record.outcome is Outcome.FAILED
         self.rejected += rejected

@@ -81,7 +81,7 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
     notes = []
     for path in settings.warm_start:
         earlier = open_earlier(path)
-        ended = [record for record in earlier.records() if record.outcome in _KNOWN]
+        ended = [record for record in earlier.recorded() if record.outcome in _KNOWN]
         within = [record for record in ended if _located(record, settings.space) is not None]
         if not within:
             raise InputError(
