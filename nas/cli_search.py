@@ -297,7 +297,7 @@ def _sets_length(assignments: Sequence[str]) -> bool:
 
 def _end_of_search(finished: Finished) -> None:
     from nas.chance import chance_note
-    from nas.front import hypervolume, pareto_front, reference_point, trained
+    from nas.front import hypervolume, pareto_front, reference_point
     from nas.front_latency import crowded_text
     from nas.objectives import objective
     from nas.pace import time_spent

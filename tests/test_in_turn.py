@@ -237,7 +237,9 @@ def test_what_was_measured_is_not_measured_again_when_a_search_goes_on_but_a_new
     drive(run)
     before = run.latencies()
     assert drive(open_run(run.path))[1] == []
-    _, turns = drive(open_run(run.path).with_trials(40), lambda candidate: measured(candidate, "two"))
+    more = open_run(run.path)
+    more = more.with_settings(replace(more.settings, trials=40))
+    _, turns = drive(more, lambda candidate: measured(candidate, "two"))
     front = {record.digest for record in pareto_front(run.judged(), OBJECTIVES)}
     assert len(turns) == (0 if front <= {each.digest for each in before} else 1)
     assert run.latencies()[: len(before)] == before

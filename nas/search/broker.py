@@ -85,6 +85,7 @@ class Broker:
         recorded = run.recorded()
         self.records = run.judged_anew(recorded)
         self.answers = known_digests(self.records)
+        self._over = {each.digest for each in self.records if each.over_limit}  # a looser limit may bring them back
         self.running: dict[str, Candidate] = {}
         decides = self.settings.evaluation.budgets.max_latency_ms is not None
         most = MAX_NETWORKS if decides else MAX_UNDECIDED
@@ -350,10 +351,8 @@ class Broker:
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
         # Those still running may have saved their weights, on their way here.
-        # A looser limit may bring those back that a resumed search's limits are under.
-        over = {each.digest for each in self.records if each.over_limit}
         kept = {record.digest for record in (*self._tally.front, *self._tally.rivals)}
-        self.run.prune_weights(kept | over | self.running.keys())
+        self.run.prune_weights(kept | self._over | self.running.keys())
         return record
 
     def lose(self, candidate: Candidate, reason: str) -> TrialRecord:
