@@ -81,7 +81,9 @@ def search(
     seed: Seed = 0,
     time_budget: Annotated[
         float | None,
-        typer.Option(parser=parse_duration, metavar="TIME", help="Start nothing after this time, e.g. 30m."),
+        typer.Option(
+            parser=parse_duration, metavar="TIME", help="Wall time from the start of the command to its end, e.g. 30m."
+        ),
     ] = None,
     metric: Metric = "accuracy",
     enqueue: Annotated[
@@ -307,7 +309,9 @@ def _end_of_search(finished: Finished) -> None:
     run = finished.run
     records, objectives = run.records(), run.settings.objectives
     if run.settings.time_budget_s is not None and (spent := time_spent(run.state(), records, run.confirmations())):
-        console.print(f"\nTime budget of {duration_text(run.settings.time_budget_s)}: {spent}", highlight=False)
+        console.print(
+            f"\nTime budget of {duration_text(run.settings.time_budget_s)}: {spent}", highlight=False, soft_wrap=True
+        )
     console.print(
         f"\nEnded after {duration_text(finished.seconds)}: {finished.reason} ({outcome_counts(records)})",
         highlight=False,

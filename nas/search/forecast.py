@@ -230,22 +230,22 @@ def lines(forecast: Forecast, given: Recipe, fixed: bool) -> list[str]:
         return [f"About {duration_text(whole_s)} and {disk}, {at_a_time}; run directory {plan.out}", each]
     budget_s, fitting = settings.time_budget_s, min(candidates, forecast.fitting())
     told = [f"At most {duration_text(budget_s)} and {disk}, {at_a_time}; run directory {plan.out}"]
+    wanted = min(candidates, 20)
+    more = ""
+    if fitting < min(FEWEST, candidates):
+        seconds = forecast.whole_s(wanted) + time.time() - plan.began
+        shorter = ", or a shorter training (--epochs, --set steps=N)" if recipe.epochs and fixed else ""
+        more = f"; {wanted} would take {duration_text(seconds)}{shorter}"
     if recipe != given:
         fit = f"so that about {fitting} fit the time budget and not {forecast.fitting(given)}"
         if not fitting:
             fit = "and even so the time budget hardly holds one"
         told.append(
-            f"Each candidate is {done_word(1)} for {length_text(recipe)} in place of {length_text(given)}, {fit}; "
+            f"Each candidate is {done_word(1)} for {length_text(recipe)} in place of {length_text(given)}, {fit}{more}; "
             f"--epochs {given.epochs} keeps its length"
         )
     elif fitting < candidates:
-        more = f"About {fitting} of {plural(candidates, 'candidate')} fit the time budget"
-        wanted = min(candidates, max(20, 2 * fitting))
-        seconds = forecast.whole_s(wanted) + time.time() - plan.began
-        if fitting < FEWEST:
-            shorter = ", or a shorter training (--epochs, --set steps=N)" if recipe.epochs and fixed else ""
-            more += f"; {wanted} would take {duration_text(seconds)}{shorter}"
-        told.append(more)
+        told.append(f"About {fitting} of {plural(candidates, 'candidate')} fit the time budget{more}")
     return [*told, each, *_left_out(forecast)]
 
 
