@@ -81,6 +81,8 @@ def write_photos(folder: Path) -> None:
         tags[0x0112] = turn
     see_through = picture(40, 60, 5).convert("RGBA")
     see_through.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 60), (40, 1)).astype(np.uint8)))
+    grey_see_through = picture(44, 31, 12).convert("LA")
+    grey_see_through.putalpha(Image.fromarray(np.tile(np.linspace(255, 0, 44)[:, None], (1, 31)).astype(np.uint8)))
     palette = picture(50, 30, 6).quantize(16)
     palette.info["transparency"] = 3
     deep = Image.fromarray(np.asarray(picture(33, 47, 7).convert("L")).astype(np.uint16) * 257)
@@ -91,7 +93,7 @@ def write_photos(folder: Path) -> None:
         "a/portrait.png": picture(80, 25, 3),
         "a/as_stored.png": picture(STORED, STORED, 4),
         "a/see_through.png": see_through,
-        "b/see_through.png": see_through.convert("LA"),
+        "b/see_through.png": grey_see_through,
         "b/palette.png": palette,
         "b/palette.gif": picture(26, 64, 9).quantize(8),
         "b/deep.png": deep,
