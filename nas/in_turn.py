@@ -17,6 +17,9 @@ from nas.objectives import measured_latency, target_objective
 from nas.record import Latency, LatencyRecord, Outcome, TrialRecord
 from nas.settings import EvaluationSettings, SearchSettings
 
+USUAL, SLOWER = 12, 1.5
+"""Networks that are measured in turn where it is not known yet how many, and how many times their own time they take at
+most, waiting for the device and being built included."""
 LEAST_COMMON = 3
 """Candidates measured before and in a turn from which it is told by how much the turn's level differs."""
 
@@ -30,6 +33,14 @@ def deciding(settings: SearchSettings) -> list[str | None]:
     """The latencies that decide something in a run: its own (None), and those of further targets by name."""
     own = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
     return [*([None] if own else []), *(target.name for target in settings.evaluation.targets)]
+
+
+def seconds_in_turn(settings: SearchSettings, target: str | None, networks: int = USUAL) -> float:
+    """About what measuring so many networks in turn takes, on a further target or by the run's own protocol."""
+    evaluation = settings.evaluation
+    protocols = {None: evaluation.protocol} | {each.name: each.protocol for each in evaluation.targets}
+    protocol = protocols[target]
+    return SLOWER * networks * (protocol.warmup_s / 5 + protocol.max_s)
 
 
 def with_remeasured(

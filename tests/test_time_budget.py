@@ -60,7 +60,11 @@ def curve(epochs: int, seconds: float) -> tuple[EpochMetrics, ...]:
 def test_the_end_and_confirmation_have_their_share() -> None:
     budget = TimeBudget.of(settings(time_budget_s=1000.0, confirm=0.2), 50.0, startup_s=20.0)
     assert budget.trainings_end == 1050 - CLOSING_S - 5
-    assert budget.candidates_end == budget.trainings_end - 200
+    assert budget.candidates_end == budget.trainings_end - 200 - budget.measuring_s
+    assert 5 < budget.measuring_s <= 100
+    unmeasured = TimeBudget.of(settings(time_budget_s=1000.0, confirm=0.2, objectives=("accuracy", "macs")), 50.0, 20.0)
+    assert unmeasured.measuring_s == 0
+    assert TimeBudget.of(settings(time_budget_s=60.0, confirm=0.0), 50.0, 20.0).measuring_s == 6
     assert TimeBudget.of(settings(time_budget_s=20.0), 0.0, startup_s=15.0).trainings_end == 16
     assert TimeBudget.of(settings(confirm=0.2), 0.0, startup_s=15.0).candidates_end == float("inf")
 
@@ -246,7 +250,7 @@ def test_the_forecast_says_what_fits_and_what_more_would_take() -> None:
     forecast = planned(200.0, 1e-3)
     given = forecast.plan.settings.evaluation.recipe
     (told,) = [line for line in lines(forecast, given, fixed=True) if "fit the time budget" in line]
-    assert told.startswith("About 5 of 40 candidates fit the time budget; 20 would take 1")
+    assert told.startswith("About 4 of 40 candidates fit the time budget; 20 would take 1")
     assert "--epochs" in told
     recipe = sized(forecast)
     plan = replace(forecast.plan, settings=with_recipe(forecast.plan.settings, recipe))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from nas.front import pareto_front
-from nas.in_turn import deciding, with_remeasured
+from nas.in_turn import deciding, seconds_in_turn, with_remeasured
 from nas.record import Evaluation, LatencyRecord, Outcome, TrialRecord
 from nas.rivals import MEMBERS, to_measure
 from nas.run import RunDirectory
@@ -16,8 +16,6 @@ from nas.search.candidate import Candidate, InTurn
 
 MOST_TURNS = 2
 """Measurements of one latency in a session of the search: the first may let others onto the front, who were not in it."""
-SLOWER = 1.5
-"""How many times as long a measurement takes as its protocol says, with what it waits for."""
 MAX_LOSSES = 3
 """Measurements whose worker died after which no more are asked for."""
 
@@ -58,12 +56,8 @@ class Remeasurer:
 
     def seconds(self, records: Sequence[TrialRecord]) -> float:
         """About what the next measurement takes."""
-        in_turn, evaluation = self._to_ask(records), self.settings.evaluation
-        if in_turn is None:
-            return 0.0
-        protocols = {None: evaluation.protocol} | {target.name: target.protocol for target in evaluation.targets}
-        protocol = protocols[in_turn.target]
-        return len(in_turn.networks) * SLOWER * (protocol.warmup_s + protocol.max_s)
+        in_turn = self._to_ask(records)
+        return seconds_in_turn(self.settings, in_turn.target, len(in_turn.networks)) if in_turn else 0.0
 
     def ask(self, records: Sequence[TrialRecord]) -> Candidate | None:
         """The next measurement; None while one runs, and when there is nothing to measure."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.in_turn import deciding, seconds_in_turn
 from nas.recipe import Recipe, steps_of
 from nas.record import Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
@@ -22,6 +23,8 @@ from nas.wording import CUT_OFF, duration_text
 CLOSING_S, CLOSING_SHARE, MOST_CLOSING = 2.0, 0.25, 0.2
 """What the end of a search takes (its report, the end of Ray): so many seconds and a share of what its start took, which
 says how fast the machine is; at most this share of the budget."""
+MOST_MEASURING = 0.1
+"""Share of the budget that measuring the front in turn may have kept for it, before there is a front to say how long it takes."""
 AFFORDABLE = 0.25
 """Share of the time for candidates that one reference network may take."""
 LATEST = 24
@@ -35,13 +38,14 @@ Point = tuple[float, float]
 class TimeBudget:
     """A budget of `seconds` from `began` on (UTC seconds since the epoch), of which a share confirms the front.
 
-    The end of the search takes `closing_s` of it.
+    Of it `measuring_s` are kept for measuring the front in turn, and the end of the search takes `closing_s`.
     """
 
     began: float
     seconds: float = math.inf
     confirm: float = 0.0
     closing_s: float = 0.0
+    measuring_s: float = 0.0
 
     @classmethod
     def of(cls, settings: SearchSettings, began: float, startup_s: float) -> TimeBudget:
@@ -50,7 +54,10 @@ class TimeBudget:
         if seconds is None:
             return cls(began)
         closing_s = min(CLOSING_S + CLOSING_SHARE * startup_s, MOST_CLOSING * seconds)
-        return cls(began, seconds, settings.confirm if settings.confirmations else 0.0, closing_s)
+        measuring_s = min(
+            sum(seconds_in_turn(settings, target) for target in deciding(settings)), MOST_MEASURING * seconds
+        )
+        return cls(began, seconds, settings.confirm if settings.confirmations else 0.0, closing_s, measuring_s)
 
     @property
     def trainings_end(self) -> float:
@@ -60,7 +67,7 @@ class TimeBudget:
     @property
     def candidates_end(self) -> float:
         """When no more candidates are started."""
-        return self.trainings_end - (self.confirm * self.seconds if self.confirm else 0.0)
+        return self.trainings_end - self.measuring_s - (self.confirm * self.seconds if self.confirm else 0.0)
 
     @property
     def over(self) -> bool:
