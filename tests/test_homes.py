@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -192,3 +196,51 @@ def test_a_full_temporary_folder_is_passed_over_and_all_of_them_full_are_one_sen
         "nas: no folder for Ray's session: TMPDIR /var/tmp has only 0 MiB left; /tmp has only 0 MiB left"
     )
     assert told.endswith("let RAY_TMPDIR name another one")
+
+
+# ---------------------------------------------------------------- a token in the home
+
+CONNECT = """
+import sys
+from nas.search.plan import _before_ray
+_before_ray(sys.argv[1])
+from nas.search.cluster import start_ray
+start_ray(sys.argv[1], gpus=False)
+import ray
+print(ray.get(ray.remote(lambda: 7).options(num_cpus=0).remote(), timeout=60))
+"""
+
+
+@pytest.mark.parametrize("has_token", [False, True], ids=["open", "token"])
+def test_a_token_in_the_home_breaks_no_cluster_by_its_address(place: Path, has_token: bool) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(place), "RAY_TMPDIR": str(place)}
+    (place / ".ray").mkdir()
+    token = place / ".ray" / "auth_token"
+    if has_token:
+        token.write_text("0123456789" * 4)
+    options = ["--port", str(port), "--num-cpus", "1", "--node-ip-address", "127.0.0.1", "--include-dashboard", "false"]
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", *options],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 90
+        while not list(place.glob("ray/session_2*/sockets/raylet")):
+            assert head.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        token.write_text("0123456789" * 4)  # what a search of an earlier version leaves
+        command = [sys.executable, "-c", CONNECT, f"127.0.0.1:{port}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.stdout.strip() == "7", done.stderr[-1000:]
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
+        for process in Path("/proc").glob("[0-9]*"):  # its servers have groups of their own
+            with suppress(OSError):
+                if str(place / "ray").encode() in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)

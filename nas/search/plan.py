@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -207,10 +208,14 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
 
 
 def _before_ray(address: str | None) -> None:
+    """Set what Ray reads from the environment when it is first imported."""
     assume_home()
     if address is None:
-        # Read when Ray is first imported: without a cluster, all of its servers listen on loopback alone.
+        # Without a cluster, all of its servers listen on loopback alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    elif "ray" not in sys.modules and Path.home().joinpath(".ray", "auth_token").is_file():
+        # `ray start` and Ray's "auto" use a token that they find, and `host:port` is the same; open clusters take it too.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def device_of(name: str, address: str | None, resources: Resources, functions: Sequence[str]) -> str:
