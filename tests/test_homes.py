@@ -95,7 +95,7 @@ def test_a_home_that_cannot_be_written_and_a_long_temporary_folder(place: Path) 
     long = place / "slurm_jobdir_of_some_user" / "1355700" / "scratch_of_this_job_alone" / "tmp.t0016"
     long.mkdir(parents=True)
     check_searched(nas(place, *SEARCH, "--objectives", "accuracy,latency", HOME="/proc", TMPDIR=str(long)), place)
-    assert not list(long.iterdir())
+    assert not [path for path in long.iterdir() if path.name == "ray" or path.name.startswith("nas.")]
 
 
 @needs_stranger
