@@ -59,7 +59,7 @@ def curve(epochs: int, seconds: float) -> tuple[EpochMetrics, ...]:
 
 def test_the_end_and_confirmation_have_their_share() -> None:
     budget = TimeBudget.of(settings(time_budget_s=1000.0, confirm=0.2), 50.0, startup_s=20.0)
-    assert budget.trainings_end == 1050 - CLOSING_S - 5
+    assert budget.trainings_end == 1050 - CLOSING_S - 3
     assert budget.candidates_end == budget.trainings_end - 200 - budget.measuring_s
     assert 5 < budget.measuring_s <= 100
     unmeasured = TimeBudget.of(settings(time_budget_s=1000.0, confirm=0.2, objectives=("accuracy", "macs")), 50.0, 20.0)

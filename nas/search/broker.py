@@ -149,7 +149,7 @@ class Broker:
                 self.stop(f"{plural(tally.failed, 'candidate')} failed, more than --max-failures", resumable=False)
             elif self._losses.in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
                 self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
-            elif self.budget.over:
+            elif self.budget.over(tally.trained):
                 self.stop("the time budget is spent")
             elif self._too_long >= MAX_TOO_LONG:
                 self.stop("what is left of the time budget is too short for another candidate")

@@ -20,7 +20,7 @@ from nas.record import Evaluation, Outcome, TrialRecord
 from nas.settings import SearchSettings
 from nas.wording import CUT_OFF, duration_text
 
-CLOSING_S, CLOSING_SHARE, MOST_CLOSING = 2.0, 0.25, 0.2
+CLOSING_S, CLOSING_SHARE, MOST_CLOSING = 2.0, 0.15, 0.2
 """What the end of a search takes (its report, the end of Ray): so many seconds and a share of what its start took, which
 says how fast the machine is; at most this share of the budget."""
 MOST_MEASURING = 0.1
@@ -69,10 +69,9 @@ class TimeBudget:
         """When no more candidates are started."""
         return self.trainings_end - self.measuring_s - (self.confirm * self.seconds if self.confirm else 0.0)
 
-    @property
-    def over(self) -> bool:
-        """Whether no more candidates are started."""
-        return time.time() >= self.candidates_end
+    def over(self, trained: int) -> bool:
+        """Whether no more candidates are started; before one is trained, nothing is kept to confirm it."""
+        return time.time() >= (self.candidates_end if trained else self.trainings_end)
 
     def fits(self, seconds: float | None, end: float | None = None) -> bool:
         """Whether what takes so long can be started now and be over by then, by default in time for confirmation."""
