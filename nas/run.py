@@ -351,15 +351,24 @@ class RunDirectory:
     def state(self) -> DriverState | None:
         """The last state of a driver; None where there is none, or with a warning where it cannot be read."""
         try:
+            return self.read_state()
+        except InputError as error:
+            logger.warning("%s", error)
+            return None
+
+    def read_state(self) -> DriverState | None:
+        """The last state of a driver, None where there is none; raises `InputError` where it cannot be used."""
+        try:
             data = json.loads(self._state_path.read_bytes())
-            if not is_newer(data):
-                return _STATE.validate_python(data)
-            logger.warning("state.json: written by a newer version; left out")
+            if is_newer(data):
+                raise InputError("state.json: written by a newer version; left out")
+            return _STATE.validate_python(data)
         except FileNotFoundError:
-            pass
+            return None
+        except InputError:
+            raise
         except (OSError, ValueError, RecursionError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
-            logger.warning("state.json: cannot be read, left out (%s)", type(error).__name__)
-        return None
+            raise InputError(f"state.json: cannot be read, left out ({type(error).__name__})") from error
 
     def request_stop(self) -> None:
         """Ask the search that runs on this directory to stop; raises `InputError` when that cannot be written."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 
+from nas.errors import InputError
 from nas.record import EpochMetrics
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
@@ -43,7 +44,9 @@ class Heartbeat:
         self._places = places
         self._here = socket.gethostname()
         self._epochs: dict[tuple[int, float], EpochMetrics] = {}
-        now, before = time.time(), self._run.state()
+        now, before = time.time(), None
+        with suppress(InputError):  # who takes the directory has warned of it; this one writes it anew, or warns itself
+            before = self._run.read_state()
         self._state = DriverState(
             now,
             now if began is None else began,
