@@ -341,7 +341,7 @@ def test_the_command_line_takes_out_beside_a_uri_alone_and_says_what_is_missing(
 ) -> None:
     run = make_run()
     for arguments, says in (
-        (["--resume", str(run.path), "--out", "x"], "--out cannot be given with --resume"),
+        (["--resume", str(run.path), "--out", "x"], "--out cannot change in a search that is resumed"),
         (["--resume", f"file://{tmp_path}/none", "--out", str(tmp_path / "x")], "no run is there"),
         (["--resume", f"file://{tmp_path}/none", "--out", str(run.path)], "exists already"),
     ):

@@ -173,8 +173,8 @@ def nas(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (None, ["--enqueue", "RUN"], "RUN: not a folder that nas export made"),
         (None, ["--warm-start", "nowhere"], "--warm-start nowhere: "),
         (None, ["--warm-start", "RUN"], "--warm-start RUN: none of its 10 networks is in the space digits"),
-        (None, ["--warm-start", "RUN", "--resume", "RUN"], "--warm-start cannot be given with --resume"),
-        (None, ["--enqueue", "largest", "--resume", "RUN"], "--enqueue cannot be given with --resume"),
+        (None, ["--warm-start", "RUN", "--resume", "RUN"], "--warm-start cannot change in a search that is resumed"),
+        (None, ["--enqueue", "largest", "--resume", "RUN"], "--enqueue cannot change in a search that is resumed"),
     ],
 )
 def test_wrong_flags_are_one_sentence_before_anything_is_written(
