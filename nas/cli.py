@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -42,6 +43,8 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 _INTERRUPTED = 130
 """What Typer gives after a KeyboardInterrupt."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 console = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)  # `threads:x` is no picture
@@ -139,6 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
         _check_working_directory()
         assume_home()
         code = app(args=arguments, prog_name="nas", standalone_mode=False)
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()
     except InputError as error:
         _print_error(str(error))
         code = usage_error
@@ -151,6 +156,13 @@ def main(arguments: list[str] | None = None) -> None:
         sentence = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
         _print_error(f"{sentence} (see `{command} --help`)")
         code = usage_error
+    except BrokenPipeError:  # a reader that has seen enough, as head
+        code = 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        _print_error(f"the output cannot be written: {error.strerror}")
+        code = 1
     if code == _INTERRUPTED:
         _print_error("interrupted")
     sys.exit(code or 0)

@@ -58,7 +58,10 @@ class Pulse:
     def _run(self) -> None:
         while not self._over.wait(max(0.0, self._said + QUIET_S - time.monotonic())):
             if time.monotonic() - self._said >= QUIET_S:
-                self.say(self._words())
+                try:
+                    self.say(self._words())
+                except OSError:  # a full disk, as whoever prints next finds out
+                    return
 
     def _words(self) -> str:
         if callable(self._doing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import re
 import subprocess
@@ -430,6 +431,33 @@ def test_a_recipe_that_was_printed_is_read_and_goes_with_any_initial_weights(
     )
     assert "optimizer: sgd" in inheriting
     assert "\nlearning_rate: 0.5\n" in inheriting
+
+
+FULL = "the output cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("front", "RUN"), ("front", "RUN", "--csv"), ("status", "RUN"), ("recipe",), ("space", "list")]
+)
+def test_output_to_a_full_disk_is_one_sentence(run: RunDirectory, arguments: tuple[str, ...]) -> None:
+    words = [str(run.path) if word == "RUN" else word for word in arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nas", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, f"nas: {FULL}\n")
+
+
+@pytest.mark.parametrize("arguments", [("front", "RUN"), ("recipe",)])
+def test_a_reader_that_goes_away_is_no_error(run: RunDirectory, arguments: tuple[str, ...]) -> None:
+    words = [str(run.path) if word == "RUN" else word for word in arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "nas", *words], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert done.stderr == ""
 
 
 def test_reading_a_run_does_not_import_torch_or_ray(run: RunDirectory) -> None:
