@@ -11,7 +11,7 @@ from nas.data_licence import licence_in
 from nas.errors import InputError
 from nas.image_files import Listing
 from nas.image_leftovers import kinds_text, left_over
-from nas.part_names import PART_NAMES, PART_WORDS, Named, assigned, part_names, says_nothing
+from nas.part_names import PART_NAMES, PART_WORDS, Named, assigned, part_names, plain_part, says_nothing
 from nas.wording import listed
 
 SUFFIXES = ".jpg, .png, .webp or another that Pillow decodes"
@@ -146,7 +146,7 @@ class _Tree:
         """The folder that holds parts or classes: the top, or inside folders around everything."""
         folder = ""
         while len(inside := self.inside(folder)) == 1 and inside[0] not in PART_NAMES:
-            if not self.inside(_join(folder, inside[0])):
+            if not self.inside(_join(folder, inside[0])) or plain_part(inside[0]) in ("val", "test"):
                 break
             folder = _join(folder, inside[0])
         return folder
@@ -155,7 +155,8 @@ class _Tree:
         """The folder that holds a part's classes: itself, or one inside it that says no more, as in train/train/."""
         while len(inside := self.inside(folder)) == 1 and not self.holds_images(folder):
             deeper = _join(folder, inside[0])
-            same = inside[0].casefold() == folder.rpartition("/")[2].casefold()
+            outer = folder.rpartition("/")[2]
+            same = inside[0].casefold() == outer.casefold() or None is not plain_part(inside[0]) == plain_part(outer)
             if not (same or says_nothing(inside[0])):
                 break
             folder = deeper
@@ -228,6 +229,16 @@ def _check_classes(tree: _Tree, root: str, within: Mapping[str, str], like_parts
     names, common = _alike(tree, root)
     if common and not all(name.casefold() in _KINDS for name in common):
         _refuse_alike(tree, root, names, common)
+    for name, folder in within.items():
+        parts = [inside for inside in tree.inside(folder) if plain_part(inside)]
+        if any(
+            plain_part(part) == "train" and len(tree.inside(tree.within(_join(folder, part)))) > 1 for part in parts
+        ):
+            held = listed([f"{part}/" for part in parts], 3)
+            raise InputError(
+                f"{tree.path / root}: {name}/ holds parts of data ({held}), and other folders lie beside it: give "
+                f"{tree.path / folder} alone, or, if {name} is a class, move what lies here into {tree.path / root / 'train'}"
+            )
 
 
 def _alike(tree: _Tree, folder: str) -> tuple[list[str], set[str]]:
@@ -261,7 +272,18 @@ def _refuse_alike(tree: _Tree, root: str, names: Sequence[str], common: Collecti
 def _alike_remark(tree: _Tree, folder: str) -> list[str]:
     names, common = _alike(tree, folder)
     if not common:
-        return []
+        return _nested_remark(tree, folder)
     held = listed([f"{name}/" for name in sorted(common)], 4)
     who = "each class" if len(names) == len(tree.inside(folder)) else f"each of {listed(names, 4)}"
     return [f"{who} holds {held}: the images of all of these count as the class's"]
+
+
+def _nested_remark(tree: _Tree, folder: str) -> list[str]:
+    """What is said where classes hold folders and no images of their own, as parts do that have not all classes."""
+    within = {name: tree.within(_join(folder, name)) for name in tree.inside(folder)}
+    names = [name for name, deep in within.items() if len(tree.inside(deep)) > 1 and not tree.holds_images(deep)]
+    if not names:
+        return []
+    held = sorted({f"{inside}/" for name in names for inside in tree.inside(within[name])})
+    hold = "hold" if len(names) > 1 else "holds"
+    return [f"{listed(names, 4)} {hold} folders ({listed(held, 4)}): the images of all of these count as the class's"]

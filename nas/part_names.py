@@ -76,6 +76,12 @@ def part_names(names: Sequence[str]) -> dict[str, Named]:
     return named
 
 
+def plain_part(name: str) -> str | None:
+    """The part that a folder's name says plainly, whatever lies beside it: that of `Training` and `test_set`."""
+    found = part_names([name]).get(name)
+    return found.parts[0] if found is not None and found.rank < 2 else None
+
+
 def assigned(named: Mapping[str, Named]) -> dict[str, str]:
     """The name of each part's folder, by part; the plainest name wins.
 

@@ -84,6 +84,7 @@ def counts(layout: Layout) -> dict[str, int]:
         ({"train": "train/train", "test": "test/test"}, ""),
         ({"train": "archive/data/train", "test": "archive/data/test"}, ""),
         ({"train": "train/images", "test": "test/images"}, ""),
+        ({"train": "train_data/train", "test": "test_data/Test"}, "train_data/ is taken as the training part"),
         ({"train": "train", "val": "dev"}, "dev/ is taken as the validation part"),
         ({"train": "train", "test": "eval"}, "eval/ is taken as the test part"),
         ({"train": "train", "val": "eval", "test": "test"}, "eval/ is taken as the validation part"),
@@ -205,6 +206,53 @@ def test_folders_that_each_hold_parts_are_refused(tmp_path: Path, files: list[st
         InputError, match=r"hold the same folders .*, which look like parts of the data: give one of them"
     ):
         laid_out(tmp_path / "x", *files)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            [*each("data/Training", "data/Testing"), "samples/1.png"],
+            r"data/ holds parts of data \(Testing/, Training/\)",
+        ),
+        (each("original/train", "augmented/train"), r"augmented/ holds parts of data \(train/\)"),
+        (
+            [*each("pets/pets/train", "pets/pets/val"), *each("code")],
+            r"give .*x/pets/pets alone, or, if pets is a class",
+        ),
+    ],
+)
+def test_a_class_that_would_hold_a_whole_data_set_is_refused(tmp_path: Path, files: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        laid_out(tmp_path / "x", *files)
+
+
+@pytest.mark.parametrize("folder", ["Testing", "test_set", "data/Validation"])
+def test_a_test_or_validation_part_alone_is_not_trained_on(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(InputError, match=f"has {folder.rpartition('/')[2]}/ but no train/"):
+        laid_out(tmp_path / "x", *each(folder))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            [*each("one"), *each("two", of=("c", "d"))],
+            "one, two hold folders (a/, b/, c/, d/): the images of all of these",
+        ),
+        (
+            [*each("one", of=("a", "b", "c")), "two/a/1.png"],
+            "one holds folders (a/, b/, c/): the images of all of these",
+        ),
+        (["cat/1.png", "cat/deep/2.png", "dog/photos/1.png"], ""),
+    ],
+)
+def test_classes_that_hold_folders_and_no_images_are_said(tmp_path: Path, files: list[str], said: str) -> None:
+    layout = laid_out(tmp_path / "x", *files)
+    assert len(layout.classes) == 2
+    assert counts(layout) == {"train": len(files)}
+    assert said in " ".join(layout.remarks)
+    assert len(layout.remarks) == bool(said)
 
 
 def test_one_odd_folder_does_not_hide_that_the_others_look_like_parts(tmp_path: Path) -> None:
