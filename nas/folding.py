@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.outputs import difference
 from nas.wording import plural
@@ -63,7 +65,7 @@ def fold(module: nn.Module, output: Callable[[], object] | None = None, toleranc
     if pairs and not _reads_alike(root, graph):
         undo()
         return "its code reads what folding changes"
-    return _left(root, graph)
+    return _left(root, graph, output)
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _other_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
                 tensor.copy_(value)
 
 
-def _left(root: nn.Module, graph: fx.Graph) -> str | None:
+def _left(root: nn.Module, graph: fx.Graph, output: Callable[[], object] | None) -> str | None:
     """Which batch norms are still there; None where there is none."""
     parts = root[0].named_modules()  # type: ignore[index]
     norms = [name for name, part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)]
@@ -192,4 +194,24 @@ def _left(root: nn.Module, graph: fx.Graph) -> str | None:
         named = ", ".join(norms[:_NAMED]) + (", ..." if len(norms) > _NAMED else "")
         return f"{plural(len(norms), 'batch norm')} not behind a convolution of its own alone: {named}"
     called = any(node.target in (functional.batch_norm, torch.batch_norm) for node in graph.nodes)
-    return "its forward calls batch norm as a function" if called else None
+    if called or (output is not None and _runs_batch_norm(output)):
+        return "its forward calls batch norm as a function"
+    return None
+
+
+def _runs_batch_norm(output: Callable[[], object]) -> bool:
+    """Whether a pass still normalises by fixed statistics, in TorchScript or an exported program, say."""
+    with _Watch() as watch:
+        output()
+    return watch.seen
+
+
+class _Watch(TorchDispatchMode):
+    seen = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        # Instance norm is run as a batch norm in training, by the statistics of the image.
+        self.seen |= "batch_norm" in str(func) and args[5:6] != (True,)
+        return func(*args, **(kwargs or {}))

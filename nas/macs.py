@@ -117,9 +117,18 @@ def _copy(module: nn.Module) -> Iterator[nn.Module]:
     to_eval(copied)
     for part in list(copied.modules()):
         if parametrize.is_parametrized(part):
-            for name in list(part.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(part, name)
+            _compute_weights(part)
     yield copied
+
+
+def _compute_weights(part: nn.Module) -> None:
+    """Put its weights in the place of their parametrisations, whose class torch lets copies share with the original."""
+    values = {name: getattr(part, name) for name in part.parametrizations}  # type: ignore[union-attr]
+    plain = parametrize.type_before_parametrizations(part)
+    del part.parametrizations
+    part.__class__ = plain
+    for name, value in values.items():
+        part.register_parameter(name, nn.Parameter(value.detach(), requires_grad=False))
 
 
 @contextmanager
@@ -229,6 +238,8 @@ class _Watch(TorchDispatchMode):
         of_weights = bool(given) and all(self._made.get(_storage(tensor), False) for tensor in given)
         self.packed |= func.namespace != "profiler" and any(isinstance(value, torch.ScriptObject) for value in leaves)
         operator = func.overloadpacket
+        if any(tensor.is_mkldnn and not self.saw(tensor) for tensor in given):  # TorchScript's, fused for inference
+            self.uncounted["layers of MKLDNN's"] = None
         if operator in self._counts:
             self.unregistered |= not all(map(self.saw, given))
         elif not of_weights:

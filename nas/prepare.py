@@ -348,8 +348,14 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
                 vars(part).clear()
                 vars(part).update(attributes)
             for tensor, value in values:
-                if not torch.equal(tensor, value):
+                if not _equal(tensor, value):
                     tensor.copy_(value)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.layout is not torch.strided:  # sparse, or of MKLDNN's, which torch does not compare
+        one, other = one.to_dense(), other.to_dense()
+    return torch.equal(one, other)
 
 
 def to_eval(module: nn.Module) -> str | None:

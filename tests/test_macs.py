@@ -76,8 +76,12 @@ PARAMETRISED: dict[str, tuple[Callable[[], nn.Module], int]] = {
 @pytest.mark.parametrize("name", PARAMETRISED)
 def test_computing_weights_is_not_counted_and_their_parameters_are_those_stored(name: str) -> None:
     make, params = PARAMETRISED[name]
-    counted = count(nn.Sequential(make()), SHAPE)
+    network = nn.Sequential(make()).eval()
+    image = torch.randn(1, *SHAPE)
+    before = network(image)
+    counted = count(network, SHAPE)
     assert (counted.macs, counted.params) == (CONV, params)
+    assert torch.equal(network(image), before)
 
 
 FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
@@ -228,6 +232,12 @@ def test_weights_that_cannot_be_seen_are_not_no_weights() -> None:
     assert (counted.macs, counted.params) == (1920, None)
     free = count(nn.Sequential(nn.ReLU(), nn.Flatten()), SHAPE)
     assert (free.macs, free.params) == (0, 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_torchscript_gives_to_another_library_are_not_counted_as_nothing() -> None:
+    counted = count(torch.jit.optimize_for_inference(torch.jit.script(small())), SHAPE)
+    assert (counted.macs, counted.why) == (None, "layers of MKLDNN's not counted")
 
 
 def test_a_lazy_network_is_counted_and_stays_lazy() -> None:

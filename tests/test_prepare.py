@@ -15,6 +15,7 @@ import torchvision
 from test_latency import QUICK, everything, trained_like
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.mkldnn import to_mkldnn
 
 from nas.errors import CandidateError
 from nas.folding import fold
@@ -234,6 +235,21 @@ def test_why_not_all_of_it_is_folded_is_said() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_batch_norm_that_no_graph_shows_is_not_said_to_be_folded() -> None:
+    network = pair(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
+    scripted = torch.jit.script(network)
+    for module in (
+        scripted,
+        nn.Sequential(scripted, nn.ReLU()),
+        torch.jit.trace(network, torch.randn(1, *SHAPE)),
+        exported(),
+    ):
+        assert left_out(module)["fold"] == "its forward calls batch norm as a function"
+    for module in (torch.jit.freeze(scripted), torch.jit.script(small()), nn.InstanceNorm2d(3)):
+        assert "fold" not in left_out(module)
+
+
 # -------------------------------------------------------------------- networks that are something else
 
 
@@ -371,6 +387,24 @@ def quantised() -> nn.Module:
     return torchvision.models.quantization.mobilenet_v2(weights=None, quantize=True)
 
 
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4, 3 * SHAPE[1] * SHAPE[2]).to_sparse(), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sparse.mm(self.weight, images.flatten(1).T)
+
+
+class Mkldnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = to_mkldnn(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.to_mkldnn()).to_dense()  # type: ignore[no-any-return]
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "scripted": lambda: torch.jit.script(small()),
     "traced": lambda: torch.jit.trace(small(), torch.randn(2, *SHAPE)),
@@ -413,6 +447,16 @@ def test_every_network_that_runs_has_a_latency_and_stays_as_it_was(name: str) ->
     text = "\n".join(protocol_lines([latency]))
     for reason in (*latency.left_out.values(), *latency.notes):
         assert reason in text
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [Sparse, Mkldnn])
+def test_weights_that_do_not_lie_one_after_another_are_no_obstacle(make: Callable[[], nn.Module]) -> None:
+    module = make()
+    image = torch.randn(1, *SHAPE)
+    before = module(image)
+    assert measure(module, SHAPE, ONCE).median_ms > 0
+    assert torch.equal(module(image), before)
 
 
 @pytest.mark.filterwarnings("ignore")
