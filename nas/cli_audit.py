@@ -69,7 +69,10 @@ def audit(
     pulse = Pulse(console, "reading the data and starting Ray")
     if not as_json:
         context.with_resource(pulse)
-    data = audited_data(run) if plan.missing else None
+    data = None
+    if plan.missing:
+        with run.locked():  # where a search runs, that is what to say, before anything is read
+            data = audited_data(run)
     if as_json:
         ending = run_audit(plan, data=data)
     else:
