@@ -166,6 +166,7 @@ def _told(error: ValidationError, source: str, lines: Lines) -> Iterator[tuple[i
             line = lines.get(location) or lines.get(location[:-1]) or lines.get((), 0)
             where = f"{source}:{line}" if line else source
             key, text = _described(problem, location, part)
+            text = text.removeprefix(f"{key}: ")  # which checks of several keys say themselves
             yield line, f"{where}: {key}: {text}" if key else f"{where}: {text}"
 
 

@@ -348,6 +348,7 @@ def test_keys_that_disagree_are_all_said_also_beside_unknown_ones(tmp_path: Path
         tmp_path,
     )
     assert len(told) == 5
+    assert not any("stages.1.stride: stages" in line for line in told)
     for words in (
         ("10: stages.1: unknown key 'kernels'", "'kernel_size'"),
         ("15: unknown key 'summry' (did you mean 'summary'?)",),
