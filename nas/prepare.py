@@ -353,6 +353,8 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.is_meta:  # without values
+        return True
     if one.layout is not torch.strided:  # sparse, or of MKLDNN's, which torch does not compare
         one, other = one.to_dense(), other.to_dense()
     return torch.equal(one, other)
