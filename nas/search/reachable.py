@@ -24,6 +24,7 @@ FEW = 4
 """Networks that are measured before a limit of latency is called impossible."""
 SHOWN = 3
 """Networks that are named of those which are left out."""
+_WORDS = {"macs": "MACs", "params": "parameters"}
 
 Measure = Callable[[str | None, Architecture], Latency]
 """Measures a network on a further target by name, or by the run's own protocol (None), where trials run."""
@@ -37,7 +38,7 @@ def check_computed(settings: SearchSettings, num_classes: int) -> None:
         if least > limit:
             raise InputError(
                 f"--max-{name} {limit:,} cannot be met: the smallest network of the space {settings.space.name} "
-                f"has {least:,}"
+                f"has {least:,} {_WORDS[name]} with {num_classes} classes"
             )
     if not allowed.possible:
         both = " and ".join(f"--max-{name} {limit:,}" for name, limit in allowed.limits.items())
@@ -70,8 +71,7 @@ def left_out_text(settings: SearchSettings, num_classes: int) -> str | None:
 
 def _costs_text(network: Architecture, num_classes: int, allowed: Allowed) -> str:
     cost = architecture_cost(network, num_classes)
-    words = {"macs": "MACs", "params": "parameters"}
-    return ", ".join(f"{objective(name).show(getattr(cost, name))} {words[name]}" for name in allowed.limits)
+    return ", ".join(f"{objective(name).show(getattr(cost, name))} {_WORDS[name]}" for name in allowed.limits)
 
 
 def latency_limits(settings: SearchSettings) -> dict[str | None, float]:
