@@ -108,7 +108,8 @@ def _recorded(context: typer.Context, run: RunDirectory) -> dict[str, Any]:
         found, _, _ = parser.parse_args(args=arguments)
     except Exception:  # of another version, or of the Python interface
         return plain
-    return {name: value for name, value in found.items() if isinstance(value, str | bool | list | tuple)}
+    texts = {name: value for name, value in found.items() if isinstance(value, str | bool | list | tuple)}
+    return {"space": run.settings.space.name} | texts  # one that was chosen by the images may be another for other data
 
 
 def _flag(context: typer.Context, name: str) -> str:

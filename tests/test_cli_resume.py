@@ -138,6 +138,13 @@ def test_what_cannot_change_is_named_with_the_search_that_takes_the_trials_over(
         assert value == (default[name] if name == "out" and "--out" not in arguments else expected), name
 
 
+@pytest.mark.parametrize("command", ["nas search", "nas search --data digits --trials 4"])
+def test_a_space_that_was_chosen_by_the_images_is_named_for_other_ones(run: RunDirectory, command: str) -> None:
+    started = RunDirectory(run.path, replace(run.content, provenance=replace(run.provenance, command=command)))
+    with pytest.raises(InputError, match=r"nas search digits .*--data photos"):
+        given(started, "--data", "photos")
+
+
 def test_the_sentence_and_exit_code_of_the_command(
     run: RunDirectory, capsys: pytest.CaptureFixture[str], make_run: RunFactory
 ) -> None:

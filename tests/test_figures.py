@@ -142,6 +142,12 @@ def test_outcomes_add_up_to_the_trials_that_ended() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("ended", [1, 2, 7])
+def test_few_trials_are_counted_in_whole_numbers(ended: int) -> None:
+    figure = outcomes_figure([make_record(number) for number in range(ended)])
+    assert (figure.layout.xaxis.dtick, figure.layout.yaxis.dtick) == (1, 1)
+
+
 def test_learning_curves_are_those_of_the_front() -> None:
     records = scattered(60)
     front = pareto_front(records, TWO)

@@ -181,7 +181,7 @@ def outcomes_figure(records: Sequence[TrialRecord]) -> go.Figure:
             )
         )
     figure.update_xaxes(title="Trials ended", **counting_axis(stops))
-    return figure.update_yaxes(title="Trials", rangemode="tozero", tickformat=",d")
+    return figure.update_yaxes(title="Trials", rangemode="tozero", **counting_axis(stops))
 
 
 def reference_text(reference: ReferencePoint, objectives: Sequence[str]) -> str:
