@@ -143,6 +143,8 @@ def main() -> int:
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--top", type=positive, default=1, help="so many classes each, the most probable first")
     arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # for signs that the terminal lacks
     network, failed = model.load(), False
     for path in arguments.images:
         try:

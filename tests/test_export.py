@@ -158,7 +158,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def fresh(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False, env=environment
+        [sys.executable, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+        check=False,
+        env=environment,
     )
 
 
@@ -456,6 +463,19 @@ def test_predict_classifies_files_as_training_read_them(exported: Exported, tmp_
         found = [float(percent) for percent in re.findall(r"(\d+\.\d\d)%", line)]
         assert found == pytest.approx([100 * p for p in best.values.tolist()], abs=0.02)
         assert all(text in line for text in shown)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk"])
+def test_predict_prints_names_that_the_encoding_lacks(
+    exported: Exported, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not "".join(NASTY).isascii()
+    monkeypatch.setenv("PYTHONIOENCODING", f"{encoding}:strict")
+    Image.new("L", (20, 20), 90).save(tmp_path / "bär 🐻.png")
+    names = ("bär 🐻.png", "Öl→.png")
+    done = fresh("-B", str(exported.folder / "predict.py"), *names, "--top", str(len(NASTY)), cwd=tmp_path)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr.count("\n")) == (1, 1, 1), done.stderr
+    assert "cannot be read: No such file or directory" in done.stderr
 
 
 def test_the_card_tells_where_it_comes_from_and_shows_hostile_text_as_text(exported: Exported) -> None:
