@@ -151,6 +151,7 @@ def test_whatever_a_candidate_raises_becomes_its_reason(digits: ImageData, monke
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
 
     monkeypatch.setattr(nas.evaluate, "build", lambda *_: Broken())
+    monkeypatch.setenv("NAS_LATENCY_CACHE", "off")  # another test may have measured the candidate of this name
     evaluation = evaluate_candidate(SPACE.smallest, digits, SETTINGS).evaluation
     assert evaluation.outcome is Outcome.FAILED
     assert evaluation.reason == (
