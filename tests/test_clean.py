@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import BRIEF, wait_for_records
 from PIL import Image
+from rich.console import Console
 
 from nas.clean import Leftover, leftovers, remove
 from nas.cli import main
@@ -158,7 +159,7 @@ def test_a_read_of_decoded_images_is_a_use(place: Path) -> None:
 def test_it_shows_and_removes_only_when_told(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("nas.cli_clean.console", Console(width=200))
     old, recent = entry(place, "b", OLD), entry(place, "c", time.time())
     (place / "latency").mkdir()
     (place / "latency" / "host.jsonl").write_text("{}\n")
