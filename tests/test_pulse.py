@@ -46,7 +46,7 @@ def test_a_search_and_what_follows_it_say_what_goes_on(tmp_path: Path) -> None:
     assert "reading the data and looking at this machine, for" in shown
     assert "starting Ray and its workers, for" in shown
     assert "at epoch 1/3" in shown
-    assert "0.0 s left" not in shown
+    assert "about 0.0 s left" not in shown
     trained = said("train", out, "--epochs", "3")
     assert "epoch 2 of 3, for" in trained
     assert "a few seconds left" in trained
