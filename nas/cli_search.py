@@ -304,7 +304,7 @@ def _end_of_search(finished: Finished) -> None:
     from nas.objectives import objective
     from nas.pace import time_spent
     from nas.show import front_table, outcome_counts
-    from nas.wording import command_text, duration_text
+    from nas.wording import command_text, duration_text, resume_line
 
     run = finished.run
     records, objectives = run.records(), run.settings.objectives
@@ -319,7 +319,7 @@ def _end_of_search(finished: Finished) -> None:
         soft_wrap=True,
     )
     if finished.resumable:
-        go_on = command_text("search", "--resume", run.path)
+        go_on = resume_line(run.path)
         console.print(f"To go on: {go_on}", highlight=False, markup=False, soft_wrap=True)
     judged = run.judged()
     if not pareto_front(judged, objectives):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from statistics import median
 
-from nas.limits import budget_violation
+from nas.limits import rejected_for, violation_of
 from nas.objectives import measured_latency, target_objective
 from nas.record import Latency, LatencyRecord, Outcome, TrialRecord
 from nas.settings import EvaluationSettings, SearchSettings
@@ -99,13 +99,5 @@ def _limited(record: TrialRecord, settings: EvaluationSettings) -> TrialRecord:
     evaluation = record.evaluation
     if record.outcome is not Outcome.DONE or evaluation.cost is None:
         return record
-    on_targets = [(t, evaluation.latencies[t.name]) for t in settings.targets if t.name in evaluation.latencies]
-    violation, reason = budget_violation(settings.budgets, evaluation.cost, evaluation.latency, on_targets)
-    if violation <= 0:
-        return record
-    return replace(
-        record,
-        evaluation=replace(
-            evaluation, outcome=Outcome.REJECTED, reason=f"measured in turn: {reason}", violation=violation
-        ),
-    )
+    violation, reason = violation_of(evaluation, evaluation.cost, settings)
+    return rejected_for(record, violation, f"measured in turn: {reason}") if violation > 0 else record

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from nas.record import Cost, Latency, Outcome, Predicted, TrialRecord
+from nas.record import Cost, Evaluation, Latency, Outcome, Predicted, TrialRecord
 from nas.settings import Budgets, EvaluationSettings, LatencyTarget
 
 SURE = 3.0
@@ -55,6 +55,18 @@ def budget_violation(
     return worst, reason
 
 
+def violation_of(evaluation: Evaluation, cost: Cost, settings: EvaluationSettings) -> tuple[float, str | None]:
+    """The same of an evaluation, by all the latencies that it has."""
+    measured = [(t, evaluation.latencies[t.name]) for t in settings.targets if t.name in evaluation.latencies]
+    return budget_violation(settings.budgets, cost, evaluation.latency, measured)
+
+
+def rejected_for(record: TrialRecord, violation: float, reason: str | None) -> TrialRecord:
+    """The record as that of a candidate over a hard budget; what is known of it stays."""
+    evaluation = replace(record.evaluation, outcome=Outcome.REJECTED, reason=reason, violation=violation)
+    return replace(record, evaluation=evaluation)
+
+
 def predicted_violation(predicted: Predicted, limit_ms: float | None) -> tuple[float, str | None]:
     """The same of a latency that is not measured but predicted: 0 unless it is surely over the budget."""
     if limit_ms is None or predicted.mean_ms - SURE * predicted.std_ms <= limit_ms:
@@ -96,11 +108,8 @@ def _judged(record: TrialRecord, settings: EvaluationSettings) -> TrialRecord | 
     elif evaluation.cost is None:
         return record
     else:
-        measured = [(t, evaluation.latencies[t.name]) for t in settings.targets if t.name in evaluation.latencies]
-        violation, reason = budget_violation(settings.budgets, evaluation.cost, evaluation.latency, measured)
+        violation, reason = violation_of(evaluation, evaluation.cost, settings)
     if violation > 0:
-        return replace(
-            record, evaluation=replace(evaluation, outcome=Outcome.REJECTED, reason=reason, violation=violation)
-        )
+        return rejected_for(record, violation, reason)
     unmeasured = settings.budgets.max_latency_ms is not None and evaluation.latency is None
     return None if rejected or unmeasured else record

@@ -24,7 +24,7 @@ from nas.errors import InputError
 from nas.remote_folder import MARKER, Marker, RemoteFolder
 from nas.run import CHECKPOINT, STATE, STOP, RunDirectory, open_run
 from nas.secrets import has_password, without_password
-from nas.wording import command_text, plural
+from nas.wording import plural, resume_line
 
 EVERY_S = 30.0
 """Seconds between two copies of what changed."""
@@ -253,7 +253,7 @@ class _Copier(threading.Thread):
             path = self._run.path
             logger.warning(
                 "the mirror %s lacks what %s came to hold last (%s); %s copies it from %s",
-                self._uri, plural(len(lacking), "file"), some, command_text("search", "--resume", path), path,
+                self._uri, plural(len(lacking), "file"), some, resume_line(path), path,
             )  # fmt: skip
 
     def _noted(self) -> dict[str, tuple[int, int]]:

@@ -14,7 +14,7 @@ from nas.pace import left_text
 from nas.show import counts_text
 from nas.state import SILENT_S, DriverState, RunningTrial
 from nas.status import Phase, RunStatus
-from nas.wording import NOTHING, command_text, duration_text, plural, time_text
+from nas.wording import NOTHING, duration_text, plural, resume_line, time_text
 
 MOST_TRIALS = 6
 """Trials named of those that failed for one reason."""
@@ -73,8 +73,7 @@ def phase_text(status: RunStatus) -> str:
 
 def resume_command(status: RunStatus) -> str:
     """How to go on with the search."""
-    address = ["--address", status.driver.address] if status.driver and status.driver.address else []
-    return command_text("search", "--resume", status.run, *address)
+    return resume_line(status.run, status.driver.address if status.driver else None)
 
 
 def _at_once(driver: DriverState) -> str:

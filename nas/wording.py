@@ -201,6 +201,11 @@ def command_text(*arguments: object) -> str:
     return shlex.join(["nas", *map(str, arguments)])
 
 
+def resume_line(path: object, address: str | None = None) -> str:
+    """The command that goes on with the search of a run directory, on the Ray cluster of an address if one is given."""
+    return command_text("search", "--resume", path, *(["--address", address] if address else []))
+
+
 def ms_text(ms: float) -> str:
     """Milliseconds without their unit: three decimals, fewer from 10 ms on, where they would say nothing."""
     return f"{ms:.{3 if ms < 10 else 2 if ms < 100 else 1 if ms < 1000 else 0}f}"

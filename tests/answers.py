@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from nas.cost import architecture_cost
 from nas.record import EpochMetrics, Evaluation, Latency, Outcome
+from nas.run import RunDirectory
+from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.settings import LatencyProtocol
 
@@ -19,6 +23,20 @@ def answer(candidate: Candidate, outcome: Outcome = Outcome.DONE, violation: flo
     history = (EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0),) if outcome is Outcome.DONE else ()
     reason = None if outcome is Outcome.DONE else "told so"
     return Evaluation(outcome, reason, cost, latency, history, violation, 1.0)
+
+
+def search(
+    run: RunDirectory, count: int, storage: Any = None, evaluated: Callable[[Candidate], Evaluation] = answer
+) -> list[str]:
+    """The networks that a run's broker asked for, at most so many, each of them evaluated."""
+    broker = Broker(run, storage)
+    asked: list[str] = []
+    while len(asked) < count and not broker.finished:
+        candidate = broker.ask()
+        if candidate is not None:
+            asked.append(candidate.digest)
+            broker.finish(candidate, evaluated(candidate))
+    return asked
 
 
 def snapshot(candidate: Candidate) -> Evaluation:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import answer
+from answers import search
 from conftest import RunFactory
 
 from nas.cost import architecture_cost
 from nas.errors import InputError
 from nas.record import Outcome
-from nas.run import RunDirectory, open_run
+from nas.run import open_run
 from nas.search.allowed import Allowed
 from nas.search.broker import Broker
 from nas.search.plan import plan_search
@@ -49,18 +49,6 @@ def limited(space: SearchSpace, sampler: SamplerName, budgets: Budgets, **change
 def least(space: SearchSpace, name: str) -> int:
     cheapest = allowed(space, **{name: 1}).cheapest
     return int(getattr(architecture_cost(space.architecture(cheapest), 10), name))
-
-
-def search(run: RunDirectory, count: int) -> list[str]:
-    """The networks that were asked for, each of them trained."""
-    broker = Broker(run)
-    asked: list[str] = []
-    while len(asked) < count and not broker.finished:
-        candidate = broker.ask()
-        if candidate is not None:
-            asked.append(candidate.digest)
-            broker.finish(candidate, answer(candidate))
-    return asked
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import answers
 import pytest
 from answers import answer
 from conftest import RunFactory
@@ -53,14 +54,7 @@ def evaluated(candidate: Candidate) -> Evaluation:
 
 def search(run: RunDirectory, count: int, storage: Any = None) -> list[str]:
     """Candidates asked for and evaluated, at most so many."""
-    broker = Broker(run, storage)
-    asked: list[str] = []
-    while len(asked) < count and not broker.finished:
-        candidate = broker.ask()
-        if candidate is not None:
-            asked.append(candidate.digest)
-            broker.finish(candidate, evaluated(candidate))
-    return asked
+    return answers.search(run, count, storage, evaluated)
 
 
 def limited(max_latency_ms: float | None = None, **changes: Any) -> SearchSettings:

@@ -12,7 +12,7 @@ from nas.report.findings import Findings
 from nas.report.markup import Html, facts, join, tag
 from nas.run import Change, Provenance
 from nas.settings import SearchSettings
-from nas.wording import NOTHING, capital, command_text, duration_text, plural, term_words, time_text
+from nas.wording import NOTHING, capital, command_text, duration_text, plural, resume_line, term_words, time_text
 
 _WORDS = {"macs": "MACs", "cpus": "CPUs", "gpus": "GPUs", "ms": "(ms)", "ema": "EMA"}
 
@@ -81,7 +81,7 @@ def commands(found: Findings) -> Html:
     """How to run it again, go on with it, and take a network out of it."""
     parts = [tag("h3", "Run it again"), tag("pre", found.provenance.command)]
     if sum(record.counts for record in found.recorded) < found.settings.candidates:
-        parts += [tag("h3", "Go on with it"), tag("pre", command_text("search", "--resume", found.path))]
+        parts += [tag("h3", "Go on with it"), tag("pre", resume_line(found.path))]
     if found.front:
         formats = "--format pt2, onnx or torchscript exports it for a runtime."
         parts += [

@@ -43,7 +43,7 @@ from nas.search.storage import connected, database_errors
 from nas.settings import SearchSettings
 from nas.signals import gentle_signals
 from nas.targets import check_targets, latency_devices
-from nas.wording import command_text
+from nas.wording import resume_line
 
 if TYPE_CHECKING:
     from nas.search.placement import Placement
@@ -199,7 +199,7 @@ def _drive(
     run = broker.run
     confirmer = Confirmer(broker, progress.confirmation, Remeasurer(run, progress.in_turn))
     deciding = {name: models[name] for name in latency_devices(run.settings)}
-    go_on = command_text("search", "--resume", run.path, *(["--address", address] if address else []))
+    go_on = resume_line(run.path, address)
     watched = head_watched(functools.partial(_last_words, run, progress)) if placement.elastic else nullcontext()
     with gentle_signals(confirmer, f"to go on: {go_on}"), watched, worker_of(run, data, actors, deciding) as worker:
         heartbeat = Heartbeat(confirmer, address, worker.keeper.places, broker.budget.began)
@@ -229,7 +229,7 @@ def _last_words(run: RunDirectory, progress: Progress, reason: str) -> None:
 
     with suppress(Exception):
         progress.end()
-    go_on = command_text("search", "--resume", run.path)
+    go_on = resume_line(run.path)
     logger.error("%s; what has finished is kept. To go on: %s --address ...", reason, go_on)
     with suppress(Exception):
         write_report(run)

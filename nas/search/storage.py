@@ -18,7 +18,7 @@ from nas.errors import InputError
 from nas.run import RunDirectory
 from nas.secrets import has_password, without_password
 from nas.settings import SearchSettings
-from nas.wording import command_text
+from nas.wording import resume_line
 
 _ALLOWED = (
     "it takes the URL of a database as SQLAlchemy does: postgresql://user@host/database (extra postgresql), "
@@ -87,7 +87,7 @@ def database_errors(run: RunDirectory) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         raise InputError(
             f"--storage {run.settings.storage}: fails: {_first_cause(error)}; every finished trial is recorded, go on with "
-            f"{command_text('search', '--resume', run.path)}"
+            + resume_line(run.path)
         ) from error
 
 
