@@ -20,11 +20,13 @@ def seconds_left(
     confirmations: Sequence[Confirmation],
     since: float,
     now: float,
+    running: Sequence[float] = (),
 ) -> float | None:
-    """Wall seconds until the budget is spent, by the pace of what ended since the command started (`since`, UTC seconds).
+    """Wall seconds until the budget is spent, by what ended since the command started (`since`, UTC seconds).
 
-    Start-up is over once something has ended: the pace is that from the first trial on. Confirmations count as the brief
-    trainings that they take the time of. None before anything ended.
+    What candidates took themselves, divided by how many ran at once; `running` says when those that run now were started.
+    A worker's own start is no part of what a candidate takes. Confirmations count as the brief trainings that they take
+    the time of. None before anything ended.
     """
     late = [record for record in records if record.finished >= since and record.imported_from is None]
     again = [confirmation for confirmation in confirmations if confirmation.finished >= since]
@@ -32,8 +34,12 @@ def seconds_left(
     if not done:
         return None
     spent = sum(record.counts for record in records) + LONGER * len(confirmations)
-    began = min([*(record.started for record in late), *(confirmation.started for confirmation in again)])
-    left = (now - max(began, since)) / done * (settings.trials - spent)
+    spans = [(one.started, one.finished) for one in (*late, *again)] + [(started, now) for started in running]
+    spans = [(max(started, since), finished) for started, finished in spans]
+    whole_s = now - min(started for started, _ in spans)
+    at_once = max(1.0, sum(finished - started for started, finished in spans) / whole_s) if whole_s > 0 else 1.0
+    taken_s = sum(one.evaluation.seconds for one in (*late, *again))
+    left = taken_s / at_once / done * (settings.trials - spent)
     if settings.time_budget_s is not None:
         left = min(left, since + settings.time_budget_s - now)
     return max(left, 0.0)

@@ -61,11 +61,10 @@ class _Tracker(Progress):
     def _left(self) -> str:
         """Time left, from the pace so far."""
         assert self.broker is not None
-        broker = self.broker
-        since = broker.budget.began
-        return left_text(
-            seconds_left(broker.settings, list(broker.records), list(self.confirmations), since, time.time())
-        )
+        broker, confirmations = self.broker, list(self.confirmations)
+        running = [one.started for one in [*list(broker.running.values()), *(one for one, _ in list(self.again.values()))]]
+        since, now = broker.budget.began, time.time()
+        return left_text(seconds_left(broker.settings, list(broker.records), confirmations, since, now, running))
 
     def _volume(self) -> str:
         assert self.broker is not None

@@ -145,7 +145,8 @@ def status_from(
         driver = replace(driver, running=running)
     left, resumable = None, phase is not Phase.ENDED
     if driver is not None and phase in (Phase.RUNNING, Phase.STOPPING):
-        left = seconds_left(settings, records, confirmations, driver.started, driver.written)  # all by its clock
+        started = [trial.started for trial in driver.running]
+        left = seconds_left(settings, records, confirmations, driver.started, driver.written, started)  # all by its clock
     elif driver is not None and phase is Phase.ENDED:
         resumable = driver.resumable
     elif phase is Phase.UNKNOWN:
