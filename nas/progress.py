@@ -62,7 +62,8 @@ class _Tracker(Progress):
         """Time left, from the pace so far."""
         assert self.broker is not None
         broker, confirmations = self.broker, list(self.confirmations)
-        running = [one.started for one in [*list(broker.running.values()), *(one for one, _ in list(self.again.values()))]]
+        now_running = [*list(broker.running.values()), *(one for one, _ in list(self.again.values()))]
+        running = [one.started for one in now_running]
         since, now = broker.budget.began, time.time()
         return left_text(seconds_left(broker.settings, list(broker.records), confirmations, since, now, running))
 

@@ -145,8 +145,8 @@ def status_from(
         driver = replace(driver, running=running)
     left, resumable = None, phase is not Phase.ENDED
     if driver is not None and phase in (Phase.RUNNING, Phase.STOPPING):
-        started = [trial.started for trial in driver.running]
-        left = seconds_left(settings, records, confirmations, driver.started, driver.written, started)  # all by its clock
+        started, now_there = [trial.started for trial in driver.running], driver.written  # all by its clock
+        left = seconds_left(settings, records, confirmations, driver.started, now_there, started)
     elif driver is not None and phase is Phase.ENDED:
         resumable = driver.resumable
     elif phase is Phase.UNKNOWN:

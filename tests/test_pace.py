@@ -19,7 +19,14 @@ def record(number: int, started: float, finished: float, took: float, outcome: O
     architecture = SETTINGS.space.architecture(values).canonical
     evaluation = Evaluation(outcome, "no memory" if outcome is Outcome.FAILED else None, seconds=took)
     return TrialRecord(
-        number, architecture.digest, str(architecture), architecture, values, evaluation, started=started, finished=finished
+        number,
+        architecture.digest,
+        str(architecture),
+        architecture,
+        values,
+        evaluation,
+        started=started,
+        finished=finished,
     )
 
 
