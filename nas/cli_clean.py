@@ -28,8 +28,6 @@ def clean(
 
     Example: nas clean --remove
     """
-    from rich.table import Table
-
     from nas import clean as on_disk
     from nas.objectives import bytes_text
     from nas.wording import plural, time_text
@@ -38,21 +36,22 @@ def clean(
     if not found:
         console.print("Nothing of nas lies on this machine.", highlight=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("what", "folder", "size", "last used", "removable"):
-        table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
     for each in found:
-        state = f"{'yes' if each.removable else 'no'}: {each.reason}"
-        table.add_row(each.kind, str(each.path), bytes_text(each.size), time_text(each.used), state)
-    console.print(table)
+        console.print(each.path, highlight=False, markup=False, soft_wrap=True)  # alone in its line, to be pasted
+        state = f"{'removable' if each.removable else 'stays'}: {each.reason}"
+        console.print(
+            f"  {each.kind}, {bytes_text(each.size)}, last used {time_text(each.used)}; {state}",
+            highlight=False, style="dim", soft_wrap=True,
+        )  # fmt: skip
     removable = [each for each in found if each.removable]
     size = bytes_text(sum(each.size for each in removable))
     if not removable:
         console.print("\nNothing can be removed.", highlight=False)
     elif not remove:
         console.print(
-            f"\n{plural(len(removable), 'folder')}, {size}, can be removed: nas clean --remove", highlight=False
-        )
+            f"\n{plural(len(removable), 'folder')}, {size}, can be removed: nas clean --remove",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     else:
         stay = [each.path for each in removable if not on_disk.remove(each)]
         console.print(

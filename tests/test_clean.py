@@ -159,7 +159,7 @@ def test_a_read_of_decoded_images_is_a_use(place: Path) -> None:
 def test_it_shows_and_removes_only_when_told(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.cli_clean.console", Console(width=200))
+    monkeypatch.setattr("nas.cli_clean.console", Console(width=40))
     old, recent = entry(place, "b", OLD), entry(place, "c", time.time())
     (place / "latency").mkdir()
     (place / "latency" / "host.jsonl").write_text("{}\n")
@@ -173,6 +173,7 @@ def test_it_shows_and_removes_only_when_told(
     shown = said()
     assert "1 folder, 1.0 kB, can be removed: nas clean --remove" in shown
     assert "later searches look latencies up there" in shown
+    assert {str(old), str(recent), str(place / "latency")} <= set(shown.splitlines())  # whole, to be pasted
     assert old.exists()
     assert "Removed 1 folder of 1, 1.0 kB" in said("--remove")
     assert not old.exists()
