@@ -20,7 +20,9 @@ _TAR_MODES: dict[str, Literal["r:", "r:gz", "r:bz2", "r:xz"]] = {
     ".tar.gz": "r:gz",
     ".tgz": "r:gz",
     ".tar.bz2": "r:bz2",
+    ".tbz2": "r:bz2",
     ".tar.xz": "r:xz",
+    ".txz": "r:xz",
 }
 ARCHIVE_SUFFIXES = (*_TAR_MODES, ".zip")
 

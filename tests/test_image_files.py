@@ -21,7 +21,9 @@ from nas.image_decoding import decode_into
 from nas.image_files import list_files
 from nas.image_layout import find_layout
 
-TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
+TAR_MODES = {
+    ".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tbz2": "w:bz2", ".tar.xz": "w:xz", ".txz": "w:xz",
+}  # fmt: skip
 
 
 def image_bytes(seed: int = 0, suffix: str = "png") -> bytes:
