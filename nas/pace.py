@@ -30,15 +30,16 @@ def seconds_left(
     """
     late = [record for record in records if record.finished >= since and record.imported_from is None]
     again = [confirmation for confirmation in confirmations if confirmation.finished >= since]
+    ended: list[TrialRecord | Confirmation] = [*late, *again]
     done = sum(record.counts for record in late) + LONGER * len(again)
     if not done:
         return None
     spent = sum(record.counts for record in records) + LONGER * len(confirmations)
-    spans = [(one.started, one.finished) for one in (*late, *again)] + [(started, now) for started in running]
+    spans = [(one.started, one.finished) for one in ended] + [(started, now) for started in running]
     spans = [(max(started, since), finished) for started, finished in spans]
     whole_s = now - min(started for started, _ in spans)
     at_once = max(1.0, sum(finished - started for started, finished in spans) / whole_s) if whole_s > 0 else 1.0
-    taken_s = sum(one.evaluation.seconds for one in (*late, *again))
+    taken_s = sum(one.evaluation.seconds for one in ended)
     left = taken_s / at_once / done * (settings.trials - spent)
     if settings.time_budget_s is not None:
         left = min(left, since + settings.time_budget_s - now)
