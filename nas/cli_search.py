@@ -189,7 +189,7 @@ def search(
     from nas.search.plan import check_new_folder, check_pins, cluster_address, device_of, plan_search
     from nas.space_choice import chosen_space
     from nas.tracking import Progresses, check_trackers, make_trackers
-    from nas.wording import plural
+    from nas.wording import count_text, plural
 
     pulse = context.with_resource(Pulse(console, "getting ready"))
     display = LiveProgress(console) if console.is_terminal else LineProgress(pulse)
@@ -265,7 +265,7 @@ def search(
     fewer = ", fewer where they fall behind" if stop_early else ""
     again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
     console.print(
-        f"Searching {loaded.name} ({loaded.size:.2g} networks) on {settings.data}: {len(plan.data.train)} training and "
+        f"Searching {loaded.name} ({count_text(loaded.size)} networks) on {settings.data}: {len(plan.data.train)} training and "
         f"{len(plan.data.validation)} validation images, {plural(settings.candidates, 'candidate')} {training}{fewer}{again}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip

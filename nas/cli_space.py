@@ -25,13 +25,14 @@ def space_list() -> None:
     from rich.table import Table
 
     from nas.space_file import list_spaces, load_space
+    from nas.wording import count_text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "networks", "default data", "what for"):
         table.add_column(column)
     for name in list_spaces():
         space = load_space(name)
-        table.add_row(name, f"{space.size:.2g}", space.data or "-", space.summary)
+        table.add_row(name, count_text(space.size), space.data or "-", space.summary)
     console.print(table)
 
 
@@ -42,11 +43,11 @@ def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAM
     Example: nas space check my_space.yaml
     """
     from nas.space_file import check_space
-    from nas.wording import plural
+    from nas.wording import count_text, plural
 
     space = check_space(path)
     console.print(
-        f"{path}: a valid search space, {plural(len(space.parameters), 'parameter')}, {space.size:.3g} networks",
+        f"{path}: a valid search space, {plural(len(space.parameters), 'parameter')}, {count_text(space.size)} networks",
         soft_wrap=True,
     )
 
@@ -68,13 +69,15 @@ def space_show(
     from nas import show_space
     from nas.cost import architecture_cost
     from nas.space_file import load_space
+    from nas.wording import count_text
 
     space = load_space(name)
     console.print(f"[bold]{space.name}[/bold]  {space.summary}\n")
     console.print(show_space.choices_table(space))
     sides = " ".join(f"{side}x{side}" for side in space.input.size)
     console.print(
-        f"\ninput {sides}; {len(space.parameters)} parameters, {space.size:.3g} different networks", highlight=False
+        f"\ninput {sides}; {len(space.parameters)} parameters, {count_text(space.size)} different networks",
+        highlight=False,
     )
     latencies = {}
     where = "latency not measured"

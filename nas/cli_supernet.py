@@ -81,7 +81,7 @@ def supernet_train(
     from nas.pulse import Pulse
     from nas.space_file import load_space
     from nas.supernet_training import plan_supernet, train_supernet
-    from nas.wording import command_text, plural
+    from nas.wording import command_text, count_text, plural
 
     pulse = context.with_resource(Pulse(console, "reading the data"))
     loaded = load_space(space)
@@ -103,7 +103,7 @@ def supernet_train(
     )
     if not plan.done:
         pulse.say(
-            f"Training a supernet of {loaded.name} ({loaded.size:.2g} networks) on {plan.file.data}, "
+            f"Training a supernet of {loaded.name} ({count_text(loaded.size)} networks) on {plan.file.data}, "
             f"{plural(len(plan.data.train), 'image')}, {plural(plan.file.recipe.epochs, 'epoch')} at most, on {plan.file.device}"
         )
 

@@ -196,6 +196,11 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
+def count_text(count: int) -> str:
+    """A number of things: with thousands separators below a million, beyond that to two digits, as 9.5e+07."""
+    return f"{count:,}" if count < 1_000_000 else f"{count:.1e}"
+
+
 def command_text(*arguments: object) -> str:
     """A command of nas as a line that can be pasted into a shell."""
     return shlex.join(["nas", *map(str, arguments)])

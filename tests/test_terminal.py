@@ -26,7 +26,7 @@ from nas.show import front_table
 from nas.show_status import resume_command
 from nas.space_file import load_space
 from nas.status import status_of
-from nas.wording import ms_text
+from nas.wording import count_text, ms_text
 
 
 def add(run: RunDirectory, number: int, accuracy: float, ms: float) -> TrialRecord:
@@ -154,3 +154,10 @@ def test_status_counts_in_words(make_run: RunFactory) -> None:
     done = subprocess.run([*command, "status", str(run.path)], capture_output=True, text=True, check=True, timeout=120)
     assert "1 of 1 candidate" in done.stdout
     assert "1 candidates" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(7, "7"), (320, "320"), (999_999, "999,999"), (95_000_000, "9.5e+07"), (10**17, "1.0e+17")]
+)
+def test_a_number_of_networks_is_whole_while_it_can_be_read(count: int, text: str) -> None:
+    assert count_text(count) == text
