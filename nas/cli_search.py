@@ -265,8 +265,8 @@ def search(
     fewer = ", fewer where they fall behind" if stop_early else ""
     again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
     console.print(
-        f"Searching {loaded.name} ({count_text(loaded.size)} networks) on {settings.data}: {len(plan.data.train)} training and "
-        f"{len(plan.data.validation)} validation images, {plural(settings.candidates, 'candidate')} {training}{fewer}{again}",
+        f"Searching {loaded.name} ({count_text(loaded.size)} networks) on {settings.data}: {len(plan.data.train):,} training and "
+        f"{len(plan.data.validation):,} validation images, {plural(settings.candidates, 'candidate')} {training}{fewer}{again}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if short := _cut_short(plan.settings.evaluation.init):
@@ -303,7 +303,7 @@ def _end_of_search(finished: Finished) -> None:
     from nas.front_latency import crowded_text
     from nas.objectives import objective
     from nas.pace import time_spent
-    from nas.show import front_table, outcome_counts
+    from nas.show import front_table, no_front_text, outcome_counts
     from nas.wording import command_text, duration_text, resume_line
 
     run = finished.run
@@ -323,10 +323,8 @@ def _end_of_search(finished: Finished) -> None:
         console.print(f"To go on: {go_on}", highlight=False, markup=False, soft_wrap=True)
     judged = run.judged()
     if not pareto_front(judged, objectives):
-        none = "is within the hard limits" if any(record.counts for record in records) else "was trained"
-        console.print(
-            f"No candidate {none}. Look into {run.report_path} for the reasons.", highlight=False, soft_wrap=True
-        )
+        said = f"{no_front_text(records)} Look into {run.report_path} for the reasons."
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1)
     reference = reference_point(records, objectives)
     volume = hypervolume(records, objectives, reference)

@@ -65,12 +65,13 @@ def crowded_text(recorded: Sequence[TrialRecord], again: Sequence[LatencyRecord]
     if share is None or share < CROWDED:
         return None
     many = "All" if share == 1 else f"{100 * share:.0f} % of the"
+    who = "The only latency was" if len(measured) == 1 else f"{many} {len(measured):,} latencies were"
     done = (
         f"members of the front were measured again, in turn {plural(len(again[-1].latency.rounds_ms), 'time')}"
         if again
-        else "each of them is of one measurement"
+        else "none was measured again"
     )
     return (
-        f"{many} {plural(len(measured), 'latency', 'latencies')} were measured while others used the device, so that small "
-        f"differences may be theirs. What decides is the {measured[-1].estimator}; {done}."
+        f"{who} measured while others used the device, so that small differences may be theirs. "
+        f"What decides is the {measured[-1].estimator}; {done}."
     )

@@ -18,7 +18,7 @@ from nas.front import cheapest_first, hypervolume, pareto_front, reference_point
 from nas.front_latency import front_notes, range_title, same_latency
 from nas.objectives import measured_latency, objective, peak_memory, target_objective
 from nas.picks import known_as
-from nas.record import BaselineRecord, Latency, TrainingRecord, TrialRecord, count_outcomes
+from nas.record import BaselineRecord, Latency, Outcome, TrainingRecord, TrialRecord, count_outcomes
 from nas.run import RunDirectory
 from nas.settings import LatencyTarget
 from nas.show_latency import latency_text, marked_latency, marks_legend
@@ -271,6 +271,14 @@ def outcome_counts(records: Sequence[TrialRecord]) -> str:
 def counts_text(counts: Mapping[str, int]) -> str:
     """What `count_outcomes` gave, in words."""
     return ", ".join(f"{count} {what}" for what, count in counts.items()) or "no trials yet"
+
+
+def no_front_text(records: Sequence[TrialRecord]) -> str:
+    """Why no candidate is on the front, in a sentence."""
+    if any(record.outcome is Outcome.DONE or record.over_limit for record in records):
+        return "No candidate is within the hard limits."
+    begun = any(record.counts for record in records)
+    return "No candidate came to the end of its training." if begun else "No candidate was trained."
 
 
 def report_table(before: PartReport | None, after: PartReport) -> Table:

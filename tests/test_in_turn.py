@@ -386,6 +386,14 @@ def test_the_table_groups_what_does_not_differ_and_says_what_others_did(shared: 
     assert [row["latency_low_ms"] for row in rows[:1]] == ["0.7"]
 
 
+def test_what_others_did_to_a_single_latency_is_said_in_the_singular(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "one", SETTINGS, PROVENANCE)
+    run.append(crowded(make_record(0, 0.50, 1.0)))
+    text = " ".join(" ".join(lines_of(run)).split())
+    assert "The only latency was measured while others used the device" in text
+    assert "none was measured again" in text
+
+
 def test_report_and_page_show_the_groups_and_what_others_did(shared: RunDirectory) -> None:
     page = write_report(shared).read_text()
     assert "0.700–1.300 · a" in page.replace("noisy · ", "")

@@ -22,7 +22,7 @@ from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRe
 from nas.report import write_report
 from nas.run import RunDirectory
 from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.show import front_table
+from nas.show import front_table, no_front_text
 from nas.show_status import resume_command
 from nas.space_file import load_space
 from nas.status import status_of
@@ -161,3 +161,12 @@ def test_status_counts_in_words(make_run: RunFactory) -> None:
 )
 def test_a_number_of_networks_is_whole_while_it_can_be_read(count: int, text: str) -> None:
     assert count_text(count) == text
+
+
+def test_why_there_is_no_front_is_not_laid_on_limits_that_nothing_is_over(make_run: RunFactory) -> None:
+    trained = add(make_run(), 0, 0.5, 1.0)
+    ended = {outcome: replace(trained, evaluation=replace(trained.evaluation, outcome=outcome)) for outcome in Outcome}
+    failed, stopped, over = ended[Outcome.FAILED], ended[Outcome.STOPPED], ended[Outcome.REJECTED]
+    assert no_front_text([failed]) == "No candidate was trained."
+    assert no_front_text([failed, stopped]) == "No candidate came to the end of its training."
+    assert no_front_text([failed, stopped, over]) == "No candidate is within the hard limits."
