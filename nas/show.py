@@ -59,7 +59,7 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
         cost, latency = record.evaluation.cost, record.evaluation.latency
         if again and record.digest not in again and not unconfirmed:
             unconfirmed = True
-            table.add_row("", Text("unconfirmed", style="dim"))
+            table.add_row("", Text("unconfirmed:", style="dim"))
         table.add_row(
             record.digest[:8],
             accuracy_text(record, run),

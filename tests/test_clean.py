@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -78,9 +79,16 @@ def test_a_killed_search_leaves_a_folder_that_is_removed_once_its_ray_is_gone(pl
     assert not list(place.glob("nas.*"))
 
 
-def test_a_search_that_ends_leaves_no_folder(place: Path, tmp_path: Path) -> None:
+def test_a_search_that_ends_leaves_no_folder_and_a_late_ctrl_c_changes_nothing(place: Path, tmp_path: Path) -> None:
     command = [*NAS, "search", *BRIEF, "--trials", "1", "--confirm", "0", "--out", str(tmp_path / "run")]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as driver:  # type: ignore[call-overload]
+        said = list(itertools.takewhile(lambda line: not line.startswith("Next:"), driver.stdout))
+        time.sleep(0.5)  # by now Ray is being ended
+        driver.send_signal(signal.SIGINT)
+        said.append(driver.stdout.read())
+    assert driver.returncode == 0, "".join(said)
+    assert "Traceback" not in "".join(said)
     assert not list(place.glob("nas.*"))
     assert not (place / "ray").exists()
 

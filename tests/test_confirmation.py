@@ -209,7 +209,7 @@ def test_report_and_table_show_confirmed_members_apart(make_run: RunFactory) -> 
     members = second.split("</table>")[0]
     assert not any(digest in members for digest in again_in_it)
     lines = CliRunner().invoke(app, ["front", str(run.path)], env={"COLUMNS": "100"}).output.splitlines()
-    apart = next(number for number, line in enumerate(lines) if line.strip() == "unconfirmed")
+    apart = next(number for number, line in enumerate(lines) if line.strip() == "unconfirmed:")
     assert all(any(digest[:8] in line for line in lines[:apart]) for digest in again_in_it)
     assert sum("97.00 ± 0.85" in line for line in lines) == 2
     assert ",again_accuracy,again_error,again_trainings," in front_csv(run, run.records())

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, chdir, contextmanager
@@ -39,7 +40,8 @@ def start_local_ray(gpus: bool) -> None:
     held = ExitStack()
     scratch = held.enter_context(scratch_folder(ray_parent()))
     atexit.register(held.close)
-    atexit.register(ray.shutdown)  # which comes first: the last one registered
+    atexit.register(ray.shutdown)
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # first of these, since it is the last: no traceback
     os.environ.setdefault(
         "RAY_AUTH_TOKEN", secrets.token_hex(32)
     )  # for as long as this process lives, which keeps it too
