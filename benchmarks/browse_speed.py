@@ -21,9 +21,9 @@ from pathlib import Path
 from made_up import made_up, new_run, settings
 from playwright.sync_api import Page, Request, sync_playwright
 
-from nas.objectives import objective_values
-from nas.record import TrialRecord
-from nas.run import RunDirectory
+from nas.runs.objectives import objective_values
+from nas.runs.record import TrialRecord
+from nas.runs.store import RunDirectory
 from nas.search.candidate import Candidate
 
 EPOCHS = 10
@@ -113,7 +113,7 @@ def main() -> None:
         run = RunDirectory.create(Path(folder) / "filled", run.settings, run.provenance, records=made[: given.trials])
         start = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "nas.cli", "browse", str(run.path), "--port", "0", "--no-open"],
+            [sys.executable, "-m", "nas.cli.main", "browse", str(run.path), "--port", "0", "--no-open"],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert server.stdout is not None

@@ -4,13 +4,13 @@
         [--out ROUNDS.jsonl] [--part latency] [--part cost]
 
 `latency`: one network (EfficientNet-Lite0 at 96x96, batch 1) is measured by `nas.measure` idle, beside N processes that
-run `nas.finetune` without the lease, and beside the same processes with it. The conditions take turns within a round,
+run `nas.training.loop` without the lease, and beside the same processes with it. The conditions take turns within a round,
 each round starting with another one. The processes train Lite0 at 48x48 as a trial of a search does, at the niceness
 of the measurement (the workers of a search, which do both, all have Ray's, 15); they start once, and those that take
 no part in a condition stand still between two bursts, holding nothing. Ratios are to the idle measurement of the same
 round; intervals are bootstrapped over rounds.
 
-`cost`: images a second of `nas.finetune` in one process with the lease over those without it, nobody measuring, on the
+`cost`: images a second of `nas.training.loop` in one process with the lease over those without it, nobody measuring, on the
 backbone of digits at 8x8 (steps of a few ms) and on Lite0 at 48x48.
 """
 
@@ -33,17 +33,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from nas.data import load_data
-from nas.device import device_name
-from nas.device_data import DeviceData
-from nas.device_lease import DeviceLease, lease_for
-from nas.finetune import finetune
-from nas.latency import measure
-from nas.metrics import METRICS
-from nas.model import build
-from nas.recipe import Recipe
-from nas.settings import default_protocol
-from nas.space_file import load_space
+from nas.data.sets import load_data
+from nas.latency.device import device_name
+from nas.latency.lease import DeviceLease, lease_for
+from nas.latency.measure import measure
+from nas.latency.protocol import default_protocol
+from nas.models.build import build
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import METRICS
+from nas.training.device_data import DeviceData
+from nas.training.loop import finetune
+from nas.training.recipe import Recipe
 
 SIDE = 96
 """Of the measured network's images: about 3 ms on one core."""

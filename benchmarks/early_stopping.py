@@ -34,8 +34,10 @@ from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
-from nas.record import Cost, EpochMetrics, Evaluation, Outcome
+from nas.runs.record import Evaluation, Outcome
 from nas.search.rungs import Rungs, levels
+from nas.spaces.base import Cost
+from nas.training.history import EpochMetrics
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 CURVES = Path(__file__).parent / "measured/learning_curves-digits-20261124.jsonl"

@@ -42,16 +42,17 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
-from nas.device import device_name
-from nas.progress import LineProgress
-from nas.pulse import Pulse
-from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.report import write_report
-from nas.run import RunDirectory, open_run
+from nas.latency.device import device_name
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
-from nas.search.keeping import Keeper
+from nas.search.ray.artifacts import Keeper
+from nas.training.history import EpochMetrics
+from nas.views.report import write_report
+from nas.views.terminal.progress import LineProgress
+from nas.views.terminal.pulse import Pulse
 
 KINDS = ("ours", "default", "lean")
 ENDS = (100, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
@@ -198,8 +199,8 @@ def begun(given: argparse.Namespace, scratch: Path, clock: Clock) -> tuple[Broke
 
 def ours(given: argparse.Namespace, scratch: Path, clock: Clock) -> Row:
     """A search on Ray."""
-    from nas.search.keeping import keeper_of
-    from nas.search.tune import run_candidates
+    from nas.search.ray.artifacts import keeper_of
+    from nas.search.ray.tune import run_candidates
 
     start_ray_with(given.slots)
     broker, progress = begun(given, scratch, clock)

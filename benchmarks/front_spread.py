@@ -19,15 +19,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from nas.device import device_name
-from nas.front import pareto_front
-from nas.latency import measure
-from nas.model import build
-from nas.picks import pick
-from nas.record import TrialRecord
-from nas.run import RunDirectory, open_run
-from nas.settings import default_protocol
-from nas.wording import standard_error
+from nas.latency.device import device_name
+from nas.latency.measure import measure
+from nas.latency.protocol import default_protocol
+from nas.models.build import build
+from nas.runs.front import pareto_front
+from nas.runs.picks import pick
+from nas.runs.record import TrialRecord
+from nas.runs.store import RunDirectory, open_run
+from nas.runs.words import standard_error
 
 
 def measured_again(record: TrialRecord, classes: int) -> float:
@@ -60,7 +60,16 @@ def main() -> None:
     print("seed  wall s  front  fastest: accuracy, ms     most accurate: accuracy, ms  differ by (standard errors)")
     for seed in range(arguments.seeds):
         start = time.perf_counter()
-        command = [sys.executable, "-m", "nas.cli", "search", "--seed", str(seed), "--out", str(out / f"seed-{seed}")]
+        command = [
+            sys.executable,
+            "-m",
+            "nas.cli.main",
+            "search",
+            "--seed",
+            str(seed),
+            "--out",
+            str(out / f"seed-{seed}"),
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall = time.perf_counter() - start
         run = open_run(out / f"seed-{seed}")

@@ -31,19 +31,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nas.architecture import Architecture, StemSpec
-from nas.backbones import load_backbone, normalised_for
-from nas.data import ImageData, Part, load_data
-from nas.device import device_name
-from nas.device_data import DeviceData
-from nas.finetune import finetune
-from nas.metrics import METRICS
-from nas.model import build
-from nas.model.blocks import Network
-from nas.recipe import Recipe
-from nas.reconstruct import reconstruct
-from nas.space_file import load_space
-from nas.weights import inherit, recalibrate
+from nas.data.sets import ImageData, Part, load_data
+from nas.latency.device import device_name
+from nas.models.backbones import load_backbone
+from nas.models.blocks import Network
+from nas.models.build import build
+from nas.models.inherit import inherit, recalibrate
+from nas.models.reconstruct import reconstruct
+from nas.spaces.mobile.architecture import Architecture, StemSpec
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import METRICS
+from nas.training.device_data import DeviceData
+from nas.training.images import normalised_for
+from nas.training.loop import finetune
+from nas.training.recipe import Recipe
 
 SIDE = 32
 INIT = "efficientnet_lite0"

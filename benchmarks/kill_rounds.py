@@ -41,14 +41,14 @@ from made_up import made_up, new_run, settings, start_ray_with
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from nas.front import pareto_front
-from nas.journal import append_line, read_lines
-from nas.record import Evaluation, Outcome
-from nas.run import open_run
+from nas.common.jsonl import append_line, read_lines
+from nas.runs.front import pareto_front
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.settings import SearchSettings
+from nas.runs.store import open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.study import STUDY_NAME, told_as
-from nas.settings import SearchSettings
 
 SLOTS = 2
 LEFT = 20
@@ -92,7 +92,7 @@ def drive(path: Path) -> None:
     run = open_run(path)
     with run.locked():
         start_ray_with(SLOTS)
-        from nas.search.tune import run_candidates
+        from nas.search.ray.tune import run_candidates
 
         note(path, "ray", pid=os.getpid())
         broker = Broker(run)

@@ -11,7 +11,7 @@ CPU time; the file keeps both.
 The first table says of each estimator, by load: how far it spreads over the processes (interquartile range over median, the
 median over the networks); its level, as a multiple of what it is without load; how well one process's order of the networks agrees
 with that of the medians over the processes without load (Kendall's tau-b); and the share of neighbours, which differ by 3 to 15 %,
-that one process puts the right way round. The second says how often `nas.latency_compare` finds that two networks differ.
+that one process puts the right way round. The second says how often `nas.latency.compare` finds that two networks differ.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def time_networks(space_name: str, count: int) -> list[dict[str, Any]]:
     """In this process: the wall and CPU times in ms a run of every block, of `count` candidates of the space."""
     import torch
 
-    from nas.latency import fold_batch_norm
-    from nas.model import build
-    from nas.space_file import load_space
+    from nas.latency.measure import fold_batch_norm
+    from nas.models.build import build
+    from nas.spaces.mobile.space_file import load_space
 
     torch.set_num_threads(1)
     space, rng = load_space(space_name), random.Random(7)
@@ -180,10 +180,10 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def verdicts(rows: list[dict[str, Any]]) -> None:
     """How often nas says that two of the networks differ, and how often the wrong way round, by what they truly differ."""
-    from nas.estimate import Times, estimate
-    from nas.latency_compare import differ
-    from nas.record import Latency
-    from nas.settings import default_protocol
+    from nas.latency.compare import differ
+    from nas.latency.estimate import Times, estimate
+    from nas.latency.protocol import default_protocol
+    from nas.latency.result import Latency
 
     protocol = default_protocol("cpu")
 

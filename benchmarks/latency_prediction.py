@@ -15,7 +15,7 @@ GP               scikit-learn's Gaussian process, squared exponential kernel on 
                  logarithm, hyperparameters by marginal likelihood
 ..., MACs        with multiply-adds as one more feature (FBNet)
 MACs             latency as a straight line of multiply-adds
-predictor        nas.latency_predictor, from the choices alone; `predictor, MACs` has them as known costs
+predictor        nas.latency.predictor, from the choices alone; `predictor, MACs` has them as known costs
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from nas.latency_predictor import LatencyPredictor
+from nas.latency.predictor import LatencyPredictor
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -20,15 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from nas.agreement import spearman
-from nas.architecture import Architecture
-from nas.cost import architecture_cost
-from nas.device import device_name
-from nas.latency import measure
-from nas.model import build
-from nas.record import Latency
-from nas.settings import LatencyProtocol, Mode, default_protocol
-from nas.space_file import load_space
+from nas.latency.device import device_name
+from nas.latency.measure import measure
+from nas.latency.protocol import LatencyProtocol, Mode, default_protocol
+from nas.latency.result import Latency
+from nas.models.build import build
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.workflows.fidelity.agreement import spearman
 
 CLASSES = 10
 

@@ -26,17 +26,20 @@ from pathlib import Path
 import optuna
 import torch
 
-from nas.architecture import Architecture
-from nas.conditions import load_images
-from nas.data import ImageData, Part
-from nas.evaluate import evaluate_candidate
-from nas.objectives import objective
-from nas.recipe import Recipe
-from nas.record import Outcome
+from nas.common.seeds import derive_seed
+from nas.data.sets import ImageData, Part
+from nas.latency.protocol import LatencyProtocol
+from nas.models.sources import SCRATCH
+from nas.runs.objectives import objective
+from nas.runs.record import Outcome
+from nas.runs.settings import EvaluationSettings
+from nas.search.evaluate import evaluate_candidate
 from nas.search.samplers import Foreknowledge, make_sampler
-from nas.settings import SCRATCH, EvaluationSettings, LatencyProtocol, derive_seed
-from nas.space import SearchSpace
-from nas.space_file import load_space
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import load_space
+from nas.training.images import load_images
+from nas.training.recipe import Recipe
 
 Line = dict[str, object]
 OBJECTIVES = ("accuracy", "macs")

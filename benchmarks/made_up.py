@@ -10,13 +10,16 @@ from pathlib import Path
 
 import ray
 
-from nas.cost import architecture_cost
-from nas.provenance import package_versions
-from nas.record import EpochMetrics, Evaluation, Latency, Outcome
-from nas.run import Provenance, RunDirectory
+from nas.common.provenance import package_versions
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.settings import Resources, SamplerName, SearchSettings
+from nas.runs.store import Provenance, RunDirectory
 from nas.search.candidate import Candidate
-from nas.settings import LatencyProtocol, Resources, SamplerName, SearchSettings
-from nas.space_file import load_space
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
 
 CLASSES = tuple("0123456789")
 

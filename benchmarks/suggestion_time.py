@@ -17,9 +17,9 @@ import optuna
 import torch
 from optuna.distributions import CategoricalDistribution
 
-import nas.search.front_model
+import nas.search.samplers.front_model
 from nas.search.samplers import Foreknowledge, make_sampler
-from nas.space_file import load_space
+from nas.spaces.mobile.space_file import load_space
 
 CLASSES = 10
 
@@ -61,7 +61,7 @@ def suggestion_times(name: str, trials: int, suggestions: int) -> list[float]:
     times = []
     for number in range(suggestions + 2):
         if number == suggestions + 1:
-            nas.search.front_model._fits.clear()
+            nas.search.samplers.front_model._fits.clear()
         study.sampler = make_sampler("front", number, known)
         start = time.process_time()
         trial = study.ask(distributions)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
     python benchmarks/train_speed.py --data CIFAR10_FOLDER [--rounds 5] [--steps 40] [--batch-size 64] [--device cpu]
 
 The usual loop is torchvision's ImageFolder behind a DataLoader with worker processes, PIL transforms (padded crop,
-mirror), default memory layout and float32; ours is `nas.finetune`. Same network, same batch size, same optimiser, same
+mirror), default memory layout and float32; ours is `nas.training.loop`. Same network, same batch size, same optimiser, same
 number of steps, each round in processes of their own, in turn. The ratio is taken within a round.
 """
 
@@ -25,18 +25,19 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from nas.architecture import Architecture, StemSpec
-from nas.backbones import load_backbone, normalised_for
-from nas.data import load_data
-from nas.device import device_name
-from nas.device_data import DeviceData
-from nas.finetune import finetune, predict
-from nas.metrics import METRICS
-from nas.model import build
-from nas.recipe import Recipe
-from nas.reconstruct import reconstruct
-from nas.space_file import load_space
-from nas.weights import inherit, recalibrate
+from nas.data.sets import load_data
+from nas.latency.device import device_name
+from nas.models.backbones import load_backbone
+from nas.models.build import build
+from nas.models.inherit import inherit, recalibrate
+from nas.models.reconstruct import reconstruct
+from nas.spaces.mobile.architecture import Architecture, StemSpec
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import METRICS
+from nas.training.device_data import DeviceData
+from nas.training.images import normalised_for
+from nas.training.loop import finetune, predict
+from nas.training.recipe import Recipe
 
 INIT = "efficientnet_lite0"
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def usual(arguments: argparse.Namespace) -> float:
 
 
 def ours(arguments: argparse.Namespace) -> float:
-    """Images a second of `nas.finetune`, after two steps of warm-up."""
+    """Images a second of `nas.training.loop`, after two steps of warm-up."""
     loaded = load_data(arguments.data, size=32).without_test()
     few = DeviceData(replace(loaded, validation=loaded.validation.subset(torch.arange(64).numpy())), arguments.device)
     network = build(network_of(arguments.space), len(loaded.classes))

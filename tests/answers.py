@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from nas.cost import architecture_cost
-from nas.record import EpochMetrics, Evaluation, Latency, Outcome
-from nas.run import RunDirectory
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.store import RunDirectory
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.settings import LatencyProtocol
+from nas.spaces.mobile.cost import architecture_cost
+from nas.training.history import EpochMetrics
 
 
 def answer(candidate: Candidate, outcome: Outcome = Outcome.DONE, violation: float = 0.0) -> Evaluation:

@@ -15,11 +15,11 @@ from optuna.storages.journal import JournalFileBackend
 # Before any test imports torch or Ray: one thread a process, leases of this test run alone.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from nas.front import pareto_front
-from nas.record import Outcome, TrialRecord
-from nas.run import Provenance, RunDirectory
-from nas.settings import SearchSettings
-from nas.space_file import load_space
+from nas.runs.front import pareto_front
+from nas.runs.record import Outcome, TrialRecord
+from nas.runs.settings import SearchSettings
+from nas.runs.store import Provenance, RunDirectory
+from nas.spaces.mobile.space_file import load_space
 
 RunFactory = Callable[..., RunDirectory]
 

@@ -12,18 +12,18 @@ import pytest
 from answers import search
 from conftest import RunFactory
 
-from nas.cost import architecture_cost
-from nas.errors import InputError
-from nas.record import Outcome
-from nas.run import open_run
+from nas.common.errors import InputError
+from nas.runs.record import Outcome
+from nas.runs.settings import STARTUP, Budgets, EvaluationSettings, SamplerName, SearchSettings
+from nas.runs.store import open_run
 from nas.search.allowed import Allowed
 from nas.search.broker import Broker
-from nas.search.plan import plan_search
 from nas.search.reachable import check_computed, left_out_text
 from nas.search.samplers import SAMPLERS
-from nas.settings import STARTUP, Budgets, EvaluationSettings, SamplerName, SearchSettings
-from nas.space import SearchSpace
-from nas.space_file import load_space
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import load_space
+from nas.workflows.plan import plan_search
 
 DIGITS, CIFAR, LITE = load_space("digits"), load_space("cifar"), load_space("lite0")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from nas.architecture import Architecture, LayerSpec, StemSpec, parse_architecture
-from nas.errors import InputError
-from nas.space_file import list_spaces, load_space
+from nas.common.errors import InputError
+from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec, parse_architecture
+from nas.spaces.mobile.space_file import list_spaces, load_space
 
 LAYER = LayerSpec(kernel_size=3, dilation=1, expansion=2, separable=True, out_channels=8, stride=1)
 PLAIN = Architecture(
@@ -97,7 +97,7 @@ def test_digest_is_the_same_in_every_version_and_process() -> None:
     """The digest keys records and caches on disk: changing it silently would orphan every run made before."""
     assert PLAIN.digest == PLAIN_DIGEST
     program = (
-        "import sys; from nas.architecture import Architecture; import json;"
+        "import sys; from nas.spaces.mobile.architecture import Architecture; import json;"
         "print(Architecture.from_json(json.loads(sys.argv[1])).digest)"
     )
     for hash_seed in ("1", "2"):

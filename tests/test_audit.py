@@ -15,7 +15,25 @@ import pytest
 from conftest import RunFactory
 
 import nas
-from nas.agreement import (
+from nas.cli.main import main
+from nas.common.errors import InputError
+from nas.data.sets import load_data
+from nas.latency.device import device_name
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.runs.front import pareto_front
+from nas.runs.objectives import objective_values
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
+from nas.search.evaluate import evaluate_candidate
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
+from nas.training.recipe import Recipe
+from nas.views.report import write_report
+from nas.workflows.fidelity.agreement import (
     Coefficient,
     Floats,
     attenuated,
@@ -26,24 +44,9 @@ from nas.agreement import (
     resamples,
     spearman,
 )
-from nas.audit import Audit, audit_of, choose, conclude, full_recipe
-from nas.cli import main
-from nas.cost import architecture_cost
-from nas.data import load_data
-from nas.device import device_name
-from nas.errors import InputError
-from nas.evaluate import evaluate_candidate
-from nas.front import pareto_front
-from nas.objectives import objective_values
-from nas.ranking import MARGIN, Audited
-from nas.recipe import Recipe
-from nas.record import EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.report import write_report
-from nas.run import Provenance, RunDirectory, open_run
-from nas.search.auditing import Auditor, plan_audit
-from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
-from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.space_file import load_space
+from nas.workflows.fidelity.audit import Audit, audit_of, choose, conclude, full_recipe
+from nas.workflows.fidelity.auditing import Auditor, plan_audit
+from nas.workflows.fidelity.ranking import MARGIN, Audited
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 

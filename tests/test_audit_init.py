@@ -14,30 +14,36 @@ import pytest
 from conftest import RunFactory
 from rich.console import Console
 
-from nas.agreement import Floats
-from nas.audit import Audit, audit_of, conclude
-from nas.backbones import load_source, normalised_for, remember_source
-from nas.cli import main
-from nas.cost import architecture_cost
-from nas.data import ImageData, load_data
-from nas.device_data import DeviceData
-from nas.evaluate import evaluate_steps
-from nas.inits import SAME_COST, InitRanking, compare, recipe_from, short_names
-from nas.model import build
-from nas.model.elastic import Elastic
-from nas.ranking import Audited, Brief
-from nas.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe
-from nas.record import EpochMetrics, Evaluation, InitialWeights, Latency, Outcome, TrialRecord
-from nas.report import write_report
-from nas.run import RunDirectory, weights_content
-from nas.search.auditing import Auditor, plan_audit
+from nas.cli.main import main
+from nas.common.files import weights_content
+from nas.data.sets import ImageData, load_data
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.models.backbones import load_source, remember_source
+from nas.models.build import build
+from nas.models.elastic import Elastic
+from nas.models.inherit import Backbone, adopt
+from nas.models.sources import SCRATCH, SUPERNET
+from nas.runs.record import Evaluation, InitialWeights, Outcome, TrialRecord
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import RunDirectory
 from nas.search.candidate import trained_again
-from nas.search.worker import Worker
-from nas.settings import SCRATCH, SUPERNET, EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.show_audit import audit_table
-from nas.space_file import load_space
-from nas.supernet import SupernetFile, write_file
-from nas.weights import Backbone, adopt
+from nas.search.evaluate import evaluate_steps
+from nas.search.ray.worker import Worker
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
+from nas.training.images import normalised_for
+from nas.training.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe
+from nas.training.supernet_file import SupernetFile, write_file
+from nas.views.report import write_report
+from nas.views.terminal.audit import audit_table
+from nas.workflows.fidelity.agreement import Floats
+from nas.workflows.fidelity.audit import Audit, audit_of, conclude
+from nas.workflows.fidelity.auditing import Auditor, plan_audit
+from nas.workflows.fidelity.inits import SAME_COST, InitRanking, compare, recipe_from, short_names
+from nas.workflows.fidelity.ranking import Audited, Brief
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
@@ -361,7 +367,7 @@ def test_a_worker_feeds_each_candidate_as_its_own_weights_want(
     digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process trains from scratch and from weights with another normalisation as two separate evaluations do."""
-    monkeypatch.setattr("nas.search.measuring.node_name", lambda: "here")  # it would start Ray
+    monkeypatch.setattr("nas.search.ray.measuring.node_name", lambda: "here")  # it would start Ray
     name, trial = "other-normalisation", CANDIDATES[0]
     state = build(trial.architecture, 10, seed=7).state_dict()
     other = Backbone(name, trial.architecture, adopt(state, trial.architecture, 10), 10, mean=(0.9,), std=(0.1,))

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.augment import Mixed, change_colour, cutout, mix, resized_crop, shift_and_mirror
-from nas.data import load_data
-from nas.recipe import Recipe
+from nas.data.sets import load_data
+from nas.training.augment import Mixed, change_colour, cutout, mix, resized_crop, shift_and_mirror
+from nas.training.recipe import Recipe
 
 
 def drawn(seed: int = 0) -> torch.Generator:

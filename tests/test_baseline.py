@@ -16,20 +16,23 @@ import pytest
 import torch
 import torchvision
 
-from nas.baseline import BASELINES, load_published, measure_baselines
-from nas.cli import main
-from nas.cost import module_cost
-from nas.data import load_data
-from nas.device import device_name
-from nas.evaluate import evaluate_candidate
-from nas.front import beaten_by, pareto_front
-from nas.objectives import objective_values
-from nas.recipe import Recipe
-from nas.record import BaselineRecord, Cost, EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.run import Provenance, RunDirectory, open_run
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings
-from nas.space_file import load_space
-from nas.wording import verdict_text
+from nas.cli.main import main
+from nas.data.sets import load_data
+from nas.latency.device import device_name
+from nas.latency.protocol import LatencyProtocol
+from nas.models.cost import module_cost
+from nas.runs.front import beaten_by, pareto_front
+from nas.runs.objectives import objective_values
+from nas.runs.record import BaselineRecord, Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
+from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.search.evaluate import evaluate_candidate
+from nas.spaces.base import Cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
+from nas.training.recipe import Recipe
+from nas.views.text import verdict_text
+from nas.workflows.baseline import BASELINES, load_published, measure_baselines
 
 SPACE = load_space("digits")
 QUICK = EvaluationSettings(
@@ -324,9 +327,9 @@ def test_the_latest_record_of_a_name_counts_and_a_torn_line_swallows_none(
 def test_two_processes_that_write_at_once_lose_nothing(run: RunDirectory) -> None:
     script = """
 import sys
-from nas.record import Evaluation, Outcome
-from nas.record import BaselineRecord
-from nas.run import open_run
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.record import BaselineRecord
+from nas.runs.store import open_run
 run = open_run(sys.argv[1])
 for number in range(100):
     run.append_baseline(BaselineRecord(f"{sys.argv[2]}{number}", Evaluation(Outcome.DONE), {}, "scratch", "x" * 3000))

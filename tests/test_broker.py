@@ -17,26 +17,21 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import nas.search.broker
-from nas.front import pareto_front
-from nas.limits import budget_violation
-from nas.record import Evaluation, Outcome
-from nas.report import write_report
-from nas.run import RunDirectory, open_run, weights_content
+from nas.common.files import weights_content
+from nas.latency.protocol import LatencyProtocol
+from nas.runs.front import pareto_front
+from nas.runs.limits import budget_violation
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SamplerName, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
 from nas.search.candidate import Candidate
-from nas.search.partial import STEPS
+from nas.search.samplers.partial import STEPS
 from nas.search.time_budget import TimeBudget
-from nas.settings import (
-    Budgets,
-    EvaluationSettings,
-    LatencyProtocol,
-    LatencyTarget,
-    SamplerName,
-    SearchSettings,
-)
-from nas.show import front_csv
-from nas.space import SearchSpace
-from nas.space_file import load_space
+from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import load_space
+from nas.views.report import write_report
+from nas.views.terminal.front import front_csv
 
 DIGITS = load_space("digits")
 TINY = SearchSpace.model_validate(

@@ -19,15 +19,17 @@ import torch
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from test_report import BASELINES, CHROMIUM, CHROMIUM_FLAGS, HOSTILE, PROVENANCE, SETTINGS, make_record, scattered
 
-from nas.data import load_data
-from nas.front import knee, pareto_front
-from nas.measurable import named
-from nas.model import build
-from nas.recipe import Recipe
-from nas.record import Outcome, TrialRecord
-from nas.run import RunDirectory, weights_content
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, Resources
-from nas.state import DriverState
+from nas.common.files import weights_content
+from nas.data.sets import load_data
+from nas.latency.protocol import LatencyProtocol
+from nas.models.build import build
+from nas.runs.front import knee, pareto_front
+from nas.runs.record import Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, Resources
+from nas.runs.state import DriverState
+from nas.runs.store import RunDirectory
+from nas.training.recipe import Recipe
+from nas.workflows.measurable import named
 
 HOSTILE_NAME = "<img src=x onerror=window.pwned=1>"
 TABS = ("Front", "Progress", "Choices", "Trials", "Failures", "Compare", "Settings")
@@ -89,7 +91,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         [
             sys.executable,
             "-m",
-            "nas.cli",
+            "nas.cli.main",
             "browse",
             *(str(run.path) for run in runs.values()),
             "--port",
@@ -461,7 +463,7 @@ def walk(opened: Opened, names: Sequence[str]) -> None:
 
 
 def test_listening_on_other_addresses_warns(site: Site) -> None:
-    command = [sys.executable, "-m", "nas.cli", "browse", str(site.run.path), "--host", "0.0.0.0", "--port", "0"]
+    command = [sys.executable, "-m", "nas.cli.main", "browse", str(site.run.path), "--host", "0.0.0.0", "--port", "0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_without_display()
     )

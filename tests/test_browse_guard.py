@@ -14,17 +14,17 @@ from dash import Dash
 from test_report import HOSTILE, PROVENANCE, SETTINGS, make_record, scattered
 from werkzeug.test import TestResponse
 
-from nas.browse.actions import Jobs
-from nas.browse.app import make_app
-from nas.browse.guard import Guard
-from nas.browse.runs import LiveRun
-from nas.browse.serve import open_server
-from nas.browse.state import Runs
-from nas.cli import main
-from nas.errors import InputError
-from nas.journal import LONGEST_LINE
-from nas.record import Outcome, TrialRecord
-from nas.run import RunDirectory
+from nas.cli.main import main
+from nas.common.errors import InputError
+from nas.common.jsonl import LONGEST_LINE
+from nas.runs.record import Outcome, TrialRecord
+from nas.runs.store import RunDirectory
+from nas.views.page.actions import Jobs
+from nas.views.page.app import make_app
+from nas.views.page.guard import Guard
+from nas.views.page.runs import LiveRun
+from nas.views.page.serve import open_server
+from nas.views.page.state import Runs
 
 HOST = {"Host": "127.0.0.1:8050"}
 
@@ -183,7 +183,7 @@ def test_every_answer_keeps_the_browser_from_going_elsewhere(page: Page) -> None
         "/assets/..%2f..%2frun.py",
         "/assets/%2e%2e/app.py",
         "/assets//etc/passwd",
-        "/_dash-component-suites/nas/run.py",
+        "/_dash-component-suites/nas/runs/store.py",
         "/_dash-component-suites/dash/../../etc/passwd",
         "/_dash-component-suites/dash/..%2f..%2fdash.py",
         "/_dash-component-suites/os/os.py",

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from conftest import RunFactory
 
-from nas.chance import by_guessing, chance_note
-from nas.cli import main
-from nas.recipe import Recipe
-from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.report import write_report
-from nas.space_file import load_space
-from nas.supernet import SupernetEpoch, SupernetFile, cut_short, read_file
+from nas.cli.main import main
+from nas.runs.chance import by_guessing, chance_note
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
+from nas.training.recipe import Recipe
+from nas.training.supernet_file import SupernetEpoch, SupernetFile, cut_short, read_file
+from nas.views.report import write_report
 
 DIGITS = load_space("digits")
 

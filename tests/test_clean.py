@@ -18,9 +18,9 @@ from conftest import BRIEF, wait_for_records
 from PIL import Image
 from rich.console import Console
 
-from nas.clean import Leftover, leftovers, remove
-from nas.cli import main
-from nas.scratch import scratch_folder
+from nas.cli.main import main
+from nas.common.scratch import scratch_folder
+from nas.workflows.clean import Leftover, leftovers, remove
 
 NAS = [sys.executable, str(Path(sys.executable).with_name("nas"))]
 OLD = time.time() - 40 * 86_400
@@ -32,7 +32,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="t", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
-        monkeypatch.setattr("nas.clean._temporary_places", lambda: [Path(folder)])
+        monkeypatch.setattr("nas.workflows.clean._temporary_places", lambda: [Path(folder)])
         monkeypatch.setenv("NAS_DATA", f"{folder}/data")
         monkeypatch.setenv("NAS_LATENCY_CACHE", f"{folder}/latency")
         yield Path(folder)
@@ -150,7 +150,7 @@ def test_decoded_images_go_when_they_are_not_used_for_long(place: Path) -> None:
 def test_a_read_of_decoded_images_is_a_use(place: Path) -> None:
     from sklearn.datasets import load_digits
 
-    from nas.data import load_data
+    from nas.data.sets import load_data
 
     for number, pixels in enumerate(load_digits().images[:40]):
         folder = place / "photos" / "ab"[number % 2]
@@ -167,7 +167,7 @@ def test_a_read_of_decoded_images_is_a_use(place: Path) -> None:
 def test_it_shows_and_removes_only_when_told(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.cli_clean.console", Console(width=40))
+    monkeypatch.setattr("nas.cli.clean.console", Console(width=40))
     old, recent = entry(place, "b", OLD), entry(place, "c", time.time())
     (place / "latency").mkdir()
     (place / "latency" / "host.jsonl").write_text("{}\n")

@@ -16,14 +16,18 @@ import pytest
 import torch
 from conftest import RunFactory
 
-import nas.latency
-from nas.cli import main
-from nas.model import build
-from nas.options import parse_count, parse_duration, parse_milliseconds
-from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.run import RunDirectory, open_run, weights_content
-from nas.settings import LatencyProtocol
-from nas.space_file import list_spaces
+import nas.latency.measure
+from nas.cli.main import main
+from nas.cli.options import parse_count, parse_duration, parse_milliseconds
+from nas.common.files import weights_content
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.models.build import build
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.store import RunDirectory, open_run
+from nas.spaces.base import Cost
+from nas.spaces.mobile.space_file import list_spaces
+from nas.training.history import EpochMetrics
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
@@ -251,8 +255,8 @@ def test_broken_space_file_names_file_line_and_key(capsys: pytest.CaptureFixture
 
 
 def test_space_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
-    monkeypatch.setattr("nas.latency_cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
+    monkeypatch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
+    monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
     code, out, _ = call(capsys, "space", "list")
     assert code == 0
     assert all(name in out for name in list_spaces())
@@ -351,8 +355,8 @@ def test_a_failed_candidate_is_exit_code_1_with_its_reason(capsys: pytest.Captur
 def test_a_latency_that_was_looked_up_says_when_it_was_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
-    monkeypatch.setattr("nas.latency_cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
+    monkeypatch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
+    monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
     arguments = ["evaluate", "middle", "--epochs", "1", "--device", "cpu"]
     said = [call(capsys, *arguments)[1] for _ in range(2)]
     assert any(re.search(r"time \(cached, measured \d{4}-\d\d-\d\d \d\d:\d\d UTC\)", out) for out in said[1:])
@@ -462,7 +466,7 @@ def test_a_reader_that_goes_away_is_no_error(run: RunDirectory, arguments: tuple
 
 
 def test_reading_a_run_does_not_import_torch_or_ray(run: RunDirectory) -> None:
-    script = "import sys; from nas.cli import main\ntry: main(['front', sys.argv[1]])\nexcept SystemExit: pass\n"
+    script = "import sys; from nas.cli.main import main\ntry: main(['front', sys.argv[1]])\nexcept SystemExit: pass\n"
     script += "print('imported:', [name for name in ('torch', 'ray', 'plotly', 'sklearn') if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, check=True)
     assert "imported: []" in out.stdout

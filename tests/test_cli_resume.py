@@ -15,17 +15,17 @@ import pytest
 import typer
 from conftest import RunFactory, check_consistent, wait_for_records
 
-from nas.cli import app, main
-from nas.cli_resume import renewal
-from nas.errors import InputError
-from nas.options import parse_target
-from nas.record import Outcome
-from nas.run import RunDirectory, open_run
+from nas.cli.main import app, main
+from nas.cli.options import parse_target
+from nas.cli.resume import renewal
+from nas.common.errors import InputError
+from nas.runs.record import Outcome
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.renewal import Renewal
-from nas.settings import EvaluationSettings, SearchSettings
-from nas.space_file import load_space
+from nas.spaces.mobile.space_file import load_space
 
-NAS = [sys.executable, "-m", "nas.cli"]
+NAS = [sys.executable, "-m", "nas.cli.main"]
 SETTINGS = SearchSettings(
     load_space("digits"),
     "digits",

@@ -24,16 +24,17 @@ from answers import answer, snapshot
 from conftest import BRIEF, RunFactory, check_consistent
 
 import nas
-from nas.errors import InputError, WrongNodeError
-from nas.record import Evaluation, Outcome, TrialRecord
-from nas.run import RunDirectory, open_run
+from nas.common.errors import InputError, WrongNodeError
+from nas.latency.protocol import LatencyProtocol
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.placement import Placement, capacity, fitted_resources
-from nas.search.plan import cluster_address, plan_search
-from nas.search.worker import Evaluator, Worker
-from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchSettings
-from nas.space_file import load_space
+from nas.search.ray.placement import Placement, capacity, fitted_resources
+from nas.search.ray.worker import Evaluator, Worker
+from nas.spaces.mobile.space_file import load_space
+from nas.workflows.plan import cluster_address, plan_search
 
 SENT = ["test_cluster:evaluated", "answers:answer", "conftest:answer"]
 METRIC = """
@@ -70,7 +71,7 @@ class Nodes:
         wait_for(lambda: not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == gone.node_id))
 
     def connect(self) -> None:
-        from nas.search.cluster import start_ray
+        from nas.search.ray.cluster import start_ray
 
         start_ray(self.cluster.address, gpus=False, functions=SENT)
 
@@ -140,7 +141,7 @@ def searched(
     placement: Placement | None = None,
 ) -> list[TrialRecord]:
     """A search to its end; its records."""
-    from nas.search.tune import run_candidates
+    from nas.search.ray.tune import run_candidates
 
     nodes.connect()
     broker = Broker(run)
@@ -216,7 +217,7 @@ def test_in_a_job_the_cluster_is_its_own_and_code_joins_what_it_ships(
 ) -> None:
     from ray.runtime_env.runtime_env import _merge_runtime_env
 
-    from nas.search.cluster import _runtime_env
+    from nas.search.ray.cluster import _runtime_env
 
     for folder, module in (("job", "shipped"), ("elsewhere", "mine")):
         (tmp_path / folder).mkdir()
@@ -328,7 +329,7 @@ def start_with_the_board() -> Evaluator:
     own = next(node for node in ray.nodes() if node["NodeID"] == here())
     if "BOARD" not in own["Resources"]:
         shared("declined").touch()
-        from nas.search.measuring import node_name
+        from nas.search.ray.measuring import node_name
 
         raise WrongNodeError(f"{node_name()} has a 486, and the latencies of this search are of a Pentium")
     return evaluated
@@ -342,8 +343,8 @@ def test_a_trial_that_meets_a_wrong_node_goes_to_another_one(nodes: Nodes, make_
 
 
 def test_a_worker_knows_a_wrong_node(make_run: RunFactory) -> None:
-    from nas.data import load_data
-    from nas.search.keeping import Keeper
+    from nas.data.sets import load_data
+    from nas.search.ray.artifacts import Keeper
 
     worker = Worker(settings(1), load_data("digits", channels=1), Keeper(None), models={"cpu": "a 486"})
     with pytest.raises(WrongNodeError, match=r"\(Ray node \w+\) has .*, and the latencies of this search are of a 486"):
@@ -421,7 +422,7 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
         "RAY_ADDRESS": nodes.cluster.address,
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job),
     }
-    command = [sys.executable, "-m", "nas.cli", "search", *BRIEF, "--metric", "my_metric:share"]
+    command = [sys.executable, "-m", "nas.cli.main", "search", *BRIEF, "--metric", "my_metric:share"]
     command += ["--trials", "4", "--confirm", "0", "--out", str(out), "--resource", "BOARD:2"]
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)

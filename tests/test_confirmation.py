@@ -11,19 +11,20 @@ from conftest import RunFactory
 from test_broker import _no_fsync  # noqa: F401
 from typer.testing import CliRunner
 
-from nas.cli import app
-from nas.confirmation import confirmed, next_to_confirm
-from nas.errors import InputError
-from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.report import write_report
-from nas.run import RunDirectory, open_run
+from nas.cli.main import app
+from nas.common.errors import InputError
+from nas.runs.confirmation import confirmed, next_to_confirm
+from nas.runs.record import Confirmation, Evaluation, Outcome, TrialRecord
+from nas.runs.settings import SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import MAX_LOSSES, Confirmer
-from nas.search.plan import plan_search
-from nas.settings import SearchSettings
-from nas.show import front_csv
-from nas.space_file import load_space
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
+from nas.views.report import write_report
+from nas.views.terminal.front import front_csv
+from nas.workflows.plan import plan_search
 
 DIGITS = load_space("digits")
 OBJECTIVES = ("accuracy", "macs")

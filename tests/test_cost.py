@@ -14,15 +14,18 @@ import torchvision
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from nas.cost import architecture_cost, least_cost, model_bytes, module_cost, peak_activation_bytes
-from nas.errors import CandidateError
-from nas.model import build
-from nas.objectives import objective_values, peak_memory
-from nas.record import Cost, Evaluation, Latency, Outcome, TrialRecord
-from nas.settings import LatencyProtocol
-from nas.space import SearchSpace
-from nas.space_file import load_space
-from nas.wording import cost_text
+from nas.common.errors import CandidateError
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.models.build import build
+from nas.models.cost import model_bytes, module_cost, peak_activation_bytes
+from nas.runs.objectives import objective_values, peak_memory
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.words import cost_text
+from nas.spaces.base import Cost
+from nas.spaces.mobile.cost import architecture_cost, least_cost
+from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import load_space
 
 PIXELS = 10 * 10
 IMAGE = (3, 10, 10)
@@ -173,7 +176,7 @@ def test_peak_memory_is_that_of_the_protocol(dtype: Any, batch_size: int, expect
 
 
 def test_reading_costs_does_not_import_torch() -> None:
-    script = "import sys, nas.cost; sys.exit('torch' in sys.modules)"
+    script = "import sys, nas.spaces.mobile.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

@@ -12,7 +12,7 @@ from optuna_dashboard import wsgi
 from test_broker import settings as some_settings
 from werkzeug.test import Client
 
-from nas.record import Outcome
+from nas.runs.record import Outcome
 from nas.search.broker import Broker
 
 

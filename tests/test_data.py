@@ -17,10 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nas import data as data_module
-from nas import data_cache, image_data
-from nas.data import ImageData, Part, data_line, load_data
-from nas.errors import InputError
+from nas.common.errors import InputError
+from nas.data import cache as data_cache
+from nas.data import image_data
+from nas.data import sets as data_module
+from nas.data.sets import ImageData, Part, data_line, load_data
 
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 CIFAR = SHARED / "data" / "cifar10-imagefolder.tar.xz"
@@ -287,7 +288,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], str]:
 
     def make(made: Any) -> str:
         monkeypatch.setattr(data_module, "made_here", made if callable(made) else lambda: made, raising=False)
-        return "nas.data:made_here"
+        return "nas.data.sets:made_here"
 
     return make
 
@@ -298,7 +299,7 @@ def test_a_function_that_returns_one_dataset(
     plugin: Callable[[Any], str], image: Callable[[int], Any], channels: int
 ) -> None:
     data = load_data(plugin(Items(items(image), ["cat", "dog"])), channels=channels, size=8)
-    assert data.name == "nas.data:made_here"
+    assert data.name == "nas.data.sets:made_here"
     assert data.test is not None
     assert (len(data.train), len(data.validation), len(data.test)) == (24, 8, 8)
     assert data.classes == ("cat", "dog")
@@ -413,23 +414,23 @@ FLOATS: Any = np.full((1077, 3, 8, 8), 0.5)
 def test_functions_that_return_something_else(plugin: Callable[[Any], str], made: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load_data(plugin(made), size=8)
-    assert "nas.data:made_here" in str(caught.value)
+    assert "nas.data.sets:made_here" in str(caught.value)
 
 
 def test_functions_that_cannot_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="data 'no_such:f' could not be loaded: ModuleNotFoundError: No module"):
         load_data("no_such:f")
     with pytest.raises(InputError, match=r"data 'nas\.data:f' could not be loaded: AttributeError"):
-        load_data("nas.data:f")
+        load_data("nas.data.sets:f")
     with pytest.raises(InputError, match=r"data 'nas\.data:TEST_SHARE' is not a function"):
-        load_data("nas.data:TEST_SHARE")
+        load_data("nas.data.sets:TEST_SHARE")
     for name in (r"C:\photos", "C:/photos", "D:photos", "s3://photos"):
         with pytest.raises(InputError, match="unknown data set"):
             load_data(name)
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
-        write_images(tmp_path / "nas.data:data_root" / name, 10)
-    assert load_data("nas.data:data_root", size=8).classes == ("a", "b")
+        write_images(tmp_path / "nas.data.sets:data_root" / name, 10)
+    assert load_data("nas.data.sets:data_root", size=8).classes == ("a", "b")
 
 
 def test_unknown_names_and_channels() -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas import data_cache
-from nas.data_cache import Decoded, load_decoded
-from nas.errors import InputError
+from nas.common.errors import InputError
+from nas.data import cache as data_cache
+from nas.data.cache import Decoded, load_decoded
 
 
 @pytest.fixture

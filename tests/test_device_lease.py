@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from nas import device_lease
-from nas.device_lease import DeviceLease
-from nas.errors import InputError
+from nas.common.errors import InputError
+from nas.latency import lease as device_lease
+from nas.latency.lease import DeviceLease
 
 # Each process appends "NAME enter" / "NAME leave" to one log; appends of a short line are atomic.
 _TRAINER = """
 import os, sys, time
-from nas.device_lease import DeviceLease
+from nas.latency.lease import DeviceLease
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
 lease = DeviceLease("dev")
 print("up", flush=True)
@@ -30,7 +30,7 @@ while not os.path.exists(sys.argv[1] + ".stop"):
 """
 _HOLDER = """
 import sys, time
-from nas.device_lease import DeviceLease
+from nas.latency.lease import DeviceLease
 with getattr(DeviceLease("dev"), sys.argv[1])():
     print("up", flush=True)
     time.sleep(600)
@@ -38,7 +38,7 @@ with getattr(DeviceLease("dev"), sys.argv[1])():
 # Measures for so many seconds, or until it is told to end, and says whether it was alone.
 _MEASURER = """
 import sys, time
-from nas.device_lease import DeviceLease
+from nas.latency.lease import DeviceLease
 print("up", flush=True)
 with DeviceLease("dev", patience_s=float(sys.argv[1])).exclusive() as grant:
     print("has it", flush=True)
@@ -47,7 +47,7 @@ print("contended" if grant.contended else "alone", flush=True)
 """
 _CHILD_LEAVES = """
 import os, sys
-from nas.device_lease import DeviceLease
+from nas.latency.lease import DeviceLease
 with DeviceLease("dev").exclusive():
     child = os.fork()
     if child:
@@ -58,7 +58,7 @@ if not child:
 """
 _FORKER = """
 import os, sys, time
-from nas.device_lease import DeviceLease
+from nas.latency.lease import DeviceLease
 with DeviceLease("dev").exclusive():
     if os.fork() == 0:
         print("child", flush=True)

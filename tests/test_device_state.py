@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import nas.device_state as device_state
-from nas.device_state import Watch
-from nas.record import DeviceState
+import nas.latency.telemetry as device_state
+from nas.latency.result import DeviceState
+from nas.latency.telemetry import Watch
 
 UUID = "8b1e6a2c-0000-1111-2222-333344445555"
 NOT_SUPPORTED, NOT_FOUND = 3, 6

@@ -8,12 +8,12 @@ from typing import Literal
 import pytest
 import torch
 
-from nas.architecture import Architecture
-from nas.errors import InputError
-from nas.model import build
-from nas.model.elastic import Elastic, Sharing
-from nas.space_file import load_space
-from nas.weights import Backbone, inherit, recalibrate
+from nas.common.errors import InputError
+from nas.models.build import build
+from nas.models.elastic import Elastic, Sharing
+from nas.models.inherit import Backbone, inherit, recalibrate
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.space_file import load_space
 
 SPACE = load_space("digits")
 LARGE = "r8-c8k3-k5e4s16-k5e4s16-k5e4s32/2-k5e4s32-k5e4s32-h32"

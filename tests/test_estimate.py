@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nas.estimate import Times, estimate
-from nas.settings import Estimator, LatencyProtocol
-from nas.timing import BlockTime, time_until_sure, warm_up
+from nas.latency.estimate import Times, estimate
+from nas.latency.protocol import Estimator, LatencyProtocol
+from nas.latency.timing import BlockTime, time_until_sure, warm_up
 
 Floats = NDArray[np.float64]
 MEDIAN = LatencyProtocol()
@@ -80,7 +80,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr("nas.timing.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("nas.latency.timing.time.perf_counter", lambda: self.now)
 
     def block(self, ms_a_run: Callable[[], float]) -> Callable[[object, int], BlockTime]:
         def timed(run: object, runs: int) -> BlockTime:

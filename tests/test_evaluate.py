@@ -15,25 +15,30 @@ from conftest import RunFactory
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import nas.evaluate
-from nas.backbones import load_backbone, load_source, normalised_for
-from nas.conditions import data_of
-from nas.cost import architecture_cost
-from nas.data import ImageData, load_data
-from nas.device_data import DeviceData
-from nas.device_lease import DeviceLease
-from nas.errors import CandidateError, InputError
-from nas.evaluate import Evaluated, evaluate_candidate
-from nas.export import ExportOptions, export_candidate
-from nas.finetune import finetune, predict
-from nas.limits import budget_violation
-from nas.metrics import load_metric, score
-from nas.model import build
-from nas.recipe import Recipe
-from nas.record import Cost, Latency, Outcome, TrialRecord
-from nas.run import RunDirectory, weights_content
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget
-from nas.space_file import load_space
+import nas.search.evaluate
+from nas.common.errors import CandidateError, InputError
+from nas.common.files import weights_content
+from nas.data.sets import ImageData, load_data
+from nas.export.folder import ExportOptions, export_candidate
+from nas.latency.lease import DeviceLease
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.models.backbones import load_backbone, load_source
+from nas.models.build import build
+from nas.runs.limits import budget_violation
+from nas.runs.record import Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget
+from nas.runs.store import RunDirectory
+from nas.search.conditions import data_of
+from nas.search.evaluate import Evaluated, evaluate_candidate
+from nas.spaces.base import Cost
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import load_metric, score
+from nas.training.device_data import DeviceData
+from nas.training.images import normalised_for
+from nas.training.loop import finetune, predict
+from nas.training.recipe import Recipe
 
 SPACE = load_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
@@ -118,7 +123,7 @@ def test_a_candidate_with_too_many_macs_is_neither_built_nor_measured(
     digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in ("build", "known_peak", "candidate_latency"):
-        monkeypatch.setattr(nas.evaluate, step, lambda *_: pytest.fail("not cheapest first"))
+        monkeypatch.setattr(nas.search.evaluate, step, lambda *_: pytest.fail("not cheapest first"))
     cost = architecture_cost(SPACE.backbone, 10)
     budgets = Budgets(max_macs=cost.macs - 1, max_params=cost.params - 1, max_latency_ms=1e-6)
     evaluation = evaluate_candidate(SPACE.backbone, digits, replace(SETTINGS, budgets=budgets)).evaluation
@@ -150,7 +155,7 @@ def test_whatever_a_candidate_raises_becomes_its_reason(digits: ImageData, monke
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
 
-    monkeypatch.setattr(nas.evaluate, "build", lambda *_: Broken())
+    monkeypatch.setattr(nas.search.evaluate, "build", lambda *_: Broken())
     monkeypatch.setenv("NAS_LATENCY_CACHE", "off")  # another test may have measured the candidate of this name
     evaluation = evaluate_candidate(SPACE.smallest, digits, SETTINGS).evaluation
     assert evaluation.outcome is Outcome.FAILED

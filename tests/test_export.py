@@ -21,31 +21,34 @@ import torch
 from conftest import RunFactory
 from PIL import Image
 
-import nas.export
-import nas.export_source
-import nas.runtimes
-from nas.backbones import load_backbone, load_source
-from nas.cli import main
-from nas.device_data import resize
-from nas.errors import ExportError, InputError
-from nas.export import ExportOptions, export_all, export_candidate
-from nas.export_check import outputs as outputs_of
-from nas.image_decoding import decode_into
-from nas.image_files import list_files
-from nas.image_layout import find_layout
-from nas.licences import licence_of
-from nas.measurable import named
-from nas.model import build
-from nas.recipe import Recipe
-from nas.record import Confirmation, EpochMetrics, Evaluation, Outcome, TrainingRecord, TrialRecord
-from nas.report.findings import find
-from nas.report.html import report_page
-from nas.run import Provenance, RunDirectory, weights_content
-from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.space import SearchSpace
-from nas.space_file import load_space
-from nas.supernet import SupernetFile, write_file
-from nas.weights import inherit
+import nas.export.folder
+import nas.export.source
+import nas.latency.runtimes
+from nas.cli.main import main
+from nas.common.errors import ExportError, InputError
+from nas.common.files import weights_content
+from nas.data.image_decoding import decode_into
+from nas.data.image_files import list_files
+from nas.data.image_layout import find_layout
+from nas.export.check import outputs as outputs_of
+from nas.export.folder import ExportOptions, export_all, export_candidate
+from nas.latency.protocol import LatencyProtocol
+from nas.models.backbones import load_backbone, load_source
+from nas.models.build import build
+from nas.models.inherit import inherit
+from nas.models.licences import licence_of
+from nas.runs.record import Confirmation, Evaluation, Outcome, TrainingRecord, TrialRecord
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import Provenance, RunDirectory
+from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import load_space
+from nas.training.device_data import resize
+from nas.training.history import EpochMetrics
+from nas.training.recipe import Recipe
+from nas.training.supernet_file import SupernetFile, write_file
+from nas.views.report.findings import find
+from nas.views.report.html import report_page
+from nas.workflows.measurable import named
 
 FORMATS = ("pt2", "onnx", "torchscript")
 PLAIN = ExportOptions(measure=False)
@@ -181,7 +184,7 @@ def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
             finally:
                 sys.modules.pop("model", None)
 
-    monkeypatch.setattr(nas.export, "_fresh", found)
+    monkeypatch.setattr(nas.export.folder, "_fresh", found)
 
 
 # ---------------------------------------------------------------- source and weights
@@ -351,10 +354,10 @@ def test_an_export_that_differs_leaves_nothing_behind(
 ) -> None:
     run = make_run()
     record, _ = trained_record(run, 5)
-    original = nas.export_source.model_source
+    original = nas.export.source.model_source
     with monkeypatch.context() as patch:
         patch.setattr(
-            nas.export, "model_source", lambda *a: original(*a).replace("x.mean((2, 3))", "x.mean((2, 3)) + 1")
+            nas.export.folder, "model_source", lambda *a: original(*a).replace("x.mean((2, 3))", "x.mean((2, 3)) + 1")
         )
         with pytest.raises(ExportError, match="the exported source does not compute what the searched network does"):
             export_candidate(run, record, tmp_path / "out", PLAIN)
@@ -384,7 +387,7 @@ def test_what_the_fresh_process_finds_is_judged(
         good = [network(images.float()) for images in batches]
         return {"source": gives(good)}
 
-    monkeypatch.setattr(nas.export, "_fresh", found)
+    monkeypatch.setattr(nas.export.folder, "_fresh", found)
     with pytest.raises(ExportError, match=says):
         export_candidate(run, record, tmp_path / "out", PLAIN)
     if "Half" in says:
@@ -407,7 +410,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
     with pytest.raises(InputError, match="--format tflite: use pt2, onnx, torchscript"):
         export_candidate(run, record, tmp_path / "new", ExportOptions(("tflite",)))
     with monkeypatch.context() as patch:
-        patch.setattr(nas.runtimes, "find_spec", lambda name: None)
+        patch.setattr(nas.latency.runtimes, "find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"--format onnx needs onnx, .*pip install 'pareto-nas\[onnx\]'"):
             export_candidate(run, record, tmp_path / "new", ExportOptions(("onnx",)))
     with monkeypatch.context() as patch:

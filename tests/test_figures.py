@@ -13,19 +13,19 @@ import pytest
 import torch
 from test_report import BASELINES, HOSTILE, SETTINGS, SPACE, make_baseline, make_record, scattered
 
-from nas.architecture import Architecture, LayerSpec, StemSpec
-from nas.cost import architecture_cost
-from nas.front import pareto_front
-from nas.model.network import build
-from nas.record import Outcome, TrialRecord
-from nas.report.choices import choices_figure, parallel_figure
-from nas.report.curves import learning_curves_figure
-from nas.report.importance import importance_figure, importances
-from nas.report.layers import compare_figure, layer_rows, layers_figure
-from nas.report.progress import hypervolume_figure, outcomes_figure, phases
-from nas.report.quantities import choice_of, colours, quantities, value_of
-from nas.report.scatter import scatter_figure
-from nas.space_file import load_space
+from nas.models.build import build
+from nas.runs.front import pareto_front
+from nas.runs.record import Outcome, TrialRecord
+from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.views.report.choices import choices_figure, parallel_figure
+from nas.views.report.curves import learning_curves_figure
+from nas.views.report.importance import importance_figure, importances
+from nas.views.report.layers import compare_figure, layer_rows, layers_figure
+from nas.views.report.progress import hypervolume_figure, outcomes_figure, phases
+from nas.views.report.quantities import choice_of, colours, quantities, value_of
+from nas.views.report.scatter import scatter_figure
 
 TWO = ("accuracy", "latency")
 

@@ -17,18 +17,18 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_sc
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from nas.augment import Mixed
-from nas.data import ImageData, load_data
-from nas.device_data import DeviceData
-from nas.errors import CandidateError, InputError
-from nas.finetune import finetune, predict
-from nas.metrics import load_metric
-from nas.model import build
-from nas.model.blocks import Network
-from nas.optimise import Stepper, check_recipe, faster_precision, learning_rate_at
-from nas.recipe import Recipe
-from nas.record import EpochMetrics
-from nas.space_file import load_space
+from nas.common.errors import CandidateError, InputError
+from nas.data.sets import ImageData, load_data
+from nas.models.blocks import Network
+from nas.models.build import build
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import load_metric
+from nas.training.augment import Mixed
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
+from nas.training.loop import finetune, predict
+from nas.training.optim import Stepper, check_recipe, faster_precision, learning_rate_at
+from nas.training.recipe import Recipe
 
 SPACE = load_space("digits")
 ACCURACY = load_metric("accuracy")

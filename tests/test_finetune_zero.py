@@ -17,23 +17,27 @@ import torch
 import yaml
 from conftest import RunFactory, check_consistent
 
-from nas.audit import audit_of, full_recipe, trainings_of
-from nas.audit_text import counts
-from nas.browse.views import curves_figure
-from nas.cli import main
-from nas.cost import architecture_cost
-from nas.data import load_data
-from nas.device_data import DeviceData
-from nas.evaluate import evaluate_candidate, starting_network
-from nas.export import ExportOptions, export_candidate
-from nas.finetune import predict
-from nas.picks import pick
-from nas.recipe import Recipe
-from nas.record import AuditRecord, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.run import RunDirectory, open_run
-from nas.settings import SUPERNET, EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.space_file import load_space
-from nas.supernet_training import plan_supernet, train_supernet
+from nas.cli.main import main
+from nas.data.sets import load_data
+from nas.export.folder import ExportOptions, export_candidate
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.models.sources import SUPERNET
+from nas.runs.picks import pick
+from nas.runs.record import AuditRecord, Evaluation, Outcome, TrialRecord
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import RunDirectory, open_run
+from nas.search.evaluate import evaluate_candidate, starting_network
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
+from nas.training.loop import predict
+from nas.training.recipe import Recipe
+from nas.views.audit_text import counts
+from nas.views.page.views import curves_figure
+from nas.workflows.fidelity.audit import audit_of, full_recipe, trainings_of
+from nas.workflows.supernet import plan_supernet, train_supernet
 
 SPACE = load_space("digits")
 NONE = Recipe(epochs=0)
@@ -243,7 +247,7 @@ def test_an_audit_takes_the_score_as_it_is_for_what_would_be_the_same_again(make
 
 @pytest.mark.parametrize(("steps", "wanted"), [(None, "to 2 epochs"), (9, "to 1 epoch")], ids=["curves", "guess"])
 def test_an_audit_that_finds_a_loss_asks_for_epochs(make_run: RunFactory, steps: int | None, wanted: str) -> None:
-    from nas.audit import conclude
+    from nas.workflows.fidelity.audit import conclude
 
     run = audited_run(make_run, Recipe(epochs=3))
     audit = audit_of(run)

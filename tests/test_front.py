@@ -6,15 +6,15 @@ import random
 
 import pytest
 
-from nas.front import (
+from nas.runs.front import (
     REFERENCE_TRIALS,
     hypervolume,
     hypervolume_history,
     pareto_front,
     reference_point,
 )
-from nas.record import Evaluation, Outcome, TrialRecord
-from nas.space_file import load_space
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.spaces.mobile.space_file import load_space
 
 OBJECTIVES = ("accuracy", "latency")
 SPACE = load_space("digits")

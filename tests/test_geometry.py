@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.geometry import Padding, effective_kernel, output_size, pad_amounts, receptive_field
+from nas.spaces.mobile.geometry import Padding, effective_kernel, output_size, pad_amounts, receptive_field
 
 PADDINGS: tuple[Padding, ...] = ("symmetric", "tf_same")
 STRIDES = (1, 2, 3)

@@ -12,24 +12,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.data import load_data
-from nas.device import device_name
-from nas.device_data import DeviceData
-from nas.device_lease import lease_for
-from nas.errors import InputError
-from nas.evaluate import starting_network
-from nas.finetune import finetune, predict
-from nas.latency import measure
-from nas.metrics import METRICS
-from nas.model import build
-from nas.recipe import Recipe
-from nas.record import Outcome
-from nas.run import open_run
-from nas.runtimes import captured
-from nas.settings import SUPERNET, EvaluationSettings, LatencyProtocol, Mode, Precision
-from nas.space_file import load_space
-from nas.supernet import load_supernet, read_file
-from nas.supernet_training import plan_supernet, train_supernet
+from nas.common.errors import InputError
+from nas.data.sets import load_data
+from nas.latency.device import device_name
+from nas.latency.lease import lease_for
+from nas.latency.measure import measure
+from nas.latency.protocol import LatencyProtocol, Mode, Precision
+from nas.latency.runtimes import captured
+from nas.models.build import build
+from nas.models.sources import SUPERNET
+from nas.models.supernet import load_supernet
+from nas.runs.record import Outcome
+from nas.runs.settings import EvaluationSettings
+from nas.runs.store import open_run
+from nas.search.evaluate import starting_network
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import METRICS
+from nas.training.device_data import DeviceData
+from nas.training.loop import finetune, predict
+from nas.training.recipe import Recipe
+from nas.training.supernet_file import read_file
+from nas.workflows.supernet import plan_supernet, train_supernet
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -38,7 +41,7 @@ pytestmark = [
 SPACE = load_space("digits")
 QUICK = LatencyProtocol(device="cuda", mode="cudagraph", warmup_s=0.1, max_s=0.3, min_blocks=5)
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.01)
-NAS = [sys.executable, "-m", "nas.cli"]
+NAS = [sys.executable, "-m", "nas.cli.main"]
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +96,14 @@ def test_a_captured_graph_computes_what_the_network_does() -> None:
 
 _TRAINER = """
 import sys
-from nas.data import load_data
-from nas.device_data import DeviceData
-from nas.device_lease import lease_for
-from nas.finetune import finetune
-from nas.metrics import METRICS
-from nas.model import build
-from nas.recipe import Recipe
-from nas.space_file import load_space
+from nas.data.sets import load_data
+from nas.training.device_data import DeviceData
+from nas.latency.lease import lease_for
+from nas.training.loop import finetune
+from nas.tasks.metrics import METRICS
+from nas.models.build import build
+from nas.training.recipe import Recipe
+from nas.spaces.mobile.space_file import load_space
 
 data = DeviceData(load_data("digits", channels=1).without_test(), "cuda")
 network = build(load_space("digits").backbone, 10)
@@ -157,7 +160,7 @@ def test_more_devices_than_there_are_gpus_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_processes_of_ray_train_reach_the_gpu(tmp_path: Path) -> None:
-    from nas.supernet_devices import train_on_devices
+    from nas.workflows.supernet_devices import train_on_devices
 
     plan = plan_supernet(tmp_path / "one", SPACE, "digits", replace(RECIPE, epochs=2), device="cuda")
     plan.folder.mkdir()

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from conftest import BRIEF
 
-from nas.errors import InputError
-from nas.run import open_run
-from nas.search import local_ray
-from nas.search.local_ray import LONGEST, ray_parent
-from nas.user_cache import cache_folder
+from nas.common.errors import InputError
+from nas.common.user_cache import cache_folder
+from nas.runs.store import open_run
+from nas.search.ray import local as local_ray
+from nas.search.ray.local import LONGEST, ray_parent
 
 NAS = [sys.executable, str(Path(sys.executable).with_name("nas"))]
 SEARCH = ("search", *BRIEF, "--trials", "2", "--confirm", "0", "--out", "run")
@@ -112,7 +112,7 @@ def test_without_a_home_nothing_is_kept_and_that_is_said_once(
 ) -> None:
     if home.startswith("/nowhere") and os.getuid() == 0:
         monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    monkeypatch.setattr("nas.user_cache._warned", set())
+    monkeypatch.setattr("nas.common.user_cache._warned", set())
     monkeypatch.setenv("HOME", home)
     monkeypatch.delenv("NAS_DATA")
     assert cache_folder("data", "NAS_DATA") is None
@@ -202,9 +202,9 @@ def test_a_full_temporary_folder_is_passed_over_and_all_of_them_full_are_one_sen
 
 CONNECT = """
 import sys
-from nas.search.plan import _before_ray
+from nas.workflows.plan import _before_ray
 _before_ray(sys.argv[1])
-from nas.search.cluster import start_ray
+from nas.search.ray.cluster import start_ray
 start_ray(sys.argv[1], gpus=False)
 import ray
 print(ray.get(ray.remote(lambda: 7).options(num_cpus=0).remote(), timeout=60))

@@ -11,16 +11,16 @@ from optuna.trial import TrialState
 from test_broker import DIGITS, settings, study_of
 from test_evaluate import SETTINGS
 
-import nas.search.hopeless
-from nas.data import load_data
-from nas.device_data import DeviceData
-from nas.evaluate import evaluate_steps
-from nas.record import Evaluation, Outcome
-from nas.run import open_run
+import nas.search.dominated
+from nas.data.sets import load_data
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.store import open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.hopeless import FEWEST
+from nas.search.dominated import FEWEST
+from nas.search.evaluate import evaluate_steps
 from nas.search.prospect import Prospect, Rival
+from nas.training.device_data import DeviceData
 
 # On a scale where less is better: a fast rival that is bad, and one of middling cost that is good.
 PROSPECT = Prospect(("latency",), 0.0, 0.5, 0.7, (Rival((1.0,), 1.0, 0.1, 0.5), Rival((2.0,), -2.0, 0.1, 0.9)))
@@ -79,7 +79,7 @@ def smaller_is_better(candidate: Candidate) -> Evaluation:
 def test_a_search_skips_what_is_hopeless_and_trains_as_many_as_it_was_told(
     make_run: RunFactory, monkeypatch: pytest.MonkeyPatch, sampler: str
 ) -> None:
-    monkeypatch.setattr(nas.search.hopeless, "MAX_SKIPS_IN_A_ROW", 6)  # here all but a handful are hopeless
+    monkeypatch.setattr(nas.search.dominated, "MAX_SKIPS_IN_A_ROW", 6)  # here all but a handful are hopeless
     run = make_run(settings(trials=FEWEST + 2, sampler=sampler, skip_hopeless=True))
     broker = Broker(run)
     while not broker.finished:
@@ -99,7 +99,7 @@ def test_a_search_skips_what_is_hopeless_and_trains_as_many_as_it_was_told(
 
 
 def test_skips_in_a_row_are_bounded_also_over_a_restart(make_run: RunFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.search.hopeless, "MAX_SKIPS_IN_A_ROW", 4)
+    monkeypatch.setattr(nas.search.dominated, "MAX_SKIPS_IN_A_ROW", 4)
     run = make_run(settings(trials=FEWEST + 2, skip_hopeless=True))
     broker = Broker(run)
     outcomes = []

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.archives import ARCHIVE_SUFFIXES
-from nas.errors import InputError
-from nas.image_decoding import decode_into
-from nas.image_files import list_files
-from nas.image_layout import find_layout
+from nas.common.errors import InputError
+from nas.data.archives import ARCHIVE_SUFFIXES
+from nas.data.image_decoding import decode_into
+from nas.data.image_files import list_files
+from nas.data.image_layout import find_layout
 
 TAR_MODES = {
     ".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tbz2": "w:bz2", ".tar.xz": "w:xz", ".txz": "w:xz",

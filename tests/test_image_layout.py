@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.class_names import same_classes
-from nas.errors import InputError
-from nas.image_files import image_suffixes, list_files
-from nas.image_layout import Layout, find_layout
-from nas.part_names import part_names
+from nas.common.errors import InputError
+from nas.data.class_names import same_classes
+from nas.data.image_files import image_suffixes, list_files
+from nas.data.image_layout import Layout, find_layout
+from nas.data.part_names import part_names
 
 CAFE_C, CAFE_D = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
 

@@ -16,25 +16,27 @@ from test_broker import _no_fsync  # noqa: F401
 from test_report import PROVENANCE, SETTINGS, make_record
 from typer.testing import CliRunner
 
-from nas.browse.candidate import figures
-from nas.browse.runs import LiveRun
-from nas.cli import app
-from nas.front import pareto_front
-from nas.in_turn import with_remeasured
-from nas.picks import pick
-from nas.record import Evaluation, LatencyRecord, Outcome, Predicted, TrialRecord
-from nas.report import write_report
-from nas.report.choices import choices_figure
-from nas.report.progress import hypervolume_figure
-from nas.rivals import RIVALS, rivals, to_measure
-from nas.run import RunDirectory, open_run
+from nas.cli.main import app
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Predicted
+from nas.runs.front import pareto_front
+from nas.runs.in_turn import with_remeasured
+from nas.runs.picks import pick
+from nas.runs.record import Evaluation, LatencyRecord, Outcome, TrialRecord
+from nas.runs.rivals import RIVALS, rivals, to_measure
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.search.remeasuring import MAX_LOSSES, MOST_TURNS, Remeasurer
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings
-from nas.show import front_csv
-from nas.space_file import load_space
+from nas.spaces.mobile.space_file import load_space
+from nas.views.page.candidate import figures
+from nas.views.page.runs import LiveRun
+from nas.views.report import write_report
+from nas.views.report.choices import choices_figure
+from nas.views.report.progress import hypervolume_figure
+from nas.views.terminal.front import front_csv
 
 OBJECTIVES = ("accuracy", "latency")
 

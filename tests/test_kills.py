@@ -18,13 +18,13 @@ from answers import answer, snapshot
 from conftest import RunFactory
 from test_workers import first_time, settings
 
-from nas.errors import InputError
-from nas.record import Evaluation, Outcome
-from nas.run import RunDirectory, open_run
+from nas.common.errors import InputError
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.cluster import start_ray
-from nas.search.tune import run_candidates
+from nas.search.ray.cluster import start_ray
+from nas.search.ray.tune import run_candidates
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-import nas.latency as latency_module
-from nas.device_state import Watch
-from nas.errors import CandidateError, InputError
-from nas.latency import fold_batch_norm, measure
-from nas.model import build
-from nas.settings import LatencyProtocol, Mode, Precision
-from nas.space_file import load_space
+import nas.latency.measure as latency_module
+from nas.common.errors import CandidateError, InputError
+from nas.latency.measure import fold_batch_norm, measure
+from nas.latency.protocol import LatencyProtocol, Mode, Precision
+from nas.latency.telemetry import Watch
+from nas.models.build import build
+from nas.spaces.mobile.space_file import load_space
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 SPACE = load_space("digits")

@@ -17,12 +17,13 @@ import pytest
 import torch
 from torch import nn
 
-import nas.latency
-import nas.latency_cache
-from nas.latency_cache import Key, LatencyCache, cache_folder, candidate_latency
-from nas.record import Latency
-from nas.settings import LatencyProtocol
-from nas.space_file import load_space
+import nas.latency.cache
+import nas.latency.measure
+from nas.latency.cache import Key, LatencyCache, cache_folder
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.search.latency import candidate_latency
+from nas.spaces.mobile.space_file import load_space
 
 SPACE = load_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
@@ -33,8 +34,8 @@ KEY = Key("0" * 16, 10, QUICK, "a CPU", 2, (("kernel", "6"), ("torch", "2")))
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, on a machine of which nobody says that others use it, nor that they leave it alone."""
     monkeypatch.setenv("NAS_LATENCY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(nas.latency_cache, "is_quiet", lambda protocol: False)
-    monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)
+    monkeypatch.setattr(nas.latency.cache, "is_quiet", lambda protocol: False)
+    monkeypatch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", 1.0)
     return tmp_path / "cache"
 
 
@@ -51,7 +52,7 @@ def test_the_second_time_is_looked_up(folder: Path, monkeypatch: pytest.MonkeyPa
     first = candidate_latency(SPACE.smallest, 10, QUICK)
     assert not first.cached
     assert len(list(folder.iterdir())) == 1
-    monkeypatch.setattr(nas.latency_cache, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(nas.latency.cache, "measure", lambda *_: pytest.fail("measured again"))
     second = candidate_latency(SPACE.smallest, 10, QUICK)
     assert second == replace(first, cached=True, waited_s=0.0)
     assert second.measured == first.measured > 0
@@ -102,8 +103,8 @@ def test_a_candidate_is_kept_under_what_it_was_measured_with(monkeypatch: pytest
     assert measured_anew(SPACE.smallest, 10, replace(QUICK, threads=2))
     assert not measured_anew(replace(SPACE.smallest, layers=SPACE.smallest.canonical.layers), 10, QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr(nas.latency_cache, "device_name", lambda device: "another CPU")
-        patch.setattr(nas.latency, "device_name", lambda device: "another CPU")
+        patch.setattr(nas.latency.cache, "device_name", lambda device: "another CPU")
+        patch.setattr(nas.latency.measure, "device_name", lambda device: "another CPU")
         assert measured_anew(SPACE.smallest, 10, QUICK)
         assert not measured_anew(SPACE.smallest, 10, QUICK)
     with monkeypatch.context() as patch:
@@ -113,8 +114,8 @@ def test_a_candidate_is_kept_under_what_it_was_measured_with(monkeypatch: pytest
         patch.setattr(torch, "__version__", "99.0")
         assert measured_anew(SPACE.smallest, 10, QUICK)
         assert not measured_anew(SPACE.smallest, 10, QUICK)
-    monkeypatch.setattr(nas.latency_cache, "SCHEMA", 2)
-    nas.latency_cache._cache.cache_clear()
+    monkeypatch.setattr(nas.latency.cache, "SCHEMA", 2)
+    nas.latency.cache._cache.cache_clear()
     assert measured_anew(SPACE.smallest, 10, QUICK)
 
 
@@ -244,8 +245,8 @@ def test_what_was_measured_while_the_whole_device_was_slow_is_noisy_once_that_is
 def wobbly(monkeypatch: pytest.MonkeyPatch, *measured: Latency) -> list[Latency]:
     """What measuring will give, in this order; what is left of it."""
     left = list(measured)
-    monkeypatch.setattr(nas.latency_cache, "measure", lambda *_: left.pop(0))
-    monkeypatch.setattr(nas.latency_cache, "_key", lambda *_: KEY)
+    monkeypatch.setattr(nas.latency.cache, "measure", lambda *_: left.pop(0))
+    monkeypatch.setattr(nas.latency.cache, "_key", lambda *_: KEY)
     return left
 
 
@@ -254,7 +255,7 @@ def test_a_noisy_value_is_measured_again_once_the_machine_is_quiet(monkeypatch: 
     assert candidate_latency(SPACE.smallest, 10, QUICK).ms == 1.5
     looked_up = candidate_latency(SPACE.smallest, 10, QUICK)  # others are still there
     assert (looked_up.ms, looked_up.cached, looked_up.noisy) == (1.5, True, True)
-    monkeypatch.setattr(nas.latency_cache, "is_quiet", lambda protocol: True)
+    monkeypatch.setattr(nas.latency.cache, "is_quiet", lambda protocol: True)
     again = candidate_latency(SPACE.smallest, 10, QUICK)
     assert (again.ms, again.cached) == (1.0, False)
     assert not left
@@ -268,7 +269,7 @@ def test_a_second_measurement_that_is_no_better_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, worse: Latency
 ) -> None:
     wobbly(monkeypatch, noisy(0.2, 1.0), worse)
-    monkeypatch.setattr(nas.latency_cache, "is_quiet", lambda protocol: True)
+    monkeypatch.setattr(nas.latency.cache, "is_quiet", lambda protocol: True)
     first = candidate_latency(SPACE.smallest, 10, QUICK)
     second = candidate_latency(SPACE.smallest, 10, QUICK)
     assert second == replace(first, cached=True, waited_s=0.0)
@@ -291,7 +292,7 @@ def test_contended_and_not_finite_values_never_enter(folder: Path, flaw: dict[st
 
 def test_a_contended_measurement_is_repeated_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setitem(nas.latency.OTHERS_LIMIT, "cpu", -1.0)
+        patch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", -1.0)
         assert candidate_latency(SPACE.smallest, 10, QUICK).contended
     again = candidate_latency(SPACE.smallest, 10, QUICK)
     assert not again.cached

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nas.errors import InputError
-from nas.latency_predictor import LatencyPredictor
+from nas.common.errors import InputError
+from nas.latency.predictor import LatencyPredictor
 
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 FBNET = SHARED / "data" / "latency" / "help_fbnet.npz"

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-import nas.latency as latency_module
-from nas.device_lease import DeviceLease, Grant
-from nas.latency import measure
-from nas.model import build
-from nas.settings import LatencyProtocol
-from nas.space_file import load_space
+import nas.latency.measure as latency_module
+from nas.latency.lease import DeviceLease, Grant
+from nas.latency.measure import measure
+from nas.latency.protocol import LatencyProtocol
+from nas.models.build import build
+from nas.spaces.mobile.space_file import load_space
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 SPACE = load_space("digits")
@@ -32,14 +32,14 @@ import os, sys, time
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 torch.set_num_threads(1)
-from nas.data import load_data
-from nas.device_data import DeviceData
-from nas.device_lease import lease_for
-from nas.finetune import finetune
-from nas.metrics import METRICS
-from nas.model import build
-from nas.recipe import Recipe
-from nas.space_file import load_space
+from nas.data.sets import load_data
+from nas.training.device_data import DeviceData
+from nas.latency.lease import lease_for
+from nas.training.loop import finetune
+from nas.tasks.metrics import METRICS
+from nas.models.build import build
+from nas.training.recipe import Recipe
+from nas.spaces.mobile.space_file import load_space
 
 log, name, hang = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), sys.argv[2], sys.argv[3]
 

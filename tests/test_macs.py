@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torchvision import models
 
-from nas.cost import model_bytes, module_cost
-from nas.errors import CandidateError
-from nas.macs import count
+from nas.common.errors import CandidateError
+from nas.models.cost import model_bytes, module_cost
+from nas.models.flops import count
 
 SHAPE = (3, 8, 8)
 CONV = 8 * 27 * 36

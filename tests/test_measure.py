@@ -12,17 +12,19 @@ import torch
 from conftest import RunFactory
 from test_cli import call
 
-import nas.cli_measure as cli_measure
-import nas.latency as latency_module
-from nas.device_state import Watch
-from nas.errors import InputError
-from nas.export import ExportOptions, export_candidate
-from nas.measurable import named
-from nas.model import build
-from nas.record import Cost, DeviceState, Evaluation, Latency, Outcome, TrialRecord
-from nas.run import weights_content
-from nas.settings import LatencyProtocol, default_protocol
-from nas.show_latency import protocol_lines
+import nas.cli.measure as cli_measure
+import nas.latency.measure as latency_module
+from nas.common.errors import InputError
+from nas.common.files import weights_content
+from nas.export.folder import ExportOptions, export_candidate
+from nas.latency.protocol import LatencyProtocol, default_protocol
+from nas.latency.result import DeviceState, Latency
+from nas.latency.telemetry import Watch
+from nas.models.build import build
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.spaces.base import Cost
+from nas.views.terminal.latency import protocol_lines
+from nas.workflows.measurable import named
 
 NETWORK = """
 from dataclasses import dataclass

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from nas.memory import lean_activations, reused_memory
-from nas.model import build
-from nas.space_file import load_space
+from nas.models.build import build
+from nas.spaces.mobile.space_file import load_space
+from nas.training.memory import lean_activations, reused_memory
 
 CPU = torch.device("cpu")
 

@@ -22,22 +22,23 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 from test_run import record
 
-import nas.mirror
-from nas.cli import main
-from nas.errors import InputError
-from nas.mirror import check_mirror, fetch_run, mirrored
-from nas.recipe import Recipe
-from nas.record import Outcome
-from nas.remote_folder import MARKER, RemoteFolder
-from nas.run import RunDirectory, open_run, weights_content
-from nas.search.launch import resume_search
-from nas.search.plan import plan_search
-from nas.settings import EvaluationSettings, Resources, SearchSettings
-from nas.space_file import load_space
-from nas.state import DriverState
+import nas.runs.mirror
+from nas.cli.main import main
+from nas.common.errors import InputError
+from nas.common.files import weights_content
+from nas.runs.mirror import check_mirror, fetch_run, mirrored
+from nas.runs.record import Outcome
+from nas.runs.remote_folder import MARKER, RemoteFolder
+from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
+from nas.runs.state import DriverState
+from nas.runs.store import RunDirectory, open_run
+from nas.spaces.mobile.space_file import load_space
+from nas.training.recipe import Recipe
+from nas.views.reported import resume_search
+from nas.workflows.plan import plan_search
 
 DIGITS = SearchSettings(space=load_space("digits"), data="digits", evaluation=EvaluationSettings(Recipe(epochs=1)))
-QUICK = "import nas.mirror, nas.cli; nas.mirror.EVERY_S = 0.4; nas.cli.main()"
+QUICK = "import nas.runs.mirror, nas.cli.main; nas.runs.mirror.EVERY_S = 0.4; nas.cli.main.main()"
 
 
 class Store:
@@ -73,7 +74,7 @@ def store() -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.mirror, "EVERY_S", 0.1)
+    monkeypatch.setattr(nas.runs.mirror, "EVERY_S", 0.1)
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
@@ -194,7 +195,7 @@ def test_what_refers_to_something_is_never_newer_than_it(
         write(remote, name, content)
 
     monkeypatch.setattr(RemoteFolder, "write", grow)
-    monkeypatch.setattr(nas.mirror, "EVERY_S", 0.01)
+    monkeypatch.setattr(nas.runs.mirror, "EVERY_S", 0.01)
     seen: set[int] = set()
 
     def as_it_should_be() -> bool:

@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.architecture import Architecture, LayerSpec, StemSpec
-from nas.cost import architecture_cost, module_cost
-from nas.geometry import Padding
-from nas.model import build
-from nas.model.blocks import ConvNormAct, InvertedResidual, Network
-from nas.record import Cost
-from nas.space_file import list_spaces, load_space
+from nas.models.blocks import ConvNormAct, InvertedResidual, Network
+from nas.models.build import build
+from nas.models.cost import module_cost
+from nas.spaces.base import Cost
+from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.geometry import Padding
+from nas.spaces.mobile.space_file import list_spaces, load_space
 
 torch.set_num_threads(1)
 

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from nas.pace import left_text, seconds_left
-from nas.record import Confirmation, Evaluation, Outcome, TrialRecord
-from nas.settings import SearchSettings
-from nas.space_file import load_space
+from nas.runs.pace import left_text, seconds_left
+from nas.runs.record import Confirmation, Evaluation, Outcome, TrialRecord
+from nas.runs.settings import SearchSettings
+from nas.spaces.mobile.space_file import load_space
 
 SETTINGS = SearchSettings(space=load_space("digits"), data="digits", trials=20, confirm=0.0)
 

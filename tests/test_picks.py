@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from test_front import OBJECTIVES, record
 
-from nas.errors import InputError
-from nas.front import pareto_front
-from nas.picks import pick, pick_all
-from nas.record import Cost, Outcome
+from nas.common.errors import InputError
+from nas.runs.front import pareto_front
+from nas.runs.picks import pick, pick_all
+from nas.runs.record import Outcome
+from nas.spaces.base import Cost
 
 RECORDS = [record(0, 0.5, 1.0), record(1, 0.88, 1.2), record(2, 0.9, 5.0), record(3, 0.6, 1.19)]
 

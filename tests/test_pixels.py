@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from nas.pixels import open_image, raster_formats, to_pixels
+from nas.data.pixels import open_image, raster_formats, to_pixels
 
 TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -257,7 +257,7 @@ def test_a_strip_gives_the_same_as_the_whole_of_it_resized(shape: tuple[int, int
 STRIP = """
 import resource
 from PIL import Image
-from nas.pixels import to_pixels
+from nas.data.pixels import to_pixels
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 small = to_pixels(Image.new('RGB', (300, 300)), 3, (224, 224))
 before = peak()

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.mkldnn import to_mkldnn
 
-from nas.errors import CandidateError
-from nas.folding import fold
-from nas.latency import fold_batch_norm, measure
-from nas.prepare import Prepared, normal_images, prepared
-from nas.settings import LatencyProtocol
-from nas.show_latency import protocol_lines
+from nas.common.errors import CandidateError
+from nas.latency.folding import fold
+from nas.latency.measure import fold_batch_norm, measure
+from nas.latency.prepare import Prepared, normal_images, prepared
+from nas.latency.protocol import LatencyProtocol
+from nas.views.terminal.latency import protocol_lines
 
 SHAPE = (3, 16, 16)
 ONCE = replace(QUICK, attempts=1, min_blocks=2, max_s=0.02)

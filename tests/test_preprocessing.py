@@ -17,14 +17,16 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from nas.data import load_data
-from nas.device_data import DeviceData
-from nas.export import ExportOptions, export_candidate
-from nas.model import build
-from nas.record import EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.run import Provenance, RunDirectory, weights_content
-from nas.settings import SearchSettings
-from nas.space_file import load_space
+from nas.common.files import weights_content
+from nas.data.sets import load_data
+from nas.export.folder import ExportOptions, export_candidate
+from nas.models.build import build
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import SearchSettings
+from nas.runs.store import Provenance, RunDirectory
+from nas.spaces.mobile.space_file import load_space
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
 
 STORED, INPUT = 24, 16
 SPACE = """

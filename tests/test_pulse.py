@@ -15,15 +15,15 @@ from answers import answer
 from conftest import RunFactory
 from rich.console import Console
 
-import nas.pulse
-from nas.progress import LineProgress
-from nas.pulse import Pulse
-from nas.record import Outcome
+import nas.views.terminal.pulse
+from nas.runs.record import Outcome
+from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.search.broker import Broker
-from nas.settings import Budgets, EvaluationSettings, SearchSettings
-from nas.space_file import load_space
+from nas.spaces.mobile.space_file import load_space
+from nas.views.terminal.progress import LineProgress
+from nas.views.terminal.pulse import Pulse
 
-QUICKLY = "import sys, nas.pulse; nas.pulse.QUIET_S = 0.5\nfrom nas.cli import main; main(sys.argv[1:])"
+QUICKLY = "import sys, nas.views.terminal.pulse; nas.views.terminal.pulse.QUIET_S = 0.5\nfrom nas.cli.main import main; main(sys.argv[1:])"
 """A line for every half second without one, in place of every 25."""
 SEARCH = ("--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32", "--device", "cpu")
 
@@ -62,7 +62,7 @@ def test_slow_data_are_waited_for_with_a_line(tmp_path: Path) -> None:
 
 
 def test_a_pulse_is_silent_on_a_terminal_and_where_lines_come_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.pulse, "QUIET_S", 0.2)
+    monkeypatch.setattr(nas.views.terminal.pulse, "QUIET_S", 0.2)
     terminal, log, quiet = io.StringIO(), io.StringIO(), io.StringIO()
     other = Pulse(Console(file=terminal, force_terminal=True), "working")
     with other, Pulse(Console(file=quiet), "working"), Pulse(Console(file=log), "working") as pulse:

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from conftest import RunFactory
 
-from nas.errors import InputError
-from nas.options import chosen_recipe
-from nas.recipe import Recipe, default_recipe, read_recipe, recipe_text
-from nas.run import open_run
-from nas.settings import EvaluationSettings, SearchSettings
-from nas.space_file import load_space
+from nas.cli.options import chosen_recipe
+from nas.common.errors import InputError
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import open_run
+from nas.spaces.mobile.space_file import load_space
+from nas.training.recipe import Recipe, default_recipe, read_recipe, recipe_text
 
 KEYS = [field.name for field in fields(Recipe)]
 OTHER = Recipe(

@@ -15,18 +15,20 @@ from answers import answer
 from conftest import RunFactory
 from optuna.trial import TrialState
 
-from nas.errors import InputError
-from nas.front import pareto_front, reference_point
-from nas.limits import budget_violation
-from nas.record import Evaluation, Outcome, Predicted, TrialRecord
-from nas.report import write_report
-from nas.run import RunDirectory, open_run
+from nas.common.errors import InputError
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Predicted
+from nas.runs.front import pareto_front, reference_point
+from nas.runs.limits import budget_violation
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.renewal import Renewal, renewal_notes
 from nas.search.study import RunStudy
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings
-from nas.space_file import load_space
+from nas.spaces.mobile.space_file import load_space
+from nas.views.report import write_report
 
 DIGITS = load_space("digits")
 

@@ -16,14 +16,18 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
-from nas.cli import main
-from nas.errors import InputError
-from nas.front import knee, pareto_front
-from nas.record import BaselineRecord, Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.report import scatter, write_report
-from nas.run import Provenance, RunDirectory, open_run
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.space_file import load_space
+from nas.cli.main import main
+from nas.common.errors import InputError
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.runs.front import knee, pareto_front
+from nas.runs.record import BaselineRecord, Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
+from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.spaces.base import Cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
+from nas.views.report import scatter, write_report
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [

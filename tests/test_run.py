@@ -12,12 +12,17 @@ import torch
 import yaml
 from conftest import RunFactory
 
-from nas.conditions import settings_here
-from nas.errors import InputError
-from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.run import RunDirectory, open_run, weights_content
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.space_file import list_spaces, load_space
+from nas.common.errors import InputError
+from nas.common.files import weights_content
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
+from nas.runs.store import RunDirectory, open_run
+from nas.search.conditions import settings_here
+from nas.spaces.base import Cost
+from nas.spaces.mobile.space_file import list_spaces, load_space
+from nas.training.history import EpochMetrics
 
 
 def record(number: int, space_name: str = "digits") -> TrialRecord:

@@ -13,18 +13,21 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import nas.search.broker
-from nas.front import pareto_front
-from nas.recipe import Recipe
-from nas.record import Cost, EpochMetrics, Evaluation, Outcome
-from nas.report.curves import learning_curves_figure
-from nas.run import RunDirectory, open_run
+from nas.latency.protocol import LatencyProtocol
+from nas.runs.front import pareto_front
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.launch import run_search
-from nas.search.plan import plan_search
 from nas.search.rungs import FEWEST, Rungs, ahead_of, levels
-from nas.settings import EvaluationSettings, LatencyProtocol, Resources, SearchSettings
-from nas.space_file import load_space
+from nas.spaces.base import Cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
+from nas.training.recipe import Recipe
+from nas.views.report.curves import learning_curves_figure
+from nas.views.reported import run_search
+from nas.workflows.plan import plan_search
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 

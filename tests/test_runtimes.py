@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-import nas.runtimes as runtimes
-from nas.errors import CandidateError, InputError
-from nas.latency import measure
-from nas.runtimes import check_protocol, runner, software
-from nas.settings import LatencyProtocol, Mode
+import nas.latency.runtimes as runtimes
+from nas.common.errors import CandidateError, InputError
+from nas.latency.measure import measure
+from nas.latency.protocol import LatencyProtocol, Mode
+from nas.latency.runtimes import check_protocol, runner, software
 
 CPU = LatencyProtocol()
 

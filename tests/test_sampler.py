@@ -17,11 +17,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from test_broker import settings
 
-from nas.run import open_run
+from nas.runs.store import open_run
 from nas.search.broker import Broker
-from nas.search.front_sampler import FIRST, FrontSampler
-from nas.search.improvement import expected_improvement
-from nas.search.partial import foretell
+from nas.search.samplers.front import FIRST, FrontSampler
+from nas.search.samplers.improvement import expected_improvement
+from nas.search.samplers.partial import foretell
 
 Parameters = Mapping[str, Any]
 SPACE: dict[str, BaseDistribution] = {f"layer{i}": CategoricalDistribution([0, 1, 2, 3]) for i in range(8)}

@@ -12,16 +12,18 @@ from answers import answer
 from conftest import RunFactory
 from test_broker import settings, study_of
 
-from nas.architecture import Architecture
-from nas.cost import architecture_cost
-from nas.proxy import foresight, macs_mislead
-from nas.record import Evaluation, Latency, Outcome, Predicted, TrialRecord
-from nas.run import open_run
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency, Predicted
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings
+from nas.runs.store import open_run
 from nas.search.broker import MAX_LOSSES_IN_A_ROW, Broker
 from nas.search.candidate import Candidate
 from nas.search.screening import MIN_NETWORKS, LatencyScreen, chance_within
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol
-from nas.space_file import load_space
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.workflows.fidelity.proxy import foresight, macs_mislead
 
 SPACE = load_space("digits")
 

@@ -14,29 +14,30 @@ import pytest
 from conftest import RunFactory, check_consistent
 from rich.console import Console
 
-import nas.latency
-from nas.cost import architecture_cost
-from nas.errors import InputError
-from nas.evaluate import evaluate_candidate
-from nas.export import ExportOptions, export_candidate
-from nas.front import pareto_front
-from nas.latency_cache import candidate_latency
-from nas.objectives import OBJECTIVES
-from nas.picks import pick
-from nas.recipe import Recipe
-from nas.record import Outcome
-from nas.run import RunDirectory
-from nas.search.launch import resume_search, run_search
-from nas.search.plan import plan_search
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, Resources, SearchSettings
-from nas.show import front_csv, front_table
-from nas.space_file import load_space
+import nas.latency.measure
+from nas.common.errors import InputError
+from nas.export.folder import ExportOptions, export_candidate
+from nas.latency.protocol import LatencyProtocol
+from nas.runs.front import pareto_front
+from nas.runs.objectives import OBJECTIVES
+from nas.runs.picks import pick
+from nas.runs.record import Outcome
+from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
+from nas.runs.store import RunDirectory
+from nas.search.evaluate import evaluate_candidate
+from nas.search.latency import candidate_latency
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.recipe import Recipe
+from nas.views.reported import resume_search, run_search
+from nas.views.terminal.front import front_csv, front_table
+from nas.workflows.plan import plan_search
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 ONE_AT_A_TIME = Resources(max_concurrent=1)
-NAS = [sys.executable, "-m", "nas.cli"]
+NAS = [sys.executable, "-m", "nas.cli.main"]
 
 
 def nan_for_some(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -88,7 +89,7 @@ def test_a_search_leaves_front_weights_and_report(finished: RunDirectory) -> Non
 def test_a_searched_candidate_scores_the_same_outside_the_search_and_is_exported(
     finished: RunDirectory, tmp_path: Path
 ) -> None:
-    from nas.data import load_data
+    from nas.data.sets import load_data
 
     record = pick(finished.records(), finished.settings.objectives, "most-accurate")
     digits = load_data("digits", channels=1).without_test()
@@ -101,7 +102,7 @@ def test_a_second_search_measures_nothing_twice_and_memory_is_an_objective_besid
     finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = {record.digest: record.evaluation.latency for record in finished.records()}
-    monkeypatch.setitem(nas.latency.OTHERS_LIMIT, "cpu", 1.0)  # which says nothing to Ray's workers
+    monkeypatch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", 1.0)  # which says nothing to Ray's workers
     for record in finished.records():  # what was contended in the first search is in the cache now too
         candidate_latency(record.architecture, 10, QUICK)
     objectives = ("accuracy", "latency", "memory")

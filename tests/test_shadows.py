@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import BRIEF, RunFactory
 
-from nas.browse.actions import Jobs
-from nas.errors import InputError
-from nas.metrics import load_metric
-from nas.plugin import children_path, load_function
-from nas.record import Outcome
-from nas.run import open_run
+from nas.common.errors import InputError
+from nas.common.plugins import children_path, load_function
+from nas.runs.record import Outcome
+from nas.runs.store import open_run
+from nas.tasks.metrics import load_metric
+from nas.views.page.actions import Jobs
 
 NAS = [sys.executable, str(Path(sys.executable).with_name("nas"))]
 SHADOWS = ("queue", "random", "types", "typing", "signal", "select", "torch", "optuna", "ray", "yaml", "rich", "nas")
@@ -150,7 +150,7 @@ def test_children_search_the_working_directory_last_unless_the_user_says_otherwi
 def test_a_module_that_would_hide_an_installed_one_on_a_cluster_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas.search.cluster import _runtime_env
+    from nas.search.ray.cluster import _runtime_env
 
     (tmp_path / "colorsys.py").write_text("def share(labels, predictions):\n    return 1.0\n")
     (tmp_path / "my_share.py").write_text("def share(labels, predictions):\n    return 1.0\n")

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import optuna
 import pytest
 
-from nas.architecture import Architecture
-from nas.cost import architecture_cost
-from nas.errors import InputError
-from nas.space import SearchSpace
-from nas.space_file import list_spaces, load_space, validate_space
-from nas.space_sections import Choice
+from nas.common.errors import InputError
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.sections import Choice
+from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import list_spaces, load_space, validate_space
 
 shipped = pytest.mark.parametrize("space", [load_space(name) for name in list_spaces()], ids=list_spaces())
 
@@ -377,5 +377,5 @@ def test_backbone_takes_the_marked_choices_and_the_middle_ones_elsewhere() -> No
 
 def test_the_space_never_imports_torch() -> None:
     """The sampler and the command line read spaces without waiting seconds for torch."""
-    program = "import sys, nas.space_file; nas.space_file.load_space('digits').size; sys.exit('torch' in sys.modules)"
+    program = "import sys, nas.spaces.mobile.space_file; nas.spaces.mobile.space_file.load_space('digits').size; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import InputError
-from nas.space_file import check_space, list_spaces, load_space, spaces_folder
+from nas.common.errors import InputError
+from nas.data.sets import check_data_name
+from nas.spaces.mobile.space_file import check_space, list_spaces, load_space, spaces_folder
 
 GOOD = """\
 name: mine
@@ -388,13 +389,13 @@ def test_check_refuses_data_that_are_not_there(
     path.write_text(GOOD + f"data: {data}\n")
     assert load_space(path).data == data  # it may be read elsewhere, where the data are not
     with pytest.raises(InputError) as caught:
-        check_space(path)
+        check_space(path, check_data_name)
     assert str(caught.value).startswith(f"{path}:13: data: ")
     for word in named:
         assert word in str(caught.value)
     path.write_text(GOOD.replace("stride: 2", "strides: 2") + f"data: {data}\n")
     with pytest.raises(InputError) as caught:
-        check_space(path)
+        check_space(path, check_data_name)
     assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["9", "13"]
 
 
@@ -404,8 +405,8 @@ def test_check_takes_data_that_are_there(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "mine.yaml"
     for data in ("cifar10", "photos", str(tmp_path / "photos"), "json:loads"):
         path.write_text(GOOD + f"data: {data}\n")
-        assert check_space(path).data == data
-    assert check_space("digits") == load_space("digits")
+        assert check_space(path, check_data_name).data == data
+    assert check_space("digits", check_data_name) == load_space("digits")
 
 
 def test_of_a_file_of_another_kind_only_the_first_problems_are_told(tmp_path: Path) -> None:

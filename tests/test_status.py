@@ -20,23 +20,24 @@ import pytest
 from conftest import BRIEF, RunFactory, check_consistent, wait_for_records
 from rich.console import Console
 
-import nas.search.heartbeat
-import nas.signals
-from nas.cli import main
-from nas.cli_search import STOPPED_EARLY
-from nas.errors import InputError
-from nas.record import AuditRecord, Confirmation, EpochMetrics, Evaluation, Outcome, TrialRecord
-from nas.run import RunDirectory, open_run
+import nas.common.signals
+import nas.workflows.heartbeat
+from nas.cli.main import main
+from nas.cli.search import STOPPED_EARLY
+from nas.common.errors import InputError
+from nas.common.signals import gentle_signals
+from nas.runs.record import AuditRecord, Confirmation, Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Resources
+from nas.runs.state import SILENT_S, DriverState, RunningTrial
+from nas.runs.status import Phase, status_of
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.confirming import Confirmer
-from nas.search.heartbeat import Heartbeat
-from nas.settings import Resources
-from nas.show_status import phase_text, status_table
-from nas.signals import gentle_signals
-from nas.state import SILENT_S, DriverState, RunningTrial
-from nas.status import Phase, status_of
+from nas.training.history import EpochMetrics
+from nas.views.terminal.status import phase_text, status_table
+from nas.workflows.heartbeat import Heartbeat
 
-NAS = [sys.executable, "-m", "nas.cli"]
+NAS = [sys.executable, "-m", "nas.cli.main"]
 HERE = socket.gethostname()
 ASKED = f"Asked the search on {HERE}"
 
@@ -287,7 +288,7 @@ def test_failures_are_grouped_and_time_and_work_are_summed(
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.search.heartbeat, "BEAT_S", 0.02)
+    monkeypatch.setattr(nas.workflows.heartbeat, "BEAT_S", 0.02)
 
 
 @pytest.mark.usefixtures("quick")
@@ -345,7 +346,7 @@ def test_a_state_that_cannot_be_written_is_one_warning(make_run: RunFactory, cap
         run.request_stop()
         wait_until(lambda: confirmer.stopping)
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert [record.name for record in warned] == ["nas.search.heartbeat"]
+    assert [record.name for record in warned] == ["nas.workflows.heartbeat"]
     assert "nas status will not know what runs" in caplog.text
 
 
@@ -361,7 +362,9 @@ def test_an_error_that_ends_a_search_is_in_its_state(make_run: RunFactory) -> No
 
 @pytest.fixture
 def handlers_kept() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (*nas.signals.NOTICES, signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.getsignal(number) for number in (*nas.common.signals.NOTICES, signal.SIGINT, signal.SIGTERM)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -390,14 +393,14 @@ def test_signals_stop_gently_and_a_second_order_at_once(
         with gentle_signals(broker):
             for name in signals:
                 if name == "later":
-                    monkeypatch.setattr(nas.signals, "ONE_ORDER_S", 0.0)
+                    monkeypatch.setattr(nas.common.signals, "ONE_ORDER_S", 0.0)
                 else:
                     signal.raise_signal(signal.Signals[name])
     except KeyboardInterrupt:
         interrupted = True
     assert interrupted is at_once
     assert broker.stop_reason == f"stopped by {signals[0]}"
-    for notice in nas.signals.NOTICES:
+    for notice in nas.common.signals.NOTICES:
         signal.raise_signal(notice)  # which would kill a process that is about to say how to go on
 
 

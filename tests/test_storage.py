@@ -20,17 +20,17 @@ from conftest import RunFactory
 from optuna.trial import TrialState
 from test_broker import TINY, finish_all, settings
 
-from nas.errors import InputError
-from nas.provenance import command_line
-from nas.record import Outcome
-from nas.report import write_report
-from nas.run import RunDirectory, open_run
+from nas.common.errors import InputError
+from nas.common.provenance import command_line
+from nas.common.redact import without_password
+from nas.runs.record import Outcome
+from nas.runs.settings import SamplerName, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
-from nas.search.launch import _provenance
-from nas.search.plan import plan_search
 from nas.search.storage import connected, database_errors, open_storage, study_name
-from nas.secrets import without_password
-from nas.settings import SamplerName, SearchSettings
+from nas.views.report import write_report
+from nas.workflows.plan import plan_search
+from nas.workflows.search import _provenance
 
 SECRET = "hun/ter2"
 

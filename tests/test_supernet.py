@@ -17,22 +17,25 @@ import pytest
 import torch
 import yaml
 
-from nas.backbones import check_fits, load_backbone
-from nas.conditions import load_images
-from nas.data import load_data
-from nas.device import torch_threads
-from nas.device_data import DeviceData
-from nas.errors import InputError
-from nas.evaluate import starting_network
-from nas.finetune import predict
-from nas.model import build
-from nas.model.elastic import Elastic
-from nas.recipe import Recipe
-from nas.settings import SUPERNET, EvaluationSettings
-from nas.space_file import load_space
-from nas.supernet import load_supernet, read_file
-from nas.supernet_training import begin_with, plan_supernet, train_supernet
-from nas.weights import inherit
+from nas.common.errors import InputError
+from nas.data.sets import load_data
+from nas.latency.device import torch_threads
+from nas.models.backbones import check_fits, load_backbone
+from nas.models.build import build
+from nas.models.elastic import Elastic
+from nas.models.inherit import inherit
+from nas.models.sources import SUPERNET
+from nas.models.supernet import load_supernet
+from nas.runs.settings import EvaluationSettings
+from nas.search.evaluate import starting_network
+from nas.spaces.mobile.space_file import load_space
+from nas.training.device_data import DeviceData
+from nas.training.images import load_images
+from nas.training.loop import predict
+from nas.training.recipe import Recipe
+from nas.training.supernet import begin_with
+from nas.training.supernet_file import read_file
+from nas.workflows.supernet import plan_supernet, train_supernet
 
 TINY = {
     "name": "tiny",
@@ -101,7 +104,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     trained: Path, space_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "nas.cli", "supernet", "train", str(space_file), "--out", str(out), *FLAGS]
+    command = [sys.executable, "-m", "nas.cli.main", "supernet", "train", str(space_file), "--out", str(out), *FLAGS]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -159,7 +162,7 @@ def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path,
 def test_wrong_flags(flags: list[str], sentence: str, space_file: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from nas.cli import app
+    from nas.cli.main import app
 
     out = tmp_path / "new"
     found = CliRunner().invoke(app, ["supernet", "train", str(space_file), "--out", str(out), *FLAGS, *flags])

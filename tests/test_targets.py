@@ -14,33 +14,27 @@ import pytest
 import yaml
 from conftest import RunFactory
 
-from nas.cli import main
-from nas.data import ImageData, load_data
-from nas.device_data import DeviceData
-from nas.errors import InputError, LostError
-from nas.evaluate import MeasureTarget, evaluate_steps, measure_here
-from nas.front import pareto_front
-from nas.model import build
-from nas.options import parse_protocol, parse_target
-from nas.recipe import Recipe
-from nas.record import Evaluation, Outcome, TrialRecord
-from nas.report import write_report
-from nas.run import RunDirectory, open_run
-from nas.search.launch import Progress, resume_search, run_search
-from nas.search.placement import capacity, fitted_resources
-from nas.search.plan import plan_search
-from nas.settings import (
-    Budgets,
-    EvaluationSettings,
-    LatencyProtocol,
-    LatencyTarget,
-    Resources,
-    SearchSettings,
-    default_protocol,
-)
-from nas.show import front_csv
-from nas.space_file import load_space
-from nas.targets import places
+from nas.cli.main import main
+from nas.cli.options import parse_protocol, parse_target
+from nas.common.errors import InputError, LostError
+from nas.data.sets import ImageData, load_data
+from nas.latency.protocol import LatencyProtocol, default_protocol
+from nas.models.build import build
+from nas.runs.front import pareto_front
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, Resources, SearchSettings
+from nas.runs.store import RunDirectory, open_run
+from nas.runs.targets import places
+from nas.search.evaluate import MeasureTarget, evaluate_steps, measure_here
+from nas.search.ray.placement import capacity, fitted_resources
+from nas.spaces.mobile.space_file import load_space
+from nas.training.device_data import DeviceData
+from nas.training.recipe import Recipe
+from nas.views.report import write_report
+from nas.views.reported import resume_search, run_search
+from nas.views.terminal.front import front_csv
+from nas.workflows.plan import plan_search
+from nas.workflows.search import Progress
 
 SPACE = load_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
@@ -129,7 +123,7 @@ class TwoNodes:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[TwoNodes]:
-    importlib.import_module("nas.search.tune")  # before Ray: it says how Ray is to start
+    importlib.import_module("nas.search.ray.tune")  # before Ray: it says how Ray is to start
     import ray
     from ray.cluster_utils import Cluster
 
@@ -266,8 +260,8 @@ def test_a_target_that_its_node_cannot_measure_is_said_before_anything_runs(clus
 def test_what_measuring_raises_fails_the_candidate_and_no_answer_loses_the_trial(
     cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas.search.cluster import start_ray
-    from nas.search.measuring import measure_on, measurers
+    from nas.search.ray.cluster import start_ray
+    from nas.search.ray.measuring import measure_on, measurers
 
     start_ray(cluster.address, gpus=False)
     endless = settings(replace(EDGE, protocol=replace(QUICK, batch_size=2**42), max_ms=1.0))
@@ -275,7 +269,7 @@ def test_what_measuring_raises_fails_the_candidate_and_no_answer_loses_the_trial
         evaluation = evaluated(endless, functools.partial(measure_on, actors))
         assert evaluation.outcome is Outcome.FAILED
         assert "allocate" in (evaluation.reason or "")
-        monkeypatch.setattr("nas.search.measuring.PATIENCE_S", 1e-4)
+        monkeypatch.setattr("nas.search.ray.measuring.PATIENCE_S", 1e-4)
         with pytest.raises(LostError, match="target edge gave no answer within"):
             evaluated(endless, functools.partial(measure_on, actors))
     with pytest.raises(LostError, match="target edge gave no answer, its actor died"):

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nas.metrics import METRICS
-from nas.show import confusion_table, report_table
-from nas.test_report import ClassScore, PartReport, part_report
+from nas.tasks.metrics import METRICS
+from nas.tasks.test_report import ClassScore, PartReport, part_report
+from nas.views.terminal.front import confusion_table, report_table
 
 CLASSES = ("cat", "dog", "[red]fox")
 

@@ -11,22 +11,24 @@ import pytest
 from answers import answer
 from conftest import RunFactory
 
-from nas.cost import architecture_cost
-from nas.data import load_data
-from nas.device_data import DeviceData
-from nas.evaluate import evaluate_steps
-from nas.front import pareto_front
-from nas.recipe import Recipe
-from nas.record import EpochMetrics, Evaluation, Outcome
-from nas.run import open_run
+from nas.data.sets import load_data
+from nas.latency.protocol import LatencyProtocol
+from nas.runs.front import pareto_front
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
+from nas.runs.store import open_run
 from nas.search.broker import HELD_UNTIL, Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
-from nas.search.forecast import ENOUGH, FEWEST, Forecast, Timed, lines, sized, with_recipe
-from nas.search.plan import SearchPlan
+from nas.search.evaluate import evaluate_steps
 from nas.search.time_budget import CLOSING_S, Durations, TimeBudget
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.space_file import load_space
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
+from nas.training.recipe import Recipe
+from nas.workflows.forecast import ENOUGH, FEWEST, Forecast, Timed, lines, sized, with_recipe
+from nas.workflows.plan import SearchPlan
 
 DIGITS = load_space("digits")
 ENDS = {DIGITS.smallest.digest: "smallest", DIGITS.backbone.digest: "backbone", DIGITS.largest.digest: "largest"}

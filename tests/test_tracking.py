@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from conftest import RunFactory
 
-from nas import tracking
-from nas.errors import InputError
-from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
+from nas.common.errors import InputError
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.launch import Progress
-from nas.settings import LatencyProtocol
-from nas.tracking import MLFLOW_DEFAULTS, Progresses, check_trackers, make_trackers
+from nas.spaces.base import Cost
+from nas.training.history import EpochMetrics
+from nas.views import trackers as tracking
+from nas.views.trackers import MLFLOW_DEFAULTS, Progresses, check_trackers, make_trackers
+from nas.workflows.search import Progress
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="the package tensorboard is not installed"
@@ -167,7 +170,7 @@ def test_a_store_that_cannot_be_reached_ends_no_search(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at.all")
     search(broker, Progresses(make_trackers(["mlflow"], broker.run.path)))
-    (warning,) = (record.message for record in caplog.records if record.name == "nas.tracking")
+    (warning,) = (record.message for record in caplog.records if record.name == "nas.views.trackers")
     assert warning.startswith("MLflowTracker ended: ")
     assert len(broker.records) == 2
 
@@ -289,4 +292,4 @@ def test_mlflow_goes_where_the_environment_says(
     assert trials(client, parent.info.run_id)[f"trial-{done.number:05}"].data.tags["outcome"] == "done"
     assert not (broker.run.path / "mlflow" / "mlflow.db").exists()
     assert mlflow.active_run() is None
-    assert not logging.getLogger("nas.tracking").disabled  # a migration of the store may configure logging
+    assert not logging.getLogger("nas.views.trackers").disabled  # a migration of the store may configure logging

@@ -21,28 +21,34 @@ import torch
 from rich.console import Console
 
 import nas
-import nas.training
-from nas.browse.candidate import figures
-from nas.browse.runs import LiveRun
-from nas.cli import main
-from nas.data import ImageData, Part, load_data
-from nas.device import device_name
-from nas.device_data import DeviceData
-from nas.finetune import TrainingState, finetune, predict
-from nas.metrics import load_metric
-from nas.mirror import fetch_run, mirrored
-from nas.model import build
-from nas.pulse import Pulse
-from nas.recipe import Recipe
-from nas.record import Cost, EpochMetrics, Evaluation, Latency, Outcome, TrainingRecord, TrialRecord
-from nas.report import write_report
-from nas.run import Provenance, RunDirectory, open_run, weights_content
-from nas.settings import EvaluationSettings, LatencyProtocol, SearchSettings
-from nas.space_file import load_space
-from nas.test_report import part_report
-from nas.trained import best_training
-from nas.training import plan_training, recipe_on, run_training
-from nas.training_progress import BarProgress, LineProgress
+import nas.workflows.train
+from nas.cli.main import main
+from nas.common.files import weights_content
+from nas.data.sets import ImageData, Part, load_data
+from nas.latency.device import device_name
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.models.build import build
+from nas.runs.mirror import fetch_run, mirrored
+from nas.runs.record import Evaluation, Outcome, TrainingRecord, TrialRecord
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.runs.trained import best_training
+from nas.spaces.base import Cost
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import load_metric
+from nas.tasks.test_report import part_report
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
+from nas.training.loop import TrainingState, finetune, predict
+from nas.training.recipe import Recipe
+from nas.views.page.candidate import figures
+from nas.views.page.runs import LiveRun
+from nas.views.report import write_report
+from nas.views.reported import run_training
+from nas.views.terminal.pulse import Pulse
+from nas.views.terminal.training_progress import BarProgress, LineProgress
+from nas.workflows.train import plan_training, recipe_on
 
 SPACE = load_space("digits")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -143,7 +149,7 @@ def test_a_training_goes_on_behind_any_epoch_as_if_nothing_had_happened(digits: 
 def test_without_a_metric_the_validation_part_is_not_looked_at(
     digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.finetune.predict", lambda *_, **__: pytest.fail("looked at"))
+    monkeypatch.setattr("nas.training.loop.predict", lambda *_, **__: pytest.fail("looked at"))
     recipe = Recipe(epochs=3, batch_size=256, patience=1)
     history = list(finetune(build(SPACE.smallest, 10), DeviceData(digits, "cpu"), 8, recipe, None, seed=0))
     assert len(history) == 3
@@ -156,7 +162,7 @@ LONG = ("--pick", "fastest", "--epochs", "20")
 def kill_amid(run: RunDirectory, checkpoint: Path, log: Path) -> None:
     """Begin, or go on, with a training in a process of its own, and kill it once another epoch is kept."""
     before = checkpoint.read_bytes() if checkpoint.is_file() else None
-    command = [sys.executable, "-m", "nas.cli", "train", str(run.path), "--device", "cpu", *LONG]
+    command = [sys.executable, "-m", "nas.cli.main", "train", str(run.path), "--device", "cpu", *LONG]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     deadline = time.monotonic() + 100
@@ -257,7 +263,7 @@ def test_each_training_is_tested_once_and_recorded_once(
 
     lines = (run.path / "trainings.jsonl").read_bytes()
     for name in ("finetune", "predict", "measure"):
-        monkeypatch.setattr(nas.training, name, lambda *_, **__: pytest.fail("done again"))
+        monkeypatch.setattr(nas.workflows.train, name, lambda *_, **__: pytest.fail("done again"))
     code, out, _ = train(capsys, run, *asked)
     assert code == 0
     assert "4 of 4 trainings recorded already" in out
@@ -282,7 +288,7 @@ def test_with_the_validation_part_nothing_is_left_to_score_by(
         seen.append(len(data.train))
         return finetune(network, data, *rest, **options)
 
-    monkeypatch.setattr(nas.training, "finetune", watched)
+    monkeypatch.setattr(nas.workflows.train, "finetune", watched)
     asked = ["--pick", "fastest", "--epochs", "2", "--set", "patience=1", "--with-validation"]
     code, out, err = train(capsys, run, *asked)
     assert code == 0, err

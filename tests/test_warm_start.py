@@ -13,26 +13,30 @@ import pytest
 from conftest import RunFactory
 from optuna.trial import TrialState
 
-from nas.cli import main
-from nas.cost import architecture_cost
-from nas.errors import InputError
-from nas.export import ExportOptions, export_candidate
-from nas.front import hypervolume_history, pareto_front, reference_point
-from nas.known import known_architectures
-from nas.model import build
-from nas.recipe import Recipe
-from nas.record import EpochMetrics, Evaluation, Latency, Outcome, TrialRecord
-from nas.report import write_report
-from nas.run import RunDirectory, open_run, weights_content
+from nas.cli.main import main
+from nas.common.errors import InputError
+from nas.common.files import weights_content
+from nas.export.folder import ExportOptions, export_candidate
+from nas.latency.protocol import LatencyProtocol, default_protocol
+from nas.latency.result import Latency
+from nas.models.build import build
+from nas.runs.front import hypervolume_history, pareto_front, reference_point
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.plan import plan_search
 from nas.search.study import RunStudy
-from nas.search.warm_start import Conditions, WarmStart, adopted_estimators, adopted_precision, warm_start
-from nas.settings import Budgets, EvaluationSettings, LatencyProtocol, LatencyTarget, SearchSettings, default_protocol
-from nas.show import front_csv, front_json, outcome_counts
-from nas.space import SearchSpace
-from nas.space_file import load_space
+from nas.spaces.known import known_architectures
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import load_space
+from nas.training.history import EpochMetrics
+from nas.training.recipe import Recipe
+from nas.views.report import write_report
+from nas.views.terminal.front import front_csv, front_json, outcome_counts
+from nas.workflows.plan import plan_search
+from nas.workflows.warm_start import Conditions, WarmStart, adopted_estimators, adopted_precision, warm_start
 
 CLASSES = tuple("0123456789")
 HERE = Conditions("test", "0" * 16, CLASSES, {"cpu": "test"})  # those of `make_run`
@@ -385,7 +389,7 @@ def test_trials_taken_over_are_judged_by_the_budgets_of_the_new_run(
 
 
 def test_a_precision_that_an_earlier_run_settled_is_kept(make_run: RunFactory) -> None:
-    from nas.device import device_name
+    from nas.latency.device import device_name
 
     run = make_run(settings(evaluation=evaluation(recipe=Recipe(precision="bfloat16"))))
     here = RunDirectory(run.path, replace(run.content, provenance=replace(run.provenance, hardware=device_name("cpu"))))

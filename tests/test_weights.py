@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from nas.architecture import Architecture, LayerSpec, StemSpec
-from nas.backbones import check_fits, load_backbone, mobilenet_v2_architecture
-from nas.errors import InputError
-from nas.model import build
-from nas.model.blocks import Network
-from nas.reconstruct import reconstruct
-from nas.space_file import load_space
-from nas.weights import Backbone, adopt, fit_kernel, inherit, kept_channels, recalibrate
+from nas.common.errors import InputError
+from nas.models.backbones import check_fits, load_backbone, mobilenet_v2_architecture
+from nas.models.blocks import Network
+from nas.models.build import build
+from nas.models.inherit import Backbone, adopt, fit_kernel, inherit, kept_channels, recalibrate
+from nas.models.reconstruct import reconstruct
+from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
+from nas.spaces.mobile.space_file import load_space
 
 OLD = LayerSpec(5, 1, 4, True, 8, 1)
 SOURCE = Architecture(3, 16, StemSpec(3, 1, 8), (replace(OLD, stride=2), OLD), 16)

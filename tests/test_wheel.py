@@ -34,7 +34,7 @@ def test_spaces_and_report_work_from_the_wheel_alone(tmp_path: Path) -> None:
         names = archive.namelist()
     assert not [name for name in names if name.startswith("tests/")]
     script = (
-        "import nas, nas.report.html as html, sys; assert nas.__file__.startswith(sys.argv[1]), nas.__file__; "
+        "import nas, nas.views.report.html as html, sys; assert nas.__file__.startswith(sys.argv[1]), nas.__file__; "
         "print([nas.load_space(name).name for name in nas.list_spaces()], len(html._asset('report.css')) > 0)"
     )
     said = subprocess.run(

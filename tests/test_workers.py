@@ -16,17 +16,17 @@ import pytest
 from answers import answer, snapshot
 from conftest import RunFactory
 
-from nas.errors import LostError
-from nas.record import Evaluation, Outcome, TrialRecord
-from nas.run import RunDirectory
+from nas.common.errors import LostError
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Resources, SearchSettings
+from nas.runs.store import RunDirectory
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.cluster import start_ray
-from nas.search.keeping import Keeper, keeper_of
-from nas.search.tune import run_candidates
-from nas.search.worker import Evaluator
-from nas.settings import Resources, SearchSettings
-from nas.space_file import load_space
+from nas.search.ray.artifacts import Keeper, keeper_of
+from nas.search.ray.cluster import start_ray
+from nas.search.ray.tune import run_candidates
+from nas.search.ray.worker import Evaluator
+from nas.spaces.mobile.space_file import load_space
 
 DIGITS = load_space("digits")
 

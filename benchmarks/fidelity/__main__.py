@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # where the data set `images:cif
 from runs import Asked, Bench, Setting, reference_of, score_all, search_all, train_all
 from tables import print_tables, read
 
-from nas.recipe import INHERITED_RATE, SUPERNET_RATE
+from nas.training.recipe import INHERITED_RATE, SUPERNET_RATE
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas.architecture import Architecture
-from nas.space import SearchSpace
-from nas.space_sections import Choice
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.sections import Choice
+from nas.spaces.mobile.space import SearchSpace
 
 PUBLISHED, PUBLISHED_EPOCHS = "published", 50
 """How rows of the table are named among those of trainings, and for how long its networks were trained."""

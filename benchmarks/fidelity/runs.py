@@ -17,24 +17,25 @@ from published import PUBLISHED, PUBLISHED_EPOCHS, Macro, Published, read_publis
 from safetensors.torch import load_file
 from variants import VARIANTS
 
-from nas.architecture import Architecture
-from nas.backbones import remember_source
-from nas.conditions import load_images
-from nas.cost import architecture_cost
-from nas.device import device_name
-from nas.device_data import DeviceData, DevicePart
-from nas.evaluate import starting_network
-from nas.finetune import finetune, predict
-from nas.metrics import load_metric
-from nas.model import build
-from nas.model.blocks import Network
-from nas.options import data_name
-from nas.recipe import Precision, Recipe, default_recipe
-from nas.run import weights_content
-from nas.settings import SCRATCH, EvaluationSettings
-from nas.space_file import load_space
-from nas.supernet_training import plan_supernet, train_supernet
-from nas.weights import Backbone, recalibrate
+from nas.cli.options import data_name
+from nas.common.files import weights_content
+from nas.latency.device import device_name
+from nas.models.backbones import remember_source
+from nas.models.blocks import Network
+from nas.models.build import build
+from nas.models.inherit import Backbone, recalibrate
+from nas.models.sources import SCRATCH
+from nas.runs.settings import EvaluationSettings
+from nas.search.evaluate import starting_network
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
+from nas.tasks.metrics import load_metric
+from nas.training.device_data import DeviceData, DevicePart
+from nas.training.images import load_images
+from nas.training.loop import finetune, predict
+from nas.training.recipe import Precision, Recipe, default_recipe
+from nas.workflows.supernet import plan_supernet, train_supernet
 
 BACKBONE = "backbone"
 SEARCHED = 1000

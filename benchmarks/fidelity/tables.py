@@ -11,7 +11,7 @@ import numpy as np
 from optuna._hypervolume import compute_hypervolume
 from published import PUBLISHED
 
-from nas.agreement import Interval, interval, rank_correlation, resamples
+from nas.workflows.fidelity.agreement import Interval, interval, rank_correlation, resamples
 
 Row = dict[str, Any]
 Key = tuple[str, int]

@@ -1,4 +1,4 @@
-"""Ways in which a supernet's networks may share weights, beside that of `nas.model.elastic`."""
+"""Ways in which a supernet's networks may share weights, beside that of `nas.models.elastic`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import product
 import torch
 from torch import nn
 
-from nas.architecture import Architecture, LayerSpec
-from nas.model.elastic import Elastic, Sharing, Slot, kind_of
-from nas.space import SearchSpace
+from nas.models.elastic import Elastic, Sharing, Slot, kind_of
+from nas.spaces.mobile.architecture import Architecture, LayerSpec
+from nas.spaces.mobile.space import SearchSpace
 
 
 class Unsorted(Elastic):

@@ -26,7 +26,7 @@ from problems import PROBLEMS, YARDSTICK
 from simulate import run
 from tables import print_tables
 
-from nas.device import device_name
+from nas.latency.device import device_name
 
 NEVER_REPEAT = ("front, told costs", "mutation", *DEAR)
 NEEDS = {"pymoo nsga2": "pymoo", "botorch": "botorch", "gp": "scipy"}

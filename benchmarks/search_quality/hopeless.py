@@ -28,11 +28,11 @@ from optuna.trial import TrialState
 from problems import PROBLEMS, Parameters, Problem
 from simulate import PATIENCE
 
-from nas.device import device_name
-from nas.search.history import ChoiceSpace, Foreseen, History, signs_of
-from nas.search.hopeless import FEWEST, MAX_SKIPS_IN_A_ROW, prospect_of
-from nas.search.improvement import front_of
+from nas.latency.device import device_name
+from nas.search.dominated import FEWEST, MAX_SKIPS_IN_A_ROW, prospect_of
 from nas.search.prospect import HOPELESS
+from nas.search.samplers.history import ChoiceSpace, Foreseen, History, signs_of
+from nas.search.samplers.improvement import front_of
 
 
 def hopeless(problem: Problem, search: OptunaSearch, parameters: Parameters) -> bool:

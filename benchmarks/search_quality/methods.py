@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from problems import Parameters, Problem, Values
 
-from nas.search.front_sampler import FrontSampler
+from nas.search.samplers.front import FrontSampler
 
 Ticket = Any
 

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Container, Mapping
 from functools import cached_property
 
-from nas.cost import cheapest_values
-from nas.space import SearchSpace, Values
-from nas.space_sections import Choice
+from nas.spaces.mobile.cost import cheapest_values
+from nas.spaces.mobile.sections import Choice
+from nas.spaces.mobile.space import SearchSpace, Values
 
 COMPUTED = ("macs", "params")
 """Objectives that may have a limit and are known before a network is built."""

@@ -16,23 +16,25 @@ from dataclasses import replace
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial
 
-from nas.architecture import Architecture
-from nas.cost import architecture_cost
-from nas.limits import predicted_violation
-from nas.objectives import objective_values
-from nas.record import Evaluation, Outcome, Predicted, TrialRecord
-from nas.run import RunDirectory, known_digests
+from nas.common.seeds import derive_seed
+from nas.common.text import CUT_OFF, done_word, plural
+from nas.latency.result import Predicted
+from nas.runs.limits import predicted_violation
+from nas.runs.objectives import objective_values
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.store import RunDirectory, known_digests
+from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
-from nas.search.hopeless import Forecast
+from nas.search.dominated import Forecast
 from nas.search.rungs import Rungs
 from nas.search.samplers import Foreknowledge, make_sampler
 from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, LatencyScreen, chance_within
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.search.time_budget import Durations, Point, TimeBudget
-from nas.settings import derive_seed
-from nas.space_sections import Choice
-from nas.wording import CUT_OFF, closest_text, done_word, plural
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.sections import Choice
 
 MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
@@ -177,7 +179,7 @@ class Broker:
 
         Repeats met on the way are answered from the records.
         """
-        from nas.device import torch_threads  # torch is slow to import
+        from nas.latency.device import torch_threads  # torch is slow to import
 
         # What is fitted here is small: on busy cores several threads wait for each other for most of their time.
         with torch_threads(1):

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from nas.architecture import Architecture
-from nas.record import Evaluation, Latency, TrialRecord
-from nas.run import RunDirectory
+from nas.latency.result import Latency
+from nas.runs.record import Evaluation, TrialRecord
+from nas.runs.settings import EvaluationSettings
+from nas.runs.store import RunDirectory
 from nas.search.prospect import Prospect
-from nas.settings import EvaluationSettings
-from nas.space_sections import Choice
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.sections import Choice
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from nas.confirmation import next_to_confirm
-from nas.recipe import LONGER, longer
-from nas.record import Confirmation, Evaluation, Outcome, TrialRecord
+from nas.common.seeds import derive_seed
+from nas.common.text import plural
+from nas.runs.confirmation import next_to_confirm
+from nas.runs.record import Confirmation, Evaluation, Outcome, TrialRecord
+from nas.runs.settings import Budgets
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.remeasuring import Remeasurer
-from nas.settings import Budgets, derive_seed
-from nas.wording import plural
+from nas.training.recipe import LONGER, longer
 
 MAX_LOSSES = 3
 """Trainings whose worker died after which no more are confirmed in this session."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nas.objectives import measured_latency, objective, objective_values, target_of
-from nas.record import Evaluation
+from nas.runs.objectives import measured_latency, objective, objective_values, target_of
+from nas.runs.record import Evaluation
 
 HOPELESS = 0.01
 """Chance not to be dominated below which a candidate is not trained: a hundred trainings saved for one that mattered.

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas.architecture import Architecture
-from nas.cost import architecture_cost, least_cost
-from nas.errors import InputError
-from nas.objectives import objective
-from nas.record import Latency
+from nas.common.errors import InputError
+from nas.common.text import plural
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.runs.objectives import objective
+from nas.runs.settings import SearchSettings
+from nas.runs.targets import targets_here
 from nas.search.allowed import Allowed
 from nas.search.samplers import Foreknowledge
-from nas.settings import LatencyProtocol, SearchSettings
-from nas.space import SearchSpace, Values
-from nas.targets import targets_here
-from nas.wording import plural
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost, least_cost
+from nas.spaces.mobile.space import SearchSpace, Values
 
 if TYPE_CHECKING:
-    from nas.search.placement import Placement
+    from nas.search.ray.placement import Placement
 
 FEW = 4
 """Networks that are measured before a limit of latency is called impossible."""
@@ -95,7 +96,7 @@ def measured_by(
 
     def measure(target: str | None, network: Architecture) -> Latency:
         if target is not None and actors and target in actors:
-            from nas.search.measuring import measured_elsewhere
+            from nas.search.ray.measuring import measured_elsewhere
 
             return measured_elsewhere(actors, targets[target], network, num_classes)
         protocol = settings.evaluation.protocol if target is None else targets[target].protocol
@@ -106,7 +107,7 @@ def measured_by(
 
 
 def _measured_here(network: Architecture, num_classes: int, protocol: LatencyProtocol) -> Latency:
-    from nas.latency_cache import candidate_latency
+    from nas.search.latency import candidate_latency
 
     return candidate_latency(network, num_classes, protocol)
 

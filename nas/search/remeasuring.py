@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from nas.front import pareto_front
-from nas.in_turn import deciding, seconds_in_turn, with_remeasured
-from nas.record import Evaluation, LatencyRecord, Outcome, TrialRecord
-from nas.rivals import MEMBERS, to_measure
-from nas.run import RunDirectory
+from nas.runs.front import pareto_front
+from nas.runs.in_turn import deciding, seconds_in_turn, with_remeasured
+from nas.runs.record import Evaluation, LatencyRecord, Outcome, TrialRecord
+from nas.runs.rivals import MEMBERS, to_measure
+from nas.runs.store import RunDirectory
 from nas.search.candidate import Candidate, InTurn
 
 MOST_TURNS = 2

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nas.errors import InputError
-from nas.limits import judged_anew
-from nas.record import Outcome
-from nas.run import RunDirectory
-from nas.settings import SearchSettings, is_limit, terms
-from nas.wording import plural, term_words
+from nas.common.errors import InputError
+from nas.common.text import plural
+from nas.runs.limits import judged_anew
+from nas.runs.record import Outcome
+from nas.runs.settings import SearchSettings, is_limit, terms
+from nas.runs.store import RunDirectory
+from nas.runs.words import term_words
 
 
 @dataclass(frozen=True)

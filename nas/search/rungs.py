@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.study._multi_objective import _fast_non_domination_rank
 
-from nas.front import contributions
-from nas.objectives import objective, objective_values
-from nas.record import Evaluation
-from nas.wording import plural
+from nas.common.text import plural
+from nas.runs.front import contributions
+from nas.runs.objectives import objective, objective_values
+from nas.runs.record import Evaluation
 
 Floats = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.architecture import Architecture
-from nas.cost import architecture_cost
-from nas.latency_predictor import LatencyPredictor
-from nas.record import Latency, Predicted
-from nas.space import SearchSpace
+from nas.latency.predictor import LatencyPredictor
+from nas.latency.result import Latency, Predicted
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space import SearchSpace
 
 MIN_NETWORKS = 8
 """Measured networks from which on latencies are predicted."""

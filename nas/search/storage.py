@@ -14,11 +14,11 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from nas.errors import InputError
-from nas.run import RunDirectory
-from nas.secrets import has_password, without_password
-from nas.settings import SearchSettings
-from nas.wording import resume_line
+from nas.common.errors import InputError
+from nas.common.redact import has_password, without_password
+from nas.common.text import resume_line
+from nas.runs.settings import SearchSettings
+from nas.runs.store import RunDirectory
 
 _ALLOWED = (
     "it takes the URL of a database as SQLAlchemy does: postgresql://user@host/database (extra postgresql), "

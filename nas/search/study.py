@@ -18,14 +18,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.objectives import objective, objective_values
-from nas.record import Outcome, TrialRecord
-from nas.run import RunDirectory, known_digests
-from nas.search.history import ChoiceSpace, History, signs_of
-from nas.search.partial import STEPS
+from nas.runs.objectives import objective, objective_values
+from nas.runs.record import Outcome, TrialRecord
+from nas.runs.store import RunDirectory, known_digests
+from nas.search.samplers.history import ChoiceSpace, History, signs_of
+from nas.search.samplers.partial import STEPS
 from nas.search.storage import open_storage, study_name
 from nas.search.study_journal import StudyStorage
-from nas.space_sections import Choice
+from nas.spaces.mobile.sections import Choice
 
 STUDY_NAME = "nas"
 _LIMITS = "limits"

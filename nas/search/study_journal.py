@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.run_files import writing
+from nas.common.files import writing
 
 
 class _Journal(JournalFileBackend):

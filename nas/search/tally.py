@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas.front import pareto_front
-from nas.record import Outcome, TrialRecord
-from nas.rivals import rivals
+from nas.runs.front import pareto_front
+from nas.runs.record import Outcome, TrialRecord
+from nas.runs.rivals import rivals
 
 
 class Tally:
     """Counts and the Pareto front of the records that were added, in the order written.
 
     `trained` candidates count towards the budget, `rejected` ones were over a hard budget and never trained; what was taken
-    over from earlier runs is in neither, nor among the `failed`. `rivals` may belong on the front (nas/rivals.py).
+    over from earlier runs is in neither, nor among the `failed`. `rivals` may belong on the front (nas/runs/rivals.py).
     `budgets_met` says whether any candidate at all was trained.
     """
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.in_turn import deciding, seconds_in_turn
-from nas.recipe import Recipe, steps_of
-from nas.record import Evaluation, Outcome, TrialRecord
-from nas.settings import SearchSettings
-from nas.wording import CUT_OFF, duration_text
+from nas.common.text import CUT_OFF, duration_text
+from nas.runs.in_turn import deciding, seconds_in_turn
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import SearchSettings
+from nas.training.recipe import Recipe, steps_of
 
 CLOSING_S, CLOSING_SHARE, MOST_CLOSING = 2.0, 0.15, 0.2
 """What the end of a search takes (its report, the end of Ray): so many seconds and a share of what its start took, which

@@ -1,0 +1,193 @@
+"""`nas evaluate` and `nas recipe`: one candidate in this process, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from nas.cli.options import (
+    Assignments,
+    BatchSize,
+    Data,
+    Device,
+    Epochs,
+    Init,
+    LearningRate,
+    Metric,
+    RecipeFile,
+    Seed,
+    SplitSeed,
+    absolute_init,
+    chosen_recipe,
+    data_name,
+)
+from nas.common.errors import InputError
+from nas.latency.protocol import default_protocol
+from nas.models.sources import SCRATCH
+from nas.runs.settings import EvaluationSettings
+from nas.spaces.known import chosen_architecture
+
+if TYPE_CHECKING:
+    from nas.runs.record import Evaluation
+    from nas.training.history import EpochMetrics
+
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
+
+
+def evaluate(
+    arch: Annotated[
+        str,
+        typer.Argument(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest."),
+    ],
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_PATH",
+            help="The space it belongs to; by default one that fits the data.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Data = None,
+    metric: Metric = "accuracy",
+    seed: Seed = 0,
+    init: Init = SCRATCH,
+    device: Device = "auto",
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    recipe_file: RecipeFile = None,
+    assignments: Assignments = None,
+    split_seed: SplitSeed = 0,
+    test: Annotated[
+        bool, typer.Option("--test", help="Report on the test part too, before and after the fine-tune.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
+) -> None:
+    """Evaluate one candidate in this process, without Ray: cost, latency, fine-tune, score.
+
+    Example: nas evaluate r8-c8k3-k3e2s16-k5d2e4f32/2-h32 --space digits --epochs 20 --test
+    """
+    import json
+
+    from nas.latency.device import resolve_device
+    from nas.runs.record import Outcome
+    from nas.search.evaluate import before_and_after, evaluate_candidate
+    from nas.tasks.metrics import load_metric
+    from nas.training.images import load_images
+    from nas.training.optim import check_recipe
+    from nas.workflows.space_choice import chosen_space, warn_unfit
+
+    loaded, why = chosen_space(space, data, init)
+    if why is not None:
+        errors.print(why, highlight=False, markup=False, soft_wrap=True)
+    architecture = chosen_architecture(loaded, arch)
+    load_metric(metric)
+    init = absolute_init(init)
+    settings = EvaluationSettings(
+        recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
+        protocol=default_protocol(resolve_device(device)),
+        metric=metric,
+        seed=seed,
+        init=init,
+    )
+    check_recipe(settings.recipe, settings.protocol.device, least_epochs=0)
+    warn_unfit(loaded, data_name(data, loaded))
+    images = load_images(loaded, data_name(data, loaded), split_seed, init)
+    if test and images.test is None:
+        raise InputError(f"--test: the data set {images.name} has no test part")
+    if not as_json:
+        console.print(f"{architecture.canonical}  digest {architecture.digest}", highlight=False, soft_wrap=True)
+
+    def show_epoch(epoch: EpochMetrics) -> None:
+        if not as_json:
+            _print_epoch(epoch, metric)
+
+    evaluated = evaluate_candidate(architecture, images, settings, show_epoch)
+    evaluation = evaluated.evaluation
+    reports = None
+    if test and evaluated.network is not None:
+        reports = before_and_after(architecture, images, settings, evaluated.network)
+    if as_json:
+        content = {"architecture": str(architecture.canonical), "digest": architecture.digest} | asdict(evaluation)
+        if reports:
+            content["test"] = {"before": asdict(reports[0]), "after": asdict(reports[1])}
+        print(json.dumps(content))
+    else:
+        _print_costs(evaluation)
+        if reports:
+            from nas.common.text import plural
+            from nas.views.terminal.front import confusion_table, report_table
+
+            console.print(f"\n[bold]Test part[/bold], {plural(reports[1].images, 'image')}", highlight=False)
+            console.print(report_table(*reports))
+            console.print(confusion_table(reports[1]))
+    if evaluation.outcome is not Outcome.DONE:
+        errors.print(
+            f"nas: the candidate {evaluation.outcome.value}: {evaluation.reason}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(1)
+
+
+def _print_epoch(epoch: EpochMetrics, metric: str) -> None:
+    scores = {metric: epoch.score, "accuracy": epoch.accuracy, "top-5": epoch.top5}
+    scores |= {"macro F1": epoch.macro_f1, "balanced accuracy": epoch.balanced_accuracy}
+    if metric in ("macro_f1", "balanced_accuracy"):
+        del scores[metric.replace("_", " ").replace("f1", "F1")]
+    shown = "  ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items() if value is not None)
+    text = f"validation loss {epoch.validation_loss:.4f}  {shown}"
+    if epoch.train_loss is None:
+        text = f"without fine-tuning  {text}"
+    else:
+        text = (
+            f"epoch {epoch.epoch:3}  training loss {epoch.train_loss:.4f}  {text}  {epoch.images_per_s:,.0f} images/s"
+        )
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _print_costs(evaluation: Evaluation) -> None:
+    from nas.common.text import time_text
+    from nas.runs.objectives import bytes_text
+    from nas.views.terminal.latency import latency_text
+
+    cost, measured = evaluation.cost, evaluation.latency
+    if cost:
+        memory = f"  weights {bytes_text(cost.size_bytes)}" if cost.size_bytes else ""
+        if cost.peak_activation_bytes:
+            memory += f"  peak activations {bytes_text(cost.peak_activation_bytes)} an image"
+        console.print(f"MACs {cost.macs:,}  parameters {cost.params:,}{memory}", highlight=False)
+    if measured:
+        looked_up = f" (cached, measured {time_text(measured.measured)})" if measured.cached else ""
+        console.print(
+            f"latency {latency_text(measured)} ms on {measured.device_name}, batch {measured.protocol.batch_size}, "
+            f"{measured.protocol.dtype}, {measured.protocol.mode}, {measured.blocks} blocks, "
+            f"{measured.estimator}{looked_up}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    if evaluation.fresh:
+        console.print(f"not inherited: {', '.join(evaluation.fresh)}", highlight=False, soft_wrap=True)
+
+
+def recipe(
+    init: Init = SCRATCH,
+    recipe_file: RecipeFile = None,
+    assignments: Assignments = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+) -> None:
+    """The recipe that candidates are trained by, as YAML: what --recipe reads and --set changes.
+
+    Example: nas recipe --set optimizer=sgd > mine.yaml
+    """
+    import inspect
+
+    from nas.training.recipe import Recipe, default_recipe, recipe_text
+
+    chosen = chosen_recipe(absolute_init(init), recipe_file, assignments, epochs, batch_size, learning_rate)
+    explained = (inspect.getdoc(Recipe) or "").replace("`", "")
+    print("".join(f"# {line}".rstrip() + "\n" for line in explained.splitlines()))
+    print(recipe_text(chosen, default_recipe(inherits=init != SCRATCH).learning_rate), end="")

@@ -1,0 +1,191 @@
+"""The command line: one thin command for each verb of the Python API."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from nas.cli.audit import audit
+from nas.cli.baseline import baseline
+from nas.cli.browse import browse
+from nas.cli.clean import clean
+from nas.cli.evaluate import evaluate, recipe
+from nas.cli.export import export
+from nas.cli.measure import measure
+from nas.cli.options import Directory
+from nas.cli.report import report
+from nas.cli.search import search
+from nas.cli.space import space_app
+from nas.cli.status import status, stop
+from nas.cli.supernet import supernet_app
+from nas.cli.train import train
+from nas.common.errors import ExportError, InputError
+from nas.common.printable import print_what_fits
+from nas.common.user_cache import assume_home
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 110},
+)
+app.add_typer(space_app, name="space")
+app.add_typer(supernet_app, name="supernet")
+
+# Typer has no public name for the error that unknown flags and missing arguments raise.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+_INTERRUPTED = 130
+"""What Typer gives after a KeyboardInterrupt."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)  # `threads:x` is no picture
+
+_GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your hardware, measured there.
+
+  [bold]nas search[/bold]                     a complete search on the built-in digits, minutes on a laptop
+  nas search cifar --data DIR    the same on your images, one folder a class
+  nas space list                 search spaces that ship; [bold]nas space show NAME[/bold] explains one
+  nas recipe                     how candidates are trained; every value can be changed
+  nas status DIR                 what a search does, where, how long still; from any machine
+  nas stop DIR                   ends it gently; nas search --resume DIR goes on
+  nas front DIR                  the Pareto front of a run
+  nas browse DIR                 a live page on it: look at candidates, compare and export them
+  nas report DIR                 its report, one HTML file
+  nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
+  nas supernet train SPACE       shared weights, so that every candidate starts trained
+  nas audit DIR                  can its brief training rank candidates? some trained in full
+  nas train DIR --pick knee      chosen candidates trained in full, then tested once
+  nas export DIR --to OUT        a candidate as plain PyTorch, torch.export, ONNX or TorchScript
+  nas measure mobilenet_v2       latency of any network, measured here
+  nas clean                      what nas left on this machine's disks; --remove frees them
+
+Every command has --help with an example."""
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Hardware-aware neural architecture search: accuracy against measured latency."""
+    if version:
+        from importlib import metadata
+
+        console.print(metadata.version("pareto-nas"), highlight=False)
+    elif context.invoked_subcommand is None:
+        console.print(_GUIDE, highlight=False)
+
+
+app.command()(search)
+app.command()(evaluate)
+app.command()(recipe)
+app.command()(baseline)
+app.command()(audit)
+app.command()(train)
+app.command()(export)
+app.command()(measure)
+app.command()(report)
+app.command()(browse)
+app.command()(status)
+app.command()(stop)
+app.command()(clean)
+
+
+@app.command()
+def front(
+    directory: Directory,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
+) -> None:
+    """The Pareto front of a run, finished or running, cheapest first.
+
+    Example: nas front results/digits-20261124-070000 --csv > front.csv
+    """
+    from nas.common.text import plural
+    from nas.runs.store import open_run
+    from nas.runs.trained import ended
+    from nas.views.front_latency import crowded_text
+    from nas.views.terminal.front import front_csv, front_json, front_table, outcome_counts
+    from nas.views.terminal.training import trainings_table
+
+    if as_json and as_csv:
+        raise InputError("--json and --csv: give one of the two")
+    run = open_run(directory)
+    if as_json or as_csv:
+        print((front_json if as_json else front_csv)(run, run.judged()))
+        return
+    records = run.records()
+    console.print(f"{plural(len(records), 'trial')}: {outcome_counts(records)}", highlight=False)
+    if trainings := ended(run.training_records()):
+        console.print("\n[bold]Trained in full[/bold]")
+        console.print(trainings_table(run, trainings))
+        console.print("\n[bold]Pareto front of the search[/bold]")
+    console.print(front_table(run, run.judged()))
+    if crowded := crowded_text(records, run.latencies()):
+        console.print(crowded, highlight=False, soft_wrap=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
+    print_what_fits()
+    _let_data_lines_through()
+    usage_error: Literal[2] = 2
+    try:
+        _check_working_directory()
+        assume_home()
+        code = app(args=arguments, prog_name="nas", standalone_mode=False)
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()
+    except InputError as error:
+        _print_error(str(error))
+        code = usage_error
+    except ExportError as error:
+        _print_error(str(error))
+        code = 1
+    except _USAGE_ERROR as error:  # usage errors of the parser: unknown flags, values that do not fit
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "nas"
+        sentence = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
+        _print_error(f"{sentence} (see `{command} --help`)")
+        code = usage_error
+    except BrokenPipeError:  # a reader that has seen enough, as head
+        code = 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        _print_error(f"the output cannot be written: {error.strerror}")
+        code = 1
+    if code == _INTERRUPTED:
+        _print_error("interrupted")
+    sys.exit(code or 0)
+
+
+def _let_data_lines_through() -> None:
+    """Show on standard error, beside the warnings, the line that says what a data set holds."""
+    logging.getLogger("nas.data.sets").setLevel(logging.INFO)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.INFO)
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(f"the working directory is no longer there: {error.strerror}") from error
+
+
+def _print_error(sentence: str) -> None:
+    told = sentence.replace("\n", "\nnas: ")  # several problems, a line each
+    errors.print(f"nas: {told}", highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""`nas measure`: the latency of any network, with how it was measured."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from nas.cli.options import Device
+from nas.common.errors import CandidateError, InputError
+from nas.latency.protocol import LatencyProtocol, Mode, Precision, default_protocol
+from nas.spaces.known import chosen_architecture
+
+if TYPE_CHECKING:
+    from nas.latency.result import Latency
+    from nas.models.flops import Counted
+    from nas.workflows.measurable import Measurable
+
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
+
+DTYPES: dict[str, Precision] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...]:
+    """`1,32` as numbers; raises `InputError`."""
+    sizes = tuple(int(part) if part.isdecimal() else 0 for part in (part.strip() for part in text.split(",")))
+    if min(sizes) < 1 or len(set(sizes)) < len(sizes):
+        raise InputError(f"--batch-size {text}: write different whole numbers of at least 1, as in 1,32")
+    return sizes
+
+
+def measure(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WHAT]...",
+            help="Torchvision models by name, path/to/file.py:Class, or folders that nas export made; several are measured in "
+            "turn, and compared.",
+            show_default=False,
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(metavar="NAME_OR_PATH", help="Measure candidates of this space instead, with --arch."),
+    ] = None,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARCH",
+            help="A compact architecture string, or smallest, middle, backbone, largest; may be repeated.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="Classes of the candidate's classifier; by default 10.")
+    ] = None,
+    input_text: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="One image; by default 3x224x224 for a torchvision model.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="One or several; by default 1,8 on cpu and 1,128 on cuda.", show_default=False
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="How it is deployed; by default eager on cpu and cudagraph on cuda.", show_default=False),
+    ] = None,
+    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of weights and images.")] = "fp32",
+    channels_last: Annotated[bool, typer.Option(help="Memory format; onnxruntime has its own.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="Threads on the CPU.")] = 1,
+    cold: Annotated[bool, typer.Option("--cold", help="Empty the caches before each run.")] = False,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Latency of any networks, with how it was measured, and which of several differ.
+
+    Example: nas measure mobilenet_v2 --input 3x96x96 --batch-size 1,32 --threads 2
+    """
+    import json
+
+    from nas.latency.device import resolve_device
+    from nas.latency.runtimes import check_protocol
+    from nas.models.flops import count
+
+    default = default_protocol(resolve_device(device))
+    sizes = parse_batch_sizes(batch_size or ("1,8" if default.device == "cpu" else "1,128"))
+    protocol = replace(
+        default,
+        mode=mode or default.mode,
+        dtype=DTYPES[dtype],
+        channels_last=channels_last,
+        threads=threads,
+        cold=cold,
+    )
+    check_protocol(protocol)
+    # What the networks themselves print is not part of the result.
+    with contextlib.redirect_stdout(sys.stderr), _chosen(what or (), space, arch or (), classes, input_text) as chosen:
+        measured, failure = _measure_all(chosen, protocol, sizes, quiet=as_json)
+        counts = [count(network.module, network.input_shape) for network in chosen]
+    if as_json:
+        print(json.dumps(_content(chosen, counts, measured), indent=2))
+    elif measured:
+        _print(chosen, counts, measured)
+    if failure is not None:
+        errors.print(f"nas: {_labels(chosen)}: {failure}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _chosen(
+    what: Sequence[str], space: str | None, archs: Sequence[str], classes: int | None, input_text: str | None
+) -> Iterator[list[Measurable]]:
+    """The networks that the flags name; raises `InputError`."""
+    from nas.spaces.mobile.space_file import load_space
+    from nas.workflows.measurable import candidate, named, parse_shape
+
+    if what:
+        for flag, value in (("--space", space), ("--arch", archs or None), ("--classes", classes)):
+            if value is not None:
+                raise InputError(f"{flag} cannot be given with {what[0]}: name networks, or candidates of a space")
+        shape = parse_shape(input_text) if input_text is not None else None
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(named(each, shape)) for each in what]
+        return
+    if space is None or not archs:
+        raise InputError(
+            "nothing to measure: name a torchvision model, a file.py:Class or an exported folder, "
+            "or give both --space and --arch"
+        )
+    if input_text is not None:
+        raise InputError("--input cannot be given with --space, whose architectures have their own")
+    loaded = load_space(space)
+    yield [candidate(chosen_architecture(loaded, arch), classes or 10) for arch in archs]
+
+
+def _measure_all(
+    chosen: list[Measurable], protocol: LatencyProtocol, sizes: tuple[int, ...], quiet: bool
+) -> tuple[list[tuple[Latency, ...]], CandidateError | None]:
+    """For each batch size the latency of each network, up to the first that cannot be had, and why not."""
+    from nas.latency.measure import measure as measure_latency
+    from nas.latency.measure import measure_in_turn
+
+    measured: list[tuple[Latency, ...]] = []
+    for size in sizes:
+        at_size = replace(protocol, batch_size=size)
+        if not quiet:  # a line: what moves would take the processor from what is measured
+            in_turn = " in turn" if len(chosen) > 1 else ""
+            text = f"measuring {_labels(chosen)}, batch {size}{in_turn}"
+            errors.print(text, highlight=False, markup=False, soft_wrap=True)
+        try:
+            if len(chosen) == 1:
+                found: tuple[Latency, ...] = (measure_latency(chosen[0].module, chosen[0].input_shape, at_size),)
+            else:
+                found = measure_in_turn(
+                    [each.module for each in chosen], [each.input_shape for each in chosen], at_size
+                )
+        except CandidateError as error:
+            return measured, error
+        measured.append(found)
+    return measured, None
+
+
+def _labels(chosen: Sequence[Measurable]) -> str:
+    return ", ".join(network.label for network in chosen)
+
+
+def _content(
+    chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Sequence[tuple[Latency, ...]]
+) -> dict[str, Any]:
+    """One network as it is, several as a list and which of them differ at each batch size."""
+    from nas.latency.compare import groups
+    from nas.latency.result import latency_json
+
+    networks = [
+        {
+            "label": network.label,
+            "macs": counted.macs,
+            "params": counted.params,
+            "measured": [latency_json(latencies[index]) for latencies in measured],
+        }
+        for index, (network, counted) in enumerate(zip(chosen, counts, strict=True))
+    ]
+    if len(networks) == 1:
+        return networks[0]
+    alike = [{"batch_size": latencies[0].protocol.batch_size, "groups": groups(latencies)} for latencies in measured]
+    return {"networks": networks, "alike": alike}
+
+
+def _print(chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Sequence[tuple[Latency, ...]]) -> None:
+    from nas.runs.objectives import objective
+    from nas.views.terminal.latency import compared_table, measured_table, protocol_lines
+
+    unknown = []
+    for network, counted in zip(chosen, counts, strict=True):
+        macs = "MACs not known" if counted.macs is None else f"{objective('macs').show(counted.macs)} MACs"
+        of = objective("params")
+        params = "parameters not known" if counted.params is None else f"{of.show(counted.params)} parameters"
+        if counted.macs is None:
+            unknown.append(
+                f"{network.label}: MACs not known: {counted.why}"
+                if len(chosen) > 1
+                else f"MACs not known: {counted.why}"
+            )
+        sides = "x".join(map(str, network.input_shape))
+        console.print(
+            f"{network.label}  input {sides}  {macs}  {params}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    console.print()
+    if len(chosen) == 1:
+        alone = [latencies[0] for latencies in measured]
+        console.print(measured_table(alone))
+        lines = protocol_lines(alone, [f"batch {latency.protocol.batch_size}" for latency in alone])
+    else:
+        labels = [network.label for network in chosen]
+        lines = []
+        for latencies in measured:
+            size, rounds = latencies[0].protocol.batch_size, len(latencies[0].rounds_ms)
+            said = f"batch {size}, measured in turn, {rounds} rounds; no difference shows between networks of one place"
+            console.print(said, highlight=False, soft_wrap=True)
+            console.print(compared_table(labels, latencies))
+            console.print()
+            lines += protocol_lines(latencies, labels)
+    console.print()
+    for line in (*lines, *unknown):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,339 @@
+"""`nas search`: start a search, or go on with one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from nas.cli.options import (
+    Assignments,
+    BatchSize,
+    Data,
+    Device,
+    Epochs,
+    Init,
+    LearningRate,
+    Logs,
+    MaxLatency,
+    MaxMacs,
+    MaxParams,
+    Metric,
+    Protocol,
+    RecipeFile,
+    Seed,
+    SplitSeed,
+    Targets,
+    absolute_init,
+    chosen_recipe,
+    data_name,
+    parse_amounts,
+    parse_duration,
+    parse_protocol,
+    parse_target,
+)
+from nas.models.sources import SCRATCH, SUPERNET
+from nas.runs.settings import Budgets, EvaluationSettings, Resources, SamplerName, SearchSettings
+from nas.views.terminal.pulse import Pulse
+
+if TYPE_CHECKING:
+    from nas.workflows.search import Finished
+
+STOPPED_EARLY = 75
+"""Exit code of a search that was told to stop before its end and can go on: EX_TEMPFAIL of sysexits.h, for scripts that
+then queue it again."""
+
+CONFIRM = 0.15
+"""Share of the budget that confirmation has where nothing is said and candidates are fine-tuned."""
+
+console = Console(emoji=False)
+
+
+def search(
+    context: typer.Context,
+    space: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SPACE",
+            help="A space by name (see nas space list) or the path of its YAML file; by default one that fits the data.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Data = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Budget in brief trainings, of a candidate each; by default 30.")
+    ] = None,
+    objectives: Annotated[
+        str, typer.Option(help="accuracy and one or more of latency, macs, params, memory, latency:TARGET.")
+    ] = "accuracy,latency",
+    seed: Seed = 0,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_duration, metavar="TIME", help="Wall time from the start of the command to its end, e.g. 30m."
+        ),
+    ] = None,
+    metric: Metric = "accuracy",
+    enqueue: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARCH|FILE", help="A network to try first, or a file of them; may be repeated."),
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="An earlier run whose trials are taken over; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run directory to make; by default results/SPACE-DATE-TIME.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URI",
+            help="Go on with this run instead, or with its mirror in a new --out; budgets, limits and --max-concurrent may be "
+            "given anew.",
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Copy the run there as it grows, e.g. s3://bucket/prefix; off beside --resume."
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep the study in this database, e.g. postgresql://user@host/studies."),
+    ] = None,
+    init: Init = SCRATCH,
+    device: Device = "auto",
+    address: Annotated[
+        str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
+    ] = None,
+    sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
+    confirm: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the budget for training members of the front again, longer, from other seeds; by default "
+            f"{CONFIRM}, and 0 with --finetune 0.",
+            show_default=False,
+        ),
+    ] = None,
+    stop_early: Annotated[
+        bool, typer.Option(help="End trainings whose candidates fall behind in all objectives together.")
+    ] = False,
+    skip_hopeless: Annotated[
+        bool, typer.Option(help="Do not train candidates that are nearly certainly dominated, given their costs.")
+    ] = False,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    recipe_file: RecipeFile = None,
+    assignments: Assignments = None,
+    log: Logs = "",
+    split_seed: SplitSeed = 0,
+    max_latency: MaxLatency = None,
+    max_macs: MaxMacs = None,
+    max_params: MaxParams = None,
+    latency: Protocol = "",
+    target: Targets = None,
+    max_failures: Annotated[int, typer.Option(min=0, help="Failed candidates after which the search gives up.")] = 20,
+    trial_timeout: Annotated[
+        float | None,
+        typer.Option(parser=parse_duration, metavar="TIME", help="A trial that takes longer has failed, e.g. 20m."),
+    ] = None,
+    max_concurrent: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Trials at once; 0 is as many as fit, more when nodes join. With --address more than fit may be asked "
+            "for: they wait, and an autoscaler adds nodes only for what waits.",
+        ),
+    ] = 0,
+    cpus_per_trial: Annotated[float, typer.Option(min=0.1, help="CPU cores of a trial.")] = 1.0,
+    gpus_per_trial: Annotated[
+        float, typer.Option(min=0.0, help="GPUs of a trial on cuda, parts allowed; 0 is one.")
+    ] = 0.0,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Run trials only on nodes of the cluster with this accelerator, e.g. T4."),
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:AMOUNT]",
+            help="Run trials only on nodes of the cluster with this custom resource, of which each takes the amount, by "
+            "default 1; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Search a space for the networks that are accurate and fast.
+
+    Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
+    """
+    began = time.time()
+    from nas.common.text import count_text, plural
+    from nas.runs.mirror import fetch_run, is_uri
+    from nas.views.reported import resume_search, run_search
+    from nas.views.terminal.progress import LineProgress, LiveProgress
+    from nas.views.trackers import Progresses, check_trackers, make_trackers
+    from nas.workflows.forecast import planned
+    from nas.workflows.plan import check_new_folder, check_pins, cluster_address, device_of, plan_search
+    from nas.workflows.space_choice import chosen_space
+
+    pulse = context.with_resource(Pulse(console, "getting ready"))
+    display = LiveProgress(console) if console.is_terminal else LineProgress(pulse)
+    logs = [name.strip() for name in log.split(",") if name.strip()]
+    check_trackers(logs)
+    if resume is not None:
+        from nas.cli.resume import renewal
+        from nas.runs.store import open_run
+        from nas.search.renewal import renewal_notes
+
+        folder = Path(resume)
+        if is_uri(resume):
+            folder, mirror = out or Path("results") / resume.partition("?")[0].rstrip("/").rpartition("/")[2], resume
+            check_new_folder(folder)
+            fetch_run(resume, folder)
+            console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
+        run = open_run(folder)
+        anew = renewal(context, run)
+        for note in renewal_notes(run, anew):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
+        pulse.doing = "reading the data, and starting Ray and its workers"
+        progress = Progresses([display, *make_trackers(logs, folder)])
+        _end_of_search(resume_search(folder, anew, address, progress, mirror, storage))
+        return
+    loaded, why = chosen_space(space, data, init)
+    if why is not None:
+        console.print(why, highlight=False, markup=False, soft_wrap=True)
+    address = cluster_address(address)
+    custom = parse_amounts("--resource", "", resource or (), ":")
+    resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, accelerator, custom)
+    check_pins(resources, address)
+    named_data = data_name(data, loaded)
+    recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate)
+    protocol = parse_protocol(latency, device_of(device, address, resources, (metric, named_data)))
+    settings = SearchSettings(
+        space=loaded,
+        data=named_data,
+        split_seed=split_seed,
+        objectives=tuple(name.strip() for name in objectives.split(",")),
+        evaluation=EvaluationSettings(
+            recipe=recipe,
+            protocol=protocol,
+            budgets=Budgets(max_macs, max_params, max_latency),
+            metric=metric,
+            seed=seed,
+            init=absolute_init(init),
+            targets=tuple(parse_target(text, protocol.device) for text in target or ()),
+        ),
+        trials=30 if trials is None else trials,
+        time_budget_s=time_budget,
+        seed=seed,
+        sampler=sampler,
+        confirm=(CONFIRM if recipe.epochs else 0.0) if confirm is None else confirm,
+        stop_early=stop_early,
+        skip_hopeless=skip_hopeless,
+        max_failures=max_failures,
+        trial_timeout_s=trial_timeout,
+        resources=resources,
+        enqueue=tuple(enqueue or ()),
+        warm_start=tuple(warm_start or ()),
+        mirror=mirror,
+        storage=storage,
+    )
+    pulse.doing = "reading the data and looking at this machine"
+    plan = plan_search(settings, out, address, began)
+    forecast: list[str] = []
+    if address is None:
+        concurrent = max_concurrent or max(1, int(len(os.sched_getaffinity(0)) // cpus_per_trial))
+        fixed = bool(epochs is not None or recipe_file or warm_start or _sets_length(assignments or ()))
+        plan, forecast = planned(plan, concurrent if settings.device == "cpu" else 1, fixed)
+        recipe = plan.settings.evaluation.recipe
+    training = f"of at most {plural(recipe.epochs, 'epoch')}" if recipe.epochs else "scored without fine-tuning"
+    fewer = ", fewer where they fall behind" if stop_early else ""
+    again = f", {plural(settings.confirmations, 'training')} to confirm the front" if settings.confirmations else ""
+    console.print(
+        f"Searching {loaded.name} ({count_text(loaded.size)} networks) on {settings.data}: {len(plan.data.train):,} training and "
+        f"{len(plan.data.validation):,} validation images, {plural(settings.candidates, 'candidate')} {training}{fewer}{again}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if short := _cut_short(plan.settings.evaluation.init):
+        pulse.say(f"Warning: {short}")
+    for note in plan.notes:
+        pulse.say(note)
+    for line in forecast:
+        pulse.say(line)
+    pulse.doing = "starting Ray and its workers"
+    _end_of_search(run_search(plan, Progresses([display, *make_trackers(logs, plan.out)])))
+
+
+def _cut_short(init: str) -> str | None:
+    """Why a supernet that candidates start from is not what it was to be, in a sentence."""
+    from nas.training.supernet_file import cut_short, read_file
+
+    if not init.startswith(SUPERNET):
+        return None
+    folder = init.removeprefix(SUPERNET)
+    short = cut_short(read_file(Path(folder)))
+    return (
+        f"the supernet {folder} is not what it was to be, {short}: candidates may be ranked by luck" if short else None
+    )
+
+
+def _sets_length(assignments: Sequence[str]) -> bool:
+    """Whether the length of a training was asked for."""
+    return any(text.partition("=")[0].strip() in ("epochs", "steps", "seconds") for text in assignments)
+
+
+def _end_of_search(finished: Finished) -> None:
+    from nas.common.text import command_text, duration_text, resume_line
+    from nas.runs.chance import chance_note
+    from nas.runs.front import hypervolume, pareto_front, reference_point
+    from nas.runs.objectives import objective
+    from nas.runs.pace import time_spent
+    from nas.views.front_latency import crowded_text
+    from nas.views.terminal.front import front_table, no_front_text, outcome_counts
+
+    run = finished.run
+    records, objectives = run.records(), run.settings.objectives
+    if run.settings.time_budget_s is not None and (spent := time_spent(run.state(), records, run.confirmations())):
+        console.print(
+            f"\nTime budget of {duration_text(run.settings.time_budget_s)}: {spent}", highlight=False, soft_wrap=True
+        )
+    console.print(
+        f"\nEnded after {duration_text(finished.seconds)}: {finished.reason} ({outcome_counts(records)})",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if finished.resumable:
+        go_on = resume_line(run.path)
+        console.print(f"To go on: {go_on}", highlight=False, markup=False, soft_wrap=True)
+    judged = run.judged()
+    if not pareto_front(judged, objectives):
+        said = f"{no_front_text(records)} Look into {run.report_path} for the reasons."
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    reference = reference_point(records, objectives)
+    volume = hypervolume(records, objectives, reference)
+    if reference and volume is not None:
+        corner = ", ".join(
+            f"{name} {objective(name).show(value)}" for name, value in zip(objectives, reference.worst, strict=True)
+        )
+        console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
+    if note := chance_note(run.settings, run.provenance, records):
+        console.print(f"Warning: {note}", highlight=False, markup=False, soft_wrap=True)
+    console.print("\n[bold]Pareto front[/bold]")
+    console.print(front_table(run, judged))
+    if crowded := crowded_text(records, run.latencies()):
+        console.print(crowded, highlight=False, soft_wrap=True)
+    console.print(f"\nReport: {run.report_path}", highlight=False, markup=False, soft_wrap=True)
+    export = command_text("export", run.path, "--pick", "knee", "--to", "model")
+    console.print(f"Next:   {export}", highlight=False, markup=False, soft_wrap=True)
+    if finished.interrupted and finished.resumable:
+        raise typer.Exit(STOPPED_EARLY)

@@ -1,0 +1,147 @@
+"""`nas supernet`: one network with the weights of a whole space, trained so that every candidate can start from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from nas.cli.options import (
+    Assignments,
+    BatchSize,
+    Data,
+    Device,
+    Init,
+    RecipeFile,
+    Seed,
+    Space,
+    SplitSeed,
+    absolute_init,
+    chosen_recipe,
+    data_name,
+    parse_duration,
+    rate_option,
+)
+from nas.cli.search import STOPPED_EARLY
+from nas.models.sources import SCRATCH, SUPERNET
+from nas.training.recipe import SUPERNET_RATE
+
+if TYPE_CHECKING:
+    from nas.training.supernet import SupernetPlan
+    from nas.training.supernet_file import SupernetEpoch
+
+supernet_app = typer.Typer(no_args_is_help=True, help="Train the shared weights of a whole space.")
+
+console = Console(emoji=False)
+
+
+@supernet_app.command("train")
+def supernet_train(
+    context: typer.Context,
+    space: Space,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the supernet is kept.")],
+    data: Data = None,
+    init: Init = SCRATCH,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 60,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--time-budget", parser=parse_duration, metavar="TIME", help="End after so much training, e.g. 2h."
+        ),
+    ] = None,
+    random: Annotated[
+        int, typer.Option(min=0, help="Random networks a step, beside the largest and the smallest.")
+    ] = 2,
+    taps: Annotated[
+        Literal["grid", "own"], typer.Option(help="Kernels: all dilations read one grid, or each has its own.")
+    ] = "grid",
+    batch_size: BatchSize = None,
+    learning_rate: Annotated[float | None, rate_option(SUPERNET_RATE)] = None,
+    recipe_file: RecipeFile = None,
+    assignments: Assignments = None,
+    device: Device = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that share each batch: on GPUs, one on each.")
+    ] = 1,
+    seed: Seed = 0,
+    split_seed: SplitSeed = 0,
+) -> None:
+    """Train one network that holds the weights of all of a space's networks.
+
+    What was stopped, or killed, goes on with the same command from its last whole epoch. Then nas search --init
+    supernet:DIR has every candidate start from it.
+
+    Example: nas supernet train digits --out supernets/digits
+    """
+    from nas.common.text import command_text, count_text, plural
+    from nas.latency.device import resolve_device
+    from nas.models.elastic import Sharing
+    from nas.spaces.mobile.space_file import load_space
+    from nas.views.terminal.pulse import Pulse
+    from nas.workflows.supernet import plan_supernet, train_supernet
+
+    pulse = context.with_resource(Pulse(console, "reading the data"))
+    loaded = load_space(space)
+    recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate, SUPERNET_RATE)
+    if time_budget is not None:
+        recipe = replace(recipe, seconds=time_budget)
+    plan = plan_supernet(
+        out,
+        loaded,
+        data_name(data, loaded),
+        recipe,
+        init=absolute_init(init),
+        device=resolve_device(device),
+        split_seed=split_seed,
+        seed=seed,
+        random=random,
+        devices=devices,
+        sharing=Sharing(taps),
+    )
+    if not plan.done:
+        pulse.say(
+            f"Training a supernet of {loaded.name} ({count_text(loaded.size)} networks) on {plan.file.data}, "
+            f"{plural(len(plan.data.train), 'image')}, {plural(plan.file.recipe.epochs, 'epoch')} at most, on {plan.file.device}"
+        )
+
+    def epoch_ended(epoch: SupernetEpoch) -> None:
+        pulse.say(_line(epoch, plan.file.recipe.epochs))
+        pulse.doing = f"after epoch {epoch.epoch} of {plan.file.recipe.epochs}"
+
+    pulse.doing = f"epoch 1 of {plan.file.recipe.epochs}"
+    ending = train_supernet(plan, epoch_ended)
+    if ending is not None:
+        pulse.say(f"Ended early: {ending}. The same command goes on.")
+        raise typer.Exit(STOPPED_EARLY)
+    for warning in _warnings(plan):
+        pulse.say(f"Warning: {warning}")
+    pulse.say(f"Weights: {out / 'weights.safetensors'}")
+    pulse.say(f"Next:    {command_text('search', space, '--init', f'{SUPERNET}{out}')}")
+
+
+def _warnings(plan: SupernetPlan) -> list[str]:
+    """What makes the weights poor ones to rank candidates by."""
+    from nas.runs.chance import by_guessing
+    from nas.training.supernet_file import cut_short, read_file
+
+    file = read_file(plan.folder)
+    found = []
+    if short := cut_short(file):
+        found.append(f"{short}: candidates that start from it may be ranked by luck; give a larger --time-budget")
+    most = by_guessing(len(file.classes), len(plan.data.validation))
+    guesses = [name for name, accuracy in file.history[-1].accuracy.items() if accuracy <= most]
+    if guesses:
+        who = f"{' and '.join(guesses)} {'network scores' if len(guesses) == 1 else 'networks score'}"
+        found.append(
+            f"its {who} no better than guessing would (at most {100 * most:.1f} % with {len(file.classes)} classes), so "
+            "that it ranks nothing yet; train it for longer"
+        )
+    return found
+
+
+def _line(epoch: SupernetEpoch, epochs: int) -> str:
+    scores = ", ".join(f"{name} {100 * accuracy:.2f} %" for name, accuracy in epoch.accuracy.items())
+    return f"epoch {epoch.epoch}/{epochs}: training loss {epoch.train_loss:.4f}, validation accuracy {scores}; {epoch.seconds:.1f} s"

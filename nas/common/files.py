@@ -1,0 +1,164 @@
+"""The files of a run directory: records appended a line each, and read leniently; other files replaced whole."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+from nas.common.errors import InputError
+from nas.common.jsonl import append_line, finished_lines, json_line, read_lines
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA_VERSION = 1
+"""Of all files that nas writes; a reader leaves out what a newer version wrote."""
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class LaterRecords(Generic[_T]):
+    """What a file holds from some byte on: its records, and the byte to read on from.
+
+    `foreign` lines were no records, `newer` ones were written by a newer version; both are left out.
+    """
+
+    records: tuple[_T, ...]
+    end: int
+    foreign: int = 0
+    newer: int = 0
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise `InputError` where something in a run directory cannot be written: its disk is full, or it is gone."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def only_process(lock: Path, run: Path, busy: str) -> Iterator[None]:
+    """Hold the kernel's lock of a file of a run, free as soon as its process is dead; raises `InputError`, `busy` where it is held."""
+    with writing(lock.parent):
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(busy) from error
+        except OSError as error:
+            raise InputError(f"{run}: cannot be locked by its file system: {error.strerror}") from error
+        yield
+
+
+def append_record(path: Path, record: Any) -> None:
+    """Add a record; on return it is on the disk. Raises `InputError`."""
+    with writing(path):
+        append_line(path, json_line(record))
+
+
+def read_records(path: Path, kind: TypeAdapter[_T]) -> list[_T]:
+    """The records of a file in the order written. A torn or foreign line is left out, with a warning."""
+    records = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_record(line, kind))
+        except _NewerError:
+            logger.warning("%s:%d: written by a newer version; left out", path.name, number)
+        except ValueError as error:
+            logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
+    return records
+
+
+def later_records(path: Path, kind: TypeAdapter[_T], start: int) -> LaterRecords[_T]:
+    """The records that were finished from byte `start` on, for a reader that follows a file. Raises `OSError`."""
+    records: list[_T] = []
+    end, foreign, newer = start, 0, 0
+    for line, behind in finished_lines(path, start):
+        end = behind
+        try:
+            if line is None:
+                foreign += 1
+            elif line.strip():
+                records.append(_record(line, kind))
+        except _NewerError:
+            newer += 1
+        except ValueError:
+            foreign += 1
+    return LaterRecords(tuple(records), end, foreign, newer)
+
+
+class _NewerError(ValueError):
+    """A record was written by a newer version."""
+
+
+def _record(line: bytes, kind: TypeAdapter[_T]) -> _T:
+    """One line as a record; raises `ValueError`, which JSON, UTF-8 and validation errors all are, where it is none."""
+    try:
+        data = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if is_newer(data):
+        raise _NewerError
+    return kind.validate_python(data)
+
+
+def is_newer(data: object) -> bool:
+    """Whether something read from a file was written by a newer version."""
+    return isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA_VERSION
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; raises `InputError` when it is none."""
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except Exception as error:  # safetensors raises its own error type
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def file_mark(path: Path) -> tuple[int, int, int] | None:
+    """Inode, bytes and time of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that readers see whole, or not at all. Raises `OSError`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def weights_content(state: Mapping[str, torch.Tensor]) -> bytes:
+    """The content of a safetensors file of a network's weights."""
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})

@@ -1,0 +1,89 @@
+"""Values in the words and units that figures and tables share. Plain text: nothing here is escaped."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import time
+from collections.abc import Sequence
+
+CUT_OFF = "cut off by the time budget"
+"""Begins the reason of a training that was."""
+
+
+def percent_text(share: float, error: float | None) -> str:
+    """A share in percent, with its standard error where there is one."""
+    return f"{100 * share:.2f} %" if error is None else f"{100 * share:.2f} ± {100 * error:.2f} %"
+
+
+def spread_text(shares: Sequence[float]) -> str:
+    """The mean of shares in percent, with their standard deviation where there are several."""
+    mean = f"{100 * statistics.mean(shares):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(shares):.2f} %" if len(shares) > 1 else f"{mean} %"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as the two largest of days, hours, minutes and seconds."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    rest, parts = round(seconds), []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        parts.append((count, unit))
+    first = next(index for index, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def time_text(utc: float) -> str:
+    """A moment, given in UTC seconds since the epoch."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(utc))
+
+
+def plural(count: int, singular: str, several: str | None = None) -> str:
+    """The count with its noun."""
+    return f"{count:,} {singular if count == 1 else several or singular + 's'}"
+
+
+def count_text(count: int) -> str:
+    """A number of things: with thousands separators below a million, beyond that to two digits, as 9.5e+07."""
+    return f"{count:,}" if count < 1_000_000 else f"{count:.1e}"
+
+
+def command_text(*arguments: object) -> str:
+    """A command of nas as a line that can be pasted into a shell."""
+    return shlex.join(["nas", *map(str, arguments)])
+
+
+def resume_line(path: object, address: str | None = None) -> str:
+    """The command that goes on with the search of a run directory, on the Ray cluster of an address if one is given."""
+    return command_text("search", "--resume", path, *(["--address", address] if address else []))
+
+
+def ms_text(ms: float) -> str:
+    """Milliseconds without their unit: three decimals, fewer from 10 ms on, where they would say nothing."""
+    return f"{ms:.{3 if ms < 10 else 2 if ms < 100 else 1 if ms < 1000 else 0}f}"
+
+
+def done_word(epochs: int) -> str:
+    """What a candidate is called that came to the end of a brief fine-tune of so many epochs, or was scored without one."""
+    return "trained" if epochs else "scored"
+
+
+def capital(text: str) -> str:
+    """The text with a large first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def listed(texts: Sequence[str], most: int) -> str:
+    """The first few of some texts, with commas between, and a sign where there are more."""
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
+
+
+def printable(text: str) -> str:
+    """The name of a file, folder or class in one line, without anything that a terminal obeys."""
+    return text if text.isprintable() else ascii(text)
+
+
+def classes_text(classes: Sequence[str], most: int = 4) -> str:
+    """How many classes, and the names of the first few."""
+    return f"{plural(len(classes), 'class', 'classes')} ({listed([*map(printable, classes)], most)})"

@@ -1,0 +1,112 @@
+"""Tar and zip archives, read member by member into memory and never unpacked."""
+
+from __future__ import annotations
+
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from nas.common.errors import InputError
+
+_TAR_MODES: dict[str, Literal["r:", "r:gz", "r:bz2", "r:xz"]] = {
+    ".tar": "r:",
+    ".tar.gz": "r:gz",
+    ".tgz": "r:gz",
+    ".tar.bz2": "r:bz2",
+    ".tbz2": "r:bz2",
+    ".tar.xz": "r:xz",
+    ".txz": "r:xz",
+}
+ARCHIVE_SUFFIXES = (*_TAR_MODES, ".zip")
+
+Wanted = Callable[[PurePosixPath], bool]
+"""Which files' content is asked for."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or folder in an archive; `content` holds the bytes of a file that was asked for."""
+
+    path: PurePosixPath
+    is_folder: bool
+    size: int
+    content: bytes | None
+
+
+def members(path: Path, wanted: Wanted) -> Iterator[Member]:
+    """The members of an archive in its own order, with the content of those wanted.
+
+    Raises `InputError` for an archive that is damaged or has a member which is not plainly a file inside it.
+    """
+    suffix = next((s for s in ARCHIVE_SUFFIXES if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise InputError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+    with _damage_named(path):
+        yield from _zip_members(path, wanted) if suffix == ".zip" else _tar_members(path, _TAR_MODES[suffix], wanted)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        lzma.LZMAError,
+        zlib.error,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a whole archive of the kind that its name says: {error}") from error
+
+
+def _tar_members(path: Path, mode: Literal["r:", "r:gz", "r:bz2", "r:xz"], wanted: Wanted) -> Iterator[Member]:
+    with tarfile.open(path, mode) as archive:
+        while (entry := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # a million of them would fill the memory
+            kind = "a symbolic link" if entry.issym() else "a hard link" if entry.islnk() else "a device"
+            inside = _safe_path(path, entry.name, None if entry.isreg() or entry.isdir() else kind)
+            file = archive.extractfile(entry) if wanted(inside) else None
+            yield Member(inside, entry.isdir(), entry.size, file.read() if file else None)
+        # tarfile takes a file that ends early, or goes on with rubbish, for one that ends well.
+        stream = archive.fileobj
+        assert stream is not None
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError("it has no end mark")
+        while stream.read(1 << 20):  # to the checksum at the end of a compressed file
+            pass
+
+
+def _zip_members(path: Path, wanted: Wanted) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.flag_bits & 1:
+                raise InputError(f"{path}: member {entry.filename!r} is encrypted: give an archive without a password")
+            kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive does not come from Unix
+            link = "a symbolic link" if stat.S_ISLNK(kind) else "a device"
+            name = entry.filename.replace("\\", "/")  # as some programs on Windows write it
+            inside = _safe_path(path, name, None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else link)
+            is_wanted = wanted(inside)
+            yield Member(inside, name.endswith("/"), entry.file_size, archive.read(entry) if is_wanted else None)
+
+
+def _safe_path(path: Path, name: str, kind: str | None) -> PurePosixPath:
+    inside = PurePosixPath(name)
+    problem = "an absolute path" if inside.is_absolute() else "a path with .." if ".." in inside.parts else kind
+    if problem:
+        raise InputError(
+            f"{path}: member {name!r} is {problem}, and an archive may hold only files and folders inside it"
+        )
+    return inside

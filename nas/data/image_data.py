@@ -1,0 +1,155 @@
+"""Images and labels in three parts, in memory or memory-mapped: training, validation, test.
+
+A search is handed training and validation only (`ImageData.without_test`); the test part is for the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.common.errors import InputError
+from nas.data.cache import open_map
+from nas.data.image_decoding import FileSizes
+
+_CHUNK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images (N, C, H, W) uint8 and labels (N,) int64.
+
+    With `rows` (N,), the part is these rows of `images`, which then may hold others too: so a part of a memory map
+    is split without reading it. `take` reads images of any part. A part of a whole memory map is pickled as the
+    map's path, for other processes of this machine.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.images if self.rows is None else self.rows):
+            raise ValueError(f"{len(self.labels)} labels do not fit the part's images")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the images with these numbers, each below `len(part)`."""
+        return np.asarray(self.images[numbers if self.rows is None else self.rows[numbers]])
+
+    def subset(self, numbers: NDArray[np.int64]) -> Part:
+        """The part of the images with these numbers: a copy in memory, or other rows of the same memory map."""
+        if isinstance(self.images, np.memmap):
+            rows = numbers if self.rows is None else self.rows[numbers]
+            return Part(self.images, self.labels[numbers], rows)
+        return Part(self.take(numbers), self.labels[numbers])
+
+    def chunks(self, numbers: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.uint8]]:
+        """The images, or those with these numbers, in order and a few megabytes at a time."""
+        numbers = np.arange(len(self)) if numbers is None else numbers
+        step = max(1, _CHUNK_BYTES // self.images[0].nbytes)
+        for start in range(0, len(numbers), step):
+            yield self.take(numbers[start : start + step])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A slice of a map is a memmap too, but its base is that map.
+        if isinstance(self.images, np.memmap) and isinstance(self.images.base, mmap.mmap):
+            return {**self.__dict__, "images": Path(str(self.images.filename))}
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["images"], Path):
+            try:
+                state = {**state, "images": open_map(state["images"])}
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{state['images']}: the decoded images cannot be read on this machine: let NAS_DATA name a "
+                    f"directory that all workers see: {error}"
+                ) from error
+        self.__dict__.update(state)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set split in three; `mean` and `std` per channel of the training part, on a scale of 0 to 1.
+
+    `mirror` says whether a mirrored image is still of its class (not so for digits). `corrupt` names the files that
+    could not be read and are left out; `remarks` are sentences on what else was left out and what was guessed.
+    `split_off` are the parts, validation and test, that were taken from the training images. `sizes` are those of the
+    images before they were resized, None where they are not known; `licence` is the file that tells the data's licence, and
+    its title.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Part
+    validation: Part
+    test: Part | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirror: bool
+    split_seed: int
+    corrupt: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    split_off: tuple[str, ...] = ()
+    sizes: FileSizes | None = None
+    licence: str | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return int(self.train.images.shape[1])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        height, width = self.train.images.shape[2:]
+        return int(height), int(width)
+
+    def without_test(self) -> ImageData:
+        """The same without the test part: what a search may see."""
+        return replace(self, test=None)
+
+    def with_validation(self) -> ImageData:
+        """The same with the validation images among the training images, for a training that is not scored by them."""
+        return replace(self, train=_joined(self.train, self.validation))
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the content of training and validation parts."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation):
+            digest.update(repr((len(part), *part.images.shape[1:])).encode())
+            for images in part.chunks():
+                digest.update(np.ascontiguousarray(images).data)
+            digest.update(np.ascontiguousarray(part.labels).data)
+        return digest.hexdigest()[:16]
+
+
+def _joined(first: Part, second: Part) -> Part:
+    """Two parts as one: other rows of the same memory map, or a copy; of two maps a copy on disk, gone with the process."""
+    labels = np.concatenate([first.labels, second.labels])
+    if isinstance(first.images, np.memmap) and first.images is second.images:
+        both = [np.arange(len(part)) if part.rows is None else part.rows for part in (first, second)]
+        return Part(first.images, labels, np.concatenate(both))
+    shape = (len(labels), *first.images.shape[1:])
+    if isinstance(first.images, np.memmap):
+        with tempfile.TemporaryFile() as file:
+            images: NDArray[np.uint8] = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    else:
+        images = np.empty(shape, dtype=np.uint8)
+    start = 0
+    for part in (first, second):
+        for chunk in part.chunks():
+            images[start : start + len(chunk)] = chunk
+            start += len(chunk)
+    return Part(images, labels)

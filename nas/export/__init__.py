@@ -1,0 +1,1 @@
+"""A candidate as a folder to deploy from."""

@@ -1,0 +1,385 @@
+"""What an exported folder says of its network: model.json for programs, README.md for people."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from nas.common.provenance import package_versions
+from nas.common.text import capital, plural, time_text
+from nas.export.check import FILES
+from nas.latency.result import Latency, latency_json
+from nas.models.licences import NOT_KNOWN, licence_of
+from nas.models.sources import SCRATCH
+from nas.runs.confirmation import Confirmed, confirmed_in
+from nas.runs.objectives import objective_values
+from nas.runs.record import TrainingRecord, TrialRecord
+from nas.runs.results import Result, measured_text, of_search, of_training
+from nas.runs.store import RunDirectory
+from nas.runs.words import cost_text, estimator_text, latency_text, protocol_text, score_title, trial_text
+
+_IMAGE_SIZES = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "svhn": 32}
+"""Of the data sets by name, for runs older than `Provenance.image_size`."""
+
+_IMAGES = 'images = preprocess("photo.jpg")'
+_LOADING = {
+    "source": ("model.py, model.pt", f"from model import load, preprocess\n{_IMAGES}\nlogits = load()(images)"),
+    "safetensors": (
+        "model.safetensors",
+        f"from model import build, preprocess\nfrom safetensors.torch import load_file\n{_IMAGES}\nnetwork = build()\n"
+        'network.load_state_dict(load_file("model.safetensors"))\nlogits = network.eval()(images)',
+    ),
+    "pt2": (
+        FILES["pt2"],
+        f"import torch\nfrom model import preprocess\n{_IMAGES}\n"
+        f'logits = torch.export.load("{FILES["pt2"]}").module()(images)',
+    ),
+    "onnx": (
+        FILES["onnx"],
+        f"import onnxruntime\nfrom model import preprocess\n{_IMAGES}\n"
+        f'session = onnxruntime.InferenceSession("{FILES["onnx"]}")\n'
+        'logits = session.run(["logits"], {"images": images.numpy()})[0]',
+    ),
+    "torchscript": (
+        FILES["torchscript"],
+        f'import torch\nfrom model import preprocess\n{_IMAGES}\nlogits = torch.jit.load("{FILES["torchscript"]}")(images)',
+    ),
+}
+
+
+def preprocessing(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[str, Any]:
+    """How an image file becomes what the network reads, step by step, in the words of model.json."""
+    channels = record.architecture.input_channels
+    size = _IMAGE_SIZES.get(run.settings.data, max(run.settings.space.input.size))
+    return {
+        "input_shape": list(record.architecture.input_shape),
+        "layout": "NCHW",
+        "colour": "grey" if channels == 1 else "RGB",
+        "orientation": "turned upright as EXIF says",
+        "background": [255, 255, 255],
+        "image_size": list(run.provenance.image_size or (size, size)),
+        "files": "resized (bicubic) until the image just covers image_size (height, width), cropped at the centre",
+        "resize": "bilinear, antialiased",
+        "scale": "uint8 / 255",
+        "mean": list(run.provenance.mean),
+        "std": list(run.provenance.std),
+        "dtype": dtype,
+    }
+
+
+def exported_result(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> Result:
+    """What the weights got that are exported: those of a full training, or without one those of the search."""
+    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
+    return of_search(record, metric, images) if training is None else of_training(training, metric, images)
+
+
+def embedded(run: RunDirectory, record: TrialRecord, result: Result, dtype: str) -> dict[str, str]:
+    """What each further format carries inside, by name; classes and preprocessing are JSON."""
+    return {
+        "classes": json.dumps(list(run.provenance.classes)),
+        "preprocessing": json.dumps(preprocessing(run, record, dtype)),
+        "architecture": str(record.architecture.canonical),
+        "digest": record.architecture.digest,
+        "weights": result.weights,
+        "score": result.score_line,
+    }
+
+
+def model_json(
+    run: RunDirectory,
+    record: TrialRecord,
+    training: TrainingRecord | None,
+    export: Mapping[str, Any],
+    latencies: Mapping[str, Latency],
+) -> dict[str, Any]:
+    """What model.json holds: architecture, classes, preprocessing, and the figures with how they were measured.
+
+    `training` is the full training whose weights these are; without one they are the search's. `export` says how it was
+    exported and checked; `latencies` are those of its formats.
+    """
+    settings, provenance = run.settings, run.provenance
+    init, licence = _inherited(run, training)
+    return {
+        "architecture": record.architecture.to_json(),
+        "text": record.text,
+        "digest": record.digest,
+        "classes": list(run.provenance.classes),
+        "preprocessing": preprocessing(run, record, export["dtype"]),
+        "measured": _search_json(run, record) if training is None else _training_json(run, training),
+        "search": None if training is None else {**_search_json(run, record), "note": _OTHER_WEIGHTS},
+        "training": _recipe_json(training) if training else None,
+        "latency": {form: latency_json(latency) for form, latency in latencies.items()},
+        "export": {"date": time_text(time.time()), "versions": package_versions(), **export},
+        "inherited_weights": {"from": init, "licence": licence},
+        "origin": {
+            "space": settings.space.name,
+            "data": settings.data,
+            "data_licence": provenance.data_licence,
+            "trial": record.number,
+            "imported_from": record.imported_from,
+            "trials": settings.trials,
+            "sampler": settings.sampler,
+            "seed": settings.seed,
+            "split_seed": settings.split_seed,
+            "recipe": asdict(settings.evaluation.recipe),
+            "created": time_text(provenance.created),
+            "command": provenance.command,
+            "git_commit": provenance.git_commit,
+            "hardware": provenance.hardware,
+            "versions": provenance.versions,
+        },
+    }
+
+
+_OTHER_WEIGHTS = "of the search's brief training: other weights, which are not in this folder"
+
+
+def _search_json(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
+    """What the search's weights got."""
+    again = confirmed_in(run, run.judged()).get(record.digest)
+    return {
+        **_result_json(exported_result(run, record, None)),
+        "objectives": record.objectives,
+        "cost": asdict(record.evaluation.cost) if record.evaluation.cost else None,
+        "epochs": record.evaluation.epochs,
+        "confirmed": asdict(again) if again else None,
+    }
+
+
+def _training_json(run: RunDirectory, training: TrainingRecord) -> dict[str, Any]:
+    """What the weights of a full training got."""
+    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
+    cost = training.evaluation.cost
+    return {
+        **_result_json(of_training(training, metric, images)),
+        "objectives": objective_values(training.evaluation, run.settings.objectives),
+        "cost": asdict(cost) if cost else None,
+        "epochs": len(training.losses),
+    }
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    """Each number with its weights, the images that it is of, and the measurement that it is from."""
+    latency = result.latency
+    return {
+        "weights": result.weights,
+        "test": None if result.tested is None else {"accuracy": result.tested, "images": result.test_images},
+        "validation": None if result.score is None else {result.metric: result.score, "images": result.images},
+        "metric": result.metric,
+        "validation_images": result.images,
+        "sentences": [result.score_line, result.latency_line],
+        "latency": latency_json(latency) if latency else None,
+        "latencies": {name: latency_json(on_target) for name, on_target in result.latencies.items()},
+    }
+
+
+def _recipe_json(training: TrainingRecord) -> dict[str, Any]:
+    """How the full training went that the weights are of, and the test part class by class."""
+    return {
+        "seed": training.seed,
+        "start": training.start,
+        "with_validation": training.with_validation,
+        "epochs": len(training.losses),
+        "test": asdict(training.after) if training.after else None,
+        "recipe": asdict(training.recipe),
+    }
+
+
+def _inherited(run: RunDirectory, training: TrainingRecord | None) -> tuple[str, str]:
+    """What the exported weights inherited, and what is known of its licence, as the run noted it when it began."""
+    if training is not None and training.start == "scratch":
+        return SCRATCH, licence_of(SCRATCH)
+    init = run.settings.evaluation.init
+    return init, run.provenance.init_licence or licence_of(init)
+
+
+def card_text(
+    run: RunDirectory,
+    record: TrialRecord,
+    training: TrainingRecord | None,
+    export: Mapping[str, Any],
+    latencies: Mapping[str, Latency],
+) -> str:
+    """The model card, README.md, in Markdown. What comes from files is quoted, so that it is text wherever it is shown."""
+    again = confirmed_in(run, run.judged()).get(record.digest)
+    sections = {
+        "Figures": _figures(run, record, training, again),
+        "Latency of each format": _latencies(latencies),
+        "Files, and how to load each": _files(run, record, export),
+        "How it was found": _found(run, record),
+        "Limits": _limits(run, record, training),
+        "Licences": _licences(run, training),
+    }
+    lines = _summary(run, record, export)
+    for title, content in sections.items():
+        lines += ["", f"## {title}", "", *content]
+    return "\n".join(lines) + "\n"
+
+
+def _licences(run: RunDirectory, training: TrainingRecord | None) -> list[str]:
+    data = run.provenance.data_licence
+    return [
+        f"- Inherited weights: {_plain(_inherited(run, training)[1])}",
+        f"- Data, {_code(run.settings.data)}: {_plain(data) if data else NOT_KNOWN}. See to it that its terms allow what you "
+        "are about to do.",
+        "- What a training adds is whoever's ran it. The source in this folder is nas's, Apache-2.0.",
+    ]
+
+
+def _summary(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) -> list[str]:
+    channels, height, width = record.architecture.input_shape
+    folded = "folded into the convolutions" if export["batch_norm_folded"] else "as trained"
+    return [
+        f"# An image classifier of {plural(len(run.provenance.classes), 'class', 'classes')}, found by nas",
+        "",
+        "A convolutional network that a hardware-aware architecture search found and trained, as plain PyTorch. It reads "
+        f"{'grey' if channels == 1 else 'RGB'} images of {height}x{width} pixels and gives a logit for each class.",
+        "",
+        f"- Architecture {_code(str(record.architecture.canonical))}, digest {_code(record.architecture.digest)}",
+        f"- Cost of one image: {cost_text(record)} (in float32)",
+        f"- Weights and computation in {export['dtype']}, batch norm {folded}",
+        "",
+        "Classes in the order of the logits:",
+        "",
+        "```json",
+        json.dumps(list(run.provenance.classes)),
+        "```",
+    ]
+
+
+def _found(run: RunDirectory, record: TrialRecord) -> list[str]:
+    settings, origin = run.settings, run.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    init, epochs = settings.evaluation.init, record.evaluation.epochs
+    weights = "random weights" if init == SCRATCH else f"the weights {_code(init)}"
+    trained = (
+        f"{plural(epochs, 'epoch')} from {weights}"
+        if epochs
+        else f"none of its own: {weights}, batch norm recalibrated"
+    )
+    return [
+        f"- Space {_code(settings.space.name)}, data {_code(settings.data)}: {plural(origin.train_images, 'training image')},"
+        f" {plural(origin.validation_images, 'validation image')} (split seed {settings.split_seed})",
+        f"- Search for {', '.join(map(_code, settings.objectives))} by sampler {settings.sampler} with a budget of "
+        f"{plural(settings.trials, 'trial')} and seed {settings.seed}; this is {_plain(trial_text(record))}",
+        f"- Training: {trained}; the whole recipe is in model.json",
+        f"- Begun {time_text(origin.created)} on {_code(origin.hardware)} by {_code(origin.command)}",
+        f"- Versions: {_plain(versions)}" + (f"; commit {_code(origin.git_commit)}" if origin.git_commit else ""),
+    ]
+
+
+def _figures(
+    run: RunDirectory, record: TrialRecord, training: TrainingRecord | None, again: Confirmed | None
+) -> list[str]:
+    own = exported_result(run, record, training)
+    lines = [f"The weights in this folder are those of {_plain(own.weights)}:", "", *_own_figures(own)]
+    if training is not None:
+        search = exported_result(run, record, None)
+        lines += ["", f"Of {_plain(search.weights)}: other weights, which are not in this folder.", ""]
+        lines += _own_figures(search)
+    if again is not None:
+        lines.append(
+            f"- Trained again from {'another seed' if again.trainings == 1 else f'{again.trainings} other seeds'}, for "
+            f"{plural(again.epochs, 'epoch')}: {again.text}. Those weights were not kept; they are not in this folder."
+        )
+    elif training is None and own.score is not None:
+        lines.append(f"- It was not trained{' again' if record.evaluation.epochs else ''} to confirm that score.")
+    return lines
+
+
+def _own_figures(result: Result) -> list[str]:
+    """What one set of weights got: tested first."""
+    chosen_by = "" if result.full or result.score is None else ". The search chose by it, which flatters the best"
+    looked = ", which were looked at once, after it" if result.tested is not None else ""
+    lines = [
+        f"- Test accuracy: {result.test_text}{looked}",
+        f"- {_plain(capital(score_title(result.metric)))}: {_plain(result.validation_text)}{chosen_by}",
+        f"- {_plain(capital(result.latency_line))}",
+    ]
+    for name, latency in result.latencies.items():
+        lines.append(f"- Latency on {_code(name)}: {_plain(measured_text(latency, result.when))}")
+    return lines
+
+
+def _latencies(latencies: Mapping[str, Latency]) -> list[str]:
+    if not latencies:
+        return ["Not measured (`--no-measure`)."]
+    date, kinds = (
+        time_text(next(iter(latencies.values())).measured),
+        dict.fromkeys(map(estimator_text, latencies.values())),
+    )
+    lines = [f"Measured after the export, {date}, as each file lies here; of one batch the {', '.join(kinds)}.", ""]
+    lines += ["| format | latency | how |", "|---|---|---|"]
+    for form, latency in latencies.items():
+        lines.append(f"| {form} | {latency_text(latency)} | {_plain(_circumstances(latency))} |")
+    return lines
+
+
+def _files(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) -> list[str]:
+    steps = preprocessing(run, record, export["dtype"])
+    lines = [
+        "`predict.py` classifies image files, with nothing but torch, numpy and Pillow: `python predict.py IMAGE... --top 3`.",
+        "",
+        f"Every format takes `images`, {export['dtype']} (N, {', '.join(map(str, steps['input_shape']))}) for any N, as",
+        "`preprocess` of model.py gives them from files, PIL images and uint8 arrays of any size, by the steps of the training:",
+        f"{steps['orientation']}; laid on white where transparent; {steps['colour']}; {steps['files']}, here",
+        f"{'x'.join(map(str, steps['image_size']))}; divided by 255; resized to the input ({steps['resize']}); minus the mean "
+        f"{steps['mean']}, over the deviation {steps['std']}.",
+        "The same is in model.json"
+        + (f", and inside {' and '.join(export['formats'])}." if export["formats"] else "."),
+        "",
+        "model.pt and model.safetensors hold tensors alone, which load without executing anything. The other formats hold",
+        "the computation too; load them as you would run a program, only from whom you trust.",
+    ]
+    differences = export["checks"]["largest_difference"]
+    for form in differences:
+        files, code = _LOADING[form]
+        lines += [
+            "",
+            f"{files}: logits within {differences[form]:.1g} of the searched network's",
+            "",
+            "```python",
+            code,
+            "```",
+        ]
+    checks = export["checks"]
+    lines += [
+        "",
+        f"Checked in a fresh process without nas on batches of {' and '.join(map(str, checks['batches']))}; the difference is "
+        f"a share of the largest logit, and {checks['tolerance']:g} was allowed.",
+    ]
+    return lines
+
+
+def _limits(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> list[str]:
+    height, width = record.architecture.input_shape[1:]
+    search = " `nas train` trains in full, and then scores on images that no search saw."
+    return [
+        f"- Any image gets one of the {plural(len(run.provenance.classes), 'class', 'classes')} above, also one that shows "
+        "none of them; probabilities are not calibrated.",
+        f"- The input is {height}x{width} pixels; images unlike those of training were never tried.",
+        f"- Scores of the search are of the images that it chose by.{'' if training else search}",
+        "- Latencies hold for the device, batch and versions beside them.",
+    ]
+
+
+def _circumstances(latency: Latency) -> str:
+    threads = f" · {plural(latency.protocol.threads, 'thread')}" if latency.protocol.device == "cpu" else ""
+    return protocol_text(latency) + threads
+
+
+def _code(text: str) -> str:
+    """Text of files as inline code, in which Markdown and HTML mean nothing."""
+    text = text if text.isprintable() else json.dumps(text)[1:-1]
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
+def _plain(text: str) -> str:
+    """Text of files within a sentence, every character of it that Markdown or HTML may mean something by escaped."""
+    text = text if text.isprintable() else json.dumps(text)[1:-1]
+    return re.sub(r"([\\`*_{}\[\]<>&#|~!])", r"\\\1", text)

@@ -1,0 +1,256 @@
+"""The source files of an exported folder: model.py, exactly one network in plain PyTorch, and predict.py."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from nas.data.pixels import PREPARATION
+from nas.models import blocks
+from nas.models.build import plan
+from nas.runs.record import TrialRecord
+from nas.runs.results import Result, measured_text
+from nas.runs.store import RunDirectory
+from nas.training.device_data import prepared, resize
+
+_MODEL = '''"""{summary}
+
+{details}
+Written by nas; needs torch alone, and for preprocess numpy and Pillow too. Use:
+
+    from model import CLASSES, load, preprocess
+    logits = load()(preprocess("photo.jpg"))  # or a PIL image, a uint8 array, several of them: of any size
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+CLASSES = {classes}
+INPUT_SHAPE = {input_shape}  # channels, height and width that the network reads
+IMAGE_SIZE = {image_size}  # height and width of the images that it was trained on, before they were resized to that
+MEAN = {mean}
+STD = {std}
+DTYPE = torch.{dtype}
+
+
+{blocks}
+
+def build() -> Network:
+    """This network with fresh weights."""
+    return Network(
+        stem={stem},
+        blocks=[
+{layers}
+        ],
+        head={head},
+        classifier=nn.Linear({features}, {num_classes}),
+    ).to(DTYPE)
+
+
+def load(path: str | Path | None = None) -> Network:
+    """This network with its trained weights, in eval mode; `path` is model.pt beside this file by default."""
+    network = build()
+    path = Path(path) if path else Path(__file__).with_name("model.pt")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+    return network.eval()
+
+
+def preprocess(images: Any) -> torch.Tensor:
+    """Images of any size as the network reads them, (N, {shape}), as training and validation read them.
+
+    `images` is the path of a file or an open one, a PIL image, uint8 as an array (H, W) or (H, W, C) or as a tensor
+    (C, H, W), or several of these: a list, an array (N, H, W, C), a tensor (N, C, H, W). Each is turned upright as its
+    EXIF says, laid on white where it is transparent, made {colour}, resized (bicubic) until it just covers IMAGE_SIZE and
+    cropped at the centre; then resized to INPUT_SHAPE (bilinear, antialiased), scaled to 0 to 1 and normalised by MEAN and
+    STD. A tensor (N, {channels}, *IMAGE_SIZE) is taken to be cropped already.
+    """
+    cropped = (torch.uint8, 4, (INPUT_SHAPE[0], *IMAGE_SIZE))
+    if not isinstance(images, torch.Tensor) or (images.dtype, images.ndim, images.shape[1:]) != cropped:
+        images = torch.stack([_cropped(image) for image in (images if _are_several(images) else [images])])
+    mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (MEAN, STD))
+    return prepared(images, INPUT_SHAPE[-1], mean, std).to(DTYPE)
+
+
+def _are_several(images: Any) -> bool:
+    return isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+
+
+def _cropped(image: Any) -> torch.Tensor:
+    """One image as uint8 (C, *IMAGE_SIZE)."""
+    global np, Image  # for the functions below; the network needs neither
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(image, (str, Path)) or hasattr(image, "read"):
+        with open_image(image) as opened:
+            return torch.from_numpy(to_pixels(opened, INPUT_SHAPE[0], IMAGE_SIZE).copy())
+    return torch.from_numpy(to_pixels(as_image(image), INPUT_SHAPE[0], IMAGE_SIZE).copy())
+
+
+# The functions that prepared the images of the training, as they are in nas.
+
+
+{preparation}'''
+
+PREDICT = '''"""Classify image files with the network of this folder. Needs torch, numpy and Pillow.
+
+    python predict.py IMAGE... [--top 3]
+
+A file that cannot be read is named on standard error; the others are classified, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+from PIL import UnidentifiedImageError
+
+import model
+
+
+def shown(text: str) -> str:
+    """The text in one line, without anything that a terminal obeys."""
+    return text if text.isprintable() else ascii(text)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def main() -> int:
+    """Print a line for each image: its most probable classes."""
+    parser = argparse.ArgumentParser(description="Classify image files with the network of this folder.")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--top", type=positive, default=1, help="so many classes each, the most probable first")
+    arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # for signs that the terminal lacks
+    network, failed = model.load(), False
+    for path in arguments.images:
+        try:
+            with torch.inference_mode():
+                found = network(model.preprocess(path))[0].float().softmax(0)
+        except UnidentifiedImageError:
+            reason = "not an image of a known format"
+        except Exception as error:  # Pillow raises nearly anything on a broken file
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        else:
+            top = found.topk(min(arguments.top, len(model.CLASSES)))
+            best = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+            print(f"{shown(path)}: " + ", ".join(f"{shown(model.CLASSES[i])} {p:.2%}" for p, i in best))
+            continue
+        print(f"{shown(path)}: cannot be read: {shown(reason)}", file=sys.stderr)
+        failed = True
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''
+
+_FOLDED = (
+    ("ConvNormAct", "ConvAct"),
+    (
+        "Padded convolution, batch norm, and optionally",
+        "Padded convolution (batch norm is folded into it) and optionally",
+    ),
+    ("        eps: float = 1e-5,\n", ""),
+    ("            eps=eps,\n", ""),
+    (", eps=eps", ""),
+    ("bias=False", "bias=True"),
+    ("        self.norm = nn.BatchNorm2d(out_channels)\n", ""),
+    ("self.act(self.norm(self.conv(x)))", "self.act(self.conv(x))"),
+)
+"""What makes of the blocks' source that of the same blocks with batch norm folded, one after another."""
+
+
+def model_source(
+    run: RunDirectory,
+    record: TrialRecord,
+    result: Result,
+    image_size: tuple[int, int],
+    fold_bn: bool = False,
+    dtype: str = "float32",
+) -> str:
+    """Source of a module that builds exactly this network from the project's own blocks, and prepares its images.
+
+    `result` is what the weights beside it got; `image_size` is height and width of the images that they learned from.
+    """
+    arch = record.architecture.canonical
+    preparation: tuple[Callable[..., Any], ...] = (*PREPARATION, prepared, resize)
+    parts = plan(arch, len(run.provenance.classes))
+    details = {"architecture": str(arch), "digest": arch.digest, "weights": f"those of {result.weights}"}
+    details |= {"score": result.score_line, "latency": measured_text(result.latency, result.when)}
+    source = "\n\n".join(map(inspect.getsource, (blocks.ConvNormAct, blocks.InvertedResidual, blocks.Network)))
+    calls = {
+        "stem": _call(blocks.ConvNormAct, parts.stem, fold_bn),
+        "layers": "\n".join(
+            f"            {_call(blocks.InvertedResidual, arguments, fold_bn)}," for arguments in parts.blocks
+        ),
+        "head": _call(blocks.ConvNormAct, parts.head, fold_bn) if parts.head else "nn.Identity()",
+    }
+    return _MODEL.format(
+        summary=f"A network found by a search of the space {_escaped(run.settings.space.name)}.",
+        details="".join(f"{name:12} {_escaped(text)}\n" for name, text in details.items()),
+        shape=", ".join(map(str, arch.input_shape)),
+        channels=arch.input_channels,
+        colour="grey" if arch.input_channels == 1 else "RGB",
+        image_size=image_size,
+        preparation="\n\n".join(map(inspect.getsource, preparation)),
+        classes=json.dumps(list(run.provenance.classes), ensure_ascii=True),
+        input_shape=arch.input_shape,
+        mean=run.provenance.mean,
+        std=run.provenance.std,
+        dtype=dtype,
+        blocks=_folded(source) if fold_bn else source,
+        features=parts.classifier["in_features"],
+        num_classes=parts.classifier["out_features"],
+        **calls,
+    )
+
+
+def _folded(source: str) -> str:
+    for unfolded, folded in _FOLDED:
+        if unfolded not in source:
+            raise ValueError(f"nas/models/blocks.py: {unfolded!r} is not there any more, which folding replaces")
+        source = source.replace(unfolded, folded)
+    return source
+
+
+def _call(block: type[nn.Module], arguments: dict[str, Any], fold_bn: bool) -> str:
+    """A constructor call as source; leading sizes by position, defaults left out."""
+    parameters = inspect.signature(block).parameters
+    parts = []
+    for name, value in arguments.items():
+        if value == parameters[name].default or (fold_bn and name == "eps"):
+            continue
+        text = f"nn.{value.__name__}" if isinstance(value, type) else repr(value)
+        by_position = parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parts.append(text if by_position else f"{name}={text}")
+    name = "ConvAct" if fold_bn and block is blocks.ConvNormAct else block.__name__
+    return f"{name}({', '.join(parts)})"
+
+
+def _escaped(text: str) -> str:
+    """Text that may stand in a docstring: what a run directory says is not trusted with its end."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())[1:-1]

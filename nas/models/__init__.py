@@ -1,0 +1,1 @@
+"""From an architecture to a network, and the weights that it starts from."""

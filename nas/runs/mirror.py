@@ -1,0 +1,340 @@
+"""A run directory mirrored behind, to an object store or any other file system that pyarrow or fsspec reaches.
+
+A thread of the driver copies what changed. The search never waits for it: a mirror that does not answer is a warning.
+What refers to something is noted before it and copied after it (study, records, weights), so that a mirror at any
+instant can be resumed: it may be behind, but its study knows no trial that its records lack. Files that only grow are
+cut behind their last whole line. A marker names the driver that mirrors, so that no two write to one mirror.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from nas.common.errors import InputError
+from nas.common.redact import has_password, without_password
+from nas.common.text import plural, resume_line
+from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
+from nas.runs.store import CHECKPOINT, STATE, STOP, RunDirectory, open_run
+
+EVERY_S = 30.0
+"""Seconds between two copies of what changed."""
+PATIENCE_S = 60.0
+"""Seconds that a mirror has to answer: before a search, and at its end for each file."""
+OFF = "off"
+"""In place of a URI, beside `--resume`: mirror no more."""
+_ALLOWED = "it takes the URI of a folder that can be written to: s3://bucket/prefix, gs://bucket/prefix, file:///folder"
+_GROWING = (".jsonl", ".journal")
+
+logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+# ---------------------------------------------------------------- before a search
+
+
+def is_uri(text: str) -> bool:
+    """Whether a text names a mirror rather than a folder."""
+    return "://" in text
+
+
+def check_new_mirror(uri: str, out: Path) -> None:
+    """Raise `InputError` unless a URI names an empty folder that can be written to, outside the run directory `out`."""
+    remote = _reached("--mirror", uri)
+    if remote.filesystem.type_name == "local" and Path(remote.root).resolve().is_relative_to(out.resolve()):
+        raise InputError(f"--mirror {uri}: lies in the run directory {out}; {_ALLOWED}")
+    names = _answer("--mirror", uri, remote.names)
+    if MARKER in names or "run.yaml" in names:
+        raise InputError(f"--mirror {uri}: a run is there already; give another prefix, or --resume {uri}")
+    _check_empty(uri, names)
+    _probe("--mirror", uri, remote)
+
+
+def check_mirror(run: RunDirectory) -> None:
+    """Raise `InputError` unless a run that goes on can go on copying to its mirror."""
+    uri = run.settings.mirror
+    if uri is None:
+        return
+    try:
+        remote = _reached("--mirror", uri)
+        _answer("--mirror", uri, lambda: _check_takeover(remote, run))
+        _probe("--mirror", uri, remote)
+    except InputError as error:
+        raise InputError(f"{error} (or mirror no more: --mirror {OFF} beside --resume)") from error
+
+
+def fetch_run(uri: str, out: Path) -> None:
+    """Copy the run of a mirror into a new folder, whole or not at all.
+
+    Raises `InputError` when no run is there, or a driver elsewhere goes on with it.
+    """
+    remote = _reached("--resume", uri)
+    names = _answer("--resume", uri, remote.names)
+    if "run.yaml" not in names or "trials.jsonl" not in names:
+        raise InputError(f"--resume {uri}: no run is there (no run.yaml and trials.jsonl)")
+    marker = _answer("--resume", uri, remote.marker)
+    if marker is not None and marker.wait_s:
+        raise InputError(f"--resume {uri}: {_held_by(marker)}")
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        for name in names:
+            if name in (MARKER, STATE) or _is_passing(Path(name)):  # a state would seem to be that of a driver alive
+                continue
+            if ".." in Path(name).parts:
+                raise InputError(f"--resume {uri}: {name!r} there is no name that a run gives a file")
+            content = remote.read(name)
+            if content is not None:
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                (partial / name).write_bytes(content)
+        (partial / "weights").mkdir(exist_ok=True)
+        open_run(partial)
+        partial.rename(out)
+    except InputError:
+        raise
+    except Exception as error:  # file systems of fsspec's raise their own
+        raise InputError(f"--resume {uri}: cannot be copied to {out}: {_short(error)}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _reached(flag: str, uri: str) -> RemoteFolder:
+    if has_password(uri):
+        raise InputError(
+            f"{flag} {without_password(uri)}: a password in the URI would be written to run.yaml; put it in the "
+            "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+    return _answer(flag, uri, lambda: RemoteFolder.at(uri))
+
+
+def _probe(flag: str, uri: str, remote: RemoteFolder) -> None:
+    """Raise `InputError` unless a file can be written and deleted."""
+    name = f".probe-{socket.gethostname()}-{os.getpid()}"
+
+    def probe() -> None:
+        remote.write(name, b"nas")
+        remote.delete(name)
+
+    _answer(flag, uri, probe)
+
+
+def _answer(flag: str, uri: str, ask: Callable[[], _T]) -> _T:
+    """What a mirror answers, within `PATIENCE_S`; raises `InputError` when it fails or says nothing."""
+    answers: list[_T] = []
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except Exception as error:  # pyarrow's, the store's own, or those of a file system of fsspec's
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    if answers:
+        return answers[0]
+    if failures and isinstance(failures[0], InputError):
+        raise failures[0]
+    why = _short(failures[0]) if failures else f"no answer within {PATIENCE_S:g} s"
+    raise InputError(f"{flag} {uri}: cannot be used: {why}; {_ALLOWED}")
+
+
+def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> None:
+    """Raise `InputError` unless the folder is empty, or holds this run, no more of it, and nobody else copies to it."""
+    marker, mine, uri = remote.marker(), Marker.of(run, EVERY_S), run.settings.mirror
+    if marker is None:
+        _check_empty(uri, remote.names())
+        return
+    if (marker.created, marker.started_on) != (mine.created, mine.started_on):
+        raise InputError(f"--mirror {uri}: another run is there, started on {marker.started_on}; give another prefix")
+    # Whoever holds the lock of the run directory knows that no other driver on this host goes on with it.
+    if marker.wait_s and (marker.host, marker.folder) != (mine.host, mine.folder):
+        raise InputError(f"--mirror {uri}: {_held_by(marker)}")
+    for name in remote.names():
+        if name.endswith(".jsonl") and "/" not in name:
+            here = run.path / name
+            if not (here.read_bytes() if here.is_file() else b"").startswith(remote.read(name) or b""):
+                raise InputError(
+                    f"--mirror {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
+                    f"go on from there with --resume {uri}"
+                )
+
+
+def _check_empty(uri: str | None, names: list[str]) -> None:
+    if names:
+        raise InputError(f"--mirror {uri}: files are there that no search copied ({names[0]}); give an empty prefix")
+
+
+def _held_by(marker: Marker) -> str:
+    ago = max(0.0, time.time() - marker.copied)
+    return (
+        f"{marker.host} (process {marker.pid}, {marker.folder}) is searching on this run and copied to the mirror "
+        f"{ago:.0f} s ago; if that search is dead, try again in {marker.wait_s + 1:.0f} s"
+    )
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+# ---------------------------------------------------------------- during a search
+
+
+@contextmanager
+def mirrored(run: RunDirectory) -> Iterator[None]:
+    """Mirror a run meanwhile, if its settings name a mirror, and once more at the end; to be entered under its lock."""
+    if run.settings.mirror is None:
+        yield
+        return
+    copier = _Copier(run, run.settings.mirror)
+    copier.start()
+    try:
+        yield
+    finally:
+        copier.finish()
+
+
+class _Copier(threading.Thread):
+    """Copies what changed in a run directory, again and again. Knows what of it the mirror has."""
+
+    def __init__(self, run: RunDirectory, uri: str) -> None:
+        super().__init__(name="mirror", daemon=True)
+        self._run, self._uri = run, uri
+        self._remote: RemoteFolder | None = None
+        self._marked: Marker | None = None  # what this driver last wrote there
+        self._copied: dict[str, tuple[int, int]] = {}
+        self._writes = 0
+        self._given_up = False
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Until told to end, or until the mirror is found to be somebody else's."""
+        last, wait_s, failing = False, 0.0, False
+        while not last:
+            last, wait_s = self._end.wait(wait_s), EVERY_S
+            try:
+                self._copy()
+                if last:
+                    self._mark(closed=True)
+            except InputError as error:
+                logger.warning("%s (the search goes on and mirrors no more)", error)
+                self._given_up = True
+                return
+            except Exception as error:  # pyarrow's, the store's own, or those of a file system of fsspec's
+                if not failing:
+                    logger.warning("the mirror %s fails and is tried again: %s", self._uri, _short(error))
+                failing = True
+            else:
+                if failing:
+                    logger.warning("the mirror %s answers again", self._uri)
+                failing = False
+
+    def finish(self) -> None:
+        """Copy what is left, waiting as long as files arrive, and say what the mirror lacks then."""
+        self._end.set()
+        before = -1
+        while self.is_alive() and before != self._writes:
+            before = self._writes
+            self.join(PATIENCE_S)
+        lacking = [name for name, stamp in self._noted().items() if self._copied.get(name) != stamp]
+        if lacking and not self._given_up:
+            some = f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
+            path = self._run.path
+            logger.warning(
+                "the mirror %s lacks what %s came to hold last (%s); %s copies it from %s",
+                self._uri, plural(len(lacking), "file"), some, resume_line(path), path,
+            )  # fmt: skip
+
+    def _noted(self) -> dict[str, tuple[int, int]]:
+        """Size and time of each file by its name, noted in the order of the dictionary: what refers to others first."""
+        folder = self._run.path
+        rest = [path for path in folder.rglob("*") if path.parent != folder / "weights"]
+        noted = {}
+        for paths in (sorted(rest, key=_precedence), (folder / "weights").glob("*")):  # a glob looks when it is reached
+            for path in paths:
+                if not _is_passing(path) and path.is_file():
+                    with suppress(FileNotFoundError):  # weights are deleted meanwhile
+                        stat = path.stat()
+                        noted[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+        return noted
+
+    def _copy(self) -> None:
+        """Copy what changed and delete the weights that are gone; raises `InputError` when another driver copies."""
+        self._remote = self._remote or RemoteFolder.at(self._uri)
+        self._hold(self._remote)
+        kept = {path.name for path in (self._run.path / "weights").glob("*")}  # by the records noted next, or older
+        noted = self._noted()
+        for name, stamp in reversed(noted.items()):
+            if self._copied.get(name) == stamp:
+                continue
+            try:
+                content = _content(self._run.path / name, stamp[0])
+            except FileNotFoundError:
+                continue
+            self._remote.write(name, content)
+            self._copied[name] = stamp
+            self._writes += 1
+            if self._marked is None or time.time() > self._marked.copied + EVERY_S:
+                self._hold(self._remote)
+        self._mark()
+        for name in list(self._copied):
+            if name.startswith("weights/") and name not in noted and Path(name).name not in kept:
+                self._remote.delete(name)
+                del self._copied[name]
+
+    def _hold(self, remote: RemoteFolder) -> None:
+        """Mark the folder as this driver's; raises `InputError` when it is another's."""
+        marker = remote.marker()
+        if marker is None or self._marked is None:
+            _check_takeover(remote, self._run)
+            # Of what is there, weights alone are ever deleted.
+            self._copied = {name: (-1, -1) for name in remote.names() if name.startswith("weights/")}
+        elif not marker.is_driver(self._marked):
+            raise InputError(
+                f"the mirror {self._uri} was taken over: {marker.host} (process {marker.pid}) copies to it"
+            )
+        self._mark()
+
+    def _mark(self, closed: bool = False) -> None:
+        assert self._remote is not None
+        marker = replace(Marker.of(self._run, EVERY_S), closed=closed)
+        self._remote.mark(marker)
+        self._marked = marker
+
+
+def _precedence(path: Path) -> int:
+    """Run.yaml before the study and the rest, before what was recorded of trials, before the trials' own records.
+
+    The weights of full trainings come last: they are kept before they are recorded.
+    """
+    if path.name == "run.yaml":
+        return 0
+    if path.parent.name == "trained":
+        return 4
+    return 3 if path.name == "trials.jsonl" else 2 if path.suffix == ".jsonl" else 1
+
+
+def _is_passing(path: Path) -> bool:
+    """Whether a file is a lock, a request to stop, or a temporary one (Optuna locks by a link called study.journal.lock).
+
+    So is the checkpoint of a training: large, written again and again, and gone at its end.
+    """
+    return path.name.startswith(".") or path.name == STOP or ".lock" in path.name or path.suffix == CHECKPOINT
+
+
+def _content(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a file; of one that grows, its whole lines among them."""
+    with path.open("rb") as file:
+        content = file.read(size)
+    return content[: content.rfind(b"\n") + 1] if path.suffix in _GROWING else content

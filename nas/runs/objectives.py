@@ -1,0 +1,133 @@
+"""The objectives a search may have: name, direction, unit, and where a record holds the value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.common.errors import InputError
+from nas.latency.result import Latency
+from nas.runs.record import Evaluation
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective; `unit` is ms, bytes, or empty for a share or a count."""
+
+    name: str
+    direction: Direction
+    unit: str = ""
+
+    def loss(self, value: float) -> float:
+        """The value with its sign turned so that less is better."""
+        return value if self.direction == "minimize" else -value
+
+    def show(self, value: float) -> str:
+        """The value as people read it: percent, ms, kB or MB, or a count in thousands, millions or billions."""
+        if self.name == "accuracy":
+            return f"{100 * value:.2f} %"
+        if self.unit == "ms":
+            return f"{value:.3f} ms"
+        if self.unit == "bytes":
+            return bytes_text(value)
+        return count_text(value)
+
+
+OBJECTIVES = {
+    "accuracy": Objective("accuracy", "maximize"),
+    "latency": Objective("latency", "minimize", "ms"),
+    "macs": Objective("macs", "minimize"),
+    "params": Objective("params", "minimize"),
+    "memory": Objective("memory", "minimize", "bytes"),
+}
+_COSTS = [name for name in OBJECTIVES if name != "accuracy"]
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+_TARGET = "latency:"
+
+
+def target_objective(target: str) -> str:
+    """Name of the objective that is the latency of a further target."""
+    return _TARGET + target
+
+
+def target_of(name: str) -> str | None:
+    """The further target whose latency the objective is; None where it is no such objective."""
+    return name.removeprefix(_TARGET) if name.startswith(_TARGET) else None
+
+
+def objective(name: str) -> Objective:
+    """The objective of a name that was checked; `latency:TARGET` is one of each further target."""
+    return Objective(name, "minimize", "ms") if target_of(name) else OBJECTIVES[name]
+
+
+def check_objectives(names: Sequence[str], targets: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names as given; raises `InputError` unless they are two or more known ones, accuracy among them.
+
+    Those of `targets` are known beside the others.
+    """
+    known = [*OBJECTIVES, *map(target_objective, targets)]
+    for name in names:
+        if name not in known:
+            raise InputError(f"unknown objective {name!r}: choose from {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise InputError(f"objectives {','.join(names)}: one is listed twice")
+    if "accuracy" not in names or len(names) < 2:
+        raise InputError(f"objectives {','.join(names)}: needs accuracy and at least one of {', '.join(_COSTS)}")
+    return tuple(names)
+
+
+def measured_latency(evaluation: Evaluation, name: str) -> Latency | None:
+    """What was measured for a latency objective, the run's own or a target's."""
+    target = target_of(name)
+    return evaluation.latencies.get(target) if target else evaluation.latency
+
+
+def objective_values(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
+    """Values of the named objectives that the evaluation has; accuracy is the run's metric at the last epoch."""
+    values = ((name, _value(evaluation, name)) for name in names)
+    return {name: float(value) for name, value in values if value is not None}
+
+
+def _value(evaluation: Evaluation, name: str) -> float | None:
+    match name:
+        case "accuracy":
+            return evaluation.history[-1].score if evaluation.history else None
+        case "macs":
+            return evaluation.cost.macs if evaluation.cost else None
+        case "params":
+            return evaluation.cost.params if evaluation.cost else None
+        case "memory":
+            return peak_memory(evaluation)
+    latency = measured_latency(evaluation, name)
+    return latency.ms if latency else None
+
+
+def peak_memory(evaluation: Evaluation) -> int | None:
+    """Peak bytes of an inference pass under the protocol of its latency; None where they are not known.
+
+    Weights as stored (batch norm among them), and the most of images and activations that is alive at one time, for
+    the protocol's batch and precision. What a runtime and its kernels need beside them is not counted.
+    """
+    cost, latency = evaluation.cost, evaluation.latency
+    if latency is None or cost is None or cost.size_bytes is None or cost.peak_activation_bytes is None:
+        return None
+    in_float32 = cost.size_bytes + latency.protocol.batch_size * cost.peak_activation_bytes
+    return in_float32 * _ITEM_BYTES[latency.protocol.dtype] // 4
+
+
+def count_text(count: float) -> str:
+    """A count in k, M or G, a thousand, a million and a thousand million, in at most four digits from a million on."""
+    if count < 1e6:
+        return f"{count / 1e3:.1f} k"
+    scaled, unit = (count / 1e9, "G") if count >= 1e9 else (count / 1e6, "M")
+    return f"{scaled:.{3 if scaled < 10 else 2 if scaled < 100 else 1}f} {unit}"
+
+
+def bytes_text(count: float) -> str:
+    """Bytes in kB or MB, a thousand and a million of them."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,135 @@
+"""Where a run is mirrored to: a folder of any file system that pyarrow or fsspec reaches, and who copies to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from nas.runs.store import RunDirectory
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+STALE = 4
+"""Times the interval, after which a driver that has not copied is taken for dead."""
+MARKER = "mirror.json"
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+"""Where a file appears whole or not at all, so that none is written beside and moved."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Which run a mirror holds (when and on which host it was started), and which driver copies to it.
+
+    `copied` is when it last did (UTC seconds), `every_s` how often it does, `closed` that it has ended.
+    """
+
+    created: float
+    started_on: str
+    host: str
+    pid: int
+    folder: str
+    copied: float
+    every_s: float
+    closed: bool = False
+
+    @classmethod
+    def of(cls, run: RunDirectory, every_s: float) -> Marker:
+        """That of this process."""
+        provenance, folder = run.provenance, str(run.path.absolute())
+        return cls(provenance.created, provenance.host, socket.gethostname(), os.getpid(), folder, time.time(), every_s)
+
+    def is_driver(self, other: Marker) -> bool:
+        """Whether both are of one process."""
+        return (self.host, self.pid, self.folder) == (other.host, other.pid, other.folder)
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until its driver is taken for dead; 0 when it is, or has ended. By this host's clock."""
+        return 0.0 if self.closed else max(0.0, self.copied + STALE * self.every_s - time.time())
+
+
+_MARKER = TypeAdapter(Marker)
+
+
+class RemoteFolder:
+    """A folder behind a URI. Its methods raise `OSError`, or whatever else its file system does, where it fails."""
+
+    def __init__(self, filesystem: FileSystem, root: str) -> None:
+        self.filesystem, self.root = filesystem, root
+
+    @classmethod
+    def at(cls, uri: str) -> RemoteFolder:
+        """The place of a URI; S3 is asked for the region of the bucket. Raises `ValueError` for a wrong one."""
+        import pyarrow
+        from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+        if "://" not in uri:
+            raise ValueError("not a URI")
+        try:
+            filesystem, root = FileSystem.from_uri(uri)
+        except pyarrow.ArrowInvalid as error:
+            if "Unrecognized filesystem type" not in str(error):
+                raise
+            from fsspec.core import url_to_fs
+
+            known, root = url_to_fs(uri)
+            filesystem = PyFileSystem(FSSpecHandler(known))
+        if not root.strip("/"):
+            raise ValueError("it names no folder")
+        return cls(filesystem, root.rstrip("/"))
+
+    def names(self) -> list[str]:
+        """All files by their path from here."""
+        from pyarrow.fs import FileSelector, FileType
+
+        found = self.filesystem.get_file_info(FileSelector(self.root, allow_not_found=True, recursive=True))
+        # A file system of fsspec's may give the paths with or without the first slash.
+        start = len(self.root.strip("/")) + 1
+        return [file.path.strip("/")[start:] for file in found if file.type == FileType.File]
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content, or None where there is none."""
+        try:
+            with self.filesystem.open_input_stream(f"{self.root}/{name}") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file; readers see the whole of it, or what was there before."""
+        path = f"{self.root}/{name}"
+        if self.filesystem.type_name in _OBJECT_STORES:
+            self._put(path, content)
+            return
+        folder, _, last = path.rpartition("/")
+        self.filesystem.create_dir(folder, recursive=True)
+        self._put(f"{folder}/.{last}.tmp", content)
+        self.filesystem.move(f"{folder}/.{last}.tmp", path)
+
+    def _put(self, path: str, content: bytes) -> None:
+        with self.filesystem.open_output_stream(path) as file:
+            file.write(content)
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(f"{self.root}/{name}")
+
+    def marker(self) -> Marker | None:
+        """Who copies to it, if anybody ever did."""
+        content = self.read(MARKER)
+        try:
+            return None if content is None else _MARKER.validate_json(content)
+        except ValidationError as error:
+            raise OSError(f"{MARKER} there is damaged") from error
+
+    def mark(self, marker: Marker) -> None:
+        """Write the marker."""
+        self.write(MARKER, _MARKER.dump_json(marker))

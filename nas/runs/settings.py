@@ -1,0 +1,153 @@
+"""The settings of a search, as values. Nothing here imports torch, so that reading a run stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nas.latency.protocol import LatencyProtocol
+from nas.models.sources import SCRATCH
+from nas.spaces.mobile.space import SearchSpace
+from nas.training.recipe import LONGER, Recipe
+
+SamplerName = Literal["front", "tpe", "nsga2", "gp", "random"]
+
+
+STARTUP: dict[SamplerName, int] = {"front": 8, "tpe": 10, "gp": 10, "nsga2": 20}
+"""Trials that a sampler draws before it goes by what it knows of them; random never does."""
+
+
+@dataclass(frozen=True)
+class LatencyTarget:
+    """A further latency that a run asks for, under `protocol`: the objective `latency:NAME`, at most `max_ms`, or both.
+
+    A Ray `accelerator` type (T4) and custom Ray `resources` (name and amount) say which nodes have the device; without
+    them a device of the trial's own kind, or a CPU, is the one of the trial's own worker.
+    """
+
+    name: str
+    protocol: LatencyProtocol
+    max_ms: float | None = None
+    accelerator: str | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Hard limits on a candidate, checked before any training; None is no limit."""
+
+    max_macs: int | None = None
+    max_params: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """All that decides how one candidate is evaluated; `init` is `scratch` or the weights to inherit from."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    protocol: LatencyProtocol = field(default_factory=LatencyProtocol)
+    budgets: Budgets = field(default_factory=Budgets)
+    metric: str = "accuracy"
+    seed: int = 0
+    init: str = SCRATCH
+    targets: tuple[LatencyTarget, ...] = ()
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The hard limits that are set, by the name of the objective, in its unit."""
+        budgets = self.budgets
+        limits = {"latency": budgets.max_latency_ms, "macs": budgets.max_macs, "params": budgets.max_params}
+        limits |= {f"latency:{target.name}": target.max_ms for target in self.targets}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether any limit is set that a candidate may be over."""
+        return bool(self.limits)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a trial takes and how many run at once; on a GPU 0 is a whole one, and 0 at once is as many as fit.
+
+    On a cluster trials run only on nodes with this Ray `accelerator` type (T4) and these `custom` resources.
+    """
+
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    max_concurrent: int = 0
+    accelerator: str | None = None
+    custom: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that a search is told; times are in seconds.
+
+    `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
+    of the front are trained again, longer (nas/runs/confirmation.py).
+    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py); `skip_hopeless` trains none that are
+    nearly certainly dominated, given their exact costs (nas/search/dominated.py). A trial that takes longer than
+    `trial_timeout_s` has failed; where a member of the front is trained again, it may take longer in proportion. `enqueue` names networks to try
+    first, as `nas search --enqueue` does (nas/spaces/known.py), and `warm_start` run directories whose trials are taken over
+    (nas/workflows/warm_start.py); `plan_search` writes both out in full. What decides no result: `mirror` is the URI that the
+    run directory is copied to (nas/runs/mirror.py), and `storage` the URL of the database that holds its study, without a
+    password (nas/search/storage.py).
+    """
+
+    space: SearchSpace
+    data: str
+    split_seed: int = 0
+    objectives: tuple[str, ...] = ("accuracy", "latency")
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    trials: int = 30
+    time_budget_s: float | None = None
+    seed: int = 0
+    sampler: SamplerName = "front"
+    confirm: float = 0.0
+    stop_early: bool = False
+    skip_hopeless: bool = False
+    max_failures: int = 20
+    trial_timeout_s: float | None = None
+    resources: Resources = field(default_factory=Resources)
+    enqueue: tuple[str, ...] = ()
+    warm_start: tuple[str, ...] = ()
+    mirror: str | None = None
+    storage: str | None = None
+
+    @property
+    def confirmations(self) -> int:
+        """Trainings that confirm members of the front."""
+        return int(self.confirm * self.trials / LONGER + 1e-9)
+
+    @property
+    def candidates(self) -> int:
+        """Distinct candidates to train."""
+        return self.trials - LONGER * self.confirmations
+
+    @property
+    def device(self) -> str:
+        """The device that trials train and measure on."""
+        return self.evaluation.protocol.device
+
+
+def terms(settings: SearchSettings) -> dict[str, float | int | str | None]:
+    """The settings that a resumed search may be given anew and that decide how it ends, by name."""
+    budgets = settings.evaluation.budgets
+    return {
+        "trials": settings.trials,
+        "time_budget_s": settings.time_budget_s,
+        "confirm": settings.confirm,
+        "max_failures": settings.max_failures,
+        "trial_timeout_s": settings.trial_timeout_s,
+        "max_macs": budgets.max_macs,
+        "max_params": budgets.max_params,
+        "max_latency_ms": budgets.max_latency_ms,
+        **{f"target {target.name} max_ms": target.max_ms for target in settings.evaluation.targets},
+    }
+
+
+def is_limit(term: str) -> bool:
+    """Whether one of the `terms` is a hard limit on candidates."""
+    return term in ("max_macs", "max_params", "max_latency_ms") or term.startswith("target ")

@@ -1,0 +1,488 @@
+"""The run directory: the only reader and writer of what a search leaves on disk.
+
+run.yaml         settings, versions, hardware: everything needed to run it again
+trials.jsonl     one complete record a line, appended and fsynced: the source of truth
+study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
+latencies.jsonl  latencies of the front and what is near it, measured again in turn, a line each
+confirmations.jsonl  members of the front trained again, longer, a line each
+baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
+audit.jsonl      further trainings of candidates by `nas audit`, a line each
+trainings.jsonl  candidates trained in full by `nas train`, a line each
+weights/         DIGEST.safetensors of the front and the most recent few
+trained/         DIGEST-KEY.safetensors of what `nas train` trained; KEY.checkpoint of what it has not ended yet
+report.html      the report
+front.png        the front as a picture for slides (`nas report --png`)
+state.json       what the driver of a search tells of itself, every few seconds and at its end
+stop             there while a search is asked to stop (`nas stop`)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from nas.common.errors import InputError
+from nas.common.files import (
+    SCHEMA_VERSION,
+    LaterRecords,
+    append_record,
+    file_mark,
+    is_newer,
+    later_records,
+    load_tensors,
+    only_process,
+    read_records,
+    write_atomically,
+    writing,
+)
+from nas.common.jsonl import append_line, json_line
+from nas.runs.in_turn import with_remeasured
+from nas.runs.limits import judged_anew
+from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
+from nas.runs.settings import SearchSettings, is_limit, terms
+from nas.runs.state import SILENT_S, DriverState
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_RECENT_WEIGHTS = 4
+_TRIALS, _CONFIRMATIONS, _BASELINES = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl"
+_AUDITS, _TRAININGS, _LATENCIES = "audit.jsonl", "trainings.jsonl", "latencies.jsonl"
+STATE, STOP = "state.json", "stop"
+"""Files of the driver that runs, or ran last: no part of what a search leaves."""
+CHECKPOINT = ".checkpoint"
+"""How the names of files end that a training keeps until it has ended."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
+
+    `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
+    weights that candidates inherit from; `image_size` is the height and width of the data's images. `data_remarks` are
+    sentences on what else of the data was left out and what was guessed; `init_licence` is what is known of the licence of
+    the weights that candidates inherit from; `data_licence` is the file that tells the data's licence, and the title.
+    """
+
+    created: float
+    command: str
+    versions: dict[str, str]
+    host: str
+    hardware: str
+    cpu_cores: int
+    git_commit: str | None
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    train_images: int
+    validation_images: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    corrupt_files: tuple[str, ...] = ()
+    init_fingerprint: str | None = None
+    image_size: tuple[int, int] | None = None
+    data_remarks: tuple[str, ...] = ()
+    init_licence: str | None = None
+    data_licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings that a resumed search was given anew, at a time (UTC seconds): the values `before`, by name.
+
+    They held for the `trials` that were recorded by then, and were not in an earlier change.
+    """
+
+    when: float
+    trials: int
+    before: dict[str, float | int | str | None]
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The content of run.yaml; `changes` are in the order made."""
+
+    settings: SearchSettings
+    provenance: Provenance
+    schema: int = SCHEMA_VERSION
+    changes: tuple[Change, ...] = ()
+
+
+_RUN_FILE = TypeAdapter(RunFile)
+_RECORD = TypeAdapter(TrialRecord)
+_BASELINE = TypeAdapter(BaselineRecord)
+_CONFIRMATION = TypeAdapter(Confirmation)
+_AUDIT = TypeAdapter(AuditRecord)
+_TRAINING = TypeAdapter(TrainingRecord)
+_LATENCY = TypeAdapter(LatencyRecord)
+_STATE = TypeAdapter(DriverState)
+
+
+class RunDirectory:
+    """A run on disk. Make one with `create` or `open_run`."""
+
+    def __init__(self, path: Path, content: RunFile) -> None:
+        self.path = path
+        self.content = content
+
+    @property
+    def settings(self) -> SearchSettings:
+        """What the search was told."""
+        return self.content.settings
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where and with what it was started."""
+        return self.content.provenance
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report lies."""
+        return self.path / "report.html"
+
+    @property
+    def study_path(self) -> Path:
+        """The Optuna journal file."""
+        return self.path / "study.journal"
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        settings: SearchSettings,
+        provenance: Provenance,
+        records: Sequence[TrialRecord] = (),
+        weights: Mapping[str, Path] | None = None,
+    ) -> RunDirectory:
+        """Make the directory and its run.yaml; raises `InputError` when something is there already.
+
+        It begins with `records` of earlier runs, and copies of `weights` by digest, if they are still there. run.yaml
+        comes last: a directory that can be opened holds all of them.
+        """
+        content = RunFile(settings, provenance)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError as error:
+            raise InputError(f"{path}: exists already; give another --out, or --resume {path}") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be made: {error.strerror}") from error
+        run = cls(path, content)
+        with writing(path):
+            (path / "weights").mkdir()
+            for digest, file in (weights or {}).items():
+                with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
+                    write_atomically(run.weights_path(digest), file.read_bytes())
+            lines = "".join(f"{json_line(record)}\n" for record in records)
+            write_atomically(path / _TRIALS, lines.encode())
+        _write_run_file(path, content)
+        return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only search or audit on this directory; raises `InputError` when another process is.
+
+        The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
+        network file systems, the state of another driver says that it lives. An older request to stop is removed.
+        """
+        busy = f"{self.path}: another search is running on this directory, or an audit"
+        with only_process(self.path / ".lock", self.path, busy):
+            self._refuse_beside_another_host()
+            self.remove_stop_request()
+            yield
+
+    def _refuse_beside_another_host(self) -> None:
+        state = self.state()
+        if state is None or state.ended is not None or state.host == socket.gethostname():
+            return
+        # Both times by the clock of the file system, since those of two hosts may differ.
+        os.utime(self.path / ".lock")
+        age = max(0.0, (self.path / ".lock").stat().st_mtime - self._state_path.stat().st_mtime)
+        if age < SILENT_S:
+            raise InputError(
+                f"{self.path}: a search runs on it on {state.host} (pid {state.pid}), heard of {age:.0f} s ago; if that "
+                f"one is dead, try again in {SILENT_S - age:.0f} s"
+            )
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a search or an audit runs on this directory, as far as the kernel's lock reaches. Writes nothing."""
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # none was ever started
+            return False
+        return False
+
+    def with_settings(self, settings: SearchSettings) -> RunDirectory:
+        """The same run under other settings, written to run.yaml with what held before, if that decided anything."""
+        now, before = terms(settings), terms(self.settings)
+        other = {name: value for name, value in before.items() if now.get(name) != value}
+        changes = self.content.changes
+        if other:
+            changes = (*changes, Change(time.time(), len(self.recorded()), other))
+        content = replace(self.content, settings=settings, changes=changes)
+        _write_run_file(self.path, content)
+        return RunDirectory(self.path, content)
+
+    # ---------------------------------------------------------------- records
+
+    def append(self, record: TrialRecord) -> None:
+        """Add a record; on return it is on the disk. Raises `InputError` where it cannot be written, as all of these do."""
+        append_record(self.path / _TRIALS, record)
+
+    def recorded(self) -> list[TrialRecord]:
+        """All records as they were written, in that order. A torn or foreign line is left out, with a warning."""
+        return read_records(self.path / _TRIALS, _RECORD)
+
+    def records(self) -> list[TrialRecord]:
+        """All records by the run's limits of now; torn lines as in `recorded`."""
+        return self.judged_anew(self.recorded())
+
+    def judged_anew(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """Records as they were written, by the run's limits of now: others where a resumed search was given other limits."""
+        return judged_anew(records, self.settings.evaluation) if self.limits_changed else records
+
+    @property
+    def limits_changed(self) -> bool:
+        """Whether trials were judged by other hard limits than those of now."""
+        return any(is_limit(name) for change in self.content.changes for name in change.before)
+
+    def records_from(self, start: int) -> LaterRecords[TrialRecord]:
+        """The records that were finished from byte `start` on, for a reader that follows a run. Raises `OSError`."""
+        return later_records(self.path / _TRIALS, _RECORD, start)
+
+    def file_marks(self) -> dict[str, tuple[int, int, int] | None]:
+        """Inode, bytes and time of each file that a run is read from: what changed shows here. None where there is none."""
+        return {
+            name: file_mark(self.path / name)
+            for name in ("run.yaml", _TRIALS, _LATENCIES, _CONFIRMATIONS, _BASELINES, _AUDITS, _TRAININGS, STATE)
+        }
+
+    def append_latencies(self, records: Sequence[LatencyRecord]) -> None:
+        """Add what was measured in turn, all of it in one write; on return it is on the disk."""
+        with writing(self.path / _LATENCIES):
+            append_line(self.path / _LATENCIES, "\n".join(map(json_line, records)))
+
+    def latencies(self) -> list[LatencyRecord]:
+        """All latencies that were measured in turn, in the order written; torn lines as in `records`."""
+        path = self.path / _LATENCIES
+        return read_records(path, _LATENCY) if path.is_file() else []
+
+    def judged(self) -> list[TrialRecord]:
+        """The records by the newest latencies that were measured in turn: what front, picks and limits go by."""
+        return with_remeasured(self.records(), self.latencies(), self.settings)
+
+    def append_confirmation(self, confirmation: Confirmation) -> None:
+        """Add what training a candidate again gave; on return it is on the disk."""
+        append_record(self.path / _CONFIRMATIONS, confirmation)
+
+    def confirmations(self) -> list[Confirmation]:
+        """All confirmations in the order written; torn lines as in `records`."""
+        path = self.path / _CONFIRMATIONS
+        return read_records(path, _CONFIRMATION) if path.is_file() else []
+
+    def append_baseline(self, record: BaselineRecord) -> None:
+        """Add what a reference network gave, also while a search runs; on return it is on the disk."""
+        append_record(self.path / _BASELINES, record)
+
+    def baselines(self) -> list[BaselineRecord]:
+        """The latest record of each reference network, in the order first written; torn lines as in `records`."""
+        path = self.path / _BASELINES
+        return (
+            list({record.name: record for record in read_records(path, _BASELINE)}.values()) if path.is_file() else []
+        )
+
+    def append_audit(self, record: AuditRecord) -> None:
+        """Add what a training of an audit gave; on return it is on the disk."""
+        append_record(self.path / _AUDITS, record)
+
+    def audit_records(self) -> list[AuditRecord]:
+        """All trainings of audits in the order written; torn lines as in `records`."""
+        path = self.path / _AUDITS
+        return read_records(path, _AUDIT) if path.is_file() else []
+
+    def append_training(self, record: TrainingRecord) -> None:
+        """Add what a full training gave, also while a search runs; on return it is on the disk."""
+        append_record(self.path / _TRAININGS, record)
+
+    def training_records(self) -> list[TrainingRecord]:
+        """All full trainings in the order written, failed ones too; torn lines as in `records`."""
+        path = self.path / _TRAININGS
+        return read_records(path, _TRAINING) if path.is_file() else []
+
+    def save_report(self, page: str) -> Path:
+        """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
+        with writing(self.report_path):
+            write_atomically(self.report_path, page.encode())
+        return self.report_path
+
+    # ---------------------------------------------------------------- driver
+
+    @property
+    def _state_path(self) -> Path:
+        return self.path / STATE
+
+    def write_state(self, state: DriverState) -> None:
+        """Replace the state of the driver; readers see a whole one. Raises `OSError`."""
+        write_atomically(self._state_path, _STATE.dump_json(state))
+
+    def state(self) -> DriverState | None:
+        """The last state of a driver; None where there is none, or with a warning where it cannot be read."""
+        try:
+            return self.read_state()
+        except InputError as error:
+            logger.warning("%s", error)
+            return None
+
+    def read_state(self) -> DriverState | None:
+        """The last state of a driver, None where there is none; raises `InputError` where it cannot be used."""
+        try:
+            data = json.loads(self._state_path.read_bytes())
+            if is_newer(data):
+                raise InputError("state.json: written by a newer version; left out")
+            return _STATE.validate_python(data)
+        except FileNotFoundError:
+            return None
+        except InputError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
+            raise InputError(f"state.json: cannot be read, left out ({type(error).__name__})") from error
+
+    def request_stop(self) -> None:
+        """Ask the search that runs on this directory to stop; raises `InputError` when that cannot be written."""
+        try:
+            (self.path / STOP).touch()
+        except OSError as error:
+            raise InputError(f"{self.path}: the request to stop cannot be written: {error.strerror}") from error
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the search is asked to stop, and has not heard of it yet."""
+        return (self.path / STOP).exists()
+
+    def remove_stop_request(self) -> None:
+        """It was obeyed, or is of an earlier search."""
+        (self.path / STOP).unlink(missing_ok=True)
+
+    # ---------------------------------------------------------------- weights
+
+    def weights_path(self, digest: str) -> Path:
+        """Where the weights of a candidate lie, if they were kept."""
+        return self.path / "weights" / f"{digest}.safetensors"
+
+    def save_weights(self, digest: str, content: bytes) -> None:
+        """Keep the weights of a candidate, the content of a safetensors file; readers see the whole file or none."""
+        write_atomically(self.weights_path(digest), content)
+
+    def load_weights(self, digest: str) -> dict[str, torch.Tensor]:
+        """The kept weights of a candidate; raises `InputError` when they were not kept or are damaged."""
+        path = self.weights_path(digest)
+        if not path.is_file():
+            raise InputError(
+                f"{path}: the weights of {digest} were not kept (a run keeps those of its front, of what is near it "
+                f"and of the last {_RECENT_WEIGHTS} trials): pick one of those"
+            )
+        return load_tensors(path)
+
+    def prune_weights(self, keep: Collection[str]) -> None:
+        """Delete weights of candidates not in `keep`, but for the most recent few."""
+        files = sorted((self.path / "weights").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+        for path in files[:-_RECENT_WEIGHTS]:
+            if path.stem not in keep:
+                path.unlink(missing_ok=True)
+
+    # ---------------------------------------------------------------- full trainings
+
+    def trained_weights(self, record: TrainingRecord) -> Path:
+        """Where the weights of a full training lie, once it has ended."""
+        return self.path / "trained" / f"{record.digest}-{record.key}.safetensors"
+
+    def save_trained(self, record: TrainingRecord, content: bytes) -> None:
+        """Keep the weights of a full training, to be called before it is recorded; readers see the whole file or none."""
+        with writing(self.path / "trained"):
+            write_atomically(self.trained_weights(record), content)
+
+    def load_trained(self, record: TrainingRecord) -> dict[str, torch.Tensor]:
+        """The weights of a full training; raises `InputError` when they are gone or damaged."""
+        path = self.trained_weights(record)
+        if not path.is_file():
+            raise InputError(f"{path}: the weights of this training are gone; it has to be trained anew")
+        return load_tensors(path)
+
+    def save_checkpoint(self, key: str, content: bytes) -> None:
+        """Keep what a full training goes on from, in place of what was kept before; readers see the whole file or none."""
+        with writing(self.path / "trained"):
+            write_atomically(self.checkpoint_path(key), content)
+
+    def checkpoint_path(self, key: str) -> Path:
+        """Where a full training that has not ended keeps what it goes on from."""
+        return self.path / "trained" / f"{key}{CHECKPOINT}"
+
+    def remove_checkpoint(self, key: str) -> None:
+        """The training has ended."""
+        self.checkpoint_path(key).unlink(missing_ok=True)
+
+    @contextmanager
+    def training_locked(self, key: str) -> Iterator[None]:
+        """Be the only process with this full training; raises `InputError` when another one is at it."""
+        with writing(self.path / "trained"):
+            (self.path / "trained").mkdir(exist_ok=True)
+        busy = f"{self.path}: another process is at this training already"
+        with only_process(self.path / "trained" / f".{key}.lock", self.path, busy):
+            yield
+
+
+def open_run(path: str | Path) -> RunDirectory:
+    """Open an existing run directory; raises `InputError` when it is not one."""
+    path = Path(path)
+    file = path / "run.yaml"
+    if not file.is_file() or not (path / _TRIALS).is_file():
+        raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
+    try:
+        content = _RUN_FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"{file}: {where}: {problem['msg']}") from error
+    return RunDirectory(path, content)
+
+
+def default_run_path(space_name: str) -> Path:
+    """results/SPACE-DATE-TIME, in the working directory; a number is added when two start in one second."""
+    stem = Path("results") / f"{space_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, count = stem, 2
+    while path.exists():
+        path, count = stem.with_name(f"{stem.name}-{count}"), count + 1
+    return path
+
+
+def _write_run_file(path: Path, content: RunFile) -> None:
+    data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
+    with writing(path / "run.yaml"):
+        write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+
+
+def known_digests(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """The record that answers for each digest: the first with an outcome of its own."""
+    answers: dict[str, TrialRecord] = {}
+    for record in records:
+        if record.outcome not in ("repeat", "lost"):
+            answers.setdefault(record.digest, record)
+    return answers

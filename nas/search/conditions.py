@@ -1,0 +1,92 @@
+"""The conditions under which a run evaluates its candidates, on this machine: settings, recipe and data.
+
+Whatever trains a network to be compared with a run's candidates, or goes on with the run, starts here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nas.common.errors import InputError
+from nas.common.text import classes_text
+from nas.data.class_names import same_classes
+from nas.data.sets import ImageData
+from nas.models.sources import SUPERNET
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import RunDirectory
+from nas.training.images import init_fingerprint, load_images
+
+
+def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
+    """The run's settings on a device of this machine, by default the run's own, with the recipe that it trained by.
+
+    Raises `InputError` when the device is not here, or cannot do what the recipe asks for.
+    """
+    from nas.latency.device import resolve_device
+    from nas.training.optim import check_recipe
+
+    settings = run.settings
+    here = resolve_device(device or settings.device)
+    evaluation = settings.evaluation
+    recipe = evaluation.recipe
+    check_recipe(recipe, here, least_epochs=0)
+    if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
+        recipe = replace(recipe, precision="float32")
+    protocol = replace(evaluation.protocol, device=here)
+    return replace(settings, evaluation=replace(evaluation, recipe=recipe, protocol=protocol))
+
+
+def devices_here(settings: SearchSettings) -> dict[str, str]:
+    """The models of the devices that a trial's worker uses, by device, in a process where one can run.
+
+    Raises `InputError` when one is not here, or a latency cannot be measured on it as asked.
+    """
+    from nas.latency.device import device_name, resolve_device
+    from nas.latency.runtimes import check_protocol
+    from nas.runs.targets import check_measurable, targets_here
+
+    targets = targets_here(settings)
+    resolve_device(settings.device)
+    check_protocol(settings.evaluation.protocol)
+    check_measurable(targets)
+    return {name: device_name(name) for name in {settings.device, *(target.protocol.device for target in targets)}}
+
+
+def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
+    """The data that the run's candidates are trained on, normalised for the weights `init`, by default the run's own.
+
+    Raises `InputError` when it has changed since, or the weights that they inherit from.
+    """
+    settings = run.settings
+    data = load_images(settings.space, settings.data, settings.split_seed, init or settings.evaluation.init)
+    if data.fingerprint() != run.provenance.data_fingerprint:
+        raise InputError(
+            f"{run.path}: the data set {settings.data} has changed since the search began, or is read otherwise now"
+        )
+    own, before = settings.evaluation.init, run.provenance.init_fingerprint
+    if before is not None and init_fingerprint(own) != before:
+        raise InputError(f"{run.path}: the weights {own} have changed since the search began")
+    return data
+
+
+def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: Sequence[str]) -> None:
+    """Raise `InputError` where candidates are to be scored without fine-tuning and do not inherit all of their weights."""
+    from nas.models.supernet import read_info
+
+    if evaluation.recipe.epochs > 0:
+        return
+    if not evaluation.init.startswith(SUPERNET):
+        raise InputError(
+            f"--epochs/--finetune 0: with --init {evaluation.init} random weights would be scored; use --init {SUPERNET}DIR of nas "
+            "supernet train, or at least 1 epoch"
+        )
+    folder = Path(evaluation.init.removeprefix(SUPERNET))
+    theirs, ours = read_info(folder).classes, tuple(classes)
+    if not same_classes(theirs, ours):
+        raise InputError(
+            f"--epochs/--finetune 0: the supernet {folder} was trained for {classes_text(theirs)}, and {data} has {classes_text(ours)}, "
+            "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
+            "least 1 epoch"
+        )

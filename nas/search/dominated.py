@@ -1,0 +1,74 @@
+"""Which candidates are nearly certainly dominated: foretold when they are asked for, judged when their costs are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+import numpy as np
+
+from nas.runs.record import Outcome, TrialRecord
+from nas.search.candidate import Candidate
+from nas.search.prospect import Prospect, Rival
+from nas.search.samplers import Foreknowledge
+from nas.search.samplers.history import ChoiceSpace, Foreseen, History, Parameters
+from nas.search.study import RunStudy
+
+FEWEST = 20
+"""Trained networks from which on anything is foretold."""
+MAX_SKIPS_IN_A_ROW = 50
+"""Candidates skipped, none trained between, after which the next one is trained whatever is foretold: a search whose model
+is wrong, or whose space has nothing better, would else never end."""
+
+
+def prospect_of(
+    parameters: Parameters, space: ChoiceSpace, history: History, foreseen: Foreseen, objectives: Sequence[str]
+) -> Prospect | None:
+    """What may be hoped of a candidate, by the processes behind the sampler; None where its parameters are of another space.
+
+    Rivals count as what they are believed to be, not as what one lucky training gave.
+    """
+    from nas.search.samplers.front_model import FrontModel  # torch is slow to import
+    from nas.search.samplers.improvement import front_of
+
+    row = space.row(parameters)
+    if row is None:
+        return None
+    which = list(objectives).index("accuracy")
+    model = FrontModel(space, history, foreseen)
+    belief = model.belief(np.vstack([history.feasible, row]), which)
+    costs = np.delete(history.losses, which, axis=1)
+    on_front = np.flatnonzero(front_of(np.column_stack([belief.means[:-1], costs])))
+    accuracy = -belief.natural
+    return Prospect(
+        tuple(name for name in objectives if name != "accuracy"),
+        float(belief.means[-1]),
+        float(np.hypot(belief.stds[-1], belief.noise)),
+        float(accuracy[-1]),
+        tuple(
+            Rival(tuple(costs[i].tolist()), float(belief.means[i]), float(belief.stds[i]), float(accuracy[i]))
+            for i in on_front
+        ),
+    )
+
+
+class Forecast:
+    """Adds to a run's candidates what may be hoped of them."""
+
+    def __init__(self, study: RunStudy, known: Foreknowledge, objectives: Sequence[str]) -> None:
+        self._study = study
+        self._known = known
+        self._objectives = tuple(objectives)
+
+    def added_to(self, candidate: Candidate, records: Sequence[TrialRecord]) -> Candidate:
+        """The candidate with its prospect, where one is foretold."""
+        if sum(record.outcome is Outcome.DONE for record in records) < FEWEST:
+            return candidate
+        own = (r.outcome for r in reversed(records) if r.outcome not in (Outcome.REPEAT, Outcome.LOST))
+        if sum(1 for _ in takewhile(lambda outcome: outcome is Outcome.SKIPPED, own)) >= MAX_SKIPS_IN_A_ROW:
+            return candidate
+        space, history = self._study.history()
+        foreseen = Foreseen(space, self._known.costs, self._known.features, self._study.signs)
+        prospect = prospect_of(candidate.parameters, space, history, foreseen, self._objectives)
+        return replace(candidate, prospect=prospect)

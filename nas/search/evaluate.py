@@ -1,0 +1,239 @@
+"""One candidate from start to end: build, static cost, latency, budgets, fine-tune, score. No Ray, no Optuna.
+
+With 0 epochs there is no fine-tune: what inherits from a supernet is scored once its batch norm is recalibrated.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from nas.common.errors import CandidateError, InputError, LostError, OutOfTimeError
+from nas.common.seeds import derive_seed
+from nas.common.text import CUT_OFF
+from nas.data.sets import ImageData
+from nas.latency.device import torch_threads
+from nas.latency.lease import lease_for
+from nas.latency.result import Latency
+from nas.models.backbones import load_source
+from nas.models.blocks import Network
+from nas.models.build import build
+from nas.models.cost import known_peak
+from nas.models.inherit import inherit, recalibrate
+from nas.models.reconstruct import reconstruct
+from nas.models.sources import SCRATCH
+from nas.models.supernet import Supernet
+from nas.runs.limits import budget_violation
+from nas.runs.record import Evaluation, Outcome
+from nas.runs.settings import EvaluationSettings, LatencyTarget
+from nas.search.conditions import check_scored_untrained
+from nas.search.latency import candidate_latency
+from nas.spaces.base import Cost
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.tasks.metrics import load_metric
+from nas.tasks.test_report import PartReport, part_report
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
+from nas.training.loop import finetune, predict
+from nas.training.optim import check_recipe, faster_precision
+from nas.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation and, where it was trained to the end, the trained network (on the settings' device)."""
+
+    evaluation: Evaluation
+    network: nn.Module | None
+
+
+MeasureTarget = Callable[[LatencyTarget, Architecture, int, nn.Module], Latency]
+"""Measures a candidate, given also its number of classes and its network as built, on a further target."""
+
+
+def measure_here(target: LatencyTarget, architecture: Architecture, num_classes: int, network: nn.Module) -> Latency:
+    """The latency of a further target whose device this process has."""
+    return candidate_latency(architecture, num_classes, target.protocol, network)
+
+
+def evaluate_steps(
+    architecture: Architecture,
+    data: DeviceData,
+    settings: EvaluationSettings,
+    measure_target: MeasureTarget = measure_here,
+    known: Latency | None = None,
+    hopeless: Callable[[Evaluation], str | None] = lambda known: None,
+    until: float | None = None,
+) -> Generator[Evaluation, None, Evaluated]:
+    """Evaluate one candidate, an epoch of training (or a score without any) a step; the generator's return value is the result.
+
+    Each step gives what is known by then: the evaluation of a candidate that is stopped there.
+
+    Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
+    neither inherits weights nor trains; nor does one for which `hopeless`, given all that is known before training, has
+    a reason. A latency that is `known` is taken as it is and not measured. A training that is not over by `until` (UTC
+    seconds) is stopped where it is.
+    The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
+    as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
+    """
+    start = time.perf_counter()
+    cost: Cost | None = None
+    latency: Latency | None = None
+    latencies: dict[str, Latency] = {}
+    history: list[EpochMetrics] = []
+    network: Network | None = None
+    fresh: tuple[str, ...] = ()
+
+    def result(outcome: Outcome, reason: str | None = None, violation: float = 0.0) -> Evaluated:
+        evaluation = Evaluation(
+            outcome=outcome,
+            reason=reason,
+            cost=cost,
+            latency=latency,
+            latencies=latencies,
+            history=tuple(history),
+            fresh=fresh,
+            violation=violation,
+            seconds=time.perf_counter() - start,
+            worker=socket.gethostname(),
+        )
+        return Evaluated(evaluation, network if outcome is Outcome.DONE else None)
+
+    try:
+        metric = load_metric(settings.metric)
+        seed = derive_seed(settings.seed, architecture.digest)
+        side = architecture.input_size
+        lease = lease_for(settings.protocol.device)
+        classes = len(data.data.classes)
+        cost = architecture_cost(architecture, classes)
+        violation, reason = budget_violation(settings.budgets, cost)
+        if violation > 0:
+            return result(Outcome.REJECTED, reason, violation)
+        with lease_for("cpu").shared():
+            network = build(architecture, classes, seed)
+            cost = replace(cost, peak_activation_bytes=known_peak(network, architecture.input_shape))
+        if until is not None and time.time() >= until:
+            raise OutOfTimeError
+        latency = known or candidate_latency(architecture, classes, settings.protocol, network)
+        violation, reason = budget_violation(settings.budgets, cost, latency)
+        for target in settings.targets if violation == 0 else ():
+            latencies[target.name] = measure_target(target, architecture, classes, network)
+        if violation == 0:
+            on_targets = [(target, latencies[target.name]) for target in settings.targets]
+            violation, reason = budget_violation(settings.budgets, cost, latency, on_targets)
+        if violation > 0:
+            return result(Outcome.REJECTED, reason, violation)
+        reason = hopeless(result(Outcome.SKIPPED).evaluation)
+        if reason is not None:
+            return result(Outcome.SKIPPED, reason)
+        if settings.init != SCRATCH:
+            fresh = _inherit(network, architecture, data, settings)
+        recipe = settled_recipe(settings.recipe, architecture, data.data, settings.protocol.device)
+        for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease, until=until):
+            history.append(epoch)
+            yield result(Outcome.STOPPED).evaluation
+    except (InputError, LostError):
+        raise
+    except OutOfTimeError:
+        return result(Outcome.STOPPED, f"{CUT_OFF} in epoch {len(history) + 1} of {settings.recipe.epochs}")
+    except CandidateError as error:
+        return result(Outcome.FAILED, str(error))
+    except Exception as error:
+        return result(Outcome.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+    return result(Outcome.DONE)
+
+
+def _inherit(
+    network: Network, architecture: Architecture, data: DeviceData, settings: EvaluationSettings
+) -> tuple[str, ...]:
+    """Load inherited weights into the network and fit what differs to the backbone; the parts left fresh."""
+    seed = derive_seed(settings.seed, architecture.digest)
+    classes = len(data.data.classes)
+    with lease_for("cpu").shared():
+        source = load_source(settings.init)
+        if isinstance(source, Supernet):
+            inheritance = source.inherit(architecture, classes, seed)
+        else:
+            inheritance = inherit(source, architecture, classes, seed)
+        network.load_state_dict(inheritance.state)
+    network.to(data.device).to(memory_format=torch.channels_last)
+    if inheritance.changed:
+        batches, lease = data.calibration_batches(architecture.input_size), lease_for(settings.protocol.device)
+        if isinstance(source, Supernet):
+            recalibrate(network, batches, lease)
+        else:
+            reconstruct(network, architecture, source, batches, lease)
+    return inheritance.fresh
+
+
+def starting_network(
+    architecture: Architecture, data: DeviceData, settings: EvaluationSettings
+) -> tuple[Network, tuple[str, ...]]:
+    """A candidate as its fine-tune begins, on the device of the data, and its parts that inherit nothing of `init`."""
+    network = build(architecture, len(data.data.classes), derive_seed(settings.seed, architecture.digest))
+    fresh = _inherit(network, architecture, data, settings) if settings.init != SCRATCH else ()
+    return network.to(data.device).to(memory_format=torch.channels_last), fresh
+
+
+def before_and_after(
+    architecture: Architecture, data: ImageData, settings: EvaluationSettings, trained: nn.Module
+) -> tuple[PartReport, PartReport]:
+    """Reports on the test part: of the candidate before its fine-tune, and of the trained network."""
+    assert data.test is not None
+    on_device = DeviceData(data, settings.protocol.device)
+    assert on_device.test is not None
+    network, _ = starting_network(architecture, on_device, settings)
+    before, after = (
+        part_report(
+            data.test.labels,
+            predict(model, on_device, on_device.test, architecture.input_size).classes,
+            data.classes,
+        )
+        for model in (network, trained)
+    )
+    return before, after
+
+
+def evaluate_candidate(
+    architecture: Architecture,
+    data: ImageData,
+    settings: EvaluationSettings,
+    on_epoch: Callable[[EpochMetrics], None] = lambda epoch: None,
+) -> Evaluated:
+    """Evaluate one candidate in this process (see `evaluate_steps`); `on_epoch` is told of each epoch.
+
+    Raises `InputError` where 0 epochs would leave weights random (`check_scored_untrained`).
+    """
+    check_scored_untrained(settings, data.name, data.classes)
+    steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.protocol.device), settings)
+    while True:
+        try:
+            on_epoch(next(steps).history[-1])
+        except StopIteration as end:
+            return end.value
+
+
+def settled_recipe(
+    recipe: Recipe, architecture: Architecture, data: ImageData, device: str, threads: int | None = None
+) -> Recipe:
+    """The recipe with a precision of `auto` settled for this network on this device; raises `InputError` if unfit.
+
+    On a CPU by measuring with so many threads, by default as many as torch uses now.
+
+    A search settles it once, on its backbone, so that all of its candidates are trained alike.
+    """
+    check_recipe(recipe, device, least_epochs=0)
+    if recipe.precision != "auto":
+        return recipe
+    if recipe.epochs == 0 and device == "cpu":
+        return replace(recipe, precision="float32")  # no step is taken that could be faster in another one
+    network = build(architecture, len(data.classes)).to(device)
+    images = torch.zeros(min(recipe.batch_size, len(data.train)), *architecture.input_shape, device=device)
+    with torch_threads(torch.get_num_threads() if threads is None else max(1, threads)):
+        return replace(recipe, precision=faster_precision(network, images, recipe))

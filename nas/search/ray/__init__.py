@@ -1,0 +1,1 @@
+"""The Ray Tune adapter: trials on the processes of a machine or a cluster."""

@@ -1,0 +1,366 @@
+"""The Ray Tune adapter: a thin layer that lets Ray run what the broker asks for.
+
+Tune's own state (its experiment folder, its searcher's checkpoint) is thrown away: the broker's study and
+records are the only state of a search. A candidate's own errors come back as data; what Ray sees as an error is
+an infrastructure error, and the candidate is queued again.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from pydantic import TypeAdapter
+from ray import tune
+from ray.tune import registry as tune_registry
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from nas.common.errors import LostError, WrongNodeError
+from nas.common.scratch import scratch_folder
+from nas.common.text import CUT_OFF, duration_text
+from nas.latency.lease import lease_for
+from nas.runs.demands import Place, trial_place
+from nas.runs.record import Evaluation, Outcome
+from nas.search.candidate import Asker, Candidate
+from nas.search.ray.placement import Placement
+from nas.search.ray.watchdog import Watchdog
+from nas.search.ray.worker import Evaluator
+from nas.training.history import EpochMetrics
+
+logger = logging.getLogger(__name__)
+
+_EVALUATION = TypeAdapter(Evaluation)
+_CANDIDATE = TypeAdapter(Candidate)
+_MAX_CRASHES = 4
+_MAX_HANDED_BACK = 10
+"""Times that a candidate which met a wrong node is handed to another one; afterwards it is lost."""
+_NO_LIMIT = 1_000_000
+HUNG_S = 5.0
+"""Seconds after a candidate's time is over before its process is killed: most end with their step."""
+
+
+class CandidateTrainable(tune.Trainable):
+    """Evaluates candidates one after another in one process; a step is an epoch of training.
+
+    What it is given and what it reports is JSON text, since Tune flattens nested dictionaries on the way.
+    """
+
+    def setup(self, config: dict[str, Any], start: Callable[[], Evaluator]) -> None:
+        """Get ready to evaluate; `config` holds the first candidate."""
+        self._evaluate = start()
+        self._watchdog: Watchdog | None = None
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        candidate = _CANDIDATE.validate_json(config["candidate"])
+        self._steps = self._evaluate(candidate)
+        self._timeout_s = candidate.timeout_s
+        self._deadline = candidate.deadline
+        self._began = time.monotonic()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up the next candidate in the same process."""
+        self._steps.close()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch, or the end of the evaluation."""
+        try:
+            with self._watched():
+                so_far = next(self._steps)
+        except StopIteration as end:
+            return self._ended(end.value)
+        if self._timeout_s is not None and time.monotonic() - self._began > self._timeout_s:
+            return self._ended(replace(so_far, outcome=Outcome.FAILED, reason=too_long(self._timeout_s)))
+        return {"so_far": _EVALUATION.dump_json(so_far).decode()}
+
+    def _ended(self, evaluation: Evaluation) -> dict[str, Any]:
+        return {"evaluation": _EVALUATION.dump_json(evaluation).decode(), "done": True}
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Have this process killed if it is still here when the candidate's time is over, and long since."""
+        left_s = []
+        if self._timeout_s is not None:
+            left_s.append(self._timeout_s - (time.monotonic() - self._began))
+        if self._deadline is not None:
+            left_s.append(self._deadline - time.time())
+        if not left_s:
+            yield
+            return
+        self._watchdog = self._watchdog or Watchdog()
+        self._watchdog.expect_within(min(left_s) + HUNG_S)
+        try:
+            yield
+        finally:
+            self._watchdog.rest()
+
+    def cleanup(self) -> None:
+        """The process is to end."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a candidate that is interrupted starts over."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing was saved."""
+
+
+def too_long(timeout_s: float) -> str:
+    """Why an evaluation failed that took longer than it may."""
+    return f"it took longer than the trial timeout of {duration_text(timeout_s)}"
+
+
+class AskerSearcher(Searcher):
+    """Hands Tune the candidates that are asked for, and whoever asks for them Tune's results.
+
+    An exception in a searcher would end the whole Tune run without a word, so it is kept in `error`, the search is
+    stopped, and the caller raises it.
+    """
+
+    def __init__(self, asker: Asker, on_epoch: Callable[[Candidate, EpochMetrics], None], placement: Placement) -> None:
+        super().__init__()
+        self._asker = asker
+        self._on_epoch = on_epoch
+        self._placement = placement
+        self._candidates: dict[str, Candidate] = {}
+        self._stopped: dict[str, Evaluation] = {}
+        self.reasons: dict[str, str] = {}
+        """Errors of failing trials, which Tune tells its scheduler but not a searcher."""
+        self.began: dict[str, float] = {}
+        """When failing trials were given a process, which they may have waited for."""
+        self._handed_back: list[Candidate] = []
+        self._times_handed_back: Counter[tuple[int, int]] = Counter()
+        self.error: BaseException | None = None
+        self.heard = False
+        """Whether any candidate came to its end."""
+        self._lease = lease_for("cpu")
+        self._on_notice = signal.getsignal(signal.SIGUSR1)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next candidate, None to be asked again later, FINISHED at the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, self._on_notice)  # Tune takes it, whatever it is told, to end at once
+        try:
+            if self.error is not None or self._asker.finished:  # after an error what runs may never be finished
+                return Searcher.FINISHED
+            if len(self._candidates) >= self._placement.limit:
+                return None
+            candidate = self._handed_back.pop() if self._handed_back else self._ask()
+            if candidate is None:
+                return Searcher.FINISHED if self._asker.finished else None
+            self._candidates[trial_id] = candidate
+            text = _CANDIDATE.dump_json(candidate).decode()
+            return {"number": candidate.number, "candidate": text, "nodes": self._placement.selector}
+        except Exception as error:
+            self._fail(error)
+            return Searcher.FINISHED
+
+    def _ask(self) -> Candidate | None:
+        with self._lease.shared():  # the sampler computes; a CPU measurement must not hear it
+            return self._asker.ask()
+
+    def epoch(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """An epoch ended; whether the candidate is to be stopped there."""
+        candidate = self._candidates.get(trial_id)
+        if candidate is None or "so_far" not in result:
+            return False
+        try:
+            so_far = _EVALUATION.validate_json(result["so_far"])
+            self._on_epoch(candidate, so_far.history[-1])
+            reason = self._asker.judge(candidate, so_far)
+        except Exception as error:
+            self._fail(error)
+            return False
+        if reason is not None:
+            self._stopped[trial_id] = replace(so_far, reason=reason)
+        return reason is not None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial ended or was stopped, or its worker died."""
+        candidate = self._candidates.pop(trial_id, None)
+        stopped = self._stopped.pop(trial_id, None)
+        if candidate is None:
+            return
+        try:
+            if stopped is not None and not error:
+                self._asker.finish(candidate, stopped)
+            elif error or not result or "evaluation" not in result:
+                reason = self.reasons.pop(trial_id, "no reason given")
+                began = self.began.pop(trial_id, candidate.started)
+                if self._hands_back(candidate, reason):
+                    return
+                if candidate.deadline is not None and time.time() > candidate.deadline:
+                    self._asker.finish(candidate, Evaluation(Outcome.STOPPED, CUT_OFF))
+                    return
+                if candidate.timeout_s is not None and time.time() - began > candidate.timeout_s:
+                    hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
+                    self._asker.finish(candidate, Evaluation(Outcome.FAILED, hung))
+                    return
+                told = re.search(f"(?:{LostError.__name__}|{WrongNodeError.__name__}): (.*)", reason)
+                self._asker.lose(candidate, told[1] if told else f"its worker died: {reason}")
+            else:
+                self._asker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
+                self.heard = True
+        except Exception as failure:
+            self._fail(failure)
+
+    def _hands_back(self, candidate: Candidate, reason: str) -> bool:
+        """Whether a candidate that failed met a wrong node, and is to be evaluated on another one."""
+        wrong = re.search(rf"{WrongNodeError.__name__}: .*\(Ray node (\w+)\)", reason)
+        key = candidate.number, candidate.settings.seed
+        if wrong is None or self._times_handed_back[key] >= _MAX_HANDED_BACK:
+            return False
+        self._times_handed_back[key] += 1
+        self._placement.avoid(wrong[1])
+        self._handed_back.append(candidate)
+        return True
+
+    def _fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self._asker.stop(f"an error in the search: {error}")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the broker's study and records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing was saved."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles the searcher into its experiment folder, which nobody reads.
+        return {}
+
+
+class AskerScheduler(FIFOScheduler):
+    """First in, first out; after each epoch the asker says whether the candidate goes on."""
+
+    def __init__(self, searcher: AskerSearcher) -> None:
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called before the searcher hears of the result."""
+        stop = self._searcher.epoch(trial.trial_id, result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first that waits; Tune's own scheduler looks for it through all trials that ever were."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=lambda trial: trial.config["number"], default=None)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Called before the searcher hears of the failure."""
+        self._searcher.began[trial.trial_id] = trial.run_metadata.start_time or time.time()
+        try:
+            lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
+        except (OSError, TypeError):
+            return
+        told = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
+        if told:
+            self._searcher.reasons[trial.trial_id] = told[-1][:300]
+
+
+def run_candidates(
+    asker: Asker,
+    start: Callable[[], Evaluator],
+    on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None,
+    placement: Placement | None = None,
+) -> None:
+    """Evaluate on Ray what is asked for until the asker has finished. Ray must be running.
+
+    `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/ray/worker.py);
+    `placement` says where and how many at once, by default on this machine as many as fit.
+    A crash of Tune itself, as where Ray kills a worker because its node is short of memory, starts it anew, unless
+    that happened `_MAX_CRASHES` times with nothing finished between; candidates that ran are queued again.
+    """
+    settings = asker.run.settings
+    placement = placement or Placement(settings)
+    trainable = tune.with_resources(
+        tune.with_parameters(CandidateTrainable, start=start),
+        functools.partial(_request, trial_place(settings.resources, settings.device)),
+    )
+    crashes = 0
+    while True:
+        searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None), placement)
+        crash: Exception | None = None
+        try:
+            with scratch_folder() as scratch:
+                _fit(trainable, searcher, scratch)
+        except KeyboardInterrupt:
+            asker.stop("interrupted")
+            raise
+        except Exception as error:
+            crash = error
+        if searcher.error is not None:
+            raise searcher.error
+        why = "Ray Tune ended while it ran"
+        if crash is not None:
+            why += f": {' '.join(str(crash).split())[:200]}"
+        for candidate in list(asker.running.values()):
+            asker.lose(candidate, why)
+        if asker.finished:
+            return
+        crashes = 1 if searcher.heard else crashes + 1
+        if crashes >= _MAX_CRASHES:
+            raise RuntimeError(f"{why} ({crashes} times, and nothing finished between)") from crash
+        logger.warning("%s; starting it again", why)
+
+
+def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
+    # As many actors may start at once as the searcher lets trials run, which Tune reads here, once. Its default of one
+    # lets the first actor, as soon as it is idle, take the trial whose own actor is still starting; with short trials
+    # the second never comes up.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_NO_LIMIT)
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=AskerScheduler(searcher),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
+            trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="nas",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    with _looked_up_once():
+        tuner.fit()
+
+
+@contextmanager
+def _looked_up_once() -> Iterator[None]:
+    """Tune asks Ray's head node five times a trial for the class that it registered there itself, 1 ms and more each."""
+    registry = tune_registry._global_registry
+    with (
+        patch.object(registry, "contains", functools.cache(registry.contains)),
+        patch.object(registry, "get", functools.cache(registry.get)),
+    ):
+        yield
+
+
+def _request(place: Place, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial takes, on nodes that its config allows. Tune lets trials with equal requests share processes."""
+    nodes = {"bundle_label_selector": [{"ray.io/node-id": config["nodes"]}]} if config["nodes"] else {}
+    return tune.PlacementGroupFactory([place.demands], **nodes)

@@ -1,0 +1,1 @@
+"""Search spaces: choices, architectures as values, their cost. No torch."""

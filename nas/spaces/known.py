@@ -1,0 +1,94 @@
+"""Architectures that a user names: by a compact string or a landmark's name, or many of them in a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nas.common.errors import InputError
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.space import SearchSpace
+
+_LANDMARKS = ("smallest", "middle", "backbone", "largest")
+
+
+def chosen_architecture(space: SearchSpace, text: str) -> Architecture:
+    """A network of the space by its compact string, or by the name of a landmark."""
+    if text in _LANDMARKS:
+        landmark: Architecture = getattr(space, text)
+        return landmark
+    return space.parse(text)
+
+
+def known_architectures(space: SearchSpace, given: str) -> list[Architecture]:
+    """The networks of the space that `--enqueue` names: one as `chosen_architecture` takes it, or those of a file.
+
+    A file is text with one a line (`#` begins a comment), what `nas front` prints with --csv or --json, or the folder
+    that `nas export` makes. Raises `InputError` naming the value, and the line of the file.
+    """
+    path = Path(given)
+    if given in _LANDMARKS or not os.path.exists(path):
+        try:
+            return [chosen_architecture(space, given)]
+        except InputError as error:
+            raise InputError(f"--enqueue {given[:200]}: {error}, and there is no such file") from error
+    found = []
+    for where, named in _entries(path):
+        try:
+            if isinstance(named, str):
+                found.append(chosen_architecture(space, named))
+            else:
+                architecture = Architecture.from_json(named)
+                space.locate(architecture)
+                found.append(architecture)
+        except InputError as error:
+            raise InputError(f"--enqueue {given}: {where}: {error}") from error
+    if not found:
+        raise InputError(f"--enqueue {given}: names no architecture")
+    return found
+
+
+def tried_first(space: SearchSpace, given: Sequence[str]) -> tuple[str, ...]:
+    """The compact strings of all networks that `--enqueue` names, each once."""
+    known = [architecture for each in given for architecture in known_architectures(space, each)]
+    return tuple(dict.fromkeys(str(architecture.canonical) for architecture in known))
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str | dict[str, object]]]:
+    """Where in the file, and the compact string or the architecture as JSON that is there."""
+    file = path / "model.json" if path.is_dir() else path
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        hint = "; trials of a run are taken over by --warm-start" if (path / "run.yaml").is_file() else ""
+        raise InputError(f"--enqueue {path}: not a folder that nas export made (no model.json there){hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--enqueue {path}: cannot be read: {getattr(error, 'strerror', 'not a text')}") from error
+    if text.lstrip().startswith("{"):
+        return _of_json(path, text)
+    lines = text.splitlines()
+    if lines and "architecture" in (header := next(csv.reader(lines[:1]), [])):
+        column = header.index("architecture")
+        rows = csv.reader(lines[1:])
+        return ((f"line {number}", row[column] if column < len(row) else "") for number, row in enumerate(rows, 2))
+    stripped = ((number, line.partition("#")[0].strip()) for number, line in enumerate(lines, 1))
+    return ((f"line {number}", line) for number, line in stripped if line)
+
+
+def _of_json(path: Path, text: str) -> Iterator[tuple[str, str | dict[str, object]]]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--enqueue {path}: not valid JSON: {' '.join(str(error).split())}") from error
+    members = data.get("front", [data])
+    if not isinstance(members, list):
+        raise InputError(f"--enqueue {path}: front is not a list, as it is in what nas front --json prints")
+    for number, member in enumerate(members, 1):
+        named = member.get("architecture") if isinstance(member, dict) else None
+        where = f"member {number} of the front" if "front" in data else "architecture"
+        if not isinstance(named, str | dict):
+            raise InputError(f"--enqueue {path}: {where}: there is no architecture")
+        yield where, named

@@ -1,0 +1,234 @@
+"""Finding, reading and checking the YAML file of a search space, with errors that name file, line and key."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+import nas
+from nas.common.errors import InputError, did_you_mean, nearest
+from nas.common.yaml_file import KeyPath, Lines, read_yaml
+from nas.spaces.mobile.sections import Section
+from nas.spaces.mobile.space import SearchSpace
+
+_MAX_BYTES = 1_000_000
+_MOST_TOLD = 30
+"""Problems of one file that are told; a file with more of them is of another kind."""
+_NAMED = re.compile(r"(backbone\.\w+|stages\.\d+\.stride|stages)")
+"""The key that a problem of several keys together begins with."""
+
+
+def spaces_folder() -> Path:
+    """Where the shipped spaces lie: inside an installed wheel, or at the top of a checkout."""
+    package = Path(nas.__file__).parent
+    installed = package / "search_spaces"
+    return installed if installed.is_dir() else package.parent / "search_spaces"
+
+
+def list_spaces() -> list[str]:
+    """Names of the shipped spaces."""
+    return sorted(path.stem for path in spaces_folder().glob("*.yaml"))
+
+
+def load_space(name_or_path: str | Path) -> SearchSpace:
+    """A shipped space by name, or any space by the path of its file.
+
+    Raises `InputError` when there is none or the file does not hold a valid space.
+    """
+    return read_space(_file_of(str(name_or_path), isinstance(name_or_path, str)))
+
+
+def check_space(path: str | Path, check_data: Callable[[str], None]) -> SearchSpace:
+    """The space in a file of which the data set, too, can be used, as far as `check_data` raises no `InputError`; raises it."""
+    return read_space(_file_of(str(path)), check_data)
+
+
+def _file_of(text: str, may_be_name: bool = True) -> Path:
+    if may_be_name and text in list_spaces():
+        return spaces_folder() / f"{text}.yaml"
+    path = Path(text)
+    try:
+        exists = path.is_file()
+    except (OSError, ValueError):
+        exists = False
+    if exists:
+        return path
+    if "/" in text or path.suffix in (".yaml", ".yml"):
+        raise InputError(f"{text}: no such file")
+    raise InputError(
+        f"unknown search space {text!r}{did_you_mean(text, list_spaces())}: use one of {', '.join(list_spaces())}, or "
+        "the path of a YAML file"
+    )
+
+
+def read_space(path: Path, check_data: Callable[[str], None] | None = None) -> SearchSpace:
+    """The space in one file; raises `InputError` with all that is wrong in it, a line each.
+
+    `check_data` raises `InputError` where the data set that it names cannot be used.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise InputError(f"{path}: larger than {_MAX_BYTES:,} bytes, which no search space is")
+    data, lines = read_yaml(path, str(path))
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a search space is a mapping with the keys name, input, stem, stages")
+    unusable = None
+    if check_data is not None and isinstance(data.get("data"), str):
+        try:
+            check_data(data["data"])
+        except InputError as error:
+            unusable = f"{path}:{lines['data',]}: data: {error}"
+    try:
+        space = validate_space(data, str(path), lines)
+    except InputError as error:
+        raise (InputError(f"{error}\n{unusable}") if unusable else error) from error
+    if unusable:
+        raise InputError(unusable)
+    return space
+
+
+def validate_space(data: Any, source: str, lines: Lines | None = None) -> SearchSpace:
+    """A space from plain data; `source` names it in errors, `lines` gives the line of each key path.
+
+    Raises `InputError` with all problems, a line each.
+    """
+    try:
+        return SearchSpace.model_validate(data)
+    except ValidationError as error:
+        found = _problems(error, source, lines or {})
+        known, unknown_keys = data, [each for each in error.errors() if each["type"] == "extra_forbidden"]
+        if unknown_keys and len(unknown_keys) == error.error_count():
+            # What disagrees among several keys is found only once each is right, and unknown keys change none of it.
+            for each in unknown_keys:
+                known = _without(known, each["loc"])
+            try:
+                SearchSpace.model_validate(known)
+            except ValidationError as further:
+                found += _problems(further, source, lines or {})
+        told = list(dict.fromkeys(found))
+        more = [f"{source}: and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+        raise InputError("\n".join(told[:_MOST_TOLD] + more)) from error
+
+
+def _without(data: Any, at: KeyPath) -> Any:
+    """A copy of nested mappings and lists without the key at a path."""
+    first, *rest = at
+    if not rest:
+        return {key: value for key, value in data.items() if key != first}
+    inner = _without(data[first], tuple(rest))
+    if isinstance(data, dict):
+        return data | {first: inner}
+    return [inner if index == first else value for index, value in enumerate(data)]
+
+
+def _problems(error: ValidationError, source: str, lines: Lines) -> list[str]:
+    """A sentence for each problem, by line: file, line, key path, what is wrong, the value, what is allowed."""
+    return [text for _, text in sorted(_told(error, source, lines), key=lambda told: told[0])]
+
+
+def _told(error: ValidationError, source: str, lines: Lines) -> Iterator[tuple[int, str]]:
+    problems = error.errors()
+    meant = {
+        (*each["loc"][:-1], nearest(each["loc"][-1], _allowed_keys(each["loc"][:-1])))
+        for each in problems
+        if each["type"] == "extra_forbidden"
+    }
+    told: set[KeyPath] = set()
+    for problem in problems:
+        at = tuple(problem["loc"])
+        if problem["type"] == "missing" and at in meant:
+            continue  # it is there, under the unknown key that was told
+        if problem["type"] == "too_short" and problem["input"]:
+            continue  # what is in the list is wrong, and told
+        message = problem["msg"].removeprefix("Value error, ")
+        for part in message.split("\n"):
+            location = at
+            if named := _NAMED.match(part) if part != problem["msg"] else None:
+                location = (*at, *(int(word) if word.isdigit() else word for word in named[1].split(".")))
+            # Pydantic counts a lone value as the first of a list and appends the branch of a union; the file has neither.
+            while location and location not in lines and len(location) > 1 and lines:
+                location = location[:-1]
+            if problem["type"] not in ("missing", "extra_forbidden", "value_error"):
+                if location in told:
+                    continue  # the other branch of a union
+                told.add(location)
+            line = lines.get(location) or lines.get(location[:-1]) or lines.get((), 0)
+            where = f"{source}:{line}" if line else source
+            key, text = _described(problem, location, part)
+            text = text.removeprefix(f"{key}: ")  # which checks of several keys say themselves
+            yield line, f"{where}: {key}: {text}" if key else f"{where}: {text}"
+
+
+def _described(problem: Any, location: KeyPath, message: str) -> tuple[str, str]:
+    """The key that a problem is told of, and the problem in words."""
+    at, value = tuple(problem["loc"]), problem.get("input")
+    key = ".".join(str(part) for part in location)
+    outer = ".".join(str(part) for part in at[:-1])
+    described = _description(location)
+    match problem["type"]:
+        case "extra_forbidden":
+            allowed = _allowed_keys(at[:-1])
+            return outer, f"unknown key {at[-1]!r}{did_you_mean(at[-1], allowed)}; allowed here: {', '.join(allowed)}"
+        case "missing":
+            return outer, f"the key {at[-1]!r} is missing"
+        case "too_short":
+            return key, "an empty choice; give one value or a list of at least one"
+        case "tuple_type":
+            return key, f"{_shown(value)} is not allowed: a list is expected"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return key, f"{_shown(value)} is not allowed: a mapping with keys of its own is expected"
+        case "invalid_key":
+            return key, f"{_shown(value)} is not allowed: keys are words"
+        case "value_error" if isinstance(value, list | tuple):
+            return key, f"{_shown(value)} is not allowed: {message}"
+        case "value_error" if isinstance(value, dict | Section):
+            return key, message
+        case _ if described:
+            return key, f"{_shown(value)} is not allowed: {described} is expected"
+        case _ if "backbone" in key:
+            return key, f"{_shown(value)} is not allowed: one of the choices is expected"
+    return key, f"{_shown(value)} is not allowed: {message[:1].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML spells it, shortened."""
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
+
+
+def _field(location: KeyPath) -> FieldInfo | None:
+    """The field at a key path, or the one whose entry is there."""
+    section: Any = SearchSpace
+    field: FieldInfo | None = None
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = {each.alias or name: each for name, each in getattr(section, "model_fields", {}).items()}
+        field = fields.get(part)
+        if field is None:
+            return None
+        arguments = getattr(field.annotation, "__args__", ())
+        section = arguments[0] if arguments else field.annotation
+    return field
+
+
+def _description(location: KeyPath) -> str | None:
+    """What is allowed at a key path, in words."""
+    field = _field(location)
+    return field.description if field else None
+
+
+def _allowed_keys(location: KeyPath) -> list[str]:
+    """Keys of the section at a key path."""
+    field = _field(location)
+    section: Any = SearchSpace
+    if field is not None:
+        arguments = getattr(field.annotation, "__args__", ())
+        section = arguments[0] if arguments else field.annotation
+    return [each.alias or name for name, each in section.model_fields.items()]

@@ -1,0 +1,92 @@
+"""How a network does on a part of the data, class by class: precision, recall, F1, and what is taken for what.
+
+Nothing here is named as pytest names tests, so that a test file can import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MATRIX_CLASSES = 20
+"""Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Scores of one class as shares, 0 where nothing was to be divided by; `support` is its number of images."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """Scores of predictions on one part of a data set, as shares; the averages are those of `nas.tasks.metrics`.
+
+    `confusion[i][j]` counts the images of class i (in the order of `classes`) that were taken for class j.
+    """
+
+    images: int
+    accuracy: float
+    macro_f1: float
+    balanced_accuracy: float
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def macro_precision(self) -> float:
+        """Mean precision of the classes that have images or were predicted, as in `macro_f1`."""
+        predicted = [sum(column) for column in zip(*self.confusion, strict=True)]
+        scores = [
+            score.precision for score, count in zip(self.classes, predicted, strict=True) if score.support or count
+        ]
+        return sum(scores) / len(scores)
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """How many images of the class `truth` were taken for `taken`, and their share of the images of that class."""
+
+    truth: str
+    taken: str
+    images: int
+    share: float
+
+
+def most_confused(report: PartReport, count: int) -> list[ConfusedPair]:
+    """The pairs of classes that are confused most, by images, then by share; at most `count`."""
+    pairs = [
+        ConfusedPair(truth.name, taken.name, images, images / truth.support)
+        for truth, row in zip(report.classes, report.confusion, strict=True)
+        for taken, images in zip(report.classes, row, strict=True)
+        if images and taken is not truth
+    ]
+    return sorted(pairs, key=lambda pair: (pair.images, pair.share), reverse=True)[:count]
+
+
+def part_report(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: Sequence[str]) -> PartReport:
+    """Score predictions against labels, both (N,) with indices into `classes`, N at least 1."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    from nas.tasks.metrics import METRICS
+
+    indices = range(len(classes))
+    scores = precision_recall_fscore_support(labels, predictions, labels=indices, zero_division=0)
+    return PartReport(
+        images=len(labels),
+        accuracy=METRICS["accuracy"](labels, predictions),
+        macro_f1=METRICS["macro_f1"](labels, predictions),
+        balanced_accuracy=METRICS["balanced_accuracy"](labels, predictions),
+        classes=tuple(
+            ClassScore(name, float(precision), float(recall), float(f1), int(support))
+            for name, precision, recall, f1, support in zip(classes, *scores, strict=True)
+        ),
+        confusion=tuple(tuple(row) for row in confusion_matrix(labels, predictions, labels=indices).tolist()),
+    )

@@ -1,0 +1,310 @@
+"""The fine-tune: one loop for the brief training of a search and for the full one."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from nas.common.errors import CandidateError, OutOfTimeError
+from nas.latency.lease import Bursts, DeviceLease
+from nas.models.freezing import Freezing
+from nas.tasks.metrics import METRICS, Metric, score
+from nas.training.augment import change_colour, cutout, mix, resized_crop, shift_and_mirror
+from nas.training.device_data import DeviceData, DevicePart, resize
+from nas.training.history import EpochMetrics
+from nas.training.memory import lean_activations, reused_memory
+from nas.training.optim import Stepper, learning_rate_at
+from nas.training.recipe import Recipe
+
+TrainingState = Mapping[str, Any]
+"""All that a training goes on from after an epoch: tensors and plain values, which torch loads with `weights_only`."""
+
+_NOT_SCORED = dict.fromkeys(("score", "accuracy", "validation_loss"), math.nan)
+
+
+def finetune(
+    model: nn.Module,
+    data: DeviceData,
+    side: int,
+    recipe: Recipe,
+    metric: Metric | None,
+    *,
+    seed: int,
+    lease: DeviceLease | None = None,
+    resume: TrainingState | None = None,
+    keep: Callable[[EpochMetrics, TrainingState], None] | None = None,
+    until: float | None = None,
+) -> Iterator[EpochMetrics]:
+    """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
+
+    With a recipe of 0 epochs the model is scored as it is, as epoch 0, and no optimiser is made.
+    Without a metric the validation part is not looked at: its loss and scores are NaN, and there is no patience.
+    `keep` is told of each epoch but the last with the state after it, to be saved before the next one changes it; given
+    to `resume`, it lets the same call go on behind that epoch as if nothing had happened, to the bit on a CPU.
+    Raises `CandidateError` when the loss is not finite, and `OutOfTimeError` before a step that would begin after `until`
+    (UTC seconds since the epoch).
+    """
+    model.to(data.device).to(memory_format=torch.channels_last)
+    if recipe.epochs == 0:
+        start = time.perf_counter()
+        scores = _NOT_SCORED if metric is None else _scores(model, data, side, metric, lease)
+        yield EpochMetrics(0, None, images_per_s=0.0, seconds=time.perf_counter() - start, **scores)
+        return
+    begun, best, best_epoch = 0, -math.inf, 0
+    with reused_memory(data.device), _Training(model, data, side, recipe, seed, lease) as training:
+        if resume is not None:
+            training.restore(resume)
+            begun, best, best_epoch = resume["epoch"], resume["best"], resume["best_epoch"]
+        for epoch in range(begun + 1, recipe.epochs + 1):
+            start = time.perf_counter()
+            train_loss = training.epoch(until)
+            if not math.isfinite(train_loss):
+                raise CandidateError(f"the training loss became {train_loss} in epoch {epoch}")
+            scores = _NOT_SCORED if metric is None else _scores(training.scored, data, side, metric, lease)
+            if scores["score"] > best:
+                best, best_epoch = scores["score"], epoch
+            impatient = metric is not None and recipe.patience and epoch - best_epoch >= recipe.patience
+            over = training.progress >= 1 or bool(impatient)
+            if over:
+                training.finish()
+            metrics = EpochMetrics(
+                epoch=epoch,
+                train_loss=train_loss,
+                images_per_s=training.images_per_s,
+                seconds=time.perf_counter() - start,
+                learning_rate=training.stepper.rate,
+                **scores,
+            )
+            if keep is not None and not over:
+                keep(metrics, {**training.state(), "epoch": epoch, "best": best, "best_epoch": best_epoch})
+            yield metrics
+            if over:
+                return
+
+
+def _scores(
+    model: nn.Module, data: DeviceData, side: int, metric: Metric, lease: DeviceLease | None
+) -> dict[str, float]:
+    """What a model gets on the validation part."""
+    labels = data.data.validation.labels
+    predicted = predict(model, data, data.validation, side, lease=lease)
+    figures = {name: score(function, labels, predicted.classes) for name, function in METRICS.items()}
+    return figures | {
+        "validation_loss": predicted.loss,
+        "top5": predicted.top5,
+        "score": score(metric, labels, predicted.classes),
+    }
+
+
+class _Training:
+    """A model in training: optimiser, frozen parts, averaged weights, and how much of the budget is spent."""
+
+    def __init__(
+        self, model: nn.Module, data: DeviceData, side: int, recipe: Recipe, seed: int, lease: DeviceLease | None
+    ) -> None:
+        self._model, self._data, self._side, self._recipe, self._lease = model, data, side, recipe, lease
+        self._generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device draws the same
+        self._batch_size = min(recipe.batch_size, len(data.train))
+        # The odd rest of an epoch is left out, another one each time.
+        self._steps_an_epoch = max(1, len(data.train) // self._batch_size)
+        steps = recipe.epochs * self._steps_an_epoch
+        self._total = min(steps, recipe.steps) if recipe.steps else steps
+        self._done, self._seconds = 0, 0.0
+        self._weights = _class_weights(data.train.labels, len(data.data.classes))
+        self._average = copy.deepcopy(model).requires_grad_(False) if recipe.ema else None
+        self._freezing = Freezing(model, recipe.trainable)
+        self._dropout = _dropout_before_classifier(model, recipe.dropout, self._generator)
+        self._plain_activations = (lambda: None) if recipe.compile else lean_activations(model)
+        self.stepper = Stepper(model, recipe, data.device)
+        self.images_per_s = 0.0
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is spent, 0 to 1."""
+        of_time = self._seconds / self._recipe.seconds if self._recipe.seconds else 0.0
+        return min(1.0, max(self._done / self._total, of_time))
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network whose score counts: the averaged one where there is one."""
+        return self._average or self._model
+
+    def epoch(self, until: float | None = None) -> float:
+        """Train for an epoch, or until the budget is spent; the mean loss. Raises `OutOfTimeError`."""
+        recipe, before = self._recipe, self._seconds
+        sampled = self._weights if recipe.balance == "sampling" else None
+        order = _order(self._data.train, sampled, self._generator)[: self._steps_an_epoch * self._batch_size]
+        losses, steps, start = torch.zeros((), device=self._data.device), 0, time.perf_counter()
+        bursts = Bursts(self._lease, self._data.device)
+        for images, labels in self._data.train.batches(order, self._batch_size):
+            if until is not None and time.time() >= until:
+                bursts.close()
+                raise OutOfTimeError
+            with bursts:
+                losses += self._step(images, labels)
+            steps += 1
+            if not self._data.train.resident:
+                bursts.close()  # the next batch may have to be waited for
+            self._seconds = before + time.perf_counter() - start - bursts.waited_s
+            if self.progress >= 1:
+                break
+        bursts.close()
+        seconds = time.perf_counter() - start - bursts.waited_s
+        self._seconds = before + seconds
+        self.images_per_s = steps * self._batch_size / seconds
+        return losses.item() / steps
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self._freezing.train(self.progress)
+        half_a_step = 0.5 / self._total  # a schedule that starts at zero would waste its first step
+        self.stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
+        x = augmented(self._data, images, self._side, self._recipe, self._generator)
+        mixed = mix(x, labels, self._recipe, self._generator)
+        weights = self._weights if self._recipe.balance == "loss" else None
+        loss = self.stepper.step(x if mixed is None else mixed.images, labels, mixed, weights)
+        self._done += 1
+        if self._average is not None:
+            _follow(self._average, self._model, min(self._recipe.ema, self._done / (self._done + 10)))
+        return loss
+
+    def finish(self) -> None:
+        """Leave in the model what was scored, in evaluation mode."""
+        if self._average is not None:
+            self._model.load_state_dict(self._average.state_dict())
+        self._model.eval()
+
+    def state(self) -> dict[str, Any]:
+        """What the epochs that follow depend on; its tensors are the training's own."""
+        return {
+            "model": self._model.state_dict(),
+            "average": self._average.state_dict() if self._average is not None else None,
+            "stepper": self.stepper.state(),
+            "generator": self._generator.get_state(),
+            "done": self._done,
+            "seconds": self._seconds,
+        }
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from what `state` gave."""
+        self._model.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self.stepper.restore(state["stepper"])
+        self._generator.set_state(state["generator"])
+        self._done, self._seconds = state["done"], state["seconds"]
+
+    def __enter__(self) -> _Training:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take back what was done to the model beside its weights."""
+        self._model.requires_grad_(True)
+        self._plain_activations()
+        if self._dropout is not None:
+            self._dropout.remove()
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predicted classes (N,), mean cross-entropy, and the share of images whose class is among the five likeliest."""
+
+    classes: NDArray[np.int64]
+    loss: float
+    top5: float
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    data: DeviceData,
+    part: DevicePart,
+    side: int,
+    *,
+    batch_size: int = 256,
+    lease: DeviceLease | None = None,
+) -> Predicted:
+    """What a model says of a part of the data, in float32; it is left in evaluation mode.
+
+    Raises `CandidateError` when the logits are not finite.
+    """
+    model.eval()
+    bursts = Bursts(lease, data.device)
+    logits = []
+    for images, _ in part.in_order(batch_size):
+        with bursts:
+            logits.append(model(data.prepare(images, side)).float())
+        if not part.resident:
+            bursts.close()
+    bursts.close()
+    scores = torch.cat(logits)
+    if not torch.isfinite(scores).all():
+        raise CandidateError("the network's outputs are not finite numbers")
+    likeliest = scores.topk(min(5, scores.shape[1]), dim=1).indices
+    top5 = (likeliest == part.labels[:, None]).any(1).float().mean().item()
+    return Predicted(scores.argmax(1).cpu().numpy(), F.cross_entropy(scores, part.labels).item(), top5)
+
+
+def augmented(
+    data: DeviceData, images: torch.Tensor, side: int, recipe: Recipe, generator: torch.Generator
+) -> torch.Tensor:
+    """uint8 (N, C, H, W) to what the network reads in training, (N, C, side, side)."""
+    mirror = data.data.mirror if recipe.mirror is None else recipe.mirror
+    x = shift_and_mirror(images, recipe.crop_share, mirror, generator).float().div_(255)
+    if recipe.resized_crop:
+        x = resized_crop(x, recipe.resized_crop, generator)
+    x = resize(x, side)
+    if recipe.colour:
+        x = change_colour(x, recipe.colour, generator)
+    x = data.normalise(x)
+    return cutout(x, recipe.cutout, generator) if recipe.cutout else x
+
+
+def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Inverse frequency of each class (classes,), with a mean of 1 over the images."""
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1)
+    return len(labels) / (classes * counts.float())
+
+
+def _order(part: DevicePart, weights: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
+    """Rows of an epoch: each once, or drawn with replacement so that classes come equally often."""
+    if weights is None:
+        return torch.randperm(len(part), generator=generator)
+    chances = weights.cpu()[part.labels.cpu()].double()
+    places = torch.rand(len(part), generator=generator, dtype=torch.double) * chances.sum()
+    return torch.searchsorted(chances.cumsum(0), places).clamp_max(len(part) - 1)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the average towards the model, batch norm statistics too."""
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(means, values, 1 - decay)
+    for count, current in (pair for pair in pairs if not pair[0].is_floating_point()):
+        count.copy_(current)
+
+
+def _dropout_before_classifier(model: nn.Module, share: float, generator: torch.Generator) -> RemovableHandle | None:
+    """Dropout on what the last linear layer reads, while training; None where the share is 0."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not share or not linear:
+        return None
+
+    def drop(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if not module.training:
+            return None
+        keep = (torch.rand(inputs[0].shape, generator=generator) >= share).to(inputs[0].device)
+        return (inputs[0] * keep / (1 - share),)
+
+    return linear[-1].register_forward_pre_hook(drop)

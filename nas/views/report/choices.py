@@ -1,0 +1,232 @@
+"""What the front is made of: which choice at which layer, and candidates along parallel axes. As in `figures`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from nas.common.text import capital, plural
+from nas.runs.front import pareto_front, trained
+from nas.runs.objectives import objective
+from nas.runs.record import TrialRecord
+from nas.spaces.mobile.sections import LAYER_KEYS, Choice, StageSpace
+from nas.spaces.mobile.space import SearchSpace
+from nas.views.report.figures import BLUE, GREY, MONO, is_wide, layout, quiet
+from nas.views.report.quantities import choice_of, choice_text, unit_of, value_of
+from nas.views.text import NOTHING, label
+
+_LETTERS = {"kernel_size": "k", "dilation": "d", "expansion": "e"}
+_PARAMETERS = 6
+"""Parameters that get an axis of their own, those that vary most on the front."""
+_LINES = 200
+"""Candidates behind the front that are drawn as lines at most, spread evenly: more hide each other."""
+_NOT_THERE = "not there"
+LEAST_MEMBERS = 5
+"""Members of a front from which shares of them are shown."""
+_LEAST_LAYERS = 3
+"""Networks that must have a layer before the shares of its choices are shown."""
+
+
+def few_members(front: Sequence[TrialRecord]) -> str | None:
+    """Why shares of the front would say nothing, in a sentence; None where they can be shown."""
+    if len(front) >= LEAST_MEMBERS:
+        return None
+    return (
+        f"The front has {plural(len(front), 'member')}: shares of so few would be 0, 50 or 100 % by chance. They are shown from "
+        f"{LEAST_MEMBERS} members on."
+    )
+
+
+def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
+    """A heat map: the share of the front's members that take each choice, of those that have the layer.
+
+    The last column is the share of members that lack the layer. Of a layer that hardly any of them have no share is shown.
+    What all trained candidates take is in the text.
+    """
+    front, everything = pareto_front(records, objectives), trained(records)
+    columns = _columns(space)
+    if not front:
+        return quiet("What the front prefers can be told once a candidate is trained.")
+    few = few_members(front)
+    if few is not None:
+        return quiet(few)
+    if not columns:
+        return quiet("The layers of this space have no choices.")
+    layers = [(i, j) for i, stage in enumerate(space.stages) for j in range(max(stage.depth))]
+    shares: list[list[float | None]] = []
+    hovers = []
+    for i, j in layers:
+        of_front, of_all = (_Taken.of(group, space.stages[i], i, j) for group in (front, everything))
+        offered = _offered(space.stages[i], j)
+        shares.append([of_front.share(column) if column in offered else None for column in columns])
+        hovers.append(
+            [
+                f"<b>s{i}.l{j}</b> {column}<br>"
+                + (
+                    f"front: {of_front.text(column)}<br>all trained: {of_all.text(column)}"
+                    if column in offered
+                    else "no choice"
+                )
+                for column in columns
+            ]
+        )
+    figure = go.Figure(layout=layout())
+    figure.add_trace(
+        go.Heatmap(
+            x=columns,
+            y=[f"s{i}.l{j}" for i, j in layers],
+            z=[[None if share is None else round(100 * share, 1) for share in line] for line in shares],
+            text=[["" if share is None else f"{100 * share:.0f}" for share in line] for line in shares],
+            texttemplate="%{text}",
+            hoverinfo="text",
+            hovertext=hovers,
+            zmin=0,
+            zmax=100,
+            colorscale="Cividis",
+            xgap=2,
+            ygap=2,
+            colorbar={"title": {"text": "Share of the front (%)", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        )
+    )
+    figure.update_xaxes(type="category", side="top", showgrid=False, showline=False, tickangle=-45)
+    figure.update_yaxes(
+        type="category", autorange="reversed", showgrid=False, showline=False, tickfont={"family": MONO, "size": 12}
+    )
+    return figure.update_layout(height=124 + 26 * len(layers), margin={"t": 90, "b": 16})
+
+
+def parallel_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
+    """Objectives, multiply-adds and the parameters that vary most on the front, an axis each, a line a candidate.
+
+    Members of the front are blue; drag along an axis to pick out lines. A choice of a layer that is not there is its own.
+    """
+    valued = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
+    names = list(objectives)
+    if "macs" not in names and all(value_of(record, "macs") is not None for record in valued):
+        names.append("macs")
+    front = pareto_front(valued, objectives)
+    if not front:
+        return quiet("Candidates appear here once they are trained.")
+    members = {record.number for record in front}
+    behind = [record for record in valued if record.number not in members]
+    drawn = [*behind[:: -(-len(behind) // _LINES) or 1], *front]  # the last ones are drawn on top
+    varied = sorted(space.parameters, key=lambda name: -_entropy([choice_of(record, name) for record in front]))
+    figure = go.Figure(layout=layout())
+    figure.add_trace(
+        go.Parcoords(
+            dimensions=[
+                *(_quantity_axis(drawn, name) for name in names),
+                *(_choice_axis(drawn, name, space.parameters[name]) for name in varied[:_PARAMETERS]),
+            ],
+            line={
+                "color": [int(record.number in members) for record in drawn],
+                "colorscale": [[0, "rgba(139,143,148,0.35)"], [1, BLUE]],
+                "cmin": 0,
+                "cmax": 1,
+            },
+            labelangle=-25,
+            labelfont={"color": GREY, "size": 12},
+            tickfont={"color": GREY, "size": 11},
+            rangefont={"color": GREY, "size": 10},
+            unselected={"line": {"color": GREY, "opacity": 0.1}},
+        )
+    )
+    return figure.update_layout(margin={"l": 80, "r": 80, "t": 100, "b": 24})
+
+
+# ---------------------------------------------------------------- choices of a layer
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """How many of some networks lack a layer, and how many of the others take each choice in it."""
+
+    networks: int
+    counts: Counter[str]
+
+    @classmethod
+    def of(cls, records: Sequence[TrialRecord], stage: StageSpace, i: int, j: int) -> _Taken:
+        return cls(len(records), Counter(word for record in records for word in _words(record, stage, i, j)))
+
+    def among(self, word: str) -> int:
+        """Of how many networks the word is told: those that have the layer, or all."""
+        return self.networks - (0 if word == _NOT_THERE else self.counts[_NOT_THERE])
+
+    def share(self, word: str) -> float | None:
+        return self.counts[word] / self.among(word) if self.among(word) >= _LEAST_LAYERS else None
+
+    def text(self, word: str) -> str:
+        share, among = self.share(word), self.among(word)
+        if not among:
+            return "no network has this layer"
+        counted = f"{self.counts[word]:,} of {among:,}"
+        return counted if share is None else f"{100 * share:.0f} % ({counted})"
+
+
+def _words(record: TrialRecord, stage: StageSpace, i: int, j: int) -> list[str]:
+    """What a network takes at a layer, as names of columns."""
+    if j >= record.parameters.get(f"s{i}.depth", stage.depth[0]):
+        return [_NOT_THERE]
+    return [_word(key, record.parameters.get(f"s{i}.l{j}.{key}", getattr(stage, key)[0])) for key in LAYER_KEYS]
+
+
+def _word(key: str, choice: Choice) -> str:
+    if key == "separable":
+        return "separable" if choice else "dense"
+    return f"{_LETTERS[key]}{choice:g}"
+
+
+def _columns(space: SearchSpace) -> list[str]:
+    """All choices that layers of the space have, kernel sizes first."""
+    words = []
+    for key in LAYER_KEYS:
+        several = [getattr(stage, key) for stage in space.stages if len(getattr(stage, key)) > 1]
+        words += [_word(key, choice) for choice in sorted({choice for choices in several for choice in choices})]
+    return [*words, _NOT_THERE] if any(len(stage.depth) > 1 for stage in space.stages) else words
+
+
+def _offered(stage: StageSpace, j: int) -> set[str]:
+    """The columns of a layer that are a choice there."""
+    several = [key for key in LAYER_KEYS if len(getattr(stage, key)) > 1]
+    words = {_word(key, choice) for key in several for choice in getattr(stage, key)}
+    return words | ({_NOT_THERE} if j >= min(stage.depth) else set())
+
+
+# ---------------------------------------------------------------- parallel axes
+
+
+def _entropy(choices: Sequence[Choice | None]) -> float:
+    shares = [count / len(choices) for count in Counter(choices).values()]
+    return -sum(share * math.log(share) for share in shares)
+
+
+def _quantity_axis(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
+    """An axis of a cost that ranges widely is logarithmic, its ticks in plain numbers."""
+    values = [value_of(record, name) or 0.0 for record in records]
+    title = escape(capital(label(name)), quote=False)
+    if name == "accuracy":
+        return {"label": f"{title} (%)", "values": [round(100 * value, 3) for value in values]}
+    if not is_wide(values):
+        return {"label": title, "values": values, "tickformat": "~s" if unit_of(name) != "ms" else ""}
+    low, high = math.log10(min(values)), math.log10(max(values))
+    ticks = [low + (high - low) * step / 4 for step in range(5)]
+    texts = [objective(name).show(10**tick) for tick in ticks]
+    return {"label": title, "values": [round(math.log10(v), 5) for v in values], "tickvals": ticks, "ticktext": texts}
+
+
+def _choice_axis(records: Sequence[TrialRecord], name: str, choices: Sequence[Choice]) -> dict[str, Any]:
+    chosen = [choice_of(record, name) for record in records]
+    stops: list[Choice | None] = [*([None] if None in chosen else []), *choices]
+    return {
+        "label": escape(name, quote=False),
+        "values": [stops.index(choice) if choice in stops else 0 for choice in chosen],
+        "tickvals": list(range(len(stops))),
+        "ticktext": [NOTHING if choice is None else choice_text(choice) for choice in stops],
+        "range": [-0.2, len(stops) - 0.8],
+    }

@@ -1,0 +1,95 @@
+"""What can be put on an axis of a figure, or be told by a colour: quantities of a record, and choices, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nas.common.text import capital
+from nas.runs.objectives import objective, objective_values, target_objective, target_of
+from nas.runs.record import BaselineRecord, TrialRecord
+from nas.runs.words import score_title
+from nas.spaces.mobile.sections import Choice
+from nas.views.text import cost_title
+
+QUANTITY = ("accuracy", "latency", "macs", "params", "memory", "trial", "seconds")
+"""Names of quantities; `latency:TARGET` is one of each further target. `seconds` is the wall time of the training."""
+
+_TITLES = {"trial": "Trial", "seconds": "Training time (s)"}
+_UNITS = {"trial": "", "seconds": "s"}
+_SLOT = re.compile(r"(s\d+)\.(?:l(\d+)\.)?(\w+)")
+
+
+def quantities(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[str]:
+    """The quantities that any of the records has, the objectives first."""
+    targets = [target_objective(name) for record in records for name in record.evaluation.latencies]
+    names = dict.fromkeys((*objectives, *QUANTITY[:5], *targets, *QUANTITY[5:]))
+    return [name for name in names if any(value_of(record, name) is not None for record in records)]
+
+
+def value_of(record: TrialRecord | BaselineRecord, name: str) -> float | None:
+    """A quantity in the unit of its objective (ms, MACs, share of 1); None where the record lacks it.
+
+    Only what was trained has an accuracy: that of a rejected candidate is a stand-in.
+    """
+    evaluation = record.evaluation
+    if name == "trial":
+        return float(record.number) if isinstance(record, TrialRecord) else None
+    if name == "seconds":
+        return sum(epoch.seconds for epoch in evaluation.history) if evaluation.epochs else None
+    if name == "accuracy" and not evaluation.outcome.counts:
+        return None
+    if name in record.objectives:
+        return record.objectives[name]
+    return objective_values(evaluation, [name]).get(name)
+
+
+def colours(records: Sequence[TrialRecord]) -> list[str]:
+    """What a colour can tell: the quantities, then the parameters of the space that vary among the records."""
+    names = dict.fromkeys(name for record in records for name in record.parameters)
+
+    def varies(name: str) -> bool:  # told by the first few of thousands of records
+        return any(choice_of(record, name) != choice_of(records[0], name) for record in records)
+
+    return [*quantities(records, ()), *filter(varies, names)]
+
+
+def choice_of(record: TrialRecord, name: str) -> Choice | None:
+    """A parameter's value; None where its layer or stage is not in the network, so that it decides nothing."""
+    slot = _SLOT.fullmatch(name)
+    if slot is not None and slot[3] != "depth":
+        depth = record.parameters.get(f"{slot[1]}.depth")
+        if depth is not None and depth <= int(slot[2] or 0):
+            return None
+    return record.parameters.get(name)
+
+
+def choice_text(choice: Choice) -> str:
+    """A parameter's value as people read it."""
+    if isinstance(choice, bool):
+        return "yes" if choice else "no"
+    return f"{choice:g}"
+
+
+def is_quantity(name: str) -> bool:
+    """Whether the name is a quantity, rather than a parameter of the space."""
+    return name in QUANTITY or target_of(name) is not None
+
+
+def unit_of(name: str) -> str:
+    """The unit of a quantity's values: ms, bytes, s, or empty."""
+    return _UNITS[name] if name in _UNITS else objective(name).unit
+
+
+def quantity_title(name: str, metric: str = "accuracy") -> str:
+    """A quantity as the title of an axis, not escaped; `metric` is what the run calls accuracy."""
+    if name == "accuracy":
+        return f"{capital(score_title(metric))} (%)"
+    return _TITLES.get(name) or cost_title(name)
+
+
+def quantity_text(name: str, value: float) -> str:
+    """A value as people read it, with its unit."""
+    if name == "trial":
+        return f"{value:,.0f}"
+    return f"{value:,.1f} s" if name == "seconds" else objective(name).show(value)

@@ -1,0 +1,1 @@
+"""What a user starts: a search, full trainings, reference networks, a test of fidelity."""

@@ -1,0 +1,1 @@
+"""Can the proxy training rank candidates?"""

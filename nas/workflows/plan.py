@@ -1,0 +1,235 @@
+"""What is checked before a search starts: what was given, the hardware, the data; nothing is written."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.storages import BaseStorage
+
+from nas.common.errors import InputError
+from nas.common.signals import notices_ignored
+from nas.common.text import plural
+from nas.common.user_cache import assume_home
+from nas.data.sets import ImageData
+from nas.latency.lease import lease_directory
+from nas.runs.demands import check_custom
+from nas.runs.mirror import check_new_mirror
+from nas.runs.objectives import check_objectives
+from nas.runs.settings import Resources, SearchSettings
+from nas.runs.store import default_run_path
+from nas.runs.targets import check_targets
+from nas.search.conditions import check_scored_untrained, devices_here
+from nas.search.reachable import check_computed, check_latencies, left_out_text, limits_here, measured_by
+from nas.search.rungs import levels
+from nas.search.samplers import make_sampler
+from nas.search.storage import connected
+from nas.search.time_budget import Point
+from nas.spaces.known import tried_first
+from nas.tasks.metrics import load_metric
+from nas.training.images import load_images
+from nas.workflows.space_choice import warn_unfit
+
+if TYPE_CHECKING:
+    from nas.search.ray.placement import Placement
+    from nas.workflows.warm_start import WarmStart
+
+MOST_CONFIRM = 0.5
+"""Share of the budget that confirmation may take at most: there must be a search to confirm."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study.
+
+    `models` are those of the devices that a trial's worker uses, by device. The command `began` then (UTC seconds), which is
+    what a time budget counts from; `forecast` is what candidates of some multiply-adds would take, where that was probed.
+    `notes` are sentences on what it begins with.
+    """
+
+    settings: SearchSettings
+    data: ImageData
+    out: Path
+    address: str | None = None
+    warm: WarmStart | None = None
+    storage: BaseStorage | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
+    forecast: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def plan_search(
+    settings: SearchSettings, out: Path | None = None, address: str | None = None, began: float | None = None
+) -> SearchPlan:
+    """Check everything that can be checked before anything is written or started; raises `InputError`.
+
+    With an `address`, as in a Ray job, which has one of its own, devices are looked at where trials can run there. A
+    password in the settings' `storage` goes no further than to the database. A time budget counts from `began` on (UTC
+    seconds), by default from now.
+    """
+    from nas.search.ray.cluster import deleted_with_job
+
+    began = time.time() if began is None else began
+    address = cluster_address(address)
+    check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
+    load_metric(settings.evaluation.metric)
+    make_sampler(settings.sampler, 0)
+    check_amounts(settings)
+    epochs = settings.evaluation.recipe.epochs
+    if settings.stop_early and not levels(epochs):
+        raise InputError(
+            f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
+        )
+    if settings.device.startswith("cuda:"):
+        raise InputError(
+            f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
+        )
+    check_computed(settings, 2)  # of classes there are at least two
+    check_targets(settings)
+    check_pins(settings.resources, address)
+    out = out or default_run_path(settings.space.name)
+    check_new_folder(out)
+    if deleted_with_job(out) and settings.mirror is None:
+        raise InputError(
+            f"--out {out}: lies in the Ray job's copy of its working directory, which Ray deletes; give an absolute path, "
+            "or --mirror"
+        )
+    if settings.mirror is not None:
+        check_new_mirror(settings.mirror, out)
+    settings, storage = connected(settings)
+    settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
+    from nas.workflows.warm_start import adopted_estimators, adopted_precision, warmed
+
+    settings = adopted_estimators(settings)
+    evaluation = settings.evaluation
+    warn_unfit(settings.space, settings.data)
+    data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
+    check_scored_untrained(evaluation, data.name, data.classes)
+    check_computed(settings, len(data.classes))
+    from nas.latency.cache import cache_folder
+    from nas.search.evaluate import settled_recipe
+
+    lease_directory()  # what is wrong with either is said now rather than by a worker
+    cache_folder()
+    placement = placement_of(settings, address)
+    models = placement.ask(devices_here, settings)
+    check_latencies(
+        settings, len(data.classes), limits_here(settings), measured_by(settings, len(data.classes), placement)
+    )
+    few = replace(
+        data, train=data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train)))), test=None
+    )
+    recipe = placement.ask(
+        settled_recipe,
+        adopted_precision(evaluation.recipe, settings, models[settings.device]),
+        settings.space.backbone,
+        replace(few, validation=few.train),
+        settings.device,
+        int(settings.resources.cpus_per_trial),
+    )
+    settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, models)
+    left_out = left_out_text(settings, len(data.classes))
+    notes = (*(f"Warm start from {note}" for note in warm.notes), *([left_out] if left_out else ()))
+    return SearchPlan(settings, data, out, address, warm, storage, models, began, notes=notes)
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The Ray cluster to use: the one that is given, in a Ray job the job's own, otherwise none."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_JOB_SUBMISSION_ID" in os.environ
+    return address or ("auto" if in_job else None)
+
+
+def check_pins(resources: Resources, address: str | None) -> None:
+    """Raise `InputError` when trials are to run on some nodes alone, and cannot: there is no cluster, or no such name."""
+    check_custom("--resource", resources.custom)
+    if address is None and (resources.accelerator or resources.custom):
+        flag = "--accelerator" if resources.accelerator else "--resource"
+        raise InputError(f"{flag} {resources.accelerator or next(iter(resources.custom))}: needs a cluster, --address")
+
+
+def check_amounts(settings: SearchSettings) -> None:
+    """Raise `InputError` when one of the numbers is out of bounds that a resumed search may be given anew."""
+    if settings.trials < 1:
+        raise InputError(f"--trials {settings.trials}: needs at least 1")
+    if not 0 <= settings.confirm <= MOST_CONFIRM:
+        raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
+    if settings.confirm and settings.evaluation.recipe.epochs == 0:
+        raise InputError(
+            f"--confirm {settings.confirm:g}: without fine-tuning (--finetune 0) a candidate scores the same again; needs 0"
+        )
+
+
+def check_new_folder(out: Path) -> None:
+    """Raise `InputError` unless the folder does not exist and can be made."""
+    try:
+        exists = out.exists()
+        parent = next(folder for folder in out.absolute().parents if folder.exists())
+    except OSError as error:
+        raise InputError(f"--out {str(out)[:200]}: {error.strerror}") from error
+    if exists:
+        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"--out {out}: {parent} is not a folder that can be written to")
+
+
+def placement_of(settings: SearchSettings, address: str | None) -> Placement:
+    """Where trials run; on a cluster, which this connects to, with every node asked for the models of its devices.
+
+    Raises `InputError` when no node fits a trial, or latencies of different models would be compared.
+    """
+    _before_ray(address)
+    from nas.search.ray.placement import Placement
+
+    placement = Placement(settings, elastic=address is not None)
+    if address is not None:
+        started_resources(settings, address)
+        placement.survey()
+    return placement
+
+
+def started_resources(settings: SearchSettings, address: str | None) -> Resources:
+    """Start Ray here, or connect to a cluster; the settings' resources as its nodes allow."""
+    _before_ray(address)
+    from nas.search.ray.cluster import start_ray
+    from nas.search.ray.placement import fitted_resources, living_nodes
+
+    targets = settings.evaluation.targets
+    gpus = any(device != "cpu" for device in (settings.device, *(target.protocol.device for target in targets)))
+    with notices_ignored():
+        start_ray(address, gpus, (settings.evaluation.metric, settings.data))
+    nodes = [node["Resources"] for node in living_nodes()]
+    return fitted_resources(settings, nodes, elastic=address is not None)
+
+
+def _before_ray(address: str | None) -> None:
+    """Set what Ray reads from the environment when it is first imported."""
+    assume_home()
+    if address is None:
+        # Without a cluster, all of its servers listen on loopback alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    elif "ray" not in sys.modules and Path.home().joinpath(".ray", "auth_token").is_file():
+        # `ray start` and Ray's "auto" use a token that they find, and `host:port` is the same; open clusters take it too.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def device_of(name: str, address: str | None, resources: Resources, functions: Sequence[str]) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device of this machine, or of a cluster, which this connects to.
+
+    `functions` are what `start_ray` sends there. Raises `InputError` when it is not here, or no cluster answers.
+    """
+    from nas.latency.device import resolve_device
+
+    if address is None:
+        return resolve_device(name)
+    from nas.search.ray.cluster import start_ray
+    from nas.search.ray.placement import cluster_device
+
+    start_ray(address, gpus=True, functions=functions)
+    return cluster_device(name, resources)

@@ -1,0 +1,265 @@
+"""Running a search that was planned, or going on with one: make the run directory, run, report."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from nas.common.errors import InputError
+from nas.common.provenance import command_line, git_commit, package_versions
+from nas.common.signals import gentle_signals
+from nas.common.text import resume_line
+from nas.data.sets import ImageData
+from nas.models.licences import licence_of
+from nas.runs.mirror import OFF, check_mirror, mirrored
+from nas.runs.record import Confirmation, TrialRecord
+from nas.runs.settings import SearchSettings
+from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.runs.targets import check_targets, latency_devices
+from nas.search.broker import Broker
+from nas.search.candidate import Candidate
+from nas.search.conditions import data_of, devices_here, settings_here
+from nas.search.confirming import Confirmer
+from nas.search.reachable import check_computed, check_latencies, latency_limits, limits_here, measured_by
+from nas.search.remeasuring import Remeasurer
+from nas.search.renewal import Renewal
+from nas.search.storage import connected, database_errors
+from nas.tasks.metrics import load_metric
+from nas.training.history import EpochMetrics
+from nas.training.images import init_fingerprint
+from nas.workflows.heartbeat import Heartbeat
+from nas.workflows.plan import (
+    SearchPlan,
+    check_amounts,
+    check_pins,
+    cluster_address,
+    placement_of,
+    started_resources,
+)
+from nas.workflows.reporting import Report, no_report
+
+if TYPE_CHECKING:
+    from nas.search.ray.placement import Placement
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Is told of a running search, on the thread that runs it; this one keeps silent."""
+
+    def begin(self, broker: Broker) -> None:
+        """The search starts (or goes on)."""
+
+    def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate ended."""
+
+    def record(self, record: TrialRecord) -> None:
+        """A trial ended and is on disk."""
+
+    def epoch_again(self, candidate: Candidate, metrics: EpochMetrics) -> None:
+        """An epoch of a candidate that is trained again ended."""
+
+    def confirmation(self, confirmation: Confirmation) -> None:
+        """A candidate was trained again, and what it gave is on disk."""
+
+    def in_turn(self, networks: int) -> None:
+        """So many networks near the front are now measured in turn; 0: they were."""
+
+    def end(self) -> None:
+        """The search is over, by whatever cause."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A search that ended: its directory, why, whether `resume_search` could bring more, whether it was told to stop
+    (by a signal or `nas stop`), and its wall seconds."""
+
+    run: RunDirectory
+    reason: str
+    resumable: bool
+    interrupted: bool
+    seconds: float
+
+
+def run_search(plan: SearchPlan, progress: Progress | None = None, report: Report = no_report) -> Finished:
+    """Run a planned search to its end, and tell `report`.
+
+    Ray is started when it does not run yet, and keeps running until this process ends, for the next search.
+    """
+    placement = placement_of(plan.settings, plan.address)
+    settings = replace(plan.settings, resources=started_resources(plan.settings, plan.address))
+    from nas.search.ray.measuring import measurers
+
+    with measurers(settings) as actors:
+        _check_elsewhere(settings, plan.data, placement, actors, latency_limits(settings))
+        taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
+        provenance = _provenance(settings, plan.data, plan.models[settings.device])
+        run = RunDirectory.create(plan.out, settings, provenance, *taken)
+        with run.locked(), mirrored(run), database_errors(run):
+            begin = functools.partial(Broker, run, plan.storage, plan.began, plan.forecast)
+            return _drive(
+                begin, plan.data, progress or Progress(), actors, plan.address, placement, plan.models, report
+            )
+
+
+def resume_search(
+    path: Path,
+    renewal: Renewal | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+    mirror: str | None = None,
+    storage: str | None = None,
+    report: Report = no_report,
+) -> Finished:
+    """Go on with a search where its records end, with the same settings but for those of the `renewal`.
+
+    Records are judged by its limits. A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or
+    `off`; `storage` the URL of the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
+    """
+    began = time.time()
+    address = cluster_address(address)
+    run = open_run(path)
+    with run.locked():
+        renewed = (renewal or Renewal()).applied(run.settings)
+        check_amounts(renewed)
+        classes = len(run.provenance.classes)
+        check_computed(renewed, classes)
+        check_pins(renewed.resources, address)
+        load_metric(renewed.evaluation.metric)
+        placement = placement_of(renewed, address)
+        settings = placement.ask(settings_here, RunDirectory(run.path, replace(run.content, settings=renewed)))
+        if mirror is not None:
+            settings = replace(settings, mirror=None if mirror == OFF else mirror)
+        check_targets(settings)
+        models = placement.ask(devices_here, settings)
+        _check_same_hardware(run, settings, models[settings.device])
+        other = latency_limits(settings).items() - latency_limits(run.settings).items()
+        here = {target: limit_ms for target, limit_ms in limits_here(settings).items() if (target, limit_ms) in other}
+        check_latencies(settings, classes, here, measured_by(settings, classes, placement))
+        data = data_of(run)
+        check_mirror(RunDirectory(run.path, replace(run.content, settings=settings)))
+        settings, database = connected(replace(settings, storage=storage or settings.storage))
+        resources = started_resources(settings, address)
+        if settings.resources != run.settings.resources:
+            settings = replace(settings, resources=resources)
+        from nas.search.ray.measuring import measurers
+
+        with measurers(settings) as actors:
+            _check_elsewhere(settings, data, placement, actors, dict(other))
+            if settings != run.settings:
+                run = run.with_settings(settings)  # first: what is made of the records follows from it
+            with mirrored(run), database_errors(run):
+                begin = functools.partial(Broker, run, database, began)
+                return _drive(begin, data, progress or Progress(), actors, address, placement, models, report)
+
+
+def _check_elsewhere(
+    settings: SearchSettings,
+    data: ImageData,
+    placement: Placement,
+    actors: Mapping[str, Any],
+    limits: Mapping[str | None, float],
+) -> None:
+    """Raise `InputError` when a limit on a target that only its actor can measure is impossible."""
+    elsewhere = {target: limit_ms for target, limit_ms in limits.items() if target in actors}
+    classes = len(data.classes)
+    check_latencies(settings, classes, elsewhere, measured_by(settings, classes, placement, actors))
+
+
+def _check_same_hardware(run: RunDirectory, settings: SearchSettings, here: str) -> None:
+    """Raise `InputError` when the device here is another model than the run's and latencies decide something."""
+    before = run.provenance.hardware
+    if settings.device in latency_devices(settings) and here != before:
+        raise InputError(
+            f"{run.path}: its latencies were measured on {before} and this is {here}, so that new ones could not be "
+            "compared with them; resume it there, or start a search of its own here"
+        )
+
+
+def _drive(
+    begin: Callable[[], Broker],
+    data: ImageData,
+    progress: Progress,
+    actors: Mapping[str, Any],
+    address: str | None,
+    placement: Placement,
+    models: Mapping[str, str],
+    report: Report,
+) -> Finished:
+    from nas.search.ray.cluster import head_watched
+    from nas.search.ray.tune import run_candidates
+    from nas.search.ray.worker import worker_of
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    broker = begin()
+    run = broker.run
+    confirmer = Confirmer(broker, progress.confirmation, Remeasurer(run, progress.in_turn))
+    deciding = {name: models[name] for name in latency_devices(run.settings)}
+    go_on = resume_line(run.path, address)
+    watched = (
+        head_watched(functools.partial(_last_words, run, progress, report)) if placement.elastic else nullcontext()
+    )
+    with gentle_signals(confirmer, f"to go on: {go_on}"), watched, worker_of(run, data, actors, deciding) as worker:
+        heartbeat = Heartbeat(confirmer, address, worker.keeper.places, broker.budget.began)
+
+        def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
+            heartbeat.epoch(candidate, metrics)
+            (progress.epoch_again if confirmer.is_again(candidate) else progress.epoch)(candidate, metrics)
+
+        progress.begin(broker)
+        broker.on_record = progress.record
+        try:
+            with heartbeat:
+                run_candidates(confirmer, worker.start, on_epoch, placement)
+        except BaseException:
+            progress.end()
+            with suppress(InputError):  # the disk may be full: what ended the search is what is told
+                report(run)
+            raise
+        progress.end()
+        report(run)
+    return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, heartbeat.seconds)
+
+
+def _last_words(run: RunDirectory, progress: Progress, report: Report, reason: str) -> None:
+    """The process is about to end, by no decision of the search."""
+    with suppress(Exception):
+        progress.end()
+    go_on = resume_line(run.path)
+    logger.error("%s; what has finished is kept. To go on: %s --address ...", reason, go_on)
+    with suppress(Exception):
+        report(run)
+
+
+def _provenance(settings: SearchSettings, data: ImageData, hardware: str) -> Provenance:
+    return Provenance(
+        created=time.time(),
+        command=command_line(),
+        versions=package_versions(),
+        host=socket.gethostname(),
+        hardware=hardware,
+        cpu_cores=len(os.sched_getaffinity(0)),
+        git_commit=git_commit(),
+        data_fingerprint=data.fingerprint(),
+        classes=data.classes,
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        mean=data.mean,
+        std=data.std,
+        corrupt_files=data.corrupt,
+        init_fingerprint=init_fingerprint(settings.evaluation.init),
+        image_size=data.image_size,
+        data_remarks=data.remarks,
+        init_licence=licence_of(settings.evaluation.init),
+        data_licence=data.licence,
+    )

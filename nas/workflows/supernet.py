@@ -1,0 +1,127 @@
+"""Training a supernet: checked, begun or gone on with, on one device or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from nas.common.errors import InputError
+from nas.common.files import only_process, writing
+from nas.common.signals import gentle_signals
+from nas.data.class_names import normal
+from nas.models.elastic import Elastic, Sharing
+from nas.models.licences import licence_of
+from nas.models.sources import SCRATCH
+from nas.spaces.mobile.space import SearchSpace
+from nas.training.images import init_fingerprint, load_images
+from nas.training.optim import check_recipe, gpu_precision
+from nas.training.recipe import Recipe
+from nas.training.supernet import SupernetPlan, train_here
+from nas.training.supernet_file import SupernetEpoch, SupernetFile, read_file
+from nas.workflows.space_choice import warn_unfit
+
+_PLAIN = {"trainable": "all", "compile": False, "ema": 0.0, "dropout": 0.0, "patience": 0, "balance": "none"}
+"""What a recipe must leave alone: it has no meaning where many networks are trained at once, or is not built."""
+
+
+_MAY_DIFFER = ("history", "schema", "devices", "init_licence", "data_licence")
+"""What may change in supernet.yaml before a training that was stopped goes on."""
+
+
+def plan_supernet(
+    folder: Path,
+    space: SearchSpace,
+    data: str,
+    recipe: Recipe,
+    *,
+    init: str = SCRATCH,
+    device: str = "cpu",
+    split_seed: int = 0,
+    seed: int = 0,
+    random: int = 2,
+    devices: int = 1,
+    sharing: Sharing | None = None,
+) -> SupernetPlan:
+    """Check what a training needs; a folder that holds the beginning of the same one goes on.
+
+    Raises `InputError` when the data or the weights are not here, the recipe cannot be followed, or the folder holds
+    something else.
+    """
+    check_recipe(recipe, device)
+    for key, value in _PLAIN.items():
+        if getattr(recipe, key) != value:
+            raise InputError(f"{key} {getattr(recipe, key)}: a supernet is trained with {key} {value}")
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision="float32" if device == "cpu" else gpu_precision())
+    if recipe.batch_size % devices:
+        raise InputError(f"--devices {devices}: a batch of {recipe.batch_size} images is not shared out evenly")
+    if device != "cpu" and devices > torch.cuda.device_count():
+        raise InputError(f"--devices {devices}: torch sees {torch.cuda.device_count()} GPUs here")
+    warn_unfit(space, data)
+    images = load_images(space, data, split_seed, init)
+    file = SupernetFile(
+        space=space,
+        data=data,
+        data_fingerprint=images.fingerprint(),
+        split_seed=split_seed,
+        classes=tuple(images.classes),
+        mean=images.mean,
+        std=images.std,
+        recipe=recipe,
+        device=device,
+        init=init,
+        init_fingerprint=init_fingerprint(init),
+        init_licence=licence_of(init),
+        data_licence=images.licence,
+        seed=seed,
+        random=random,
+        devices=devices,
+        sharing=sharing or Sharing(),
+    )
+    if folder.exists():
+        known = read_file(folder)
+        known = replace(known, classes=tuple(map(normal, known.classes)))
+        for key in SupernetFile.__dataclass_fields__:
+            if key not in _MAY_DIFFER and getattr(known, key) != getattr(file, key):
+                raise InputError(f"--out {folder}: holds a supernet of another {key}; give another --out")
+    return SupernetPlan(folder, file, images)
+
+
+def train_supernet(
+    plan: SupernetPlan,
+    on_epoch: Callable[[SupernetEpoch], None] = lambda epoch: None,
+    network: type[Elastic] = Elastic,
+) -> str | None:
+    """Train to the end, and leave the weights in the folder; why it ended early, or None.
+
+    A signal ends it after the epoch that runs. `on_epoch` is told of each epoch, those of an earlier process too;
+    `network` says how weights are shared, for experiments. Raises `InputError` when another process is at it, or the
+    disk is full.
+    """
+    if plan.done:
+        return None
+    with writing(plan.folder):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    busy = f"{plan.folder}: another process trains this supernet"
+    stop = _Stop()
+    with only_process(plan.folder / "lock", plan.folder, busy), gentle_signals(stop):
+        if plan.file.devices > 1:
+            from nas.workflows.supernet_devices import train_on_devices  # Ray is slow to import
+
+            train_on_devices(plan, on_epoch, lambda: stop.reason is not None)
+        else:
+            train_here(plan, on_epoch, lambda: stop.reason is not None, plan.file.device, network)
+    return None if plan.done else stop.reason
+
+
+@dataclass
+class _Stop:
+    """Hears of a signal."""
+
+    reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        self.reason = self.reason or reason

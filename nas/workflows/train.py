@@ -1,0 +1,383 @@
+"""Full trainings of chosen candidates, one after another in this process; then, once for each, the test part.
+
+What is recorded is not trained again, and one that was killed goes on from the end of its last whole epoch. The same
+process must have as many threads then for the same weights: torch adds up in another order with another number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from nas.common.errors import CandidateError, InputError
+from nas.common.files import weights_content
+from nas.common.seeds import derive_seed
+from nas.common.signals import gentle_signals
+from nas.data.sets import ImageData
+from nas.latency.device import resolve_device
+from nas.latency.lease import lease_for
+from nas.latency.measure import measure
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.result import Latency
+from nas.models.build import build
+from nas.models.sources import SCRATCH
+from nas.runs.record import Evaluation, Outcome, Start, TrainingRecord, TrialRecord
+from nas.runs.store import RunDirectory
+from nas.runs.targets import targets_here
+from nas.search.conditions import data_of
+from nas.search.evaluate import starting_network
+from nas.tasks.metrics import load_metric
+from nas.tasks.test_report import PartReport, part_report
+from nas.training.device_data import DeviceData
+from nas.training.history import EpochMetrics
+from nas.training.loop import TrainingState, finetune, predict
+from nas.training.optim import check_recipe, gpu_precision
+from nas.training.recipe import Precision, Recipe
+from nas.workflows.fidelity.audit import full_recipe
+from nas.workflows.reporting import Report, no_report
+
+
+@dataclass(frozen=True)
+class FullTraining:
+    """A training to be done: of a trial's candidate, by a recipe, a seed (0, 1, …) and weights to begin with."""
+
+    trial: TrialRecord
+    recipe: Recipe
+    seed: int
+    start: Start
+    with_validation: bool
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits that tell it from all others, for the names of its files."""
+        parts = (self.trial.digest, asdict(self.recipe), self.seed, self.start, self.with_validation)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+    def ended_in(self, record: TrainingRecord) -> bool:
+        """Whether a record is that of this training, come to its end."""
+        theirs = (record.digest, record.recipe, record.seed, record.start, record.with_validation)
+        own = (self.trial.digest, self.recipe, self.seed, self.start, self.with_validation)
+        return own == theirs and record.evaluation.outcome is Outcome.DONE
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Full trainings that were checked and can start, on a device of this machine."""
+
+    run: RunDirectory
+    device: str
+    trainings: tuple[FullTraining, ...]
+
+    def recorded(self) -> list[TrainingRecord]:
+        """What is recorded of those that came to their end, in the order of the plan."""
+        records = self.run.training_records()
+        found = (next(filter(training.ended_in, records), None) for training in self.trainings)
+        return [record for record in found if record is not None]
+
+    def missing(self) -> list[FullTraining]:
+        """Those that have not come to their end; one that failed is among them."""
+        records = self.run.training_records()
+        return [training for training in self.trainings if not any(map(training.ended_in, records))]
+
+
+class TrainingProgress:
+    """Is told what happens while `run_training` runs; does nothing itself."""
+
+    def begin(self, training: FullTraining, epoch: int) -> None:
+        """A training begins, or goes on after so many epochs."""
+
+    def epoch(self, training: FullTraining, metrics: EpochMetrics) -> None:
+        """An epoch ended; where the validation part is trained on, what it would give is NaN."""
+
+    def record(self, record: TrainingRecord) -> None:
+        """A training ended and is on disk."""
+
+    def end(self) -> None:
+        """The last one is over, by whatever cause."""
+
+
+# ---------------------------------------------------------------- what to train
+
+
+def recipe_on(run: RunDirectory, device: str, epochs: int | None = None) -> Recipe:
+    """The run's recipe made longer (`nas.workflows.fidelity.audit.full_recipe`), for a device of this machine."""
+    full = full_recipe(run.settings.evaluation.recipe, epochs)
+    return replace(full, precision=_precision(run, device))
+
+
+def plan_training(
+    run: RunDirectory,
+    trials: Sequence[TrialRecord],
+    recipe: Recipe | None = None,
+    *,
+    seeds: int = 1,
+    start: Start = "search",
+    with_validation: bool = False,
+    device: str = "auto",
+) -> TrainingPlan:
+    """Say what to train: each trial's candidate from so many seeds; `recipe` is by default that of `recipe_on`.
+
+    Raises `InputError` when the device or the weights to begin with are not here, or the recipe cannot be followed.
+    """
+    load_metric(run.settings.evaluation.metric)
+    here = resolve_device(device)
+    recipe = recipe or recipe_on(run, here)
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision=_precision(run, here))
+    if with_validation:
+        recipe = replace(recipe, patience=0)  # nothing is left to lose patience over
+    check_recipe(recipe, here)
+    if start == "init" and run.settings.evaluation.init == SCRATCH:
+        raise InputError("--from init: the run's candidates inherited nothing; use search or scratch")
+    trainings = [FullTraining(trial, recipe, seed, start, with_validation) for trial in trials for seed in range(seeds)]
+    plan = TrainingPlan(run, here, tuple(trainings))
+    if start == "search":
+        for training in plan.missing():
+            _check_kept(run, training)
+    return plan
+
+
+def _precision(run: RunDirectory, device: str) -> Precision:
+    """What `auto` means: as the search settled it on this kind of device, so that the same command goes on alike."""
+    searched = run.settings.evaluation.recipe.precision
+    if device.partition(":")[0] == run.settings.device.partition(":")[0] and searched != "auto":
+        return searched
+    return "float32" if device == "cpu" else gpu_precision()
+
+
+def _check_kept(run: RunDirectory, training: FullTraining) -> None:
+    digest = training.trial.digest
+    if run.weights_path(digest).is_file() or run.checkpoint_path(training.key).is_file():
+        return
+    others = "scratch" if run.settings.evaluation.init == SCRATCH else "init or scratch"
+    raise InputError(
+        f"--from search: the search did not keep the weights of {digest} (it keeps those of its front, of what is "
+        f"near it and of the last few trials); use --from {others}"
+    )
+
+
+# ---------------------------------------------------------------- training
+
+
+def run_training(
+    plan: TrainingPlan,
+    progress: TrainingProgress | None = None,
+    data: ImageData | None = None,
+    report: Report = no_report,
+) -> str | None:
+    """Train what is not recorded yet and tell `report`; why it ended early, or None at its end.
+
+    `data` is the run's, by default read here (`nas.search.conditions.data_of`). A signal ends it after the epoch that runs
+    (`nas.common.signals`). A search may run on the directory meanwhile. Raises `InputError` when the data has changed since the
+    search, or another process is at one of the trainings.
+    """
+    progress, stop, missing = progress or TrainingProgress(), _Stop(), plan.missing()
+    if not missing:
+        return None
+    try:
+        data = data or data_of(plan.run)
+        on_device = DeviceData(data.with_validation() if missing[0].with_validation else data, plan.device)
+        with gentle_signals(stop):
+            for training in missing:
+                if stop.reason is not None:
+                    break
+                with plan.run.training_locked(training.key):
+                    if training in plan.missing():  # another process may have been at it when this one began
+                        _Trainer(plan, training, on_device, progress, stop).run()
+    finally:
+        progress.end()
+        report(plan.run)
+    return stop.reason if plan.missing() else None
+
+
+@dataclass
+class _Stop:
+    """Hears of a signal."""
+
+    reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        self.reason = self.reason or reason
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What a training goes on from; `seconds` were spent so far."""
+
+    started: float
+    seconds: float
+    fresh: tuple[str, ...]
+    before: PartReport | None
+    history: tuple[EpochMetrics, ...]
+    state: TrainingState
+
+
+_CHECKPOINT = TypeAdapter(_Checkpoint)
+
+
+def _read_checkpoint(run: RunDirectory, key: str) -> _Checkpoint | None:
+    """What a training left that did not end, or None; raises `InputError` when it cannot be read."""
+    path = run.checkpoint_path(key)
+    if not path.is_file():
+        return None
+    try:
+        return _CHECKPOINT.validate_python(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises whatever unpickling, zip files and its own checks raise
+        raise InputError(
+            f"{path}: cannot be read, so that the training cannot go on; delete it to begin anew"
+        ) from error
+
+
+class _Trainer:
+    """One training, from its start or its checkpoint to its record."""
+
+    def __init__(
+        self, plan: TrainingPlan, training: FullTraining, data: DeviceData, progress: TrainingProgress, stop: _Stop
+    ) -> None:
+        self._plan, self._training, self._data, self._progress, self._stop = plan, training, data, progress, stop
+        self._run = plan.run
+        self._architecture = training.trial.architecture.canonical
+        seed = derive_seed(self._run.settings.evaluation.seed, "train", training.seed)
+        own = self._run.settings.evaluation
+        self._settings = replace(own, seed=seed, protocol=replace(own.protocol, device=plan.device))
+        self._known = _read_checkpoint(self._run, training.key)
+        self._started = self._known.started if self._known else time.time()
+        self._begun = time.perf_counter() - (self._known.seconds if self._known else 0.0)
+        self._fresh = self._known.fresh if self._known else ()
+        self._before = self._known.before if self._known else None
+        self._history = list(self._known.history) if self._known else []
+        self._kept = 0  # the last epoch that a checkpoint holds
+
+    def run(self) -> None:
+        """Train to the end and record what came of it, or only leave a checkpoint where it is stopped before."""
+        self._progress.begin(self._training, len(self._history))
+        try:
+            network = self._start()
+            if not self._train(network):
+                return
+            after = self._on_test_part(network)
+            latency, latencies = self._latencies(network)
+        except InputError:
+            raise
+        except CandidateError as error:
+            self._record(Evaluation(Outcome.FAILED, str(error)))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            self._record(Evaluation(Outcome.FAILED, reason))
+        else:
+            cost = self._training.trial.evaluation.cost
+            done = Evaluation(Outcome.DONE, cost=cost, latency=latency, latencies=latencies)
+            self._record(done, network, after)
+
+    def _start(self) -> nn.Module:
+        """The network as its training begins; one with a checkpoint is given its weights by `finetune`."""
+        data, start, digest = self._data, self._training.start, self._training.trial.digest
+        if self._known is not None:
+            return build(self._architecture, len(data.data.classes))
+        init = self._settings.init if start == "init" else SCRATCH
+        network, self._fresh = starting_network(self._architecture, data, replace(self._settings, init=init))
+        if start == "search":
+            network.load_state_dict(self._run.load_weights(digest))
+        self._before = self._on_test_part(network)
+        return network
+
+    def _train(self, network: nn.Module) -> bool:
+        """Whether the training came to its end."""
+        training, settings = self._training, self._settings
+        epochs = finetune(
+            network,
+            self._data,
+            self._architecture.input_size,
+            training.recipe,
+            None if training.with_validation else load_metric(settings.metric),
+            seed=derive_seed(settings.seed, training.trial.digest),
+            lease=lease_for(self._plan.device),
+            resume=self._known.state if self._known else None,
+            keep=self._keep,
+        )
+        for epoch in epochs:
+            self._history.append(epoch)
+            self._progress.epoch(training, epoch)
+            if self._stop.reason is not None and self._kept == epoch.epoch:
+                return False
+        return True
+
+    def _keep(self, metrics: EpochMetrics, state: TrainingState) -> None:
+        history = [asdict(epoch) for epoch in (*self._history, metrics)]
+        content = {
+            "started": self._started,
+            "seconds": time.perf_counter() - self._begun,
+            "fresh": self._fresh,
+            "before": asdict(self._before) if self._before else None,
+            "history": history,
+            "state": dict(state),
+        }
+        file = io.BytesIO()
+        torch.save(content, file)
+        self._run.save_checkpoint(self._training.key, file.getvalue())
+        self._kept = metrics.epoch
+
+    def _on_test_part(self, network: nn.Module) -> PartReport | None:
+        data = self._data
+        if data.data.test is None or data.test is None:
+            return None
+        lease = lease_for(self._plan.device)
+        predicted = predict(network, data, data.test, self._architecture.input_size, lease=lease)
+        return part_report(data.data.test.labels, predicted.classes, data.data.classes)
+
+    def _latencies(self, network: nn.Module) -> tuple[Latency | None, dict[str, Latency]]:
+        """Measured anew by the run's own protocols, where this machine has their devices."""
+        settings, shape = self._run.settings, self._architecture.input_shape
+
+        def measured(protocol: LatencyProtocol) -> Latency | None:
+            try:
+                return measure(network, shape, protocol)
+            except InputError:  # the device is not here, or cannot be used so
+                return None
+
+        on_targets = {target.name: measured(target.protocol) for target in targets_here(settings)}
+        latencies = {name: latency for name, latency in on_targets.items() if latency is not None}
+        return measured(settings.evaluation.protocol), latencies
+
+    def _record(
+        self, evaluation: Evaluation, network: nn.Module | None = None, after: PartReport | None = None
+    ) -> None:
+        """Keep the weights, then the record that says so."""
+        training = self._training
+        evaluation = replace(
+            evaluation,
+            history=() if training.with_validation else tuple(self._history),
+            fresh=self._fresh,
+            seconds=time.perf_counter() - self._begun,
+            worker=socket.gethostname(),
+        )
+        record = TrainingRecord(
+            number=training.trial.number,
+            digest=training.trial.digest,
+            recipe=training.recipe,
+            seed=training.seed,
+            start=training.start,
+            with_validation=training.with_validation,
+            key=training.key,
+            evaluation=evaluation,
+            losses=tuple(epoch.train_loss for epoch in self._history if epoch.train_loss is not None),
+            before=self._before if after else None,
+            after=after,
+            started=self._started,
+            finished=time.time(),
+        )
+        if network is not None:
+            self._run.save_trained(record, weights_content(network.state_dict()))
+        self._run.append_training(record)
+        if network is not None:  # one that failed for want of memory may go on
+            self._run.remove_checkpoint(training.key)
+        self._progress.record(record)

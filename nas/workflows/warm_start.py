@@ -1,0 +1,268 @@
+"""What an earlier run gives a new search: its trials, where they can be compared, or else its front to train anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nas.common.errors import InputError
+from nas.common.text import plural
+from nas.data.class_names import same_classes
+from nas.data.sets import ImageData
+from nas.latency.protocol import LatencyProtocol
+from nas.runs.front import pareto_front
+from nas.runs.limits import budget_violation
+from nas.runs.objectives import objective_values
+from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.rivals import rivals
+from nas.runs.settings import LatencyTarget, SearchSettings
+from nas.runs.store import RunDirectory, open_run
+from nas.runs.targets import targets_here
+from nas.spaces.mobile.space import SearchSpace
+from nas.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a search begins with: records taken over and, by digest, the weights of their front that are still there.
+
+    `enqueue` are compact strings of networks to train anew, first; `notes` say in a line a run what became of it.
+    """
+
+    records: tuple[TrialRecord, ...] = ()
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    enqueue: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under what a search will evaluate, beside its settings: the model of its device, and its data.
+
+    `models` are those of all devices of a trial's worker, by device.
+    """
+
+    hardware: str
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    models: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_earlier(path: str) -> RunDirectory:
+    """The run that `--warm-start` names; raises `InputError` when it is none."""
+    try:
+        return open_run(Path(path).resolve())
+    except InputError as error:
+        raise InputError(f"--warm-start {path}: {error}") from error
+
+
+def warmed(settings: SearchSettings, data: ImageData, models: Mapping[str, str]) -> tuple[SearchSettings, WarmStart]:
+    """What the runs that the settings name give, and the settings with the networks to train anew and whole paths.
+
+    `models` are those of the devices of a trial's worker, by device. Raises `InputError` as `warm_start` does.
+    """
+    if not settings.warm_start:
+        return settings, WarmStart()
+    warm = warm_start(settings, Conditions(models[settings.device], data.fingerprint(), data.classes, models))
+    enqueue = tuple(dict.fromkeys((*settings.enqueue, *warm.enqueue)))
+    paths = tuple(str(Path(path).resolve()) for path in settings.warm_start)
+    return replace(settings, enqueue=enqueue, warm_start=paths), warm
+
+
+def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
+    """What the runs of `settings.warm_start` give a search with these settings.
+
+    Raises `InputError` for one that is no run, or has no network of the space.
+    """
+    taken: dict[str, TrialRecord] = {}
+    weights: dict[str, Path] = {}
+    enqueue: list[str] = []
+    notes = []
+    for path in settings.warm_start:
+        earlier = open_earlier(path)
+        ended = [record for record in earlier.recorded() if record.outcome in _KNOWN]
+        within = [record for record in ended if _located(record, settings.space) is not None]
+        if not within:
+            raise InputError(
+                f"--warm-start {path}: none of its {plural(len(ended), 'network')} is in the space "
+                f"{settings.space.name}"
+                if ended
+                else f"--warm-start {path}: it has no finished trial yet"
+            )
+        reasons = differences(earlier, within, settings, conditions)
+        if reasons:
+            front = pareto_front(within, earlier.settings.objectives)
+            enqueue += [record.text for record in front]
+            notes.append(
+                f"{path}: nothing is taken over, as it differs ({'; '.join(reasons)}); "
+                f"{plural(len(front), 'network')} of its front will be trained anew, first"
+            )
+            continue
+        before = len(taken)
+        for record in within:
+            found = _taken_over(record, earlier, settings, conditions)
+            if found is not None and found.digest not in taken:
+                taken[found.digest] = replace(found, number=len(taken))
+                weights[found.digest] = earlier.weights_path(found.digest)
+        notes.append(
+            f"{path}: {len(taken) - before} of {plural(len(ended), 'trial')} taken over, not counted in --trials"
+        )
+    records = tuple(taken.values())
+    near = (*pareto_front(records, settings.objectives), *rivals(records, settings.objectives))
+    wanted = {record.digest for record in near}
+    kept = {digest: file for digest, file in weights.items() if digest in wanted and file.is_file()}
+    return WarmStart(records, kept, tuple(enqueue), tuple(notes))
+
+
+_KNOWN = (Outcome.DONE, Outcome.STOPPED, Outcome.REJECTED)
+
+
+def differences(
+    earlier: RunDirectory, records: Iterable[TrialRecord], settings: SearchSettings, conditions: Conditions
+) -> list[str]:
+    """In what an earlier run differs so that its numbers say nothing here, in words; the seed may differ."""
+    before, now = earlier.settings.evaluation, settings.evaluation
+    provenance = earlier.provenance
+    found = []
+    same_data = provenance.data_fingerprint == conditions.data_fingerprint
+    if not same_data or not same_classes(provenance.classes, conditions.classes):
+        found.append(f"other data: {earlier.settings.data}, split seed {earlier.settings.split_seed}")
+    if before.metric != now.metric:
+        found.append(f"metric {before.metric}, here {now.metric}")
+    if before.init != now.init:
+        found.append(f"initial weights {before.init}, here {now.init}")
+    found += _changed("recipe", before.recipe, now.recipe)
+    decides = "latency" in settings.objectives or now.budgets.max_latency_ms is not None
+    if (decides or now.recipe.seconds is not None) and provenance.hardware != conditions.hardware:
+        found.append(f"device {provenance.hardware}, here {conditions.hardware}")
+    if decides:
+        found += _changed("latency", before.protocol, now.protocol)
+    elif "memory" in settings.objectives:
+        found += _changed("memory", before.protocol, now.protocol, ("batch_size", "dtype"))
+    found += [
+        text for target in now.targets for text in _target_differs(target, earlier, records, settings, conditions)
+    ]
+    done = [record for record in records if record.outcome is Outcome.DONE]
+    for name in settings.objectives if done and not found else ():
+        if not any(objective_values(record.evaluation, [name]) for record in done):
+            found.append(f"no {name} in its records")
+    return found
+
+
+def adopted_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -> Recipe:
+    """The recipe with a precision of `auto` as an earlier run settled it on this model of device.
+
+    It is settled by timing, which may come out otherwise the next time.
+    """
+    for path in settings.warm_start if recipe.precision == "auto" else ():
+        earlier = open_earlier(path)
+        settled = earlier.settings.evaluation.recipe
+        alike = replace(settled, precision="auto") == recipe
+        if alike and earlier.provenance.hardware == hardware:
+            return settled
+    return recipe
+
+
+def adopted_estimators(settings: SearchSettings) -> SearchSettings:
+    """The settings with latencies valued as the earlier runs did, where their protocols are else the same.
+
+    An older run took the median wall time; with another value none of its latencies could be taken over.
+    """
+    before = [open_earlier(path).settings.evaluation for path in settings.warm_start]
+    now = settings.evaluation
+
+    def adopted(protocol: LatencyProtocol, earlier: Iterable[LatencyProtocol]) -> LatencyProtocol:
+        return next((each for each in earlier if replace(each, estimator=protocol.estimator) == protocol), protocol)
+
+    def on_target(target: LatencyTarget) -> LatencyTarget:
+        same = [each.protocol for evaluation in before for each in evaluation.targets if each.name == target.name]
+        return replace(target, protocol=adopted(target.protocol, same))
+
+    protocol = adopted(now.protocol, [evaluation.protocol for evaluation in before])
+    return replace(
+        settings, evaluation=replace(now, protocol=protocol, targets=tuple(on_target(target) for target in now.targets))
+    )
+
+
+def _taken_over(
+    record: TrialRecord, earlier: RunDirectory, settings: SearchSettings, conditions: Conditions
+) -> TrialRecord | None:
+    """An earlier run's record as one of this run, judged by this run's budgets; None where it says nothing here."""
+    parameters = _located(record, settings.space)
+    now, evaluation, cost = settings.evaluation, record.evaluation, record.evaluation.cost
+    if parameters is None or cost is None:
+        return None
+    if earlier.provenance.hardware != conditions.hardware or earlier.settings.evaluation.protocol != now.protocol:
+        evaluation = replace(evaluation, latency=None)  # it decides nothing here, and would be held against others
+    on_targets = {target.name: target for target in now.targets if target.name in evaluation.latencies}
+    evaluation = replace(
+        evaluation, latencies={name: evaluation.latencies[name] for name in on_targets}, predicted=None
+    )
+    measured = [(target, evaluation.latencies[name]) for name, target in on_targets.items()]
+    violation, reason = budget_violation(now.budgets, cost, evaluation.latency, measured)
+    outcome = record.outcome
+    values = objective_values(record.evaluation, settings.objectives)
+    if violation > 0:
+        evaluation = replace(
+            evaluation, outcome=Outcome.REJECTED, reason=reason, violation=violation, history=(), fresh=()
+        )
+        values.pop("accuracy", None)
+    elif outcome is Outcome.REJECTED:
+        return None  # within the budgets of this run, and not trained
+    elif outcome is Outcome.STOPPED:
+        if not settings.stop_early:
+            return None  # this run trains whatever it asks for
+        values = {}
+    elif len(values) < len(settings.objectives) or _unmeasured(evaluation, settings):
+        return None
+    return replace(
+        record,
+        text=str(record.architecture.canonical),
+        parameters=parameters,
+        evaluation=evaluation,
+        objectives=values,
+        repeat_of=None,
+        imported_from=record.imported_from or f"{earlier.path.name}, trial {record.number}",
+    )
+
+
+def _unmeasured(evaluation: Evaluation, settings: SearchSettings) -> bool:
+    """Whether a budget of this run cannot be judged by what was measured."""
+    budgets = settings.evaluation.budgets
+    return (budgets.max_latency_ms is not None and evaluation.latency is None) or any(
+        target.name not in evaluation.latencies for target in settings.evaluation.targets if target.max_ms is not None
+    )
+
+
+def _located(record: TrialRecord, space: SearchSpace) -> dict[str, Any] | None:
+    try:
+        return space.locate(record.architecture)
+    except InputError:
+        return None
+
+
+def _target_differs(
+    target: LatencyTarget,
+    earlier: RunDirectory,
+    records: Iterable[TrialRecord],
+    settings: SearchSettings,
+    conditions: Conditions,
+) -> list[str]:
+    """A target whose device is elsewhere is the same where it asks for the same accelerator and resources."""
+    before = next((each for each in earlier.settings.evaluation.targets if each.name == target.name), None)
+    if before is None:
+        return [f"no target {target.name}"]
+    found = _changed(f"target {target.name}", before, replace(target, max_ms=before.max_ms))
+    latencies = [record.evaluation.latencies.get(target.name) for record in records]
+    devices = {latency.device_name for latency in latencies if latency is not None}
+    if target in targets_here(settings) and (others := devices - {conditions.models[target.protocol.device]}):
+        found.append(f"target {target.name} measured on {', '.join(sorted(others))}")
+    return found
+
+
+def _changed(what: str, before: Any, now: Any, names: Iterable[str] | None = None) -> list[str]:
+    """The fields of two values of one dataclass that differ, in words."""
+    old, new = asdict(before), asdict(now)
+    return [f"{what}: {n} {old[n]}, here {new[n]}" for n in (old if names is None else names) if old[n] != new[n]]
