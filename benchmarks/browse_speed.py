@@ -113,7 +113,7 @@ def main() -> None:
         run = RunDirectory.create(Path(folder) / "filled", run.settings, run.provenance, records=made[: given.trials])
         start = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "nas.cli.main", "browse", str(run.path), "--port", "0", "--no-open"],
+            [sys.executable, "-m", "nas.cli", "browse", str(run.path), "--port", "0", "--no-open"],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert server.stdout is not None

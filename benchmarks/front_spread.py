@@ -63,7 +63,7 @@ def main() -> None:
         command = [
             sys.executable,
             "-m",
-            "nas.cli.main",
+            "nas.cli",
             "search",
             "--seed",
             str(seed),

@@ -6,7 +6,7 @@ import sys
 if not sys.flags.safe_path and sys.path[0] not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
     del sys.path[0]
 
-from nas.cli.main import main
+from nas.cli.app import main
 
 if __name__ == "__main__":
     main()

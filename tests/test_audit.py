@@ -15,7 +15,7 @@ import pytest
 from conftest import RunFactory
 
 import nas
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.data.sets import load_data
 from nas.latency.device import device_name

@@ -14,7 +14,7 @@ import pytest
 from conftest import RunFactory
 from rich.console import Console
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.files import weights_content
 from nas.data.sets import ImageData, load_data
 from nas.latency.protocol import LatencyProtocol
@@ -231,7 +231,17 @@ def run(make_run: RunFactory, digits: ImageData) -> RunDirectory:
 def write_supernet(folder: Path, data: ImageData, seed: int = 0) -> str:
     """A supernet as its training would have left it, with random weights."""
     folder.mkdir(exist_ok=True)
-    file = SupernetFile(SPACE, "digits", data.fingerprint(), 0, data.classes, data.mean, data.std, BRIEF, "cpu")
+    file = SupernetFile(
+        space=SPACE,
+        data="digits",
+        data_fingerprint=data.fingerprint(),
+        split_seed=0,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        recipe=BRIEF,
+        device="cpu",
+    )
     write_file(folder, file)
     content = weights_content(Elastic(SPACE, len(data.classes), seed).state_dict())
     (folder / "weights.safetensors").write_bytes(content)

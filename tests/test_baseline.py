@@ -16,7 +16,7 @@ import pytest
 import torch
 import torchvision
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.data.sets import load_data
 from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol

@@ -91,7 +91,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         [
             sys.executable,
             "-m",
-            "nas.cli.main",
+            "nas.cli",
             "browse",
             *(str(run.path) for run in runs.values()),
             "--port",
@@ -463,7 +463,7 @@ def walk(opened: Opened, names: Sequence[str]) -> None:
 
 
 def test_listening_on_other_addresses_warns(site: Site) -> None:
-    command = [sys.executable, "-m", "nas.cli.main", "browse", str(site.run.path), "--host", "0.0.0.0", "--port", "0"]
+    command = [sys.executable, "-m", "nas.cli", "browse", str(site.run.path), "--host", "0.0.0.0", "--port", "0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_without_display()
     )

@@ -14,7 +14,7 @@ from dash import Dash
 from test_report import HOSTILE, PROVENANCE, SETTINGS, make_record, scattered
 from werkzeug.test import TestResponse
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.jsonl import LONGEST_LINE
 from nas.runs.record import Outcome, TrialRecord

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import RunFactory
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.runs.chance import by_guessing, chance_note
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.spaces.mobile.space_file import load_space
@@ -66,7 +66,18 @@ def test_a_supernet_that_its_time_budget_ended_is_told_from_others(
     recipe: Recipe, share: float | None, short: str | None
 ) -> None:
     history = (SupernetEpoch(3, 1.0, {"smallest": 0.5}, 1.0, share),)
-    file = SupernetFile(DIGITS, "digits", "0", 0, tuple("0123456789"), (0.5,), (0.2,), recipe, "cpu", history=history)
+    file = SupernetFile(
+        space=DIGITS,
+        data="digits",
+        data_fingerprint="0",
+        split_seed=0,
+        classes=tuple("0123456789"),
+        mean=(0.5,),
+        std=(0.2,),
+        recipe=recipe,
+        device="cpu",
+        history=history,
+    )
     assert cut_short(file) == short
 
 

@@ -18,7 +18,7 @@ from conftest import BRIEF, wait_for_records
 from PIL import Image
 from rich.console import Console
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.scratch import scratch_folder
 from nas.workflows.clean import Leftover, leftovers, remove
 

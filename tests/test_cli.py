@@ -17,7 +17,7 @@ import torch
 from conftest import RunFactory
 
 import nas.latency.measure
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.cli.options import parse_count, parse_duration, parse_milliseconds
 from nas.common.files import weights_content
 from nas.latency.protocol import LatencyProtocol
@@ -466,7 +466,7 @@ def test_a_reader_that_goes_away_is_no_error(run: RunDirectory, arguments: tuple
 
 
 def test_reading_a_run_does_not_import_torch_or_ray(run: RunDirectory) -> None:
-    script = "import sys; from nas.cli.main import main\ntry: main(['front', sys.argv[1]])\nexcept SystemExit: pass\n"
+    script = "import sys; from nas.cli.app import main\ntry: main(['front', sys.argv[1]])\nexcept SystemExit: pass\n"
     script += "print('imported:', [name for name in ('torch', 'ray', 'plotly', 'sklearn') if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, check=True)
     assert "imported: []" in out.stdout

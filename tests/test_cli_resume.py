@@ -15,7 +15,7 @@ import pytest
 import typer
 from conftest import RunFactory, check_consistent, wait_for_records
 
-from nas.cli.main import app, main
+from nas.cli.app import app, main
 from nas.cli.options import parse_target
 from nas.cli.resume import renewal
 from nas.common.errors import InputError
@@ -25,7 +25,7 @@ from nas.runs.store import RunDirectory, open_run
 from nas.search.renewal import Renewal
 from nas.spaces.mobile.space_file import load_space
 
-NAS = [sys.executable, "-m", "nas.cli.main"]
+NAS = [sys.executable, "-m", "nas.cli"]
 SETTINGS = SearchSettings(
     load_space("digits"),
     "digits",

@@ -422,7 +422,7 @@ def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the
         "RAY_ADDRESS": nodes.cluster.address,
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job),
     }
-    command = [sys.executable, "-m", "nas.cli.main", "search", *BRIEF, "--metric", "my_metric:share"]
+    command = [sys.executable, "-m", "nas.cli", "search", *BRIEF, "--metric", "my_metric:share"]
     command += ["--trials", "4", "--confirm", "0", "--out", str(out), "--resource", "BOARD:2"]
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)

@@ -23,7 +23,7 @@ import yaml
 from conftest import BRIEF
 from typer.main import get_command
 
-from nas.cli.main import app
+from nas.cli.app import app
 from nas.cli.search import STOPPED_EARLY
 
 PROJECT = Path(__file__).parents[1]
@@ -223,7 +223,7 @@ def slurm(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     (checkout / ".venv/bin").mkdir(parents=True)
     (checkout / "cluster").symlink_to(CLUSTER)
     (checkout / ".venv/bin/activate").write_text(f'PATH="{bin_}:{SCRIPTS}:$PATH"\n')
-    _script(bin_ / "nas", f'#!/bin/sh\nexec {sys.executable} -m nas.cli.main "$@"\n')
+    _script(bin_ / "nas", f'#!/bin/sh\nexec {sys.executable} -m nas.cli "$@"\n')
     _script(
         bin_ / "srun",
         f'#!/bin/sh\necho "$@" >> {tmp_path}/srun\nwhile case $1 in --*) ;; *) false ;; esac; do shift; done\nexec "$@"\n',

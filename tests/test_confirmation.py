@@ -11,7 +11,7 @@ from conftest import RunFactory
 from test_broker import _no_fsync  # noqa: F401
 from typer.testing import CliRunner
 
-from nas.cli.main import app
+from nas.cli.app import app
 from nas.common.errors import InputError
 from nas.runs.confirmation import confirmed, next_to_confirm
 from nas.runs.record import Confirmation, Evaluation, Outcome, TrialRecord

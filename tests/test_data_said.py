@@ -41,7 +41,7 @@ def photos(tmp_path: Path) -> Path:
 
 def nas(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "nas.cli.main", *arguments],
+        [sys.executable, "-m", "nas.cli", *arguments],
         cwd=folder, capture_output=True, text=True, check=False,
         env=os.environ | {"NAS_DATA": str(folder / "cache"), "NAS_LATENCY_CACHE": "off"},
     )  # fmt: skip

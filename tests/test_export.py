@@ -24,7 +24,7 @@ from PIL import Image
 import nas.export.folder
 import nas.export.source
 import nas.latency.runtimes
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.errors import ExportError, InputError
 from nas.common.files import weights_content
 from nas.data.image_decoding import decode_into
@@ -529,8 +529,8 @@ def test_licences_are_in_card_record_and_report_and_pass_from_folder_to_folder(
     assert f"<dt>Licence of the data</dt><dd>{said}" in page
     # A supernet that began with that folder, and what a run would note that starts from it.
     began = SupernetFile(
-        load_space("digits"), "letters", "0" * 16, 0, ("a", "b"), (0.5,), (0.2,), Recipe(), "cpu", init=str(first),
-        init_licence=licence_of(str(first)),
+        space=load_space("digits"), data="letters", data_fingerprint="0" * 16, split_seed=0, classes=("a", "b"), mean=(0.5,),
+        std=(0.2,), recipe=Recipe(), device="cpu", init=str(first), init_licence=licence_of(str(first)),
     )  # fmt: skip
     (tmp_path / "supernet").mkdir()
     write_file(tmp_path / "supernet", began)

@@ -17,7 +17,7 @@ import torch
 import yaml
 from conftest import RunFactory, check_consistent
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.data.sets import load_data
 from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.protocol import LatencyProtocol

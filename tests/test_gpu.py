@@ -41,7 +41,7 @@ pytestmark = [
 SPACE = load_space("digits")
 QUICK = LatencyProtocol(device="cuda", mode="cudagraph", warmup_s=0.1, max_s=0.3, min_blocks=5)
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.01)
-NAS = [sys.executable, "-m", "nas.cli.main"]
+NAS = [sys.executable, "-m", "nas.cli"]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from test_broker import _no_fsync  # noqa: F401
 from test_report import PROVENANCE, SETTINGS, make_record
 from typer.testing import CliRunner
 
-from nas.cli.main import app
+from nas.cli.app import app
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Predicted
 from nas.runs.front import pareto_front

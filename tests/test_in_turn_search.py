@@ -74,7 +74,7 @@ def test_a_search_measures_its_front_in_turn_on_its_own_device_and_on_a_target(t
 
 def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
-    command = [sys.executable, "-m", "nas.cli.main", "search", "digits", "--epochs", "1", "--set", "precision=float32"]
+    command = [sys.executable, "-m", "nas.cli", "search", "digits", "--epochs", "1", "--set", "precision=float32"]
     command += ["--trials", "4", "--confirm", "0", "--out", str(out)]
     with log.open("wb") as output:
         driver = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
@@ -90,7 +90,7 @@ def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(tmp_path: Pa
     assert run.latencies() == []
     assert run.judged() == run.records()
     done = subprocess.run(
-        [sys.executable, "-m", "nas.cli.main", "search", "--resume", str(out)],
+        [sys.executable, "-m", "nas.cli", "search", "--resume", str(out)],
         capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

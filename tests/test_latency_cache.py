@@ -19,6 +19,7 @@ from torch import nn
 
 import nas.latency.cache
 import nas.latency.measure
+import nas.search.latency
 from nas.latency.cache import Key, LatencyCache, cache_folder
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
@@ -52,7 +53,7 @@ def test_the_second_time_is_looked_up(folder: Path, monkeypatch: pytest.MonkeyPa
     first = candidate_latency(SPACE.smallest, 10, QUICK)
     assert not first.cached
     assert len(list(folder.iterdir())) == 1
-    monkeypatch.setattr(nas.latency.cache, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(nas.search.latency, "measure", lambda *_: pytest.fail("measured again"))
     second = candidate_latency(SPACE.smallest, 10, QUICK)
     assert second == replace(first, cached=True, waited_s=0.0)
     assert second.measured == first.measured > 0
@@ -245,7 +246,7 @@ def test_what_was_measured_while_the_whole_device_was_slow_is_noisy_once_that_is
 def wobbly(monkeypatch: pytest.MonkeyPatch, *measured: Latency) -> list[Latency]:
     """What measuring will give, in this order; what is left of it."""
     left = list(measured)
-    monkeypatch.setattr(nas.latency.cache, "measure", lambda *_: left.pop(0))
+    monkeypatch.setattr(nas.search.latency, "measure", lambda *_: left.pop(0))
     monkeypatch.setattr(nas.latency.cache, "_key", lambda *_: KEY)
     return left
 

@@ -23,7 +23,7 @@ from pyarrow.fs import FileSystem
 from test_run import record
 
 import nas.runs.mirror
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.files import weights_content
 from nas.runs.mirror import check_mirror, fetch_run, mirrored
@@ -38,7 +38,7 @@ from nas.views.reported import resume_search
 from nas.workflows.plan import plan_search
 
 DIGITS = SearchSettings(space=load_space("digits"), data="digits", evaluation=EvaluationSettings(Recipe(epochs=1)))
-QUICK = "import nas.runs.mirror, nas.cli.main; nas.runs.mirror.EVERY_S = 0.4; nas.cli.main.main()"
+QUICK = "import nas.runs.mirror, nas.cli.app; nas.runs.mirror.EVERY_S = 0.4; nas.cli.app.main()"
 
 
 class Store:

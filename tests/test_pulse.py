@@ -23,7 +23,7 @@ from nas.spaces.mobile.space_file import load_space
 from nas.views.terminal.progress import LineProgress
 from nas.views.terminal.pulse import Pulse
 
-QUICKLY = "import sys, nas.views.terminal.pulse; nas.views.terminal.pulse.QUIET_S = 0.5\nfrom nas.cli.main import main; main(sys.argv[1:])"
+QUICKLY = "import sys, nas.views.terminal.pulse; nas.views.terminal.pulse.QUIET_S = 0.5\nfrom nas.cli.app import main; main(sys.argv[1:])"
 """A line for every half second without one, in place of every 25."""
 SEARCH = ("--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32", "--device", "cpu")
 

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency

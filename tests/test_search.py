@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("own_ray")
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 ONE_AT_A_TIME = Resources(max_concurrent=1)
-NAS = [sys.executable, "-m", "nas.cli.main"]
+NAS = [sys.executable, "-m", "nas.cli"]
 
 
 def nan_for_some(labels: np.ndarray, predictions: np.ndarray) -> float:

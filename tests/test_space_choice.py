@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import nas
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.runs.settings import SearchSettings
 from nas.spaces.mobile.space_file import load_space

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import nas.common.signals
 import nas.workflows.heartbeat
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.cli.search import STOPPED_EARLY
 from nas.common.errors import InputError
 from nas.common.signals import gentle_signals
@@ -37,7 +37,7 @@ from nas.training.history import EpochMetrics
 from nas.views.terminal.status import phase_text, status_table
 from nas.workflows.heartbeat import Heartbeat
 
-NAS = [sys.executable, "-m", "nas.cli.main"]
+NAS = [sys.executable, "-m", "nas.cli"]
 HERE = socket.gethostname()
 ASKED = f"Asked the search on {HERE}"
 

@@ -104,7 +104,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     trained: Path, space_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "nas.cli.main", "supernet", "train", str(space_file), "--out", str(out), *FLAGS]
+    command = [sys.executable, "-m", "nas.cli", "supernet", "train", str(space_file), "--out", str(out), *FLAGS]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -162,7 +162,7 @@ def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path,
 def test_wrong_flags(flags: list[str], sentence: str, space_file: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from nas.cli.main import app
+    from nas.cli.app import app
 
     out = tmp_path / "new"
     found = CliRunner().invoke(app, ["supernet", "train", str(space_file), "--out", str(out), *FLAGS, *flags])

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from conftest import RunFactory
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.cli.options import parse_protocol, parse_target
 from nas.common.errors import InputError, LostError
 from nas.data.sets import ImageData, load_data

@@ -61,7 +61,7 @@ def test_a_front_is_printed_in_every_encoding(make_run: RunFactory, encoding: st
     add(run, 0, 0.5, 1.0)
     add(run, 1, 0.9, 2.0)
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "nas.cli.main", "front", str(run.path)]
+    command = [sys.executable, "-m", "nas.cli", "front", str(run.path)]
     done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     text = done.stdout.decode(encoding)
@@ -71,7 +71,7 @@ def test_a_front_is_printed_in_every_encoding(make_run: RunFactory, encoding: st
 def test_an_error_names_what_no_encoding_has(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     for name in (os.fsencode(tmp_path) + b"/\xff", "/no/größe→"):  # a name that is not UTF-8, one beyond ASCII
-        command = [sys.executable, "-m", "nas.cli.main", "front", name]
+        command = [sys.executable, "-m", "nas.cli", "front", name]
         done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
         assert done.returncode == 2
         assert b"Traceback" not in done.stderr
@@ -152,7 +152,7 @@ def test_commands_can_be_pasted(make_run: RunFactory, name: str) -> None:
 def test_status_counts_in_words(make_run: RunFactory) -> None:
     run = make_run(replace(SearchSettings(space=load_space("digits"), data="digits"), trials=1))
     add(run, 0, 0.5, 1.0)
-    command = [sys.executable, "-m", "nas.cli.main"]
+    command = [sys.executable, "-m", "nas.cli"]
     done = subprocess.run([*command, "front", str(run.path)], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith("1 trial: 1 done")
     done = subprocess.run([*command, "status", str(run.path)], capture_output=True, text=True, check=True, timeout=120)

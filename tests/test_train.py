@@ -22,7 +22,7 @@ from rich.console import Console
 
 import nas
 import nas.workflows.train
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.files import weights_content
 from nas.data.sets import ImageData, Part, load_data
 from nas.latency.device import device_name
@@ -162,7 +162,7 @@ LONG = ("--pick", "fastest", "--epochs", "20")
 def kill_amid(run: RunDirectory, checkpoint: Path, log: Path) -> None:
     """Begin, or go on, with a training in a process of its own, and kill it once another epoch is kept."""
     before = checkpoint.read_bytes() if checkpoint.is_file() else None
-    command = [sys.executable, "-m", "nas.cli.main", "train", str(run.path), "--device", "cpu", *LONG]
+    command = [sys.executable, "-m", "nas.cli", "train", str(run.path), "--device", "cpu", *LONG]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     deadline = time.monotonic() + 100

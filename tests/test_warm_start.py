@@ -13,7 +13,7 @@ import pytest
 from conftest import RunFactory
 from optuna.trial import TrialState
 
-from nas.cli.main import main
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.files import weights_content
 from nas.export.folder import ExportOptions, export_candidate

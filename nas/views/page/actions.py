@@ -62,7 +62,7 @@ class Jobs:
                 _make(run / "exports")
             output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nas.cli.main", *_arguments(kind, run, digest)],
+                [sys.executable, "-P", "-m", "nas.cli", *_arguments(kind, run, digest)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

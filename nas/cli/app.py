@@ -185,7 +185,3 @@ def _check_working_directory() -> None:
 def _print_error(sentence: str) -> None:
     told = sentence.replace("\n", "\nnas: ")  # several problems, a line each
     errors.print(f"nas: {told}", highlight=False, markup=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main()
