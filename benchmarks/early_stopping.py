@@ -44,7 +44,7 @@ CURVES = Path(__file__).parent / "measured/learning_curves-digits-20261124.jsonl
 SHARES = (0.25, 0.5, 1.0)
 """Budgets of epochs, as shares of what training `OF_POOL` of the pool to the end takes."""
 OF_POOL = 0.4
-LANDMARKS = 3
+REFERENCES = 3
 MAIN = ("none", "ours", "asha", "asha, our rungs")
 """Rules that run with every number of workers; the others with `--variants-at`."""
 ACCURATE = 0.9
@@ -130,7 +130,7 @@ def never(pool: Pool) -> Judge:
 def ours(pool: Pool, **options: Any) -> Judge:
     """The rule of `nas search --stop-early`."""
     rungs = Rungs(("accuracy", "macs"), pool.epochs, **options)
-    return lambda curve, epoch: rungs.judge(curve.digest, curve.after(epoch)) is not None
+    return lambda curve, epoch: rungs.should_stop(curve.digest, curve.after(epoch)) is not None
 
 
 def asha(pool: Pool, grace: int, reduction: float, mixed: bool = False) -> Judge:
@@ -178,8 +178,8 @@ def matched(pool: Pool, mixed: bool = False) -> Judge:
 def simulate(pool: Pool, judge: Judge, order: int, workers: int) -> dict[str, Any]:
     """One search over the whole pool: scores by share of the budget, epochs spent in all, members of the front stopped."""
     rng = np.random.default_rng(order)
-    rest = LANDMARKS + rng.permutation(len(pool.curves) - LANDMARKS)
-    waiting = [pool.curves[index] for index in (*range(LANDMARKS), *rest)][::-1]
+    rest = REFERENCES + rng.permutation(len(pool.curves) - REFERENCES)
+    waiting = [pool.curves[index] for index in (*range(REFERENCES), *rest)][::-1]
     budgets = {share: share * OF_POOL * len(pool.curves) * pool.epochs for share in SHARES}
     running: list[tuple[float, int, Curve, int, float]] = []
     scores: dict[str, dict[str, float]] = {}

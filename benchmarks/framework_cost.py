@@ -48,7 +48,7 @@ from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
-from nas.search.ray.artifacts import Keeper
+from nas.search.ray.artifacts import ArtifactStore
 from nas.training.history import EpochMetrics
 from nas.views.report import write_report
 from nas.views.terminal.progress import LineProgress
@@ -163,7 +163,7 @@ class Clock:
 
 
 def evaluate(
-    candidate: Candidate, seconds: float, epochs: int, weights: bytes, keeper: Keeper | None
+    candidate: Candidate, seconds: float, epochs: int, weights: bytes, keeper: ArtifactStore | None
 ) -> Generator[Evaluation, None, Evaluation]:
     """What a worker does: nothing, in so many steps and seconds."""
     whole = made_up(candidate, epochs or candidate.settings.recipe.epochs)

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nas.data.sets import ImageData, Part, load_data
+from nas.data.sets import ImageData, Split, load_data
 from nas.latency.device import device_name
 from nas.models.backbones import load_backbone
 from nas.models.blocks import Network
@@ -71,7 +71,7 @@ def candidate(index: int) -> Architecture:
     return at_side(space.architecture(space.sample(random.Random(index))))
 
 
-def few(part: Part, count: int) -> Part:
+def few(part: Split, count: int) -> Split:
     """The first `count` images of a fixed shuffle."""
     return part.subset(np.random.default_rng(0).permutation(len(part))[:count])
 

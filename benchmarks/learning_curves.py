@@ -27,14 +27,14 @@ import optuna
 import torch
 
 from nas.common.seeds import derive_seed
-from nas.data.sets import ImageData, Part
+from nas.data.sets import ImageData, Split
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
 from nas.runs.objectives import objective
 from nas.runs.record import Outcome
 from nas.runs.settings import EvaluationSettings
 from nas.search.evaluate import evaluate_candidate
-from nas.search.samplers import Foreknowledge, make_sampler
+from nas.search.samplers import KnownCosts, make_sampler
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
 from nas.spaces.mobile.space_file import load_space
@@ -86,7 +86,7 @@ def record_searched(
 ) -> None:
     """Let nas's own sampler ask for so many distinct networks, as the broker has it ask."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    known = Foreknowledge(space, classes, OBJECTIVES)
+    known = KnownCosts(space, classes, OBJECTIVES)
     study = optuna.create_study(directions=[objective(name).direction for name in OBJECTIVES])
     for landmark in (space.smallest, space.backbone, space.largest):
         study.enqueue_trial(space.locate(landmark))
@@ -102,7 +102,7 @@ def record_searched(
         study.tell(trial, [scores[-1], float(str(line["macs"]))])
 
 
-def few(part: Part, count: int | None) -> Part:
+def few(part: Split, count: int | None) -> Split:
     """The first `count` images of a fixed shuffle, or all."""
     if count is None or count >= len(part):
         return part

@@ -18,7 +18,7 @@ import torch
 from optuna.distributions import CategoricalDistribution
 
 import nas.search.samplers.front_model
-from nas.search.samplers import Foreknowledge, make_sampler
+from nas.search.samplers import KnownCosts, make_sampler
 from nas.spaces.mobile.space_file import load_space
 
 CLASSES = 10
@@ -44,7 +44,7 @@ def main() -> None:
 def suggestion_times(name: str, trials: int, suggestions: int) -> list[float]:
     """CPU milliseconds of suggestions after so many trials, the last of them with nothing remembered of fits."""
     space = load_space(name)
-    known = Foreknowledge(space, CLASSES, ("accuracy", "latency"))
+    known = KnownCosts(space, CLASSES, ("accuracy", "latency"))
     distributions = {parameter: CategoricalDistribution(choices) for parameter, choices in space.parameters.items()}
     study = optuna.create_study(directions=["maximize", "minimize"])
     rng = random.Random(0)

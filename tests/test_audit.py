@@ -401,7 +401,7 @@ def test_a_training_whose_worker_died_is_tried_again_a_bounded_number_of_times(r
         candidate = auditor.ask()
         assert candidate is not None
         if candidate.settings.seed == auditor.run.audit_records()[0].seed if times else True:
-            auditor.lose(candidate, "its worker died: killed")
+            auditor.report_lost(candidate, "its worker died: killed")
             times += 1
         else:
             auditor.finish(candidate, Evaluation(Outcome.DONE, history=curve([0.5])))
@@ -415,7 +415,7 @@ def test_an_audit_whose_workers_all_die_ends(run: RunDirectory) -> None:
     for _ in range(MAX_LOSSES_IN_A_ROW):
         candidate = auditor.ask()
         assert candidate is not None
-        auditor.lose(candidate, "its worker died: killed")
+        auditor.report_lost(candidate, "its worker died: killed")
     assert auditor.finished
     assert "12 trainings in a row were lost: its worker died" in (auditor.ending or "")
 

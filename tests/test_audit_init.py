@@ -22,7 +22,7 @@ from nas.latency.result import Latency
 from nas.models.backbones import load_source, remember_source
 from nas.models.build import build
 from nas.models.elastic import Elastic
-from nas.models.inherit import Backbone, adopt
+from nas.models.inherit import Backbone, remap_state_dict
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.runs.record import Evaluation, InitialWeights, Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, SearchSettings
@@ -380,7 +380,9 @@ def test_a_worker_feeds_each_candidate_as_its_own_weights_want(
     monkeypatch.setattr("nas.search.ray.measuring.node_name", lambda: "here")  # it would start Ray
     name, trial = "other-normalisation", CANDIDATES[0]
     state = build(trial.architecture, 10, seed=7).state_dict()
-    other = Backbone(name, trial.architecture, adopt(state, trial.architecture, 10), 10, mean=(0.9,), std=(0.1,))
+    other = Backbone(
+        name, trial.architecture, remap_state_dict(state, trial.architecture, 10), 10, mean=(0.9,), std=(0.1,)
+    )
     remember_source(name, other)
     own = EvaluationSettings(replace(BRIEF, steps=3), init=name)
     worker = Worker(SearchSettings(SPACE, "digits", evaluation=own), digits.without_test(), NoKeeper(), {name: other})  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def test_waiting_for_the_last_candidates_of_a_space_asks_no_repeats(make_run: Ru
     asked = len(study_of(run).trials)
     assert [broker.ask() for _ in range(50)] == [None] * 50
     assert len(study_of(run).trials) == asked
-    broker.lose(running[0], "its worker died")
+    broker.report_lost(running[0], "its worker died")
     again = broker.ask()
     assert again is not None
     assert again.digest == running[0].digest
@@ -349,7 +349,7 @@ def test_lost_candidates_are_queued_again_a_bounded_number_of_times(make_run: Ru
         assert candidate is not None
         tries[candidate.digest] += 1
         if candidate.digest == DIGITS.smallest.digest:
-            broker.lose(candidate, "its worker died")
+            broker.report_lost(candidate, "its worker died")
         else:
             broker.finish(candidate, answer(candidate))
     assert tries[DIGITS.smallest.digest] == MAX_LOSSES + 1
@@ -370,7 +370,7 @@ def test_a_search_whose_every_worker_dies_ends(make_run: RunFactory) -> None:
     while not broker.finished:
         candidate = broker.ask()
         assert candidate is not None
-        broker.lose(candidate, "no memory")
+        broker.report_lost(candidate, "no memory")
         count += 1
     assert count == MAX_LOSSES_IN_A_ROW
     assert "no memory" in (broker.stop_reason or "")
@@ -511,7 +511,7 @@ def test_a_damaged_study_file_is_set_aside_and_rebuilt(
         broker.finish(candidate, answer(candidate))
     lost = broker.ask()
     assert lost is not None
-    broker.lose(lost, "its worker died")
+    broker.report_lost(lost, "its worker died")
     content = run.study_path.read_bytes()
     run.study_path.write_bytes(
         {"torn": content[:-30] + b"\n", "foreign": content + b"what\n", "overwritten": b"\0" * 200}[damage]

@@ -344,9 +344,9 @@ def test_a_trial_that_meets_a_wrong_node_goes_to_another_one(nodes: Nodes, make_
 
 def test_a_worker_knows_a_wrong_node(make_run: RunFactory) -> None:
     from nas.data.sets import load_data
-    from nas.search.ray.artifacts import Keeper
+    from nas.search.ray.artifacts import ArtifactStore
 
-    worker = Worker(settings(1), load_data("digits", channels=1), Keeper(None), models={"cpu": "a 486"})
+    worker = Worker(settings(1), load_data("digits", channels=1), ArtifactStore(None), models={"cpu": "a 486"})
     with pytest.raises(WrongNodeError, match=r"\(Ray node \w+\) has .*, and the latencies of this search are of a 486"):
         worker.start()
 

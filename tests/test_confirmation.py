@@ -102,7 +102,7 @@ def test_scores_of_longer_trainings_are_compared_with_each_other_only() -> None:
     assert confirmed(FRONT, [again(FRONT[1], None)], OBJECTIVES, "accuracy", IMAGES) == {}
 
 
-# ---------------------------------------------------------------- the asker
+# ---------------------------------------------------------------- the source
 
 
 def settings(**changes: Any) -> SearchSettings:
@@ -170,7 +170,7 @@ def test_a_lost_confirmation_is_asked_for_again_a_bounded_number_of_times(make_r
         assert candidate is not None
         assert list(confirmer.running.values()) == [candidate]
         seeds.add(candidate.settings.seed)
-        confirmer.lose(candidate, "its worker died")
+        confirmer.report_lost(candidate, "its worker died")
     assert len(seeds) == 1
     assert confirmer.finished
     assert confirmer.resumable

@@ -21,7 +21,7 @@ from nas.common.errors import InputError
 from nas.data import cache as data_cache
 from nas.data import image_data
 from nas.data import sets as data_module
-from nas.data.sets import ImageData, Part, data_line, load_data
+from nas.data.sets import ImageData, Split, data_line, load_data
 
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 CIFAR = SHARED / "data" / "cifar10-imagefolder.tar.xz"
@@ -178,7 +178,7 @@ def test_memory_maps_are_split_read_and_pickled_without_their_content(
         assert not again.images.flags.writeable
         assert (again.take(some) == same.images[some]).all()
     few = mapped.train.images[:7]  # a part of a map is pickled whole
-    assert (pickle.loads(pickle.dumps(Part(few, np.zeros(7, np.int64)))).images == few).all()
+    assert (pickle.loads(pickle.dumps(Split(few, np.zeros(7, np.int64)))).images == few).all()
     shutil.rmtree(os.environ["NAS_DATA"])
     with pytest.raises(InputError, match="cannot be read on this machine: let NAS_DATA name a directory"):
         pickle.loads(pickled)
@@ -189,7 +189,7 @@ def test_parts_in_memory_are_pickled_with_their_images() -> None:
     again = pickle.loads(pickle.dumps(part))
     assert (again.images == part.images).all()
     with pytest.raises(ValueError, match="5 labels do not fit"):
-        Part(part.images, part.labels[:5])
+        Split(part.images, part.labels[:5])
 
 
 def test_statistics_are_of_evenly_spaced_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,9 +420,9 @@ def test_functions_that_return_something_else(plugin: Callable[[Any], str], made
 def test_functions_that_cannot_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="data 'no_such:f' could not be loaded: ModuleNotFoundError: No module"):
         load_data("no_such:f")
-    with pytest.raises(InputError, match=r"data 'nas\.data:f' could not be loaded: AttributeError"):
+    with pytest.raises(InputError, match=r"data 'nas\.data\.sets:f' could not be loaded: AttributeError"):
         load_data("nas.data.sets:f")
-    with pytest.raises(InputError, match=r"data 'nas\.data:TEST_SHARE' is not a function"):
+    with pytest.raises(InputError, match=r"data 'nas\.data\.sets:TEST_SHARE' is not a function"):
         load_data("nas.data.sets:TEST_SHARE")
     for name in (r"C:\photos", "C:/photos", "D:photos", "s3://photos"):
         with pytest.raises(InputError, match="unknown data set"):

@@ -59,7 +59,7 @@ def test_a_candidate_cut_out_is_the_elastic_network_set_to_it(taps: Literal["gri
     network, x = elastic(taps), images()
     for architecture in candidates(25):
         alone = build(architecture, CLASSES)
-        alone.load_state_dict(network.cut_out(architecture))
+        alone.load_state_dict(network.extract_subnet(architecture))
         for training in (True, False):
             if not training:  # with the statistics of some images, in both
                 recalibrate(alone, [x])

@@ -19,11 +19,11 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.dominated import FEWEST
 from nas.search.evaluate import evaluate_steps
-from nas.search.prospect import Prospect, Rival
+from nas.search.prospect import DominanceEstimate, Rival
 from nas.training.device_data import DeviceData
 
 # On a scale where less is better: a fast rival that is bad, and one of middling cost that is good.
-PROSPECT = Prospect(("latency",), 0.0, 0.5, 0.7, (Rival((1.0,), 1.0, 0.1, 0.5), Rival((2.0,), -2.0, 0.1, 0.9)))
+PROSPECT = DominanceEstimate(("latency",), 0.0, 0.5, 0.7, (Rival((1.0,), 1.0, 0.1, 0.5), Rival((2.0,), -2.0, 0.1, 0.9)))
 
 
 def known(ms: float, contended: bool = False) -> Evaluation:
@@ -46,7 +46,7 @@ def test_hopeless_is_who_is_surely_worse_than_a_network_that_costs_no_more() -> 
 def test_nobody_is_hopeless_by_a_cost_that_is_not_known_for_sure() -> None:
     assert PROSPECT.hopeless(known(9.0, contended=True)) is None
     assert PROSPECT.hopeless(replace(known(9.0), latency=None)) is None
-    two = Prospect(("latency", "latency:phone"), 0.0, 0.1, 0.7, (Rival((1.0, 1.0), -2.0, 0.1, 0.9),))
+    two = DominanceEstimate(("latency", "latency:phone"), 0.0, 0.1, 0.7, (Rival((1.0, 1.0), -2.0, 0.1, 0.9),))
     assert two.hopeless(known(9.0)) is None
     latency = known(9.0).latency
     assert latency is not None

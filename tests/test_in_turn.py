@@ -159,7 +159,7 @@ def test_fastest_is_the_most_accurate_of_those_that_do_not_differ_from_the_small
     assert pick(with_remeasured(records, sure, SETTINGS), OBJECTIVES, "fastest").number == 0
 
 
-# ---------------------------------------------------------------- the asker
+# ---------------------------------------------------------------- the source
 
 
 def settings(**changes: Any) -> SearchSettings:
@@ -194,7 +194,7 @@ def drive(run: RunDirectory, on_turn: Any = measured) -> tuple[Confirmer, list[C
         turns.append(candidate)
         assert confirmer.ask() is None  # confirmations wait for what the front will be
         found = on_turn(candidate)
-        confirmer.lose(candidate, found) if isinstance(found, str) else confirmer.finish(candidate, found)
+        confirmer.report_lost(candidate, found) if isinstance(found, str) else confirmer.finish(candidate, found)
     raise AssertionError("the search does not end")
 
 

@@ -51,28 +51,28 @@ def filled(count: int = 30) -> Rungs:
 
 
 def test_a_fast_inaccurate_candidate_goes_on_and_a_dominated_one_is_stopped() -> None:
-    assert filled().judge("fast", so_far(0.01, 999)) is None
-    reason = filled().judge("dominated", so_far(0.01, 1500))
+    assert filled().should_stop("fast", so_far(0.01, 999)) is None
+    reason = filled().should_stop("dominated", so_far(0.01, 1500))
     assert reason is not None
     assert f"epoch {RUNG} of {EPOCHS}" in reason
     assert "accuracy and macs together" in reason
     # Less accurate than nearly all, yet better than the cheaper ones.
-    assert filled().judge("between", so_far(0.505, 1050)) is None
+    assert filled().should_stop("between", so_far(0.505, 1050)) is None
 
 
 def test_what_comes_between_rungs_or_before_enough_others_is_not_judged() -> None:
     for epoch in set(range(1, EPOCHS + 1)) - set(levels(EPOCHS)):
-        assert filled().judge("hopeless", so_far(0.01, 9000, epoch)) is None
+        assert filled().should_stop("hopeless", so_far(0.01, 9000, epoch)) is None
     few = filled(FEWEST - 2)
-    assert few.judge("hopeless", so_far(0.01, 9000)) is None
-    assert few.judge("hopeless too", so_far(0.01, 9000)) is not None
+    assert few.should_stop("hopeless", so_far(0.01, 9000)) is None
+    assert few.should_stop("hopeless too", so_far(0.01, 9000)) is not None
 
 
 def test_a_candidate_without_all_of_its_values_is_never_stopped_and_counts_for_nobody() -> None:
     rungs = Rungs(OBJECTIVES, EPOCHS)
     for index in range(2 * FEWEST):
-        assert rungs.judge(f"unknown {index}", so_far(0.9, None)) is None
-    assert rungs.judge("hopeless", so_far(0.01, 9000)) is None
+        assert rungs.should_stop(f"unknown {index}", so_far(0.9, None)) is None
+    assert rungs.should_stop("hopeless", so_far(0.01, 9000)) is None
 
 
 def test_judgements_are_the_same_after_a_resume() -> None:
@@ -83,7 +83,7 @@ def test_judgements_are_the_same_after_a_resume() -> None:
         curve = so_far(float(rng.random()), int(rng.integers(1, 1000)), EPOCHS)
         for epoch in range(1, EPOCHS + 1):
             records[str(index)] = replace(curve, history=curve.history[:epoch])
-            reasons[str(index)] = judged.judge(str(index), records[str(index)])
+            reasons[str(index)] = judged.should_stop(str(index), records[str(index)])
             if reasons[str(index)]:
                 break
     assert any(reasons.values())
@@ -94,7 +94,7 @@ def test_judgements_are_the_same_after_a_resume() -> None:
     for macs in range(1, 1000, 50):
         for score in (0.1, 0.5, 0.9):
             new = so_far(score, macs)
-            assert resumed.judge("new", new) == judged.judge("new", new)
+            assert resumed.should_stop("new", new) == judged.should_stop("new", new)
 
 
 def test_ahead_by_rank_then_by_what_a_point_adds() -> None:
@@ -184,6 +184,6 @@ def test_a_search_that_goes_on_judges_by_what_came_before(searched: RunDirectory
         candidate = Candidate(record.number, record.parameters, record.architecture, 0.0, searched.settings.evaluation)
         at_the_rung = replace(record.evaluation, history=record.evaluation.history[:2])
         if record.outcome is Outcome.STOPPED:
-            assert broker.judge(candidate, at_the_rung) is not None
+            assert broker.should_stop(candidate, at_the_rung) is not None
         if record.text == ORDER[-1]:
-            assert broker.judge(candidate, at_the_rung) is None
+            assert broker.should_stop(candidate, at_the_rung) is None

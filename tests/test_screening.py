@@ -212,7 +212,7 @@ def test_who_is_turned_away_says_nothing_of_the_workers_that_are_lost(make_run: 
     before = len(broker.records)
     lost = 0
     while (candidate := broker.ask()) is not None:
-        broker.lose(candidate, "out of memory")
+        broker.report_lost(candidate, "out of memory")
         lost += 1
         assert lost <= MAX_LOSSES_IN_A_ROW
     assert Outcome.REJECTED in {record.outcome for record in broker.records[before:]}

@@ -86,7 +86,7 @@ def test_named_sets_and_nothing_named() -> None:
 
 def test_a_function_of_the_users_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "looked_at.py").write_text(
-        "import numpy as np\nfrom nas.data.sets import ImageData, Part\n"
+        "import numpy as np\nfrom nas.data.sets import ImageData, Split\n"
         "def items():\n    return {'train': [(np.full((60, 70, 3), (200, 10, 90), np.uint8), n % 2) for n in range(20)]}\n"
         "def grey():\n    return [(np.full((28, 28), n, np.uint8), n % 2) for n in range(20)]\n"
         "def nothing():\n    return []\n"

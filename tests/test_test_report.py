@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.tasks.metrics import METRICS
-from nas.tasks.test_report import ClassScore, PartReport, part_report
+from nas.tasks.test_report import ClassScore, SplitReport, part_report
 from nas.views.terminal.front import confusion_table, report_table
 
 CLASSES = ("cat", "dog", "[red]fox")
@@ -22,7 +22,7 @@ def indices(text: str) -> NDArray[np.int64]:
 
 
 @pytest.fixture
-def report() -> PartReport:
+def report() -> SplitReport:
     """Four cats (one taken for a dog), three dogs (two taken for cats), one fox (taken for a cat); no fox predicted."""
     return part_report(indices("00001112"), indices("00010010"), CLASSES)
 
@@ -36,7 +36,7 @@ def shown(table: Table, width: int = 120) -> list[list[str]]:
 
 
 @pytest.mark.filterwarnings("error")
-def test_scores_are_those_worked_out_by_hand(report: PartReport) -> None:
+def test_scores_are_those_worked_out_by_hand(report: SplitReport) -> None:
     assert report.images == 8
     assert report.accuracy == 4 / 8
     assert report.confusion == ((3, 1, 0), (2, 1, 0), (1, 0, 0))
@@ -77,7 +77,7 @@ def test_averages_are_the_metrics_that_a_search_scores_by() -> None:
     assert sum(map(sum, report.confusion)) == sum(score.support for score in report.classes) == report.images == 200
 
 
-def test_table_of_a_report(report: PartReport) -> None:
+def test_table_of_a_report(report: SplitReport) -> None:
     head, cat, dog, fox, macro, accuracy = shown(report_table(None, report))
     assert " ".join(head) == "class precision % recall % F1 % images"
     assert cat == ["cat", "50.00", "75.00", "60.00", "4"]
@@ -87,7 +87,7 @@ def test_table_of_a_report(report: PartReport) -> None:
     assert accuracy == ["accuracy", "50.00", "8"]
 
 
-def test_table_of_two_reports_shows_the_change(report: PartReport) -> None:
+def test_table_of_two_reports_shows_the_change(report: SplitReport) -> None:
     better = part_report(indices("00001112"), indices("00001110"), CLASSES)
     _, cat, *_, macro, accuracy = shown(report_table(report, better))
     assert cat == ["cat", "80.00", "100.00", "60.00", "→", "88.89", "4"]
@@ -95,14 +95,14 @@ def test_table_of_two_reports_shows_the_change(report: PartReport) -> None:
     assert accuracy == ["accuracy", "50.00", "→", "87.50", "8"]
 
 
-def test_a_score_of_zero_before_is_shown(report: PartReport) -> None:
+def test_a_score_of_zero_before_is_shown(report: SplitReport) -> None:
     worst = part_report(indices("00001112"), indices("11110000"), CLASSES)
     *_, macro, accuracy = shown(report_table(worst, report))
     assert macro[-4:] == ["0.00", "→", "33.33", "8"]
     assert accuracy == ["accuracy", "0.00", "→", "50.00", "8"]
 
 
-def test_confusion_matrix(report: PartReport) -> None:
+def test_confusion_matrix(report: SplitReport) -> None:
     *_, head, cat, dog, fox = shown(confusion_table(report))
     assert head == ["0", "1", "2"]
     assert cat == ["0", "cat", "3", "1", "·"]

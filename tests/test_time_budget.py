@@ -149,7 +149,7 @@ def test_a_training_that_would_not_end_in_time_is_stopped_and_off_the_front(
     candidate = broker.ask()
     assert candidate is not None
     so_far = replace(answer(candidate), outcome=Outcome.STOPPED, history=curve(epochs, seconds))
-    reason = broker.judge(candidate, so_far)
+    reason = broker.should_stop(candidate, so_far)
     assert (reason is not None) is cut
     if reason is None:
         return
@@ -188,7 +188,7 @@ def test_a_confirmation_for_which_there_is_no_time_makes_way_for_a_shorter_one(m
     assert again is not None
     assert again.digest == DIGITS.smallest.digest
     assert again.deadline == broker.budget.trainings_end
-    cut = confirmer.judge(again, replace(answer(again), outcome=Outcome.STOPPED, history=curve(1, 3000.0)))
+    cut = confirmer.should_stop(again, replace(answer(again), outcome=Outcome.STOPPED, history=curve(1, 3000.0)))
     assert cut is not None
     assert "cut off by the time budget after epoch 1 of 20" in cut
     confirmer.finish(again, Evaluation(Outcome.STOPPED, cut, history=curve(1, 3000.0)))

@@ -24,7 +24,7 @@ import nas
 import nas.workflows.train
 from nas.cli.app import main
 from nas.common.files import weights_content
-from nas.data.sets import ImageData, Part, load_data
+from nas.data.sets import ImageData, Split, load_data
 from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
@@ -641,10 +641,10 @@ def test_joined_parts_hold_both_whatever_holds_them(digits: ImageData, tmp_path:
     rows = np.arange(len(images))
     parts = {
         "in memory": (digits.train, digits.validation),
-        "one map": (Part(one, labels[:split], rows[:split]), Part(one, labels[split:], rows[split:])),
+        "one map": (Split(one, labels[:split], rows[:split]), Split(one, labels[split:], rows[split:])),
         "two maps": (
-            Part(mapped(images[:split], "train.npy"), labels[:split]),
-            Part(mapped(images[split:], "val.npy"), labels[split:]),
+            Split(mapped(images[:split], "train.npy"), labels[:split]),
+            Split(mapped(images[split:], "val.npy"), labels[split:]),
         ),
     }
     for name, (train, validation) in parts.items():

@@ -17,7 +17,7 @@ from nas.common.errors import InputError
 from nas.models.backbones import check_fits, load_backbone, mobilenet_v2_architecture
 from nas.models.blocks import Network
 from nas.models.build import build
-from nas.models.inherit import Backbone, adopt, fit_kernel, inherit, kept_channels, recalibrate
+from nas.models.inherit import Backbone, fit_kernel, inherit, kept_channels, recalibrate, remap_state_dict
 from nas.models.reconstruct import reconstruct
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
 from nas.spaces.mobile.space_file import load_space
@@ -198,7 +198,7 @@ def test_torchvision_mobilenet_v2_gives_its_own_logits() -> None:
     for side in (224, 97):
         architecture = mobilenet_v2_architecture(side)
         network = build(architecture, 1000)
-        network.load_state_dict(adopt(reference.state_dict(), architecture, 1000))
+        network.load_state_dict(remap_state_dict(reference.state_dict(), architecture, 1000))
         x = torch.randn(2, 3, side, side, generator=generator)
         with torch.inference_mode():
             expected = reference(x)
@@ -209,9 +209,9 @@ def test_torchvision_mobilenet_v2_gives_its_own_logits() -> None:
 def test_foreign_weights_of_another_shape_are_refused() -> None:
     state = mobilenet_v2(width_mult=0.5).state_dict()
     with pytest.raises(InputError, match=r"features\.0\.0\.weight is of shape"):
-        adopt(state, mobilenet_v2_architecture(), 1000)
+        remap_state_dict(state, mobilenet_v2_architecture(), 1000)
     with pytest.raises(InputError, match="tensors"):
-        adopt({}, mobilenet_v2_architecture(), 1000)
+        remap_state_dict({}, mobilenet_v2_architecture(), 1000)
 
 
 def test_real_lite0_weights_fit_every_candidate_of_their_space() -> None:

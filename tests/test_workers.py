@@ -22,7 +22,7 @@ from nas.runs.settings import Resources, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.ray.artifacts import Keeper, keeper_of
+from nas.search.ray.artifacts import ArtifactStore, keeper_of
 from nas.search.ray.cluster import start_ray
 from nas.search.ray.tune import run_candidates
 from nas.search.ray.worker import Evaluator
@@ -124,4 +124,4 @@ def test_weights_and_whereabouts_come_back_to_the_driver(make_run: RunFactory, t
     while keeper.places():  # its process takes a moment to die
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert isinstance(keeper, Keeper)
+    assert isinstance(keeper, ArtifactStore)

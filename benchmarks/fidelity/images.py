@@ -48,7 +48,7 @@ def cifar10() -> dict[str, Images]:
 
 
 def _files(path: Path) -> Iterator[tuple[str, str, Image.Image]]:
-    """Part, class and image of each file, in the order of their names."""
+    """Split, class and image of each file, in the order of their names."""
     with tarfile.open(path) as archive:
         for member in archive:
             if member.isfile():

@@ -219,7 +219,7 @@ class Bench:
             init = SCRATCH if job.start.kind == "scratch" else self.init
             return starting_network(job.architecture, self.data, EvaluationSettings(init=init))[0]
         network = build(job.architecture, len(self.data.data.classes))
-        network.load_state_dict(self._elastic(job.start.variant).cut_out(job.architecture))
+        network.load_state_dict(self._elastic(job.start.variant).extract_subnet(job.architecture))
         network.to(self.data.device).to(memory_format=torch.channels_last)
         recalibrate(network, self.data.calibration_batches(job.architecture.input_size))
         return network

@@ -13,7 +13,7 @@ import numpy as np
 from nas.common.errors import InputError
 from nas.common.plugins import load_function
 from nas.data.class_names import normal
-from nas.data.image_data import ImageData, Part
+from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
 from nas.data.part_names import PART_NAMES
 from nas.data.pixels import as_image, covering, upright_opaque
@@ -24,7 +24,7 @@ class Returned:
     """Classes and parts (train, val, test) of the datasets that a function returned, and the sizes of their images."""
 
     classes: tuple[str, ...]
-    parts: dict[str, Part]
+    parts: dict[str, Split]
     sizes: FileSizes | None
 
 
@@ -103,7 +103,7 @@ def made_by(name: str) -> Any:
         raise InputError(f"data {name!r} raised {type(error).__name__}: {error}") from error
 
 
-def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[int, int]]) -> Part:
+def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[int, int]]) -> Split:
     """A dataset read into memory; the height and width of each image are appended to `sizes`."""
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, str | bytes):
         raise InputError(f"{where}: is {type(dataset).__name__}, not a dataset with __len__ and __getitem__")
@@ -133,4 +133,4 @@ def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[
         except Exception as error:  # PIL reads a file only now, and raises nearly anything
             raise InputError(f"{here}: {error}") from error
         sizes.append((image.height, image.width))
-    return Part(images, labels)
+    return Split(images, labels)

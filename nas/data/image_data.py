@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """Images (N, C, H, W) uint8 and labels (N,) int64.
 
     With `rows` (N,), the part is these rows of `images`, which then may hold others too: so a part of a memory map
@@ -47,12 +47,12 @@ class Part:
         """A copy of the images with these numbers, each below `len(part)`."""
         return np.asarray(self.images[numbers if self.rows is None else self.rows[numbers]])
 
-    def subset(self, numbers: NDArray[np.int64]) -> Part:
+    def subset(self, numbers: NDArray[np.int64]) -> Split:
         """The part of the images with these numbers: a copy in memory, or other rows of the same memory map."""
         if isinstance(self.images, np.memmap):
             rows = numbers if self.rows is None else self.rows[numbers]
-            return Part(self.images, self.labels[numbers], rows)
-        return Part(self.take(numbers), self.labels[numbers])
+            return Split(self.images, self.labels[numbers], rows)
+        return Split(self.take(numbers), self.labels[numbers])
 
     def chunks(self, numbers: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.uint8]]:
         """The images, or those with these numbers, in order and a few megabytes at a time."""
@@ -92,9 +92,9 @@ class ImageData:
 
     name: str
     classes: tuple[str, ...]
-    train: Part
-    validation: Part
-    test: Part | None
+    train: Split
+    validation: Split
+    test: Split | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mirror: bool
@@ -135,12 +135,12 @@ class ImageData:
         return digest.hexdigest()[:16]
 
 
-def _joined(first: Part, second: Part) -> Part:
+def _joined(first: Split, second: Split) -> Split:
     """Two parts as one: other rows of the same memory map, or a copy; of two maps a copy on disk, gone with the process."""
     labels = np.concatenate([first.labels, second.labels])
     if isinstance(first.images, np.memmap) and first.images is second.images:
         both = [np.arange(len(part)) if part.rows is None else part.rows for part in (first, second)]
-        return Part(first.images, labels, np.concatenate(both))
+        return Split(first.images, labels, np.concatenate(both))
     shape = (len(labels), *first.images.shape[1:])
     if isinstance(first.images, np.memmap):
         with tempfile.TemporaryFile() as file:
@@ -152,4 +152,4 @@ def _joined(first: Part, second: Part) -> Part:
         for chunk in part.chunks():
             images[start : start + len(chunk)] = chunk
             start += len(chunk)
-    return Part(images, labels)
+    return Split(images, labels)

@@ -19,10 +19,10 @@ from nas.common.text import classes_text, listed, plural, printable
 from nas.common.user_cache import cache_folder
 from nas.data.archives import ARCHIVE_SUFFIXES
 from nas.data.cache import load_decoded
-from nas.data.image_data import ImageData, Part
+from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
 
-__all__ = ["ImageData", "Part", "check_data_name", "data_line", "data_root", "load_data"]
+__all__ = ["ImageData", "Split", "check_data_name", "data_line", "data_root", "load_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _digits(channels: int, split_seed: int) -> ImageData:
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    whole = Part(_with_channels(images, channels), digits.target.astype(np.int64))
+    whole = Split(_with_channels(images, channels), digits.target.astype(np.int64))
     return _assemble("digits", [str(digit) for digit in range(10)], {"train": whole}, split_seed, mirror=False)
 
 
@@ -175,7 +175,7 @@ def _torchvision(name: str, dataset: str, mirror: bool) -> Callable[[int, int], 
                 images = images[:, None]
             elif dataset != "SVHN":
                 images = images.transpose(0, 3, 1, 2)
-            parts[part] = Part(_with_channels(images, channels), labels)
+            parts[part] = Split(_with_channels(images, channels), labels)
             classes = [str(c) for c in getattr(loaded, "classes", range(int(labels.max()) + 1))]
         return _assemble(name, classes, parts, split_seed, mirror)
 
@@ -197,7 +197,7 @@ def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
     for part, images in decoded.images.items():
         labels = decoded.labels[part]
         readable = np.flatnonzero(labels >= 0)
-        parts[part] = Part(images, labels)
+        parts[part] = Split(images, labels)
         if len(readable) < len(labels):
             parts[part] = parts[part].subset(readable)
     data = _assemble(str(path), decoded.classes, parts, split_seed, mirror=True, sizes=decoded.sizes)
@@ -228,7 +228,7 @@ def _with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
 def _assemble(
     name: str,
     classes: Sequence[str],
-    parts: dict[str, Part],
+    parts: dict[str, Split],
     split_seed: int,
     mirror: bool,
     sizes: FileSizes | None = None,
@@ -260,7 +260,7 @@ def _assemble(
     )
 
 
-def _split(name: str, classes: Sequence[str], part: Part, wanted: str, share: float, seed: int) -> tuple[Part, Part]:
+def _split(name: str, classes: Sequence[str], part: Split, wanted: str, share: float, seed: int) -> tuple[Split, Split]:
     """Split off a stratified share: (rest, share)."""
     from sklearn.model_selection import train_test_split  # slow to import, and workers split nothing
 
@@ -276,7 +276,7 @@ def _split(name: str, classes: Sequence[str], part: Part, wanted: str, share: fl
     return part.subset(np.sort(rest)), part.subset(np.sort(split))
 
 
-def _statistics(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(part: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation by channel on a scale of 0 to 1, of evenly spaced images."""
     count = min(len(part), STATISTICS_IMAGES)
     channels = part.images.shape[1]

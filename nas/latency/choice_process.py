@@ -122,7 +122,7 @@ class ChoiceProcess:
             explained = torch.linalg.solve_triangular(self._root, cross.T, upper=False).square().sum(0)
             return cross @ self._weights, self._inflation * (prior - explained).clamp_min(NOISE_FLOOR)
 
-    def tamed(self, targets: Tensor) -> Tensor:
+    def winsorized(self, targets: Tensor) -> Tensor:
         """Its targets (networks,), where one is far from what all others predict for it pulled in to `OUTLIER`.
 
         Winsorised residuals (Huber, "Robust Statistics", 1981, section 7.8) of leave-one-out predictions, which have a

@@ -199,9 +199,9 @@ def _average(networks: Networks, latency: Floats) -> list[_Member]:
         plain.append(_member(networks, latency, power, False, plain[-1].process if plain else None))
     scaled = [_member(networks, latency, member.power.power, True, member.process) for member in _likely(plain)]
     members = _likely(plain + scaled)
-    tamed = _tamed(members[0], latency)
-    if not np.allclose(tamed, latency, rtol=1e-6):
-        members = _likely([_member(networks, tamed, m.power.power, m.process.scaled, m.process) for m in members])
+    winsorized = _winsorized(members[0], latency)
+    if not np.allclose(winsorized, latency, rtol=1e-6):
+        members = _likely([_member(networks, winsorized, m.power.power, m.process.scaled, m.process) for m in members])
     return members
 
 
@@ -222,11 +222,11 @@ def _likely(members: list[_Member]) -> list[_Member]:
     return [member for member in ordered if member.score > ordered[0].score + np.log(NEGLIGIBLE)]
 
 
-def _tamed(member: _Member, latency: Floats) -> Floats:
+def _winsorized(member: _Member, latency: Floats) -> Floats:
     """Latencies without the outliers that the model sees."""
     import torch
 
-    targets = member.process.tamed(torch.from_numpy(member.power.forward(latency))).numpy()
+    targets = member.process.winsorized(torch.from_numpy(member.power.forward(latency))).numpy()
     return member.power.inverse(targets, np.zeros(len(targets)))[0]
 
 

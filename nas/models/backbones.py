@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from nas.common.errors import InputError
-from nas.models.inherit import Backbone, adopt, inherit
+from nas.models.inherit import Backbone, inherit, remap_state_dict
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.models.supernet import Supernet, load_supernet
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
@@ -66,7 +66,7 @@ def _efficientnet_lite0() -> Backbone:
     return Backbone(
         "efficientnet_lite0",
         architecture,
-        adopt(tensors, architecture, 1000),
+        remap_state_dict(tensors, architecture, 1000),
         1000,
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
@@ -100,7 +100,7 @@ def _mobilenet_v2() -> Backbone:
     return Backbone(
         "mobilenet_v2",
         architecture,
-        adopt(tensors, architecture, 1000),
+        remap_state_dict(tensors, architecture, 1000),
         1000,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -139,7 +139,9 @@ def _exported(folder: Path) -> Backbone:
     if set(order) != set(tensors):
         raise InputError(f"{folder}: model.safetensors does not hold the weights of the architecture in model.json")
     ordered = {name: tensors[name].to(order[name].dtype) for name in order}  # it may be in float16
-    return Backbone(str(folder), architecture, adopt(ordered, architecture, len(classes)), len(classes), mean, std)
+    return Backbone(
+        str(folder), architecture, remap_state_dict(ordered, architecture, len(classes)), len(classes), mean, std
+    )
 
 
 def check_fits(init: str, space: SearchSpace) -> None:

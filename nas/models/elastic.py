@@ -123,7 +123,7 @@ class Elastic(nn.Module):
         found["classifier.bias"] = self.shared[f"{last}_bias"]
         return found
 
-    def cut_out(self, architecture: Architecture) -> dict[str, torch.Tensor]:
+    def extract_subnet(self, architecture: Architecture) -> dict[str, torch.Tensor]:
         """The state dict of a candidate on its own; its batch norms have no statistics yet."""
         own = self.skeleton(architecture).state_dict()
         taken = {name: tensor.detach().clone() for name, tensor in self.weights(architecture).items()}

@@ -70,7 +70,7 @@ def state_fingerprint(meaning: str, state: State) -> str:
     return digest.hexdigest()[:16]
 
 
-def adopt(tensors: State, architecture: Architecture, num_classes: int) -> dict[str, torch.Tensor]:
+def remap_state_dict(tensors: State, architecture: Architecture, num_classes: int) -> dict[str, torch.Tensor]:
     """A foreign state dict under the names of `nas.models.build`: the same tensors in the same order of layers.
 
     That is how EfficientNet-Lite and MobileNetV2 list theirs. Raises `InputError` when a shape differs.

@@ -71,7 +71,7 @@ class Supernet:
         For another number of classes the classifier keeps its seeded random values. Raises `InputError` where the
         supernet's space does not contain the candidate.
         """
-        state = self._elastic.cut_out(architecture)
+        state = self._elastic.extract_subnet(architecture)
         if num_classes == self.num_classes:
             return Inheritance(state, (), changed=True)
         fresh = build(architecture, num_classes, seed).state_dict()

@@ -15,7 +15,7 @@ _TOUCH = 0.001
 
 
 @dataclass(frozen=True)
-class Place:
+class ResourceRequest:
     """What one process takes of one node: CPU cores, GPUs, and custom resources; `accelerator` is a Ray type (T4)."""
 
     cpus: float = 0.0
@@ -54,11 +54,11 @@ class Place:
         return {name: has - self.demands.get(name, 0.0) for name, has in node.items()}
 
 
-def trial_place(resources: Resources, device: str) -> Place:
+def trial_request(resources: Resources, device: str) -> ResourceRequest:
     """What a trial takes; on a GPU 0 of them is a whole one."""
     gpus = (resources.gpus_per_trial or 1.0) if device != "cpu" else 0.0
     custom = tuple(sorted(resources.custom.items()))
-    return Place(resources.cpus_per_trial, gpus, resources.accelerator, custom)
+    return ResourceRequest(resources.cpus_per_trial, gpus, resources.accelerator, custom)
 
 
 def check_custom(flag: str, resources: Mapping[str, float]) -> None:

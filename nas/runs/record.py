@@ -12,7 +12,7 @@ from nas.latency.result import Latency, Predicted
 from nas.spaces.base import Cost
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.sections import Choice
-from nas.tasks.test_report import PartReport
+from nas.tasks.test_report import SplitReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 
@@ -108,8 +108,8 @@ class TrainingRecord:
     key: str
     evaluation: Evaluation
     losses: tuple[float, ...] = ()
-    before: PartReport | None = None
-    after: PartReport | None = None
+    before: SplitReport | None = None
+    after: SplitReport | None = None
     started: float = 0.0
     finished: float = 0.0
     schema: int = SCHEMA_VERSION

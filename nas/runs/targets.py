@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nas.common.errors import InputError
-from nas.runs.demands import Place, check_custom
+from nas.runs.demands import ResourceRequest, check_custom
 from nas.runs.objectives import target_objective
 from nas.runs.settings import LatencyTarget, SearchSettings
 
 
-def places(settings: SearchSettings) -> dict[Place, tuple[LatencyTarget, ...]]:
+def places(settings: SearchSettings) -> dict[ResourceRequest, tuple[LatencyTarget, ...]]:
     """The targets that no trial's worker can measure, those together that one device answers for."""
-    found: dict[Place, tuple[LatencyTarget, ...]] = {}
+    found: dict[ResourceRequest, tuple[LatencyTarget, ...]] = {}
     for target in settings.evaluation.targets:
         if not _in_worker(target, settings.device):
             gpus = float(_kind(target.protocol.device) == "cuda")
-            place = Place(0.0, gpus, target.accelerator, tuple(sorted(target.resources.items())))
+            place = ResourceRequest(0.0, gpus, target.accelerator, tuple(sorted(target.resources.items())))
             found[place] = (*found.get(place, ()), target)
     return found
 

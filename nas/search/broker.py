@@ -27,7 +27,7 @@ from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
 from nas.search.dominated import Forecast
 from nas.search.rungs import Rungs
-from nas.search.samplers import Foreknowledge, make_sampler
+from nas.search.samplers import KnownCosts, make_sampler
 from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, LatencyScreen, chance_within
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
@@ -92,7 +92,7 @@ class Broker:
         decides = self.settings.evaluation.budgets.max_latency_ms is not None
         most = MAX_NETWORKS if decides else MAX_UNDECIDED
         self._screen = LatencyScreen(self._space, len(run.provenance.classes), most)
-        self._known = Foreknowledge(
+        self._known = KnownCosts(
             self._space,
             len(run.provenance.classes),
             self.settings.objectives,
@@ -323,9 +323,9 @@ class Broker:
 
     # ---------------------------------------------------------------- tell
 
-    def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
+    def should_stop(self, candidate: Candidate, so_far: Evaluation) -> str | None:
         """Why a candidate in training is to be stopped, or None to let it go on."""
-        behind = None if self._rungs is None else self._rungs.judge(candidate.digest, so_far)
+        behind = None if self._rungs is None else self._rungs.should_stop(candidate.digest, so_far)
         return behind or self.budget.cut(so_far, candidate.settings.recipe, self.run.provenance.train_images)
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
@@ -357,7 +357,7 @@ class Broker:
         self.run.prune_weights(kept | self._over | self.running.keys())
         return record
 
-    def lose(self, candidate: Candidate, reason: str) -> TrialRecord:
+    def report_lost(self, candidate: Candidate, reason: str) -> TrialRecord:
         """The worker of a candidate died: record it, and queue its parameters again, `MAX_LOSSES` times at most."""
         self.running.pop(candidate.digest, None)
         self._losses.lost(candidate)
@@ -413,5 +413,5 @@ class Broker:
         return record
 
 
-def _limits_text(known: Foreknowledge) -> str:
+def _limits_text(known: KnownCosts) -> str:
     return " and ".join(f"--max-{name} {limit:,}" for name, limit in known.allowed.limits.items())

@@ -11,7 +11,7 @@ from nas.latency.result import Latency
 from nas.runs.record import Evaluation, TrialRecord
 from nas.runs.settings import EvaluationSettings
 from nas.runs.store import RunDirectory
-from nas.search.prospect import Prospect
+from nas.search.prospect import DominanceEstimate
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.sections import Choice
 
@@ -47,7 +47,7 @@ class Candidate:
     settings: EvaluationSettings
     keep_weights: bool = True
     latency: Latency | None = None
-    prospect: Prospect | None = None
+    prospect: DominanceEstimate | None = None
     timeout_s: float | None = None
     in_turn: InTurn | None = None
     deadline: float | None = None
@@ -93,7 +93,7 @@ class Losses:
         self.in_a_row = 0
 
 
-class Asker(Protocol):
+class TrialSource(Protocol):
     """Asks for candidates and takes in what evaluating them gave. Each candidate is finished or lost, once."""
 
     run: RunDirectory
@@ -109,13 +109,13 @@ class Asker(Protocol):
     def ask(self) -> Candidate | None:
         """The next candidate, or None when nothing can be started now."""
 
-    def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
+    def should_stop(self, candidate: Candidate, so_far: Evaluation) -> str | None:
         """Why a candidate in training is to be stopped, or None to let it go on; asked after each epoch."""
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> object:
         """Take in an evaluation."""
 
-    def lose(self, candidate: Candidate, reason: str) -> object:
+    def report_lost(self, candidate: Candidate, reason: str) -> object:
         """Its worker died."""
 
     def stop(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""A search, then latencies in turn and the confirmation of what it found: one asker, so that workers go on with what they have."""
+"""A search, then latencies in turn and the confirmation of what it found: one source, so that workers go on with what they have."""
 
 from __future__ import annotations
 
@@ -157,13 +157,13 @@ class Confirmer:
                 return record
             passed_over.append(record.digest)
 
-    def judge(self, candidate: Candidate, so_far: Evaluation) -> str | None:
+    def should_stop(self, candidate: Candidate, so_far: Evaluation) -> str | None:
         """The broker's judgement of one of its candidates; what is trained again is stopped by the time budget alone."""
         if candidate.in_turn is not None:
             return None
         if self.is_again(candidate):
             return self._budget.cut(so_far, candidate.settings.recipe, self.run.provenance.train_images)
-        return self._broker.judge(candidate, so_far)
+        return self._broker.should_stop(candidate, so_far)
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Record what an evaluation gave."""
@@ -192,13 +192,13 @@ class Confirmer:
         del self._running[candidate.settings.seed]
         self._on_confirmation(confirmation)
 
-    def lose(self, candidate: Candidate, reason: str) -> None:
+    def report_lost(self, candidate: Candidate, reason: str) -> None:
         """The worker of a candidate died. One that is trained again is asked for once more."""
         if self._remeasurer is not None and candidate.in_turn is not None:
-            self._remeasurer.lose(candidate, reason)
+            self._remeasurer.report_lost(candidate, reason)
             return
         if not self.is_again(candidate):
-            self._broker.lose(candidate, reason)
+            self._broker.report_lost(candidate, reason)
             return
         self._losses.lost(candidate)
         del self._running[candidate.settings.seed]

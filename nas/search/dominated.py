@@ -10,8 +10,8 @@ import numpy as np
 
 from nas.runs.record import Outcome, TrialRecord
 from nas.search.candidate import Candidate
-from nas.search.prospect import Prospect, Rival
-from nas.search.samplers import Foreknowledge
+from nas.search.prospect import DominanceEstimate, Rival
+from nas.search.samplers import KnownCosts
 from nas.search.samplers.history import ChoiceSpace, Foreseen, History, Parameters
 from nas.search.study import RunStudy
 
@@ -24,7 +24,7 @@ is wrong, or whose space has nothing better, would else never end."""
 
 def prospect_of(
     parameters: Parameters, space: ChoiceSpace, history: History, foreseen: Foreseen, objectives: Sequence[str]
-) -> Prospect | None:
+) -> DominanceEstimate | None:
     """What may be hoped of a candidate, by the processes behind the sampler; None where its parameters are of another space.
 
     Rivals count as what they are believed to be, not as what one lucky training gave.
@@ -41,7 +41,7 @@ def prospect_of(
     costs = np.delete(history.losses, which, axis=1)
     on_front = np.flatnonzero(front_of(np.column_stack([belief.means[:-1], costs])))
     accuracy = -belief.natural
-    return Prospect(
+    return DominanceEstimate(
         tuple(name for name in objectives if name != "accuracy"),
         float(belief.means[-1]),
         float(np.hypot(belief.stds[-1], belief.noise)),
@@ -56,7 +56,7 @@ def prospect_of(
 class Forecast:
     """Adds to a run's candidates what may be hoped of them."""
 
-    def __init__(self, study: RunStudy, known: Foreknowledge, objectives: Sequence[str]) -> None:
+    def __init__(self, study: RunStudy, known: KnownCosts, objectives: Sequence[str]) -> None:
         self._study = study
         self._known = known
         self._objectives = tuple(objectives)

@@ -37,7 +37,7 @@ from nas.spaces.base import Cost
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.cost import architecture_cost
 from nas.tasks.metrics import load_metric
-from nas.tasks.test_report import PartReport, part_report
+from nas.tasks.test_report import SplitReport, part_report
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import finetune, predict
@@ -183,7 +183,7 @@ def starting_network(
 
 def before_and_after(
     architecture: Architecture, data: ImageData, settings: EvaluationSettings, trained: nn.Module
-) -> tuple[PartReport, PartReport]:
+) -> tuple[SplitReport, SplitReport]:
     """Reports on the test part: of the candidate before its fine-tune, and of the trained network."""
     assert data.test is not None
     on_device = DeviceData(data, settings.protocol.device)

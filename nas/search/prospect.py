@@ -26,7 +26,7 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Prospect:
+class DominanceEstimate:
     """An accuracy foretold, and the front that it would have to reach, at the time the candidate was asked for.
 
     Means and standard deviations are those of losses on a scale that candidate and rivals share; the noise of a training

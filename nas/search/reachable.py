@@ -13,7 +13,7 @@ from nas.runs.objectives import objective
 from nas.runs.settings import SearchSettings
 from nas.runs.targets import targets_here
 from nas.search.allowed import Allowed
-from nas.search.samplers import Foreknowledge
+from nas.search.samplers import KnownCosts
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.cost import architecture_cost, least_cost
 from nas.spaces.mobile.space import SearchSpace, Values
@@ -52,7 +52,7 @@ def check_computed(settings: SearchSettings, num_classes: int) -> None:
 
 def allowed_of(settings: SearchSettings, num_classes: int) -> Allowed:
     """The networks that are within the limits of MACs and parameters."""
-    return Foreknowledge(settings.space, num_classes, settings.objectives, settings.evaluation.limits).allowed
+    return KnownCosts(settings.space, num_classes, settings.objectives, settings.evaluation.limits).allowed
 
 
 def left_out_text(settings: SearchSettings, num_classes: int) -> str | None:

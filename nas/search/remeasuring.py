@@ -95,7 +95,7 @@ class Remeasurer:
         self.measured += found
         self._turns[target] += 1
 
-    def lose(self, candidate: Candidate, reason: str) -> None:
+    def report_lost(self, candidate: Candidate, reason: str) -> None:
         """Its worker died; another one is asked, a few times."""
         target = self._ended(candidate)
         self._losses += 1

@@ -60,7 +60,7 @@ class Rungs:
             if len(evaluation.history) >= level:
                 self._enter(level, digest, replace(evaluation, history=evaluation.history[:level]))
 
-    def judge(self, digest: str, so_far: Evaluation) -> str | None:
+    def should_stop(self, digest: str, so_far: Evaluation) -> str | None:
         """Why a candidate is to be stopped after its latest epoch, or None to let it go on."""
         level = len(so_far.history)
         if level not in self._rungs or not self._enter(level, digest, so_far):

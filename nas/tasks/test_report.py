@@ -27,7 +27,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class PartReport:
+class SplitReport:
     """Scores of predictions on one part of a data set, as shares; the averages are those of `nas.tasks.metrics`.
 
     `confusion[i][j]` counts the images of class i (in the order of `classes`) that were taken for class j.
@@ -60,7 +60,7 @@ class ConfusedPair:
     share: float
 
 
-def most_confused(report: PartReport, count: int) -> list[ConfusedPair]:
+def most_confused(report: SplitReport, count: int) -> list[ConfusedPair]:
     """The pairs of classes that are confused most, by images, then by share; at most `count`."""
     pairs = [
         ConfusedPair(truth.name, taken.name, images, images / truth.support)
@@ -71,7 +71,7 @@ def most_confused(report: PartReport, count: int) -> list[ConfusedPair]:
     return sorted(pairs, key=lambda pair: (pair.images, pair.share), reverse=True)[:count]
 
 
-def part_report(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: Sequence[str]) -> PartReport:
+def part_report(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: Sequence[str]) -> SplitReport:
     """Score predictions against labels, both (N,) with indices into `classes`, N at least 1."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -79,7 +79,7 @@ def part_report(labels: NDArray[np.int64], predictions: NDArray[np.int64], class
 
     indices = range(len(classes))
     scores = precision_recall_fscore_support(labels, predictions, labels=indices, zero_division=0)
-    return PartReport(
+    return SplitReport(
         images=len(labels),
         accuracy=METRICS["accuracy"](labels, predictions),
         macro_f1=METRICS["macro_f1"](labels, predictions),

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from nas.data.sets import ImageData, Part
+from nas.data.sets import ImageData, Split
 
 CALIBRATION_POSITIONS = 512 * 64**2
 """Pixels of the calibration images in all: 512 images at 64x64."""
@@ -24,7 +24,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class DevicePart:
     """One part of a data set: labels (N,) on the device, images (N, C, H, W) uint8 there too or left where they are."""
 
-    def __init__(self, part: Part, device: torch.device, resident: bool) -> None:
+    def __init__(self, part: Split, device: torch.device, resident: bool) -> None:
         self.part = part
         self.labels = torch.from_numpy(part.labels.copy()).to(device)
         self.device = device
@@ -59,7 +59,7 @@ class DevicePart:
 class _Rows(Dataset[torch.Tensor]):
     """What a worker process reads: the images of one batch."""
 
-    def __init__(self, part: Part, rows: list[torch.Tensor]) -> None:
+    def __init__(self, part: Split, rows: list[torch.Tensor]) -> None:
         self._part = part
         self._rows = rows
 
@@ -126,7 +126,7 @@ def resize(images: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
-def _on_device(part: Part, device: torch.device) -> torch.Tensor:
+def _on_device(part: Split, device: torch.device) -> torch.Tensor:
     images = torch.empty((len(part), *part.images.shape[1:]), dtype=torch.uint8, device=device)
     start = 0
     for chunk in part.chunks():

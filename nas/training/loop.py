@@ -175,7 +175,7 @@ class _Training:
         loss = self.stepper.step(x if mixed is None else mixed.images, labels, mixed, weights)
         self._done += 1
         if self._average is not None:
-            _follow(self._average, self._model, min(self._recipe.ema, self._done / (self._done + 10)))
+            _update_ema(self._average, self._model, min(self._recipe.ema, self._done / (self._done + 10)))
         return loss
 
     def finish(self) -> None:
@@ -286,7 +286,7 @@ def _order(part: DevicePart, weights: torch.Tensor | None, generator: torch.Gene
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def _update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the average towards the model, batch norm statistics too."""
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)

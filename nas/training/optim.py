@@ -140,13 +140,13 @@ class Stepper:
         """One step on images (N, C, H, W) and labels (N,), with class weights (classes,) or none; the loss."""
         with self.autocast():
             logits = self._forward(images)
-        return self.descend([self.loss(logits.float(), labels, mixed, weights)])
+        return self.backward_and_step([self.loss(logits.float(), labels, mixed, weights)])
 
     def autocast(self) -> torch.autocast:
         """In which a forward pass has the recipe's precision."""
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
 
-    def descend(self, losses: Iterable[torch.Tensor]) -> torch.Tensor:
+    def backward_and_step(self, losses: Iterable[torch.Tensor]) -> torch.Tensor:
         """One step down the sum of losses, each taken back through its network before the next is asked for; the first."""
         self._optimizer.zero_grad(set_to_none=True)
         first: torch.Tensor | None = None

@@ -36,7 +36,7 @@ from nas.training.distributed import largest, rank_and_ranks
 from nas.training.loop import augmented, predict
 from nas.training.memory import reused_memory
 from nas.training.optim import Stepper, learning_rate_at
-from nas.training.supernet_file import LANDMARKS, SupernetEpoch, SupernetFile, write_file
+from nas.training.supernet_file import REFERENCES, SupernetEpoch, SupernetFile, write_file
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class _Trainer:
         loss = losses.item() / steps  # of this rank's images
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise InputError(f"{self._plan.folder}: the training loss became {loss}; try a smaller --set learning_rate")
-        scored = LANDMARKS if self._rank == 0 else ()
+        scored = REFERENCES if self._rank == 0 else ()
         scores = {name: self._accuracy(getattr(self._file.space, name)) for name in scored}
         share = self._done / self._total
         found = SupernetEpoch(len(self.history) + 1, loss, scores, time.perf_counter() - began, share)
@@ -201,7 +201,7 @@ class _Trainer:
             for other in others:
                 yield F.cross_entropy(self._logits(x, other), taught)
 
-        loss = self._stepper.descend(losses())
+        loss = self._stepper.backward_and_step(losses())
         self._done += 1
         return loss
 
@@ -213,7 +213,7 @@ class _Trainer:
         """On the validation part, of the network cut out, its batch norm recalibrated."""
         side = architecture.input_size
         alone = build(architecture, len(self._file.classes))
-        alone.load_state_dict(self._network.cut_out(architecture))
+        alone.load_state_dict(self._network.extract_subnet(architecture))
         alone.to(self._data.device).to(memory_format=torch.channels_last)
         recalibrate(alone, self._data.calibration_batches(side), self._lease)
         predicted = predict(alone, self._data, self._data.validation, side, lease=self._lease)

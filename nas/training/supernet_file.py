@@ -14,7 +14,7 @@ from nas.common.text import duration_text, plural
 from nas.models.supernet import SupernetInfo, read_as
 from nas.training.recipe import Recipe
 
-LANDMARKS = ("smallest", "backbone", "largest")
+REFERENCES = ("smallest", "backbone", "largest")
 """Networks of the space that are scored after each epoch."""
 
 

@@ -36,7 +36,7 @@ from nas.runs.targets import targets_here
 from nas.search.conditions import data_of
 from nas.search.evaluate import starting_network
 from nas.tasks.metrics import load_metric
-from nas.tasks.test_report import PartReport, part_report
+from nas.tasks.test_report import SplitReport, part_report
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import TrainingState, finetune, predict
@@ -216,7 +216,7 @@ class _Checkpoint:
     started: float
     seconds: float
     fresh: tuple[str, ...]
-    before: PartReport | None
+    before: SplitReport | None
     history: tuple[EpochMetrics, ...]
     state: TrainingState
 
@@ -326,7 +326,7 @@ class _Trainer:
         self._run.save_checkpoint(self._training.key, file.getvalue())
         self._kept = metrics.epoch
 
-    def _on_test_part(self, network: nn.Module) -> PartReport | None:
+    def _on_test_part(self, network: nn.Module) -> SplitReport | None:
         data = self._data
         if data.data.test is None or data.test is None:
             return None
@@ -349,7 +349,7 @@ class _Trainer:
         return measured(settings.evaluation.protocol), latencies
 
     def _record(
-        self, evaluation: Evaluation, network: nn.Module | None = None, after: PartReport | None = None
+        self, evaluation: Evaluation, network: nn.Module | None = None, after: SplitReport | None = None
     ) -> None:
         """Keep the weights, then the record that says so."""
         training = self._training

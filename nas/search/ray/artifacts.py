@@ -32,7 +32,7 @@ class _Keeper:
         self._run.save_weights(digest, content)
 
 
-class Keeper:
+class ArtifactStore:
     """What a worker holds of the keeper, an actor on the driver's node; it can be sent to other processes."""
 
     def __init__(self, actor: Any) -> None:
@@ -58,7 +58,7 @@ class Keeper:
 
 
 @contextmanager
-def keeper_of(run: RunDirectory) -> Iterator[Keeper]:
+def keeper_of(run: RunDirectory) -> Iterator[ArtifactStore]:
     """A keeper of a run on this node, while the context lasts."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = (
@@ -67,6 +67,6 @@ def keeper_of(run: RunDirectory) -> Iterator[Keeper]:
         .remote(RunDirectory(run.path.resolve(), run.content))
     )  # its process has another working directory
     try:
-        yield Keeper(actor)
+        yield ArtifactStore(actor)
     finally:
         ray.kill(actor)

@@ -23,7 +23,7 @@ from nas.common.errors import InputError, LostError
 from nas.latency.lease import lease_for
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.runs.demands import Place
+from nas.runs.demands import ResourceRequest
 from nas.runs.settings import EvaluationSettings, LatencyTarget, SearchSettings
 from nas.runs.targets import check_measurable, places
 from nas.search.candidate import InTurn
@@ -158,7 +158,7 @@ def _answered(name: str, answer: Any, patience_s: float) -> Any:
         raise LostError(f"target {name} gave no answer, its actor died: {reason}") from error
 
 
-def _actor(place: Place, targets: Sequence[LatencyTarget]) -> Any:
+def _actor(place: ResourceRequest, targets: Sequence[LatencyTarget]) -> Any:
     names = "+".join(target.name for target in targets)
     return (
         ray.remote(Measurer)
@@ -175,7 +175,7 @@ def _actor(place: Place, targets: Sequence[LatencyTarget]) -> Any:
     )
 
 
-def _check_cluster(place: Place, targets: Sequence[LatencyTarget]) -> None:
+def _check_cluster(place: ResourceRequest, targets: Sequence[LatencyTarget]) -> None:
     """Raise `InputError` when no living node has all that the targets need; Ray itself would wait for ever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(place.fits(node) for node in nodes) or not place.demands:

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.common.errors import InputError, WrongNodeError
 from nas.common.text import plural
-from nas.runs.demands import Place, trial_place
+from nas.runs.demands import ResourceRequest, trial_request
 from nas.runs.settings import Resources, SearchSettings
 from nas.runs.targets import latency_devices, places
 
@@ -49,7 +49,7 @@ def cluster_device(name: str, resources: Resources) -> str:
     """`auto` as a device that nodes of the connected cluster have; any other name as it is."""
     if name != "auto":
         return name
-    place = trial_place(resources, "cuda")
+    place = trial_request(resources, "cuda")
     return "cuda" if any(place.fits(node["Resources"]) for node in living_nodes()) else "cpu"
 
 
@@ -60,7 +60,7 @@ def capacity(
 
     Those are where they leave most room for trials, best of all on `others`, which run no trial.
     """
-    trial = trial_place(settings.resources, settings.device)
+    trial = trial_request(settings.resources, settings.device)
     left = [dict(node) for node in nodes]
     for place in places(settings):
         hosts = [node for node in left if place.fits(node)]
@@ -79,7 +79,7 @@ def fitted_resources(
     where no node fits a trial yet.
     """
     given = settings.resources
-    trial = trial_place(given, settings.device)
+    trial = trial_request(given, settings.device)
     fit = capacity(settings, nodes)
     waits = elastic and given.max_concurrent > 0
     if fit < 1 and waits:
@@ -93,7 +93,7 @@ def fitted_resources(
     return replace(given, gpus_per_trial=trial.gpus, max_concurrent=at_once)
 
 
-def _takes(trial: Place) -> str:
+def _takes(trial: ResourceRequest) -> str:
     numbers = f"{trial.cpus:g} CPUs and {trial.gpus:g} GPUs"
     named = replace(trial, gpus=0.0).words
     return f"{numbers} on one node" + (f" with {named}" if named else "")
@@ -121,7 +121,7 @@ class Placement:
     def __init__(self, settings: SearchSettings, elastic: bool = False) -> None:
         self.settings = settings
         self.elastic = elastic
-        self._trial = trial_place(settings.resources, settings.device)
+        self._trial = trial_request(settings.resources, settings.device)
         self._devices = latency_devices(settings) if elastic else ()
         self._asked: dict[str, Any] = {}
         self._models: dict[str, Models] = {}

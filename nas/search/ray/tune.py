@@ -33,9 +33,9 @@ from nas.common.errors import LostError, WrongNodeError
 from nas.common.scratch import scratch_folder
 from nas.common.text import CUT_OFF, duration_text
 from nas.latency.lease import lease_for
-from nas.runs.demands import Place, trial_place
+from nas.runs.demands import ResourceRequest, trial_request
 from nas.runs.record import Evaluation, Outcome
-from nas.search.candidate import Asker, Candidate
+from nas.search.candidate import Candidate, TrialSource
 from nas.search.ray.placement import Placement
 from nas.search.ray.watchdog import Watchdog
 from nas.search.ray.worker import Evaluator
@@ -127,16 +127,18 @@ def too_long(timeout_s: float) -> str:
     return f"it took longer than the trial timeout of {duration_text(timeout_s)}"
 
 
-class AskerSearcher(Searcher):
+class SourceSearcher(Searcher):
     """Hands Tune the candidates that are asked for, and whoever asks for them Tune's results.
 
     An exception in a searcher would end the whole Tune run without a word, so it is kept in `error`, the search is
     stopped, and the caller raises it.
     """
 
-    def __init__(self, asker: Asker, on_epoch: Callable[[Candidate, EpochMetrics], None], placement: Placement) -> None:
+    def __init__(
+        self, source: TrialSource, on_epoch: Callable[[Candidate, EpochMetrics], None], placement: Placement
+    ) -> None:
         super().__init__()
-        self._asker = asker
+        self._source = source
         self._on_epoch = on_epoch
         self._placement = placement
         self._candidates: dict[str, Candidate] = {}
@@ -158,13 +160,13 @@ class AskerSearcher(Searcher):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, self._on_notice)  # Tune takes it, whatever it is told, to end at once
         try:
-            if self.error is not None or self._asker.finished:  # after an error what runs may never be finished
+            if self.error is not None or self._source.finished:  # after an error what runs may never be finished
                 return Searcher.FINISHED
             if len(self._candidates) >= self._placement.limit:
                 return None
             candidate = self._handed_back.pop() if self._handed_back else self._ask()
             if candidate is None:
-                return Searcher.FINISHED if self._asker.finished else None
+                return Searcher.FINISHED if self._source.finished else None
             self._candidates[trial_id] = candidate
             text = _CANDIDATE.dump_json(candidate).decode()
             return {"number": candidate.number, "candidate": text, "nodes": self._placement.selector}
@@ -174,7 +176,7 @@ class AskerSearcher(Searcher):
 
     def _ask(self) -> Candidate | None:
         with self._lease.shared():  # the sampler computes; a CPU measurement must not hear it
-            return self._asker.ask()
+            return self._source.ask()
 
     def epoch(self, trial_id: str, result: dict[str, Any]) -> bool:
         """An epoch ended; whether the candidate is to be stopped there."""
@@ -184,7 +186,7 @@ class AskerSearcher(Searcher):
         try:
             so_far = _EVALUATION.validate_json(result["so_far"])
             self._on_epoch(candidate, so_far.history[-1])
-            reason = self._asker.judge(candidate, so_far)
+            reason = self._source.should_stop(candidate, so_far)
         except Exception as error:
             self._fail(error)
             return False
@@ -200,23 +202,23 @@ class AskerSearcher(Searcher):
             return
         try:
             if stopped is not None and not error:
-                self._asker.finish(candidate, stopped)
+                self._source.finish(candidate, stopped)
             elif error or not result or "evaluation" not in result:
                 reason = self.reasons.pop(trial_id, "no reason given")
                 began = self.began.pop(trial_id, candidate.started)
                 if self._hands_back(candidate, reason):
                     return
                 if candidate.deadline is not None and time.time() > candidate.deadline:
-                    self._asker.finish(candidate, Evaluation(Outcome.STOPPED, CUT_OFF))
+                    self._source.finish(candidate, Evaluation(Outcome.STOPPED, CUT_OFF))
                     return
                 if candidate.timeout_s is not None and time.time() - began > candidate.timeout_s:
                     hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
-                    self._asker.finish(candidate, Evaluation(Outcome.FAILED, hung))
+                    self._source.finish(candidate, Evaluation(Outcome.FAILED, hung))
                     return
                 told = re.search(f"(?:{LostError.__name__}|{WrongNodeError.__name__}): (.*)", reason)
-                self._asker.lose(candidate, told[1] if told else f"its worker died: {reason}")
+                self._source.report_lost(candidate, told[1] if told else f"its worker died: {reason}")
             else:
-                self._asker.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
+                self._source.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
                 self.heard = True
         except Exception as failure:
             self._fail(failure)
@@ -234,7 +236,7 @@ class AskerSearcher(Searcher):
 
     def _fail(self, error: Exception) -> None:
         self.error = self.error or error
-        self._asker.stop(f"an error in the search: {error}")
+        self._source.stop(f"an error in the search: {error}")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the broker's study and records are the state."""
@@ -248,9 +250,9 @@ class AskerSearcher(Searcher):
 
 
 class AskerScheduler(FIFOScheduler):
-    """First in, first out; after each epoch the asker says whether the candidate goes on."""
+    """First in, first out; after each epoch the source says whether the candidate goes on."""
 
-    def __init__(self, searcher: AskerSearcher) -> None:
+    def __init__(self, searcher: SourceSearcher) -> None:
         super().__init__()
         self._searcher = searcher
 
@@ -277,33 +279,33 @@ class AskerScheduler(FIFOScheduler):
 
 
 def run_candidates(
-    asker: Asker,
+    source: TrialSource,
     start: Callable[[], Evaluator],
     on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None,
     placement: Placement | None = None,
 ) -> None:
-    """Evaluate on Ray what is asked for until the asker has finished. Ray must be running.
+    """Evaluate on Ray what is asked for until the source has finished. Ray must be running.
 
     `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/ray/worker.py);
     `placement` says where and how many at once, by default on this machine as many as fit.
     A crash of Tune itself, as where Ray kills a worker because its node is short of memory, starts it anew, unless
     that happened `_MAX_CRASHES` times with nothing finished between; candidates that ran are queued again.
     """
-    settings = asker.run.settings
+    settings = source.run.settings
     placement = placement or Placement(settings)
     trainable = tune.with_resources(
         tune.with_parameters(CandidateTrainable, start=start),
-        functools.partial(_request, trial_place(settings.resources, settings.device)),
+        functools.partial(_request, trial_request(settings.resources, settings.device)),
     )
     crashes = 0
     while True:
-        searcher = AskerSearcher(asker, on_epoch or (lambda candidate, metrics: None), placement)
+        searcher = SourceSearcher(source, on_epoch or (lambda candidate, metrics: None), placement)
         crash: Exception | None = None
         try:
             with scratch_folder() as scratch:
                 _fit(trainable, searcher, scratch)
         except KeyboardInterrupt:
-            asker.stop("interrupted")
+            source.stop("interrupted")
             raise
         except Exception as error:
             crash = error
@@ -312,9 +314,9 @@ def run_candidates(
         why = "Ray Tune ended while it ran"
         if crash is not None:
             why += f": {' '.join(str(crash).split())[:200]}"
-        for candidate in list(asker.running.values()):
-            asker.lose(candidate, why)
-        if asker.finished:
+        for candidate in list(source.running.values()):
+            source.report_lost(candidate, why)
+        if source.finished:
             return
         crashes = 1 if searcher.heard else crashes + 1
         if crashes >= _MAX_CRASHES:
@@ -322,7 +324,7 @@ def run_candidates(
         logger.warning("%s; starting it again", why)
 
 
-def _fit(trainable: Any, searcher: AskerSearcher, scratch: Path) -> None:
+def _fit(trainable: Any, searcher: SourceSearcher, scratch: Path) -> None:
     # As many actors may start at once as the searcher lets trials run, which Tune reads here, once. Its default of one
     # lets the first actor, as soon as it is idle, take the trial whose own actor is still starting; with short trials
     # the second never comes up.
@@ -360,7 +362,7 @@ def _looked_up_once() -> Iterator[None]:
         yield
 
 
-def _request(place: Place, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+def _request(place: ResourceRequest, config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What a trial takes, on nodes that its config allows. Tune lets trials with equal requests share processes."""
     nodes = {"bundle_label_selector": [{"ray.io/node-id": config["nodes"]}]} if config["nodes"] else {}
     return tune.PlacementGroupFactory([place.demands], **nodes)

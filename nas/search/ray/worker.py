@@ -22,7 +22,7 @@ from nas.search.candidate import Candidate, InTurn
 if TYPE_CHECKING:
     from nas.models.inherit import Backbone
     from nas.models.supernet import Supernet
-    from nas.search.ray.artifacts import Keeper
+    from nas.search.ray.artifacts import ArtifactStore
 
 Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
 """Evaluates a candidate; each step gives what is known by then, and the last one the outcome."""
@@ -39,7 +39,7 @@ class Worker:
 
     settings: SearchSettings
     data: ImageData
-    keeper: Keeper
+    keeper: ArtifactStore
     backbones: Mapping[str, Backbone | Supernet] = field(default_factory=dict)
     actors: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)

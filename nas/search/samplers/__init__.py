@@ -27,7 +27,7 @@ REMEMBERED = 100_000
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 
 
-class Foreknowledge:
+class KnownCosts:
     """What is known of the networks of a space without building them, for a sampler to use.
 
     `allowed` are those within the `limits` (by objective) that can be computed.
@@ -119,7 +119,7 @@ class AllowedSampler(optuna.samplers.BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
-def make_sampler(name: str, seed: int, known: Foreknowledge | None = None) -> optuna.samplers.BaseSampler:
+def make_sampler(name: str, seed: int, known: KnownCosts | None = None) -> optuna.samplers.BaseSampler:
     """A sampler by name, told what is known beforehand if it can use that; raises `InputError` for an unknown name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -129,10 +129,10 @@ def scatter_figure(
 # ---------------------------------------------------------------- points
 
 
-Place = tuple[float, float]
+ResourceRequest = tuple[float, float]
 
 
-def _place(record: TrialRecord | BaselineRecord, x: str, y: str) -> Place | None:
+def _place(record: TrialRecord | BaselineRecord, x: str, y: str) -> ResourceRequest | None:
     """Where a record is drawn, accuracies in percent; None where it lacks one of the two."""
     found = tuple(_scaled(value, name) for name in (x, y) if (value := value_of(record, name)) is not None)
     return (found[0], found[1]) if len(found) == 2 else None
@@ -147,14 +147,14 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _points(records: Sequence[TrialRecord], at: Mapping[int, Place]) -> dict[str, Any]:
+def _points(records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest]) -> dict[str, Any]:
     """Coordinates of trials, and their digests; `at` is where each is drawn, by its number."""
     return _coordinates([at[record.number] for record in records]) | {
         "customdata": _column([[record.digest] for record in records])
     }
 
 
-def _coordinates(places: Sequence[Place]) -> dict[str, Any]:
+def _coordinates(places: Sequence[ResourceRequest]) -> dict[str, Any]:
     return {"x": [place[0] for place in places], "y": [place[1] for place in places]}
 
 
@@ -163,7 +163,7 @@ def _column(values: Sequence[object]) -> NDArray[np.object_]:
     return np.array(values, dtype=object)
 
 
-def _step_line(records: Sequence[TrialRecord], at: Mapping[int, Place], x: str, y: str) -> go.Scatter:
+def _step_line(records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], x: str, y: str) -> go.Scatter:
     """What no candidate beats in the two axes; no points where they are not an accuracy and a cost."""
     cost = y if x == "accuracy" else x
     line: list[TrialRecord] = []
@@ -196,7 +196,7 @@ def _bars(records: Sequence[TrialRecord], name: str, metric: str, images: int) -
 
 
 def _again(
-    records: Sequence[TrialRecord], at: Mapping[int, Place], x: str, y: str, again: Mapping[str, Confirmed]
+    records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], x: str, y: str, again: Mapping[str, Confirmed]
 ) -> list[go.Scatter]:
     """The scores of longer trainings, where an axis is accuracy."""
     retrained = [record for record in records if record.digest in again]
@@ -254,7 +254,9 @@ def _families(baselines: Sequence[BaselineRecord], x: str) -> dict[str, list[Bas
     return {family if len(those) > 1 else those[0].name: those for family, those in found.items()}
 
 
-def _marks(records: Sequence[TrialRecord], at: Mapping[int, Place], marks: Mapping[str, str]) -> list[go.Scatter]:
+def _marks(
+    records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], marks: Mapping[str, str]
+) -> list[go.Scatter]:
     """A diamond with its text at each marked candidate; what is pointed at is the point below it."""
     marked = [record for record in records if record.digest in marks]
     across = [place[0] for place in at.values()]

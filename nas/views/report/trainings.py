@@ -9,7 +9,7 @@ from nas.runs.objectives import objective
 from nas.runs.record import TrainingRecord
 from nas.runs.trained import alike
 from nas.runs.words import STARTS, score_title
-from nas.tasks.test_report import MATRIX_CLASSES, PartReport, most_confused
+from nas.tasks.test_report import MATRIX_CLASSES, SplitReport, most_confused
 from nas.views.report.cells import latency_cell
 from nas.views.report.findings import Findings
 from nas.views.report.markup import Html, join, table, tag
@@ -97,7 +97,7 @@ def _caveats(found: Findings) -> str:
     return " ".join(sentences)
 
 
-def _classes(before: PartReport | None, after: PartReport) -> Html:
+def _classes(before: SplitReport | None, after: SplitReport) -> Html:
     """Scores of each class in percent, and their averages."""
     earlier = [None] * len(after.classes) if before is None else [score.f1 for score in before.classes]
     rows: list[tuple[object, ...]] = [
@@ -115,7 +115,7 @@ def _percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.2f} %"
 
 
-def _confusion(report: PartReport) -> Html:
+def _confusion(report: SplitReport) -> Html:
     """The confusion matrix; of many classes the pairs most confused."""
     if len(report.classes) > MATRIX_CLASSES:
         head = ["True class", "Taken for", "Images", "Of the class"]

@@ -24,7 +24,7 @@ from nas.runs.settings import LatencyTarget
 from nas.runs.store import RunDirectory
 from nas.runs.trained import best_of
 from nas.runs.words import score_text
-from nas.tasks.test_report import MATRIX_CLASSES, PartReport, most_confused
+from nas.tasks.test_report import MATRIX_CLASSES, SplitReport, most_confused
 from nas.views.front_latency import front_notes, range_title, same_latency
 from nas.views.terminal.latency import latency_text, marked_latency, marks_legend
 from nas.views.text import target_text, verdict_text
@@ -284,7 +284,7 @@ def no_front_text(records: Sequence[TrialRecord]) -> str:
     return "No candidate came to the end of its training." if begun else "No candidate was trained."
 
 
-def report_table(before: PartReport | None, after: PartReport) -> Table:
+def report_table(before: SplitReport | None, after: SplitReport) -> Table:
     """Scores in percent, a row a class, then their averages and the accuracy; F1 also as it was `before`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class", overflow="fold")
@@ -311,7 +311,7 @@ def report_table(before: PartReport | None, after: PartReport) -> Table:
     return table
 
 
-def confusion_table(report: PartReport) -> Table:
+def confusion_table(report: SplitReport) -> Table:
     """The confusion matrix, a row a true class; of more than `MATRIX_CLASSES` classes the pairs most confused."""
     if len(report.classes) > MATRIX_CLASSES:
         return _confused_pairs(report)
@@ -331,7 +331,7 @@ def confusion_table(report: PartReport) -> Table:
     return table
 
 
-def _confused_pairs(report: PartReport) -> Table:
+def _confused_pairs(report: SplitReport) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("true → predicted", overflow="fold")
     table.add_column("images", justify="right", no_wrap=True)

@@ -72,7 +72,7 @@ class Auditor:
         self._started[_name(candidate)] = training
         return candidate
 
-    def judge(self, candidate: Candidate, so_far: Evaluation) -> None:
+    def should_stop(self, candidate: Candidate, so_far: Evaluation) -> None:
         """None is stopped: an audit wants the whole training."""
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> None:
@@ -80,7 +80,7 @@ class Auditor:
         self._in_a_row.finished()
         self._record(candidate, evaluation)
 
-    def lose(self, candidate: Candidate, reason: str) -> None:
+    def report_lost(self, candidate: Candidate, reason: str) -> None:
         """Its worker died: record it, and ask for the training again."""
         training = self._record(candidate, Evaluation(Outcome.LOST, reason))
         self._losses[_name(candidate)] += 1
