@@ -496,3 +496,12 @@ def test_python_api_is_what_it_says() -> None:
     for name in nas.__all__:
         assert getattr(nas, name) is not None
     assert nas.build(nas.load_space("digits").smallest, 10)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_earlier_addresses_of_what_programs_import_still_lead_there() -> None:
+    from nas.data import load_data, pixels, sets
+    from nas.image_files import to_pixels
+    from nas.latency import fold_batch_norm, folding
+
+    found, now = (load_data, to_pixels, fold_batch_norm), (sets.load_data, pixels.to_pixels, folding.fold_batch_norm)
+    assert found == now
