@@ -31,14 +31,19 @@ _searched: list[str] = []
 """Folders at the end of the search path now."""
 
 
-def load_function(what: str, name: str) -> Callable[..., Any]:
-    """The function that `name` means; raises `InputError`, which says `what` it was to be."""
-    module_name, _, function_name = name.partition(":")
+def load_object(what: str, name: str) -> Any:
+    """What `name`, `module:name`, means; raises `InputError`, which says `what` it was to be."""
+    module_name, _, own_name = name.partition(":")
     try:
         with searched_last(code_folder()):
-            function = getattr(_module(module_name), function_name)
+            return getattr(_module(module_name), own_name)
     except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
         raise InputError(f"{what} {name!r} could not be loaded: {type(error).__name__}: {error}") from error
+
+
+def load_function(what: str, name: str) -> Callable[..., Any]:
+    """The function that `name` means; raises `InputError`, which says `what` it was to be."""
+    function = load_object(what, name)
     if not callable(function):
         raise InputError(f"{what} {name!r} is not a function")
 

@@ -1,0 +1,51 @@
+"""Doors: what other packages and users' files add by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.common.doors import Door
+from nas.common.errors import InputError
+
+DOOR: Door[object] = Door("colour", "nas.colours", {"red": "nas.common.errors:InputError"})
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that brings a colour, and one that cannot be loaded, as pip would leave it."""
+    info = tmp_path / "colours-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: colours\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[nas.colours]\nblue = colours_of_others:BLUE\nbroken = colours_of_others:GREEN\n"
+    )
+    (tmp_path / "colours_of_others.py").write_text("BLUE = 'blue of others'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_an_installed_package_brings_is_there_by_name() -> None:
+    assert DOOR.names == ("red", "blue", "broken")
+    assert DOOR.get("red") is InputError
+    assert DOOR.get("blue") == "blue of others"
+    with pytest.raises(InputError, match="colour 'broken' of the package colours could not be loaded: AttributeError"):
+        DOOR.get("broken")
+    DOOR.check("broken")  # known, and not loaded
+
+
+def test_a_file_of_the_users_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("GREY = 'mine'\n")
+    monkeypatch.chdir(tmp_path)
+    assert DOOR.get("mine:GREY") == "mine"
+    with pytest.raises(InputError, match="colour 'mine:GRAY' could not be loaded: AttributeError"):
+        DOOR.get("mine:GRAY")
+
+
+def test_an_unknown_name_is_told_with_the_nearest_one() -> None:
+    for ask in (DOOR.get, DOOR.check):
+        with pytest.raises(
+            InputError, match=r"unknown colour 'rad' \(did you mean 'red'\?\): use one of red, or module:name"
+        ):
+            ask("rad")
