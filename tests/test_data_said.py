@@ -1,4 +1,4 @@
-"""The first line of commands that read data, and what a run's file keeps of it; by real processes."""
+"""The first line of commands that read data, and what a run's file keeps of it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+
+from nas.cli.app import main
 
 SPACE = """
 name: tiny
@@ -57,26 +60,68 @@ SAID = [
     "Training/ is taken as the training part, Testing/ is taken as the test part",
     "1 file in class folders left out, not images by name: 1 without suffix (first: Training/dark/notes)",
 ]
+FIRST = [LINE, *(f"photos: {remark}" for remark in SAID)]
 
 
 def test_one_candidate(photos: Path) -> None:
     arguments = ("smallest", "--space", "space.yaml", "--data", "photos", "--epochs", "1", "--json")
     done = nas(photos.parent, "evaluate", *arguments)
-    assert done.stderr.splitlines() == [LINE, *(f"photos: {remark}" for remark in SAID)]
+    assert done.stderr.splitlines() == FIRST
     assert json.loads(done.stdout)["outcome"] == "done"
 
 
+@pytest.fixture
+def said(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., list[str]]:
+    """What a command in this process tells of itself beside its output, line by line."""
+    monkeypatch.chdir(photos.parent)
+    monkeypatch.setenv("NAS_LATENCY_CACHE", "off")
+
+    def run(*arguments: str) -> list[str]:
+        caplog.clear()
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        out = capsys.readouterr().out
+        assert end.value.code == 0, out
+        assert "Data: " not in out
+        return caplog.messages
+
+    return run
+
+
 @pytest.mark.timeout(600)
-def test_a_search_and_a_full_training(photos: Path) -> None:
-    budget = ("--trials", "1", "--epochs", "1", "--confirm", "0", "--objectives", "accuracy,macs")
-    done = nas(photos.parent, "search", "space.yaml", "--data", "photos", *budget, "--out", "run")
-    assert done.stderr.splitlines()[:3] == [LINE, *(f"photos: {remark}" for remark in SAID)]
+@pytest.mark.usefixtures("own_ray")
+def test_all_that_train_candidates_of_a_run_say_first_what_they_read(
+    said: Callable[..., list[str]], photos: Path
+) -> None:
+    wider = SPACE.replace("kernel_size: 3, expansion: 1", "kernel_size: [3, 5], expansion: [1, 2]")
+    (photos.parent / "space.yaml").write_text(wider)
+    brief = (
+        "--epochs",
+        "1",
+        "--confirm",
+        "0",
+        "--objectives",
+        "accuracy,macs",
+        "--device",
+        "cpu",
+        "--max-concurrent",
+        "1",
+    )
+    assert said("search", "space.yaml", "--data", "photos", *brief, "--trials", "2", "--out", "run")[:3] == FIRST
     provenance = yaml.safe_load((photos.parent / "run" / "run.yaml").read_text())["provenance"]
     assert provenance["data_remarks"] == SAID
     assert provenance["data_licence"] == "LICENSE: CC0 1.0 Universal"
     assert SAID[1] in (photos.parent / "run" / "report.html").read_text()
-    done = nas(photos.parent, "train", "run", "--pick", "most-accurate", "--epochs", "2", "--device", "cpu", "--json")
-    assert done.stderr.splitlines()[0] == LINE
-    assert json.loads(done.stdout)
-    done = nas(photos.parent, "train", "run", "--pick", "most-accurate", "--epochs", "2", "--device", "cpu", "--json")
-    assert "Data:" not in done.stderr  # there is nothing to train, and nothing is read
+    assert said("search", "--resume", "run", "--trials", "8")[:3] == FIRST
+    assert said("audit", "run", "--count", "8", "--epochs", "2", "--max-concurrent", "1")[:3] == FIRST
+    assert said("baseline", "run", "--train", "--networks", "smallest")[:3] == FIRST
+    train = ("train", "run", "--pick", "most-accurate", "--epochs", "2", "--device", "cpu", "--json")
+    assert said(*train)[:3] == FIRST
+    assert said(*train) == []  # there is nothing to train, and nothing is read
+
+
+def test_a_supernet_says_what_it_reads(said: Callable[..., list[str]]) -> None:
+    train = ("supernet", "train", "space.yaml", "--data", "photos", "--epochs", "1", "--device", "cpu", "--out", "net")
+    assert said(*train)[:3] == FIRST
