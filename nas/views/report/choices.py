@@ -211,7 +211,7 @@ def _quantity_axis(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
     values = [value_of(record, name) or 0.0 for record in records]
     title = escape(capital(label(name)), quote=False)
     if name == "accuracy":
-        return {"label": f"{title} (%)", "values": [round(100 * value, 3) for value in values]}
+        return {"label": f"{title} (%)", "values": [round(100 * value, 1) for value in values]}
     if not is_wide(values):
         return {"label": title, "values": values, "tickformat": "~s" if unit_of(name) != "ms" else ""}
     low, high = math.log10(min(values)), math.log10(max(values))

@@ -112,9 +112,10 @@ def layers_figure(architecture: Architecture, classes: int) -> go.Figure:
     labels = [_label(row) for row in rows]
     # Room for the texts behind the bars, which makes the axis longer than a share can be.
     figure.update_xaxes(
-        title="Share of multiply-adds (%)",
+        title="Share of MACs (%)",
         range=[0, 2 * longest],
-        tickvals=list(range(0, 101, 25 if longest > 25 else 5)),
+        tickvals=list(range(0, 101, 50 if longest > 50 else 25 if longest > 25 else 10)),
+        tickangle=0,
     )
     figure.update_yaxes(
         type="category", categoryorder="array", categoryarray=labels[::-1], tickfont={"family": MONO, "size": 12},
