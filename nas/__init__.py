@@ -4,6 +4,7 @@
 
     settings = nas.SearchSettings(space=nas.load_space("digits"), data="digits")
     run = nas.run_search(nas.plan_search(settings)).run
+    run.front_frame()  # pandas; run.figure() is the Pareto figure (plotly)
     best = nas.pick(run.judged(), settings.objectives, "knee")
     nas.export_candidate(run, best, Path("model"))
 
@@ -28,6 +29,7 @@ _HOME = {
     "LatencyTarget": "nas.runs.settings",
     "Recipe": "nas.training.recipe",
     "Resources": "nas.runs.settings",
+    "Run": "nas.views.run",
     "RunDirectory": "nas.runs.store",
     "SearchSettings": "nas.runs.settings",
     "SearchSpace": "nas.spaces.mobile.space",
@@ -48,7 +50,7 @@ _HOME = {
     "measure": "nas.latency.measure",
     "measure_baselines": "nas.workflows.baseline",
     "module_cost": "nas.models.cost",
-    "open_run": "nas.runs.store",
+    "open_run": "nas.views.run",
     "pareto_front": "nas.runs.front",
     "pick": "nas.runs.picks",
     "pick_all": "nas.runs.picks",
@@ -69,6 +71,10 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pareto-nas")
     raise AttributeError(f"module 'nas' has no attribute {name!r}")
 
 

@@ -23,7 +23,6 @@ from nas.runs.settings import LatencyTarget as LatencyTarget
 from nas.runs.settings import Resources as Resources
 from nas.runs.settings import SearchSettings as SearchSettings
 from nas.runs.store import RunDirectory as RunDirectory
-from nas.runs.store import open_run as open_run
 from nas.runs.trained import best_training as best_training
 from nas.search.evaluate import evaluate_candidate as evaluate_candidate
 from nas.spaces.mobile.architecture import Architecture as Architecture
@@ -38,6 +37,8 @@ from nas.views.reported import resume_search as resume_search
 from nas.views.reported import run_audit as run_audit
 from nas.views.reported import run_search as run_search
 from nas.views.reported import run_training as run_training
+from nas.views.run import Run as Run
+from nas.views.run import open_run as open_run
 from nas.workflows.baseline import measure_baselines as measure_baselines
 from nas.workflows.fidelity.audit import audit_of as audit_of
 from nas.workflows.fidelity.auditing import plan_audit as plan_audit
@@ -45,3 +46,4 @@ from nas.workflows.plan import plan_search as plan_search
 from nas.workflows.train import plan_training as plan_training
 
 __all__: list[str]
+__version__: str

@@ -33,9 +33,10 @@ def test_spaces_and_report_work_from_the_wheel_alone(tmp_path: Path) -> None:
         archive.extractall(site)
         names = archive.namelist()
     assert not [name for name in names if name.startswith("tests/")]
+    assert "nas/py.typed" in names  # users' type checkers read our annotations
     script = (
         "import nas, nas.views.report.html as html, sys; assert nas.__file__.startswith(sys.argv[1]), nas.__file__; "
-        "print([nas.load_space(name).name for name in nas.list_spaces()], len(html._asset('report.css')) > 0)"
+        "print(nas.__version__, [nas.load_space(name).name for name in nas.list_spaces()], len(html._asset('report.css')) > 0)"
     )
     said = subprocess.run(
         [sys.executable, "-c", script, str(site)],
@@ -43,4 +44,4 @@ def test_spaces_and_report_work_from_the_wheel_alone(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
-    assert said.stdout.strip() == "['cifar', 'digits', 'lite0', 'lite0_small'] True"
+    assert said.stdout.strip() == "0.1.0 ['cifar', 'digits', 'lite0', 'lite0_small'] True"

@@ -77,9 +77,9 @@ def _root(
 ) -> None:
     """Hardware-aware neural architecture search: accuracy against measured latency."""
     if version:
-        from importlib import metadata
+        import nas
 
-        console.print(metadata.version("pareto-nas"), highlight=False)
+        console.print(nas.__version__, highlight=False)
     elif context.invoked_subcommand is None:
         console.print(_GUIDE, highlight=False)
 

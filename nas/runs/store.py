@@ -28,7 +28,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -228,7 +228,7 @@ class RunDirectory:
             return False
         return False
 
-    def with_settings(self, settings: SearchSettings) -> RunDirectory:
+    def with_settings(self, settings: SearchSettings) -> Self:
         """The same run under other settings, written to run.yaml with what held before, if that decided anything."""
         now, before = terms(settings), terms(self.settings)
         other = {name: value for name, value in before.items() if now.get(name) != value}
@@ -237,7 +237,7 @@ class RunDirectory:
             changes = (*changes, Change(time.time(), len(self.recorded()), other))
         content = replace(self.content, settings=settings, changes=changes)
         _write_run_file(self.path, content)
-        return RunDirectory(self.path, content)
+        return type(self)(self.path, content)
 
     # ---------------------------------------------------------------- records
 

@@ -170,24 +170,11 @@ class LineProgress(_Tracker):
             self._pulse.say(f"measuring {plural(networks, 'network')} near the front again, in turn")
 
 
-class LiveProgress(_Tracker):
-    """A display that is redrawn in place: counts, hypervolume, time left, what runs, the current front."""
+class Drawn(_Tracker):
+    """What a display that is redrawn in place shows: counts, hypervolume, time left, what runs, the current front."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=1, transient=True)
-
-    def begin(self, broker: Broker) -> None:
-        """Start drawing."""
-        super().begin(broker)
-        self._live.start()
-
-    def end(self) -> None:
-        """Stop drawing and leave the terminal clean."""
-        self._live.stop()
-
-    def _render(self) -> Group:
-        # Called from the display's own thread: it reads copies, and the lists it reads only grow.
+    def render(self) -> Group:
+        """The display as it is now. It may be called from a thread of its own: it reads copies, and lists that only grow."""
         broker = self.broker
         if broker is None:
             return Group()
@@ -218,3 +205,20 @@ class LiveProgress(_Tracker):
         if pareto_front(records, broker.settings.objectives):
             parts += [Text("\nPareto front so far", style="bold"), front_table(broker.run, records)]
         return Group(*parts)
+
+
+class LiveProgress(Drawn):
+    """The display on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=1, transient=True)
+
+    def begin(self, broker: Broker) -> None:
+        """Start drawing."""
+        super().begin(broker)
+        self._live.start()
+
+    def end(self) -> None:
+        """Stop drawing and leave the terminal clean."""
+        self._live.stop()
