@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from nas.runs.front import pareto_front
+from nas.runs.objectives import objective
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import SearchSettings
 from nas.runs.store import Provenance, RunDirectory
@@ -116,7 +117,7 @@ def check_consistent(run: RunDirectory) -> list[TrialRecord]:
     assert len({record.digest for record in done}) == len(done)
     front = {record.digest for record in pareto_front(records, run.settings.objectives)}
     complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
-    best = optuna.create_study(directions=["maximize", "minimize"])
+    best = optuna.create_study(directions=[objective(name).direction for name in run.settings.objectives])
     best.add_trials(complete)
     assert front == {trial.user_attrs["digest"] for trial in best.best_trials}
     return records
