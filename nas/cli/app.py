@@ -15,6 +15,7 @@ from nas.cli.audit import audit
 from nas.cli.baseline import baseline
 from nas.cli.browse import browse
 from nas.cli.clean import clean
+from nas.cli.doctor import doctor
 from nas.cli.evaluate import evaluate, recipe
 from nas.cli.export import export
 from nas.cli.measure import measure
@@ -66,6 +67,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas train DIR --pick knee      chosen candidates trained in full, then tested once
   nas export DIR --to OUT        a candidate as plain PyTorch, torch.export, ONNX or TorchScript
   nas measure mobilenet_v2       latency of any network, measured here
+  nas doctor                     what is here: devices, runtimes, extras, folders, Ray
   nas clean                      what nas left on this machine's disks; --remove frees them
 
 Every command has --help with an example."""
@@ -97,6 +99,7 @@ app.command()(browse)
 app.command()(status)
 app.command()(stop)
 app.command()(clean)
+app.command()(doctor)
 
 
 @app.command()

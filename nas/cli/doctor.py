@@ -1,0 +1,46 @@
+"""`nas doctor`: what is here of all that nas can use, and how to get the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import groupby
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(emoji=False)
+
+_SIGNS = {"here": "[green]✓[/green]", "missing": "[dim]–[/dim]", "trouble": "[red]![/red]"}
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """What is here: devices, runtimes, extras, folders that are written, shared memory, Ray, a browser for pictures.
+
+    ✓ is here, – is missing and only needed for what its line says, ! is in trouble. Exit code 1 where a plain search cannot run.
+
+    Example: nas doctor
+    """
+    from rich.markup import escape
+
+    from nas.common.text import plural
+    from nas.workflows.doctor import examine
+
+    checks = examine()
+    failing = [check for check in checks if check.fails]
+    if as_json:
+        print(json.dumps({"fit": not failing, "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        for topic, group in groupby(checks, key=lambda check: check.topic):
+            console.print(f"[bold]{topic.capitalize()}[/bold]")
+            for check in group:
+                remedy = f" [dim]({escape(check.remedy)})[/dim]" if check.remedy else ""
+                console.print(
+                    f"  {_SIGNS[check.state]} {escape(check.name)}: {escape(check.found)}{remedy}",
+                    highlight=False, soft_wrap=True,
+                )  # fmt: skip
+        said = f"not for want of {plural(len(failing), 'thing')} marked above" if failing else "yes"
+        console.print(f"\nCan a plain search run here: {said}", highlight=False)
+    if failing:
+        raise typer.Exit(1)
