@@ -97,6 +97,4 @@ def test_command_fails_where_a_search_could_not_run(
     said = capsys.readouterr().out
     assert ended.value.code == 1
     assert "! ray: [red] does not start" in said
-    assert (
-        os.linesep.join(said.splitlines()[-1:]) == "Can a plain search run here: not for want of 1 thing marked above"
-    )
+    assert said.splitlines()[-1] == "Can a plain search run here: not for want of 1 thing marked above"
