@@ -59,7 +59,7 @@ ENDS = (100, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 """Trials at which a window ends."""
 GPUS, CANDIDATES = 100, 10_000
 LENGTHS_S = (10, 60, 300, 1800)
-"""Of trials, for the last table (docs/scale.md)."""
+"""Of trials, for the last table (docs/results/scale.md)."""
 
 Row = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""How good a front searches find in how many trials: the yard-stick of the sampler (docs/search.md has its tables).
+"""How good a front searches find in how many trials: the yard-stick of the sampler (docs/results/search.md has its tables).
 
     python benchmarks/search_quality [--problems macs,params] [--methods front,random] [--seeds 10] [--trials 400]
         [--workers 1,8,32] [--shard 0/2] [--out FILE]

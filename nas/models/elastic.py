@@ -42,7 +42,7 @@ _REMEMBERED = 4096
 class Sharing:
     """What dilations share: one `grid` on which every kernel finds its taps by their offsets, or `own` taps for each.
 
-    The grid was no worse in experiments, with fewer weights (docs/supernet.md).
+    The grid was no worse in experiments, with fewer weights (docs/results/supernet.md).
     """
 
     taps: Literal["grid", "own"] = "grid"

@@ -26,7 +26,7 @@ from nas.spaces.mobile.architecture import Architecture
 RIDGE = 1.0
 """Weight of the prior, in units of the mean variance of the hidden channels.
 
-Smaller values fit the calibration images closer, and train worse (docs/inheritance.md).
+Smaller values fit the calibration images closer, and train worse (docs/results/inheritance.md).
 """
 
 

@@ -11,7 +11,7 @@ from nas.runs.record import Evaluation
 HOPELESS = 0.01
 """Chance not to be dominated below which a candidate is not trained: a hundred trainings saved for one that mattered.
 
-Where the deviations are what they say; docs/search.md has how often it did matter.
+Where the deviations are what they say; docs/results/search.md has how often it did matter.
 """
 
 

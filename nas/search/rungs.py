@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 SHARES = (0.4, 0.7)
 """Shares of the epochs after which there is a rung. In a one-cycle training what comes before ranks badly, and those that
-learn slowly at first, the deep ones, are lost (docs/early_stopping.md)."""
+learn slowly at first, the deep ones, are lost (docs/results/early_stopping.md)."""
 REDUCTION = 2
 """One in so many goes on from a rung; and whatever is on the front there, however many that are."""
 FEWEST = 8
