@@ -40,7 +40,7 @@ from nas.latency.measure import measure
 from nas.latency.protocol import default_protocol
 from nas.models.build import build
 from nas.spaces.mobile.space_file import load_space
-from nas.tasks.metrics import METRICS
+from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.loop import finetune
 from nas.training.recipe import Recipe

@@ -63,7 +63,7 @@ class Curve:
     def after(self, epochs: int) -> Evaluation:
         """What a search knows of it after so many epochs."""
         history = tuple(
-            EpochMetrics(number, 0.0, 0.0, score, score, 0.0, 0.0)
+            EpochMetrics(number, 0.0, 0.0, score, {"accuracy": score}, 0.0, 0.0)
             for number, score in enumerate(self.scores[:epochs], 1)
         )
         return Evaluation(Outcome.STOPPED, cost=Cost(self.macs, self.params), history=history)

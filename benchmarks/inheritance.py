@@ -40,7 +40,7 @@ from nas.models.inherit import inherit, recalibrate
 from nas.models.reconstruct import reconstruct
 from nas.spaces.mobile.architecture import Architecture, StemSpec
 from nas.spaces.mobile.space_file import load_space
-from nas.tasks.metrics import METRICS
+from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
 from nas.training.loop import finetune
@@ -154,7 +154,7 @@ def one_run(rule: str, index: int, seed: int, rate: float, data: DeviceData, rec
     history = list(finetune(network, data, SIDE, recipe, METRICS["accuracy"], seed=seed))
     return {
         "rule": rule, "candidate": index, "seed": seed, "rate": rate, "arch": str(arch),
-        "accuracy": history[-1].accuracy, "curve": [epoch.accuracy for epoch in history],
+        "accuracy": history[-1].score, "curve": [epoch.score for epoch in history],
         "inherit_s": round(inherit_s, 2), "seconds": round(time.perf_counter() - start, 2),
     }  # fmt: skip
 

@@ -36,7 +36,16 @@ def made_up(candidate: Candidate, epochs: int) -> Evaluation:
     )  # fmt: skip
     final = 1 - 1 / (1 + cost.params / 1e4)
     history = tuple(
-        EpochMetrics(epoch, 2.1 / epoch, 2.2 / epoch, score, score, 12345.6, 1.234, score, score, score, 0.00123)
+        EpochMetrics(
+            epoch,
+            2.1 / epoch,
+            2.2 / epoch,
+            score,
+            dict.fromkeys(("accuracy", "top5", "macro_f1", "balanced_accuracy"), score),
+            12345.6,
+            1.234,
+            0.00123,
+        )
         for epoch in range(1, epochs + 1)
         for score in [final * (1 - 0.5**epoch)]
     )

@@ -33,7 +33,7 @@ from nas.models.inherit import inherit, recalibrate
 from nas.models.reconstruct import reconstruct
 from nas.spaces.mobile.architecture import Architecture, StemSpec
 from nas.spaces.mobile.space_file import load_space
-from nas.tasks.metrics import METRICS
+from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
 from nas.training.loop import finetune, predict

@@ -22,7 +22,7 @@ def answer(candidate: Candidate, outcome: Outcome = Outcome.DONE, violation: flo
     ms = cost.macs / 1e6
     latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, "test", (1, 1, 8, 8), LatencyProtocol())
     score = 1 - 1 / (1 + cost.params)
-    history = (EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0),) if outcome is Outcome.DONE else ()
+    history = (EpochMetrics(1, 1.0, 1.0, score, {"accuracy": score}, 1.0, 1.0),) if outcome is Outcome.DONE else ()
     reason = None if outcome is Outcome.DONE else "told so"
     return Evaluation(outcome, reason, cost, latency, history, violation, 1.0)
 
@@ -43,4 +43,8 @@ def search(
 
 def snapshot(candidate: Candidate) -> Evaluation:
     """What is known after an epoch."""
-    return replace(answer(candidate), outcome=Outcome.STOPPED, history=(EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0),))
+    return replace(
+        answer(candidate),
+        outcome=Outcome.STOPPED,
+        history=(EpochMetrics(1, 1.0, 1.0, 0.5, {"accuracy": 0.5}, 1.0, 1.0),),
+    )

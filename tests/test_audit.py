@@ -149,7 +149,9 @@ def trial(number: int, accuracy: float, ms: float) -> TrialRecord:
 
 
 def curve(scores: list[float]) -> tuple[EpochMetrics, ...]:
-    return tuple(EpochMetrics(epoch, 1.0, 1.0, score, score, 1.0, 1.0) for epoch, score in enumerate(scores, 1))
+    return tuple(
+        EpochMetrics(epoch, 1.0, 1.0, score, {"accuracy": score}, 1.0, 1.0) for epoch, score in enumerate(scores, 1)
+    )
 
 
 def simulated(

@@ -54,7 +54,9 @@ OTHER = "/weights/other"
 
 
 def curve(scores: Sequence[float]) -> tuple[EpochMetrics, ...]:
-    return tuple(EpochMetrics(epoch, 1.0, 1.0, score, score, 1.0, 1.0) for epoch, score in enumerate(scores, 1))
+    return tuple(
+        EpochMetrics(epoch, 1.0, 1.0, score, {"accuracy": score}, 1.0, 1.0) for epoch, score in enumerate(scores, 1)
+    )
 
 
 def trials(count: int) -> list[TrialRecord]:

@@ -305,7 +305,7 @@ def test_a_run_of_another_machine_or_of_other_data_is_refused(
 
 
 def baseline(name: str, values: Mapping[str, float] | None = None, outcome: Outcome = Outcome.DONE) -> BaselineRecord:
-    history = (EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0),)
+    history = (EpochMetrics(1, 1.0, 1.0, 0.5, {"accuracy": 0.5}, 1.0, 1.0),)
     return BaselineRecord(name, Evaluation(outcome, None, Cost(10, 20), None, history), dict(values or {}), "scratch")
 
 

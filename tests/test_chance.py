@@ -22,7 +22,17 @@ DIGITS = load_space("digits")
 
 
 def scored(number: int, balanced: float | None, accuracy: float = 0.9, **changes: object) -> TrialRecord:
-    history = (EpochMetrics(1, 1.0, 1.0, accuracy, accuracy, 1.0, 1.0, balanced_accuracy=balanced),)
+    history = (
+        EpochMetrics(
+            1,
+            1.0,
+            1.0,
+            accuracy,
+            {"accuracy": accuracy} | ({} if balanced is None else {"balanced_accuracy": balanced}),
+            1.0,
+            1.0,
+        ),
+    )
     network = (DIGITS.smallest, DIGITS.middle, DIGITS.largest)[number % 3]
     record = TrialRecord(
         number, network.digest, str(network), network, {}, Evaluation(Outcome.DONE, history=history),

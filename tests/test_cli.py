@@ -52,7 +52,7 @@ def run(make_run: RunFactory) -> RunDirectory:
         architecture = run.settings.space.architecture(values).canonical
         ms, score = 1.0 + number, 0.5 + number / 20
         latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, "test", (1, 1, 8, 8), LatencyProtocol())
-        epoch = EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0)
+        epoch = EpochMetrics(1, 1.0, 1.0, score, {"accuracy": score}, 1.0, 1.0)
         evaluation = Evaluation(Outcome.DONE, None, Cost(1000, 100), latency, (epoch,))
         run.save_weights(architecture.digest, weights_content(build(architecture, 10).state_dict()))
         run.append(

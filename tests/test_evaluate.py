@@ -34,7 +34,7 @@ from nas.search.evaluate import Evaluated, evaluate_candidate
 from nas.spaces.base import Cost
 from nas.spaces.mobile.cost import architecture_cost
 from nas.spaces.mobile.space_file import load_space
-from nas.tasks.metrics import load_metric, score
+from nas.tasks.classification import load_metric
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
 from nas.training.loop import finetune, predict
@@ -73,7 +73,7 @@ def test_a_brief_finetune_learns_real_digits(digits: ImageData, learned: Evaluat
     # The score is that of the network handed back, on the validation part.
     assert result.network is not None
     data = DeviceData(digits, "cpu")
-    predictions = predict(result.network, data, data.validation, 8).classes
+    predictions = predict(result.network, data, data.validation, 8).predictions
     assert (predictions == digits.validation.labels).mean() == evaluation.history[-1].score
 
 
@@ -177,7 +177,7 @@ def test_a_metric_of_the_users_own_scores_the_candidate(digits: ImageData) -> No
     one_epoch = replace(SETTINGS, recipe=BRIEF)
     half = evaluate_candidate(SPACE.smallest, digits, replace(one_epoch, metric="test_evaluate:half_metric"))
     assert half.evaluation.history[-1].score == 0.5
-    assert half.evaluation.history[-1].accuracy != 0.5
+    assert half.evaluation.history[-1].scores["accuracy"] != 0.5
     nan = evaluate_candidate(SPACE.smallest, digits, replace(one_epoch, metric="test_evaluate:nan_metric"))
     assert nan.evaluation.outcome is Outcome.FAILED
     assert nan.evaluation.reason == "the metric gave nan"
@@ -185,9 +185,9 @@ def test_a_metric_of_the_users_own_scores_the_candidate(digits: ImageData) -> No
 
 def test_metrics_by_hand() -> None:
     labels, predictions = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    assert score(load_metric("accuracy"), labels, predictions) == 0.75
-    assert score(load_metric("balanced_accuracy"), labels, predictions) == pytest.approx((2 / 3 + 1) / 2)
-    assert score(load_metric("macro_f1"), labels, predictions) == pytest.approx((0.8 + 2 / 3) / 2)
+    assert load_metric("accuracy")(labels, predictions) == 0.75
+    assert load_metric("balanced_accuracy")(labels, predictions) == pytest.approx((2 / 3 + 1) / 2)
+    assert load_metric("macro_f1")(labels, predictions) == pytest.approx((0.8 + 2 / 3) / 2)
     for name in ("nope", "no_module_of_that_name:f", "math:nope", "math:pi", ":f", ".a:f", "antigravity_\0:f"):
         with pytest.raises(InputError):
             load_metric(name)

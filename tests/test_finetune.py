@@ -22,12 +22,14 @@ from nas.data.sets import ImageData, load_data
 from nas.models.blocks import Network
 from nas.models.build import build
 from nas.spaces.mobile.space_file import load_space
-from nas.tasks.metrics import load_metric
+from nas.tasks.base import Score
+from nas.tasks.classification import load_metric
+from nas.tasks.classification_loss import CrossEntropy
 from nas.training.augment import Mixed
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import finetune, predict
-from nas.training.optim import Stepper, check_recipe, faster_precision, learning_rate_at
+from nas.training.optim import Stepper, check_recipe, faster_precision, learning_rate_at, mean_loss
 from nas.training.recipe import Recipe
 
 SPACE = load_space("digits")
@@ -195,7 +197,12 @@ def test_a_budget_of_time_ends_amid_an_epoch(data: DeviceData) -> None:
 def test_patience_ends_a_training_that_does_not_get_better(data: DeviceData) -> None:
     for patience, epochs in ((1, 2), (3, 4), (0, 5)):
         history = finetune(
-            small(), data, SIDE, Recipe(epochs=5, patience=patience, batch_size=1000), lambda *_: 0.5, seed=0
+            small(),
+            data,
+            SIDE,
+            Recipe(epochs=5, patience=patience, batch_size=1000),
+            Score("given", lambda *_: 0.5),
+            seed=0,
         )
         assert [epoch.epoch for epoch in history] == list(range(1, epochs + 1))
 
@@ -203,7 +210,7 @@ def test_patience_ends_a_training_that_does_not_get_better(data: DeviceData) -> 
 def test_patience_counts_from_the_best_epoch(data: DeviceData) -> None:
     scores = iter([0.1, 0.3, 0.2, 0.4, 0.3, 0.4, 0.9])
     recipe = Recipe(epochs=7, patience=2, batch_size=1000)
-    history = list(finetune(small(), data, SIDE, recipe, lambda *_: next(scores), seed=0))
+    history = list(finetune(small(), data, SIDE, recipe, Score("given", lambda *_: next(scores)), seed=0))
     assert [epoch.score for epoch in history] == [0.1, 0.3, 0.2, 0.4, 0.3, 0.4]  # as good is no better
 
 
@@ -287,7 +294,12 @@ def test_the_loss_of_a_mixed_image_is_that_of_both_labels_in_their_shares(smooth
     recipe = Recipe(label_smoothing=smoothing)
 
     def loss(mixed: Mixed | None, weights: torch.Tensor | None = None) -> torch.Tensor:
-        return Stepper(fresh().train(), recipe, torch.device("cpu")).step(images, labels, mixed, weights)
+        cross_entropy = CrossEntropy(labels, 10, recipe.label_smoothing)
+        if weights is not None:
+            cross_entropy.class_weights = weights
+        stepper = Stepper(fresh().train(), recipe, torch.device("cpu"))
+        raw = stepper.forward(images)
+        return stepper.backward_and_step([mean_loss(cross_entropy, raw, labels, mixed, weights is not None)])
 
     expected = nn.functional.cross_entropy(logits, soft, label_smoothing=smoothing)
     torch.testing.assert_close(loss(Mixed(images, others, share)), expected)
@@ -412,19 +424,14 @@ def uneven(digits: ImageData) -> DeviceData:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
     """Labels and class weights of the steps taken."""
     seen: list[tuple[torch.Tensor, torch.Tensor | None]] = []
-    original = Stepper.step
 
     def watched(
-        self: Stepper,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        mixed: Mixed | None = None,
-        weights: torch.Tensor | None = None,
+        loss: CrossEntropy, raw: torch.Tensor, labels: torch.Tensor, mixed: Mixed | None, weighed: bool
     ) -> torch.Tensor:
-        seen.append((labels, weights))
-        return original(self, images, labels, mixed, weights)
+        seen.append((labels, loss.class_weights if weighed else None))
+        return mean_loss(loss, raw, labels, mixed, weighed)
 
-    monkeypatch.setattr(Stepper, "step", watched)
+    monkeypatch.setattr("nas.training.loop.mean_loss", watched)
     return seen
 
 
@@ -460,7 +467,7 @@ def test_balancing_finds_more_of_the_rare_classes(uneven: DeviceData) -> None:
         model = small()
         train(model, uneven, Recipe(epochs=6, balance=balance, learning_rate=0.02))
         rare = uneven.data.validation.labels >= 5
-        found = predict(model, uneven, uneven.validation, SIDE).classes == uneven.data.validation.labels
+        found = predict(model, uneven, uneven.validation, SIDE).predictions == uneven.data.validation.labels
         return float(found[rare].mean())
 
     plain = recall("none")
@@ -479,9 +486,8 @@ def test_a_very_rare_class_does_not_swallow_the_others(data: DeviceData) -> None
     uneven = replace(digits, classes=("rest", "one"), train=train_part.subset(keep), validation=parts[1], test=None)
     model = small(classes=2)
     history = train(model, DeviceData(uneven, "cpu"), Recipe(epochs=5, balance="loss", learning_rate=0.02))
-    assert history[-1].balanced_accuracy is not None
-    assert history[-1].balanced_accuracy > 0.85
-    assert history[-1].accuracy > 0.85
+    assert history[-1].scores["balanced_accuracy"] > 0.85
+    assert history[-1].scores["accuracy"] > 0.85
 
 
 # ---------------------------------------------------------------- every option trains
@@ -662,14 +668,19 @@ def test_metrics_of_each_epoch_are_those_of_scikit_learn(data: DeviceData) -> No
     for number, epoch in enumerate(training, start=1):
         predicted = predict(model, data, data.validation, SIDE)
         assert epoch.epoch == number
-        assert epoch.accuracy == pytest.approx((predicted.classes == labels).mean())
-        assert epoch.macro_f1 == epoch.score == pytest.approx(f1_score(labels, predicted.classes, average="macro"))
-        assert epoch.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted.classes))
-        assert epoch.top5 is not None
-        assert epoch.accuracy <= epoch.top5 <= 1
+        assert epoch.scores["accuracy"] == pytest.approx((predicted.predictions == labels).mean())
+        assert (
+            epoch.scores["macro_f1"]
+            == epoch.score
+            == pytest.approx(f1_score(labels, predicted.predictions, average="macro"))
+        )
+        assert epoch.scores["balanced_accuracy"] == pytest.approx(
+            balanced_accuracy_score(labels, predicted.predictions)
+        )
+        assert epoch.scores["accuracy"] <= epoch.scores["top5"] <= 1
         with torch.inference_mode():
             logits = model(data.prepare(torch.from_numpy(data.data.validation.images), SIDE))
-        assert epoch.top5 == pytest.approx(top_k_accuracy_score(labels, logits.numpy(), k=5))
+        assert epoch.scores["top5"] == pytest.approx(top_k_accuracy_score(labels, logits.numpy(), k=5))
         assert epoch.validation_loss == pytest.approx(
             nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item(), rel=1e-5
         )

@@ -122,7 +122,7 @@ def test_a_candidate_scores_what_it_inherits_and_is_not_changed(
     data = DeviceData(digits, "cpu")
     network, _ = starting_network(architecture, data, settings)
     predicted = predict(network, data, data.validation, 8)
-    assert only.score == (predicted.classes == digits.validation.labels).mean()
+    assert only.score == (predicted.predictions == digits.validation.labels).mean()
     assert found.network is not None
     for name, tensor in network.state_dict().items():
         assert torch.equal(found.network.state_dict()[name], tensor)
@@ -231,7 +231,7 @@ def audited_run(make_run: RunFactory, full: Recipe) -> RunDirectory:
 
 
 def at(epoch: int, score: float) -> EpochMetrics:
-    return EpochMetrics(epoch, 1.0 if epoch else None, 1.0, score, score, 1.0, 1.0)
+    return EpochMetrics(epoch, 1.0 if epoch else None, 1.0, score, {"accuracy": score}, 1.0, 1.0)
 
 
 def test_an_audit_takes_the_score_as_it_is_for_what_would_be_the_same_again(make_run: RunFactory) -> None:

@@ -36,7 +36,7 @@ from nas.data.sets import load_data
 from nas.training.device_data import DeviceData
 from nas.latency.lease import lease_for
 from nas.training.loop import finetune
-from nas.tasks.metrics import METRICS
+from nas.tasks.classification_metrics import METRICS
 from nas.models.build import build
 from nas.training.recipe import Recipe
 from nas.spaces.mobile.space_file import load_space

@@ -153,7 +153,7 @@ def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         mean=data.mean, std=data.std, image_size=data.image_size,
     )  # fmt: skip
     run = RunDirectory.create(folder / "run", SearchSettings(space=space, data=str(folder / "photos")), provenance)
-    evaluation = Evaluation(Outcome.DONE, history=(EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0),))
+    evaluation = Evaluation(Outcome.DONE, history=(EpochMetrics(1, 1.0, 1.0, 0.5, {"accuracy": 0.5}, 1.0, 1.0),))
     record = TrialRecord(
         0, architecture.digest, str(architecture), architecture, values, evaluation, {"accuracy": 0.5, "latency": 1.0}
     )

@@ -82,7 +82,9 @@ def make_record(
     )  # fmt: skip
     trained = outcome in (Outcome.DONE, Outcome.STOPPED)
     scores = [accuracy * (epoch + 1) / epochs for epoch in range(epochs)] if trained else []
-    history = tuple(EpochMetrics(e, 1.0, 1.0, score, score, 3000.0, 0.3) for e, score in enumerate(scores, 1))
+    history = tuple(
+        EpochMetrics(e, 1.0, 1.0, score, {"accuracy": score}, 3000.0, 0.3) for e, score in enumerate(scores, 1)
+    )
     evaluation = Evaluation(outcome, reason, Cost(macs, macs // 10), latency or None, history, seconds=4.0)
     objectives = {"accuracy": accuracy, "macs": float(macs), "params": macs / 10}
     objectives |= {"latency": latency_ms} if latency_ms else {}

@@ -30,7 +30,10 @@ def record(number: int, space_name: str = "digits") -> TrialRecord:
     values = space.sample(random.Random(number))
     architecture = space.architecture(values).canonical
     latency = Latency(1.5, 1.25, 2.0, 0.02, 30, 4, False, True, 0.5, True, "a GPU", (1, 3, 8, 8), LatencyProtocol())
-    epochs = (EpochMetrics(1, 2.0, 1.75, 0.5, 0.5, 1000.0, 0.25), EpochMetrics(2, 1.0, 1.5, 0.75, 0.75, 900.0, 0.25))
+    epochs = (
+        EpochMetrics(1, 2.0, 1.75, 0.5, {"accuracy": 0.5}, 1000.0, 0.25),
+        EpochMetrics(2, 1.0, 1.5, 0.75, {"accuracy": 0.75}, 900.0, 0.25),
+    )
     return TrialRecord(
         number=number,
         digest=architecture.digest,

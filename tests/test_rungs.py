@@ -38,7 +38,9 @@ RUNG = levels(EPOCHS)[-1]
 
 def so_far(score: float, macs: int | None, epochs: int = RUNG) -> Evaluation:
     """What is known of a candidate whose accuracy has been the same after each epoch."""
-    history = tuple(EpochMetrics(epoch, 1.0, 1.0, score, score, 1.0, 1.0) for epoch in range(1, epochs + 1))
+    history = tuple(
+        EpochMetrics(epoch, 1.0, 1.0, score, {"accuracy": score}, 1.0, 1.0) for epoch in range(1, epochs + 1)
+    )
     return Evaluation(Outcome.STOPPED, cost=None if macs is None else Cost(macs, 1), history=history)
 
 

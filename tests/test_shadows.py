@@ -15,7 +15,7 @@ from nas.common.errors import InputError
 from nas.common.plugins import children_path, load_function
 from nas.runs.record import Outcome
 from nas.runs.store import open_run
-from nas.tasks.metrics import load_metric
+from nas.tasks.classification import load_metric
 from nas.views.page.actions import Jobs
 
 NAS = [sys.executable, str(Path(sys.executable).with_name("nas"))]

@@ -310,7 +310,7 @@ def test_a_heartbeat_tells_what_runs_where_and_obeys_a_request(make_run: RunFact
             wait_until(running)
             assert (running()[0].worker, running()[0].epoch, running()[0].score) == ("", 0, None)
             places[candidate.number] = "node 1"
-            heartbeat.epoch(candidate, EpochMetrics(3, 1.0, 1.0, 0.75, 0.75, 1.0, 1.0))
+            heartbeat.epoch(candidate, EpochMetrics(3, 1.0, 1.0, 0.75, {"accuracy": 0.75}, 1.0, 1.0))
             wait_until(lambda: running()[0].epoch)
             assert running() == (
                 RunningTrial(

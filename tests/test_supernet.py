@@ -91,13 +91,13 @@ def test_its_networks_work_without_any_training_of_their_own(trained: Path, spac
         architecture = space.architecture(space.sample(random.Random(seed)))
         network, fresh = starting_network(architecture, data, settings)
         assert fresh == ()
-        said = predict(network, data, data.validation, architecture.input_size).classes
+        said = predict(network, data, data.validation, architecture.input_size).predictions
         return float((said == data.data.validation.labels).mean())
 
     assert np.mean([accuracy(seed) for seed in range(6)]) > 0.25  # of ten classes, after 144 steps
     first, *_, last = read_file(trained).history
     assert last.train_loss < 0.8 * first.train_loss
-    assert set(last.accuracy) == {"smallest", "backbone", "largest"}
+    assert set(last.scores) == {"smallest", "backbone", "largest"}
 
 
 def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(

@@ -39,7 +39,7 @@ def add(run: RunDirectory, number: int, accuracy: float, ms: float) -> TrialReco
     architecture = run.settings.space.architecture(values).canonical
     protocol = LatencyProtocol()
     latency = Latency(ms, 0.9 * ms, 1.1 * ms, 0.2, 30, 1, True, False, 0.0, True, "test", (1, 1, 8, 8), protocol)
-    epoch = EpochMetrics(1, 1.0, 1.0, accuracy, accuracy, 1.0, 1.0)
+    epoch = EpochMetrics(1, 1.0, 1.0, accuracy, {"accuracy": accuracy}, 1.0, 1.0)
     evaluation = Evaluation(Outcome.DONE, None, Cost(123_456_789, 45_678_912), latency, (epoch,))
     record = TrialRecord(
         number, architecture.digest, str(architecture), architecture, values, evaluation,

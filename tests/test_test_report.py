@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nas.tasks.metrics import METRICS
-from nas.tasks.test_report import ClassScore, SplitReport, part_report
+from nas.tasks.classification_metrics import METRICS
+from nas.tasks.classification_report import ClassScore, SplitReport, part_report
 from nas.views.terminal.front import confusion_table, report_table
 
 CLASSES = ("cat", "dog", "[red]fox")

@@ -56,7 +56,7 @@ def asked(broker: Broker, count: int) -> list[Candidate]:
 
 
 def curve(epochs: int, seconds: float) -> tuple[EpochMetrics, ...]:
-    return tuple(EpochMetrics(epoch, 1.0, 1.0, 0.9, 0.9, 1.0, seconds) for epoch in range(1, epochs + 1))
+    return tuple(EpochMetrics(epoch, 1.0, 1.0, 0.9, {"accuracy": 0.9}, 1.0, seconds) for epoch in range(1, epochs + 1))
 
 
 def test_the_end_and_confirmation_have_their_share() -> None:

@@ -61,7 +61,7 @@ def epochs() -> tuple[EpochMetrics, ...]:
             train_loss=2.0 / epoch,
             validation_loss=3.0 / epoch,
             score=0.25 + epoch / 4,
-            accuracy=0.25 + epoch / 4,
+            scores={"accuracy": 0.25 + epoch / 4},
             images_per_s=100.0,
             seconds=1.5,
         )
@@ -193,7 +193,7 @@ def test_tensorboard_reads_back_epochs_results_and_hyperparameters(broker: Broke
     for metrics in epochs():
         for name in LOGGED:
             event = events.Scalars(name)[metrics.epoch - 1]
-            assert (event.step, event.value) == (metrics.epoch, pytest.approx(getattr(metrics, name)))
+            assert (event.step, event.value) == (metrics.epoch, pytest.approx(metrics.as_json()[name]))
     assert {name: events.Scalars(name)[0].value for name in RESULTS} == RESULTS
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     shown = HParamsPluginData.FromString(content).session_start_info.hparams
@@ -252,8 +252,8 @@ def test_mlflow_reads_back_a_search_and_its_second_half(broker: Broker) -> None:
     for metrics in epochs():
         for name in LOGGED:
             metric = client.get_metric_history(run.info.run_id, name)[metrics.epoch - 1]
-            assert (metric.step, metric.value) == (metrics.epoch, getattr(metrics, name))
-    assert run.data.metrics == RESULTS | {name: getattr(epochs()[-1], name) for name in LOGGED}
+            assert (metric.step, metric.value) == (metrics.epoch, metrics.as_json()[name])
+    assert run.data.metrics == RESULTS | {name: epochs()[-1].as_json()[name] for name in LOGGED}
     assert run.data.params == {
         "architecture": str(done.architecture.canonical),
         "digest": done.digest,

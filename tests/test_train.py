@@ -36,8 +36,8 @@ from nas.runs.store import Provenance, RunDirectory, open_run
 from nas.runs.trained import best_training
 from nas.spaces.base import Cost
 from nas.spaces.mobile.space_file import load_space
-from nas.tasks.metrics import load_metric
-from nas.tasks.test_report import part_report
+from nas.tasks.classification import load_metric
+from nas.tasks.classification_report import part_report
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import TrainingState, finetune, predict
@@ -72,7 +72,7 @@ def trial(number: int, accuracy: float, ms: float) -> TrialRecord:
     drawn = SPACE.architecture(SPACE.sample(random.Random(number)))
     architecture = (SPACE.smallest, SPACE.backbone, drawn)[number].canonical
     latency = Latency(ms, ms, ms, 0.0, 30, 1, False, False, 0.0, True, device_name("cpu"), (1, 1, 8, 8), QUICK.protocol)
-    epoch = EpochMetrics(1, 1.0, 1.0, accuracy, accuracy, 1.0, 0.1)
+    epoch = EpochMetrics(1, 1.0, 1.0, accuracy, {"accuracy": accuracy}, 1.0, 0.1)
     evaluation = Evaluation(Outcome.DONE, None, Cost(1000, 100), latency, (epoch,))
     objectives = {"accuracy": accuracy, "latency": ms}
     return TrialRecord(number, architecture.digest, str(architecture), architecture, {}, evaluation, objectives)
@@ -253,9 +253,11 @@ def test_each_training_is_tested_once_and_recorded_once(
             (run.load_trained(record), record.after),
         ):
             network.load_state_dict(state)
-            predicted = predict(network, data, data.test, 8).classes
+            predicted = predict(network, data, data.test, 8).predictions
             assert part_report(digits.test.labels, predicted, digits.classes) == report
-        assert (predict(network, data, data.validation, 8).classes == digits.validation.labels).mean() == record.score
+        assert (
+            predict(network, data, data.validation, 8).predictions == digits.validation.labels
+        ).mean() == record.score
         assert record.evaluation.latency is not None
         assert record.evaluation.latency.protocol == QUICK.protocol
         assert not record.evaluation.latency.cached
@@ -339,7 +341,7 @@ def test_inherited_weights_are_those_of_the_search(
     data = DeviceData(digits, "cpu")
     assert data.test is not None
     assert digits.test is not None
-    predicted = predict(network, data, data.test, 8).classes
+    predicted = predict(network, data, data.test, 8).predictions
     assert record.before == part_report(digits.test.labels, predicted, digits.classes)
     assert (record.start, record.evaluation.fresh) == ("init", ())
 
@@ -419,7 +421,7 @@ def recorded(seed: int, score: float, test: float, *, with_validation: bool = Fa
     labels = np.array([0, 0, 1, 1])
     wrong = np.arange(4) >= 4 * test
     report = part_report(labels, np.where(wrong, 1 - labels, labels), [HOSTILE, "b"])
-    history = () if with_validation else (EpochMetrics(1, 1.0, 1.0, score, score, 1.0, 1.0),)
+    history = () if with_validation else (EpochMetrics(1, 1.0, 1.0, score, {"accuracy": score}, 1.0, 1.0),)
     evaluation = Evaluation(Outcome.DONE, history=history)
     recipe = replace(BRIEF, epochs=epochs)
     return TrainingRecord(
@@ -485,7 +487,7 @@ SEARCHED, AFTER = 0.51, Latency(
 def with_a_training(run: RunDirectory, *, with_validation: bool = False, tested: bool = True) -> TrialRecord:
     """The first candidate, of 51 % and 1 ms in the search, then trained in full to 90 %, 75 % tested, and 7.25 ms."""
     trials = run.records()
-    score = replace(trials[0].evaluation.history[0], score=SEARCHED, accuracy=SEARCHED)
+    score = replace(trials[0].evaluation.history[0], score=SEARCHED, scores={"accuracy": SEARCHED})
     first = replace(
         trials[0],
         evaluation=replace(trials[0].evaluation, history=(score,)),

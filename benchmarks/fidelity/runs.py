@@ -30,7 +30,7 @@ from nas.search.evaluate import starting_network
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.cost import architecture_cost
 from nas.spaces.mobile.space_file import load_space
-from nas.tasks.metrics import load_metric
+from nas.tasks.classification import load_metric
 from nas.training.device_data import DeviceData, DevicePart
 from nas.training.images import load_images
 from nas.training.loop import finetune, predict
@@ -187,7 +187,7 @@ class Bench:
             history = [epoch.score for epoch in steps]
         else:
             said = predict(network, self.data, self.scored, side)
-            history = [float((said.classes == self.scored.part.labels).mean())]
+            history = [float((said.predictions == self.scored.part.labels).mean())]
         seconds = device_time(self.setting.device) - began
         row = self.about(job) | {
             "score": history[-1],
@@ -199,7 +199,7 @@ class Bench:
         assert self.data.test is not None
         assert self.data.data.test is not None
         said = predict(network, self.data, self.data.test, side)
-        return row | {"test": float((said.classes == self.data.data.test.labels).mean())}
+        return row | {"test": float((said.predictions == self.data.data.test.labels).mean())}
 
     def about(self, job: Job) -> Row:
         """What is evaluated."""

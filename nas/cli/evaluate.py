@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,10 +24,12 @@ from nas.cli.options import (
     data_name,
 )
 from nas.common.errors import InputError
+from nas.common.jsonl import fields_of
 from nas.latency.protocol import default_protocol
 from nas.models.sources import SCRATCH
 from nas.runs.settings import EvaluationSettings
 from nas.spaces.known import chosen_architecture
+from nas.tasks.base import task_of
 
 if TYPE_CHECKING:
     from nas.runs.record import Evaluation
@@ -76,7 +77,6 @@ def evaluate(
     from nas.latency.device import resolve_device
     from nas.runs.record import Outcome
     from nas.search.evaluate import before_and_after, evaluate_candidate
-    from nas.tasks.metrics import load_metric
     from nas.training.images import load_images
     from nas.training.optim import check_recipe
     from nas.workflows.space_choice import chosen_space, warn_unfit
@@ -85,7 +85,6 @@ def evaluate(
     if why is not None:
         errors.print(why, highlight=False, markup=False, soft_wrap=True)
     architecture = chosen_architecture(loaded, arch)
-    load_metric(metric)
     init = absolute_init(init)
     settings = EvaluationSettings(
         recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
@@ -94,6 +93,7 @@ def evaluate(
         seed=seed,
         init=init,
     )
+    settings.load_metric()
     check_recipe(settings.recipe, settings.protocol.device, least_epochs=0)
     warn_unfit(loaded, data_name(data, loaded))
     images = load_images(loaded, data_name(data, loaded), split_seed, init)
@@ -104,7 +104,7 @@ def evaluate(
 
     def show_epoch(epoch: EpochMetrics) -> None:
         if not as_json:
-            _print_epoch(epoch, metric)
+            _print_epoch(epoch, settings)
 
     evaluated = evaluate_candidate(architecture, images, settings, show_epoch)
     evaluation = evaluated.evaluation
@@ -112,10 +112,10 @@ def evaluate(
     if test and evaluated.network is not None:
         reports = before_and_after(architecture, images, settings, evaluated.network)
     if as_json:
-        content = {"architecture": str(architecture.canonical), "digest": architecture.digest} | asdict(evaluation)
+        content = {"architecture": str(architecture.canonical), "digest": architecture.digest} | fields_of(evaluation)
         if reports:
-            content["test"] = {"before": asdict(reports[0]), "after": asdict(reports[1])}
-        print(json.dumps(content))
+            content["test"] = {"before": reports[0], "after": reports[1]}
+        print(json.dumps(content, default=fields_of))
     else:
         _print_costs(evaluation)
         if reports:
@@ -132,12 +132,11 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _print_epoch(epoch: EpochMetrics, metric: str) -> None:
-    scores = {metric: epoch.score, "accuracy": epoch.accuracy, "top-5": epoch.top5}
-    scores |= {"macro F1": epoch.macro_f1, "balanced accuracy": epoch.balanced_accuracy}
-    if metric in ("macro_f1", "balanced_accuracy"):
-        del scores[metric.replace("_", " ").replace("f1", "F1")]
-    shown = "  ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items() if value is not None)
+def _print_epoch(epoch: EpochMetrics, settings: EvaluationSettings) -> None:
+    task, metric = task_of(settings.task), settings.metric
+    others = {task.title(name): value for name, value in epoch.scores.items() if name != metric}
+    scores = {metric: epoch.score, **others}
+    shown = "  ".join(f"{name} {settings.score.show(value)}" for name, value in scores.items())
     text = f"validation loss {epoch.validation_loss:.4f}  {shown}"
     if epoch.train_loss is None:
         text = f"without fine-tuning  {text}"

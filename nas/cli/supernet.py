@@ -132,7 +132,7 @@ def _warnings(plan: SupernetPlan) -> list[str]:
     if short := cut_short(file):
         found.append(f"{short}: candidates that start from it may be ranked by luck; give a larger --time-budget")
     most = by_guessing(len(file.classes), len(plan.data.validation))
-    guesses = [name for name, accuracy in file.history[-1].accuracy.items() if accuracy <= most]
+    guesses = [name for name, score in file.history[-1].scores.items() if score <= most]
     if guesses:
         who = f"{' and '.join(guesses)} {'network scores' if len(guesses) == 1 else 'networks score'}"
         found.append(
@@ -143,5 +143,5 @@ def _warnings(plan: SupernetPlan) -> list[str]:
 
 
 def _line(epoch: SupernetEpoch, epochs: int) -> str:
-    scores = ", ".join(f"{name} {100 * accuracy:.2f} %" for name, accuracy in epoch.accuracy.items())
+    scores = ", ".join(f"{name} {100 * score:.2f} %" for name, score in epoch.scores.items())
     return f"epoch {epoch.epoch}/{epochs}: training loss {epoch.train_loss:.4f}, validation accuracy {scores}; {epoch.seconds:.1f} s"

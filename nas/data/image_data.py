@@ -1,4 +1,4 @@
-"""Images and labels in three parts, in memory or memory-mapped: training, validation, test.
+"""Images and what is to be told of them in three parts, in memory or memory-mapped: training, validation, test.
 
 A search is handed training and validation only (`ImageData.without_test`); the test part is for the end.
 """
@@ -25,7 +25,7 @@ _CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) uint8 and labels (N,) int64.
+    """Images (N, C, H, W) uint8 and the targets of a task, a row an image: for classification labels (N,) int64.
 
     With `rows` (N,), the part is these rows of `images`, which then may hold others too: so a part of a memory map
     is split without reading it. `take` reads images of any part. A part of a whole memory map is pickled as the
@@ -33,7 +33,7 @@ class Split:
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     rows: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class ImageData:
     could not be read and are left out; `remarks` are sentences on what else was left out and what was guessed.
     `split_off` are the parts, validation and test, that were taken from the training images. `sizes` are those of the
     images before they were resized, None where they are not known; `licence` is the file that tells the data's licence, and
-    its title.
+    its title. `task` is the name of the task that the targets are for; `classes` are empty where it has none.
     """
 
     name: str
@@ -104,6 +104,7 @@ class ImageData:
     split_off: tuple[str, ...] = ()
     sizes: FileSizes | None = None
     licence: str | None = None
+    task: str = "classification"
 
     @property
     def channels(self) -> int:

@@ -27,7 +27,7 @@ def chance_note(settings: SearchSettings, provenance: Provenance, records: Seque
     """
     most = by_guessing(len(provenance.classes), provenance.validation_images)
     done = [record.evaluation for record in records if record.outcome is Outcome.DONE and not record.imported_from]
-    scores = [evaluation.history[-1].balanced_accuracy for evaluation in done if evaluation.history]
+    scores = [evaluation.history[-1].scores.get("balanced_accuracy") for evaluation in done if evaluation.history]
     guesses = sum(score is not None and score <= most for score in scores)
     if not guesses:
         return None

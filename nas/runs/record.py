@@ -12,7 +12,7 @@ from nas.latency.result import Latency, Predicted
 from nas.spaces.base import Cost
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.sections import Choice
-from nas.tasks.test_report import SplitReport
+from nas.tasks.classification_report import SplitReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 

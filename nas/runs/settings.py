@@ -8,6 +8,7 @@ from typing import Literal
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
 from nas.spaces.mobile.space import SearchSpace
+from nas.tasks.base import Score, task_of
 from nas.training.recipe import LONGER, Recipe
 
 SamplerName = Literal["front", "tpe", "nsga2", "gp", "random"]
@@ -43,15 +44,32 @@ class Budgets:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """All that decides how one candidate is evaluated; `init` is `scratch` or the weights to inherit from."""
+    """All that decides how one candidate is evaluated; `init` is `scratch` or the weights to inherit from.
+
+    `metric` is the score of the `task` that counts, by default the task's own.
+    """
 
     recipe: Recipe = field(default_factory=Recipe)
     protocol: LatencyProtocol = field(default_factory=LatencyProtocol)
     budgets: Budgets = field(default_factory=Budgets)
-    metric: str = "accuracy"
+    metric: str = ""
     seed: int = 0
     init: str = SCRATCH
     targets: tuple[LatencyTarget, ...] = ()
+    task: str = "classification"
+
+    def __post_init__(self) -> None:
+        if not self.metric:
+            object.__setattr__(self, "metric", task_of(self.task).score.name)
+
+    @property
+    def score(self) -> Score:
+        """The score that counts, with what it means."""
+        return task_of(self.task).metric(self.metric)
+
+    def load_metric(self) -> Score:
+        """The same, loaded where it is a function of the user's; raises `InputError` where that fails."""
+        return task_of(self.task).load_metric(self.metric)
 
     @property
     def limits(self) -> dict[str, float]:

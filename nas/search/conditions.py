@@ -60,7 +60,8 @@ def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
     Raises `InputError` when it has changed since, or the weights that they inherit from.
     """
     settings = run.settings
-    data = load_images(settings.space, settings.data, settings.split_seed, init or settings.evaluation.init)
+    evaluation = settings.evaluation
+    data = load_images(settings.space, settings.data, settings.split_seed, init or evaluation.init, evaluation.task)
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(
             f"{run.path}: the data set {settings.data} has changed since the search began, or is read otherwise now"

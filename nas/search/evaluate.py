@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,8 +37,7 @@ from nas.search.latency import candidate_latency
 from nas.spaces.base import Cost
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.cost import architecture_cost
-from nas.tasks.metrics import load_metric
-from nas.tasks.test_report import SplitReport, part_report
+from nas.tasks.base import outputs_of, task_of
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import finetune, predict
@@ -106,11 +106,11 @@ def evaluate_steps(
         return Evaluated(evaluation, network if outcome is Outcome.DONE else None)
 
     try:
-        metric = load_metric(settings.metric)
+        metric = settings.load_metric()
         seed = derive_seed(settings.seed, architecture.digest)
         side = architecture.input_size
         lease = lease_for(settings.protocol.device)
-        classes = len(data.data.classes)
+        classes = outputs_of(data.data)
         cost = architecture_cost(architecture, classes)
         violation, reason = budget_violation(settings.budgets, cost)
         if violation > 0:
@@ -154,7 +154,7 @@ def _inherit(
 ) -> tuple[str, ...]:
     """Load inherited weights into the network and fit what differs to the backbone; the parts left fresh."""
     seed = derive_seed(settings.seed, architecture.digest)
-    classes = len(data.data.classes)
+    classes = outputs_of(data.data)
     with lease_for("cpu").shared():
         source = load_source(settings.init)
         if isinstance(source, Supernet):
@@ -176,23 +176,23 @@ def starting_network(
     architecture: Architecture, data: DeviceData, settings: EvaluationSettings
 ) -> tuple[Network, tuple[str, ...]]:
     """A candidate as its fine-tune begins, on the device of the data, and its parts that inherit nothing of `init`."""
-    network = build(architecture, len(data.data.classes), derive_seed(settings.seed, architecture.digest))
+    network = build(architecture, outputs_of(data.data), derive_seed(settings.seed, architecture.digest))
     fresh = _inherit(network, architecture, data, settings) if settings.init != SCRATCH else ()
     return network.to(data.device).to(memory_format=torch.channels_last), fresh
 
 
 def before_and_after(
     architecture: Architecture, data: ImageData, settings: EvaluationSettings, trained: nn.Module
-) -> tuple[SplitReport, SplitReport]:
+) -> tuple[Any, Any]:
     """Reports on the test part: of the candidate before its fine-tune, and of the trained network."""
     assert data.test is not None
     on_device = DeviceData(data, settings.protocol.device)
     assert on_device.test is not None
     network, _ = starting_network(architecture, on_device, settings)
     before, after = (
-        part_report(
+        task_of(data.task).report(
+            predict(model, on_device, on_device.test, architecture.input_size).predictions,
             data.test.labels,
-            predict(model, on_device, on_device.test, architecture.input_size).classes,
             data.classes,
         )
         for model in (network, trained)
@@ -233,7 +233,7 @@ def settled_recipe(
         return recipe
     if recipe.epochs == 0 and device == "cpu":
         return replace(recipe, precision="float32")  # no step is taken that could be faster in another one
-    network = build(architecture, len(data.classes)).to(device)
+    network = build(architecture, outputs_of(data)).to(device)
     images = torch.zeros(min(recipe.batch_size, len(data.train)), *architecture.input_shape, device=device)
     with torch_threads(torch.get_num_threads() if threads is None else max(1, threads)):
         return replace(recipe, precision=faster_precision(network, images, recipe))

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from nas.tasks.motion import Motion
 from nas.training.recipe import Recipe
 
 
-def shift_and_mirror(images: torch.Tensor, share: float, mirror: bool, generator: torch.Generator) -> torch.Tensor:
-    """A random crop of each image padded by `share` of its side, every other one mirrored: (N, C, H, W), same dtype."""
+def shift_and_mirror(
+    images: torch.Tensor, share: float, mirror: bool, generator: torch.Generator, motion: Motion | None = None
+) -> torch.Tensor:
+    """A random crop of each image padded by `share` of its side, every other one mirrored: (N, C, H, W), same dtype.
+
+    What it did is added to `motion`.
+    """
     count, channels, height, width = images.shape
     pad = round(share * height)
     if not pad and not mirror:
@@ -24,19 +31,27 @@ def shift_and_mirror(images: torch.Tensor, share: float, mirror: bool, generator
     shift = torch.randint(-pad, pad + 1, (2, count, 1), generator=generator).to(device)
     rows = pad + shift[0] + torch.arange(height, device=device)
     columns = pad + shift[1] + torch.arange(width, device=device)
+    flipped = torch.zeros(count, 1, dtype=torch.bool)
     if mirror:
         flipped = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
         columns = torch.where(flipped, columns.flip(1), columns)
+    if motion is not None:
+        affine = torch.zeros(count, 2, 3, device=device)
+        affine[:, 0, 0], affine[:, 1, 1] = 1 - 2.0 * flipped[:, 0].to(device), 1
+        affine[:, 0, 2], affine[:, 1, 2] = 2 * shift[1, :, 0] / width, 2 * shift[0, :, 0] / height
+        motion.then(affine)
     # One index into flat images takes a fifth of the time of an index by image, channel, row and column.
     places = (rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]).view(count, 1, -1)
     padded = F.pad(images, (pad, pad, pad, pad)).flatten(2)
     return padded.gather(2, places.expand(-1, channels, -1)).view(images.shape)
 
 
-def resized_crop(images: torch.Tensor, smallest: float, generator: torch.Generator) -> torch.Tensor:
+def resized_crop(
+    images: torch.Tensor, smallest: float, generator: torch.Generator, motion: Motion | None = None
+) -> torch.Tensor:
     """A random part of each image, of at least `smallest` of its area and a ratio of 3/4 to 4/3, at the full size.
 
-    (N, C, H, W) floats; as in GoogLeNet's training (Szegedy et al., 2015, section 6).
+    (N, C, H, W) floats; as in GoogLeNet's training (Szegedy et al., 2015, section 6). What it did is added to `motion`.
     """
     count = len(images)
     area = smallest + (1 - smallest) * torch.rand(count, generator=generator)
@@ -47,6 +62,8 @@ def resized_crop(images: torch.Tensor, smallest: float, generator: torch.Generat
     transform = torch.zeros(count, 2, 3)
     transform[:, 0, 0], transform[:, 0, 2] = width, offset[0] * (1 - width)
     transform[:, 1, 1], transform[:, 1, 2] = height, offset[1] * (1 - height)
+    if motion is not None:
+        motion.then(transform)
     grid = F.affine_grid(transform.to(images.device), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
@@ -73,14 +90,14 @@ def cutout(images: torch.Tensor, share: float, generator: torch.Generator) -> to
 
 @dataclass(frozen=True)
 class Mixed:
-    """Images (N, C, H, W) of two classes each: `share` (N,) of the loss goes to an image's own label, the rest to `others`."""
+    """Images (N, C, H, W) of two targets each: `share` (N,) of the loss goes to an image's own one, the rest to `others`."""
 
     images: torch.Tensor
-    others: torch.Tensor
+    others: Any
     share: torch.Tensor
 
 
-def mix(images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> Mixed | None:
+def mix(images: torch.Tensor, targets: Any, recipe: Recipe, generator: torch.Generator) -> Mixed | None:
     """Mixup or cutmix of each image with another of the batch; None where the recipe has neither."""
     kinds = [kind for kind in ("mixup", "cutmix") if getattr(recipe, kind)]
     if not kinds:
@@ -91,11 +108,11 @@ def mix(images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, generator: t
     share = _beta(getattr(recipe, kind), count, generator)
     if kind == "mixup":
         weight = share.to(images.device).view(-1, 1, 1, 1)
-        return Mixed(images * weight + images[partner] * (1 - weight), labels[partner], weight.flatten())
+        return Mixed(images * weight + images[partner] * (1 - weight), targets[partner], weight.flatten())
     side = (torch.sqrt(1 - share) * min(height, width)).round().long()[:, None]
     inside = _squares(images, side, generator)
     kept = 1 - inside.float().mean((1, 2, 3))
-    return Mixed(torch.where(inside, images[partner], images), labels[partner], kept)
+    return Mixed(torch.where(inside, images[partner], images), targets[partner], kept)
 
 
 def _squares(images: torch.Tensor, side: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

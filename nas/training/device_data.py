@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,11 @@ CALIBRATION_POSITIONS = 512 * 64**2
 _SHARE_OF_FREE = 0.5
 """Of the GPU's free memory: the rest is for the network and for a trial beside this one."""
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, Any]
 
 
 class DevicePart:
-    """One part of a data set: labels (N,) on the device, images (N, C, H, W) uint8 there too or left where they are."""
+    """One part of a data set: targets (N, ...) on the device, images (N, C, H, W) uint8 there too or left where they are."""
 
     def __init__(self, part: Split, device: torch.device, resident: bool) -> None:
         self.part = part
@@ -35,7 +36,7 @@ class DevicePart:
         return len(self.part)
 
     def batches(self, order: torch.Tensor, size: int) -> Iterator[Batch]:
-        """Images (size, C, H, W) uint8 and labels in the order given by rows (M,) on the CPU; the last may be smaller."""
+        """Images (size, C, H, W) uint8 and targets in the order given by rows (M,) on the CPU; the last may be smaller."""
         rows = list(order.split(size))
         if self._images is not None:
             for batch in rows:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.common.errors import InputError
-from nas.data.sets import ImageData, load_data
+from nas.data.image_data import ImageData
 from nas.models.backbones import check_fits, load_source
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.models.supernet import read_info
 from nas.spaces.mobile.space import SearchSpace
+from nas.tasks.base import task_of
 
 
 def normalised_for(data: ImageData, init: str) -> ImageData:
@@ -45,12 +46,13 @@ def init_fingerprint(init: str) -> str | None:
     return None if init == SCRATCH else load_source(init).fingerprint()
 
 
-def load_images(space: SearchSpace, data: str, split_seed: int, init: str) -> ImageData:
-    """The data set in the channels, size and normalisation that the space and the initial weights ask for.
+def load_images(space: SearchSpace, data: str, split_seed: int, init: str, task: str = "classification") -> ImageData:
+    """The task's data set in the channels, size and normalisation that the space and the initial weights ask for.
 
     Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation part.
     """
     check_fits(init, space)
     check_unseen(init, data, split_seed)
-    loaded = load_data(data, channels=space.input.channels, size=max(space.input.size), split_seed=split_seed)
-    return normalised_for(loaded, init)
+    channels, size = space.input.channels, max(space.input.size)
+    loaded = task_of(task).read(data, channels=channels, size=size, split_seed=split_seed)
+    return normalised_for(replace(loaded, task=task), init)

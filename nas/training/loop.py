@@ -9,28 +9,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from nas.common.errors import CandidateError, OutOfTimeError
+from nas.common.errors import CandidateError, InputError, OutOfTimeError
 from nas.latency.lease import Bursts, DeviceLease
 from nas.models.freezing import Freezing
-from nas.tasks.metrics import METRICS, Metric, score
+from nas.tasks.base import Loss, Score, Task, task_of
+from nas.tasks.motion import Motion
 from nas.training.augment import change_colour, cutout, mix, resized_crop, shift_and_mirror
 from nas.training.device_data import DeviceData, DevicePart, resize
 from nas.training.history import EpochMetrics
 from nas.training.memory import lean_activations, reused_memory
-from nas.training.optim import Stepper, learning_rate_at
+from nas.training.optim import Stepper, learning_rate_at, mean_loss
 from nas.training.recipe import Recipe
 
 TrainingState = Mapping[str, Any]
 """All that a training goes on from after an epoch: tensors and plain values, which torch loads with `weights_only`."""
 
-_NOT_SCORED = dict.fromkeys(("score", "accuracy", "validation_loss"), math.nan)
+_NOT_SCORED: dict[str, Any] = {"score": math.nan, "validation_loss": math.nan}
 
 
 def finetune(
@@ -38,7 +36,7 @@ def finetune(
     data: DeviceData,
     side: int,
     recipe: Recipe,
-    metric: Metric | None,
+    metric: Score | None,
     *,
     seed: int,
     lease: DeviceLease | None = None,
@@ -49,7 +47,7 @@ def finetune(
     """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
 
     With a recipe of 0 epochs the model is scored as it is, as epoch 0, and no optimiser is made.
-    Without a metric the validation part is not looked at: its loss and scores are NaN, and there is no patience.
+    The task is that of the data, and the metric a score of it. Without a metric the validation part is not looked at: its loss and scores are NaN, and there is no patience.
     `keep` is told of each epoch but the last with the state after it, to be saved before the next one changes it; given
     to `resume`, it lets the same call go on behind that epoch as if nothing had happened, to the bit on a CPU.
     Raises `CandidateError` when the loss is not finite, and `OutOfTimeError` before a step that would begin after `until`
@@ -62,6 +60,7 @@ def finetune(
         yield EpochMetrics(0, None, images_per_s=0.0, seconds=time.perf_counter() - start, **scores)
         return
     begun, best, best_epoch = 0, -math.inf, 0
+    sign = 1 if metric is None or metric.direction == "maximize" else -1
     with reused_memory(data.device), _Training(model, data, side, recipe, seed, lease) as training:
         if resume is not None:
             training.restore(resume)
@@ -72,8 +71,8 @@ def finetune(
             if not math.isfinite(train_loss):
                 raise CandidateError(f"the training loss became {train_loss} in epoch {epoch}")
             scores = _NOT_SCORED if metric is None else _scores(training.scored, data, side, metric, lease)
-            if scores["score"] > best:
-                best, best_epoch = scores["score"], epoch
+            if sign * scores["score"] > best:
+                best, best_epoch = sign * scores["score"], epoch
             impatient = metric is not None and recipe.patience and epoch - best_epoch >= recipe.patience
             over = training.progress >= 1 or bool(impatient)
             if over:
@@ -93,17 +92,14 @@ def finetune(
                 return
 
 
-def _scores(
-    model: nn.Module, data: DeviceData, side: int, metric: Metric, lease: DeviceLease | None
-) -> dict[str, float]:
+def _scores(model: nn.Module, data: DeviceData, side: int, metric: Score, lease: DeviceLease | None) -> dict[str, Any]:
     """What a model gets on the validation part."""
-    labels = data.data.validation.labels
+    task, targets = task_of(data.data.task), data.data.validation.labels
     predicted = predict(model, data, data.validation, side, lease=lease)
-    figures = {name: score(function, labels, predicted.classes) for name, function in METRICS.items()}
-    return figures | {
+    return {
+        "scores": task.scores(predicted.raw, predicted.predictions, targets),
         "validation_loss": predicted.loss,
-        "top5": predicted.top5,
-        "score": score(metric, labels, predicted.classes),
+        "score": metric(targets, predicted.predictions),
     }
 
 
@@ -121,7 +117,9 @@ class _Training:
         steps = recipe.epochs * self._steps_an_epoch
         self._total = min(steps, recipe.steps) if recipe.steps else steps
         self._done, self._seconds = 0, 0.0
-        self._weights = _class_weights(data.train.labels, len(data.data.classes))
+        self._task = task_of(data.data.task)
+        self._loss = self._task.loss(data.train.labels, data.data.classes, recipe.label_smoothing)
+        self._weights = _balanced_weights(self._task, self._loss, data.train) if recipe.balance != "none" else None
         self._average = copy.deepcopy(model).requires_grad_(False) if recipe.ema else None
         self._freezing = Freezing(model, recipe.trainable)
         self._dropout = _dropout_before_classifier(model, recipe.dropout, self._generator)
@@ -147,12 +145,12 @@ class _Training:
         order = _order(self._data.train, sampled, self._generator)[: self._steps_an_epoch * self._batch_size]
         losses, steps, start = torch.zeros((), device=self._data.device), 0, time.perf_counter()
         bursts = Bursts(self._lease, self._data.device)
-        for images, labels in self._data.train.batches(order, self._batch_size):
+        for images, targets in self._data.train.batches(order, self._batch_size):
             if until is not None and time.time() >= until:
                 bursts.close()
                 raise OutOfTimeError
             with bursts:
-                losses += self._step(images, labels)
+                losses += self._step(images, targets)
             steps += 1
             if not self._data.train.resident:
                 bursts.close()  # the next batch may have to be waited for
@@ -165,14 +163,18 @@ class _Training:
         self.images_per_s = steps * self._batch_size / seconds
         return losses.item() / steps
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _step(self, images: torch.Tensor, targets: Any) -> torch.Tensor:
         self._freezing.train(self.progress)
         half_a_step = 0.5 / self._total  # a schedule that starts at zero would waste its first step
         self.stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
-        x = augmented(self._data, images, self._side, self._recipe, self._generator)
-        mixed = mix(x, labels, self._recipe, self._generator)
-        weights = self._weights if self._recipe.balance == "loss" else None
-        loss = self.stepper.step(x if mixed is None else mixed.images, labels, mixed, weights)
+        motion = Motion(images) if self._task.targets_move else None
+        x = augmented(self._data, images, self._side, self._recipe, self._generator, motion)
+        if motion is not None:
+            targets = self._task.move(targets, motion)
+        mixed = mix(x, targets, self._recipe, self._generator)
+        raw = self.stepper.forward(x if mixed is None else mixed.images)
+        weighed = self._recipe.balance == "loss"
+        loss = self.stepper.backward_and_step([mean_loss(self._loss, raw, targets, mixed, weighed)])
         self._done += 1
         if self._average is not None:
             _update_ema(self._average, self._model, min(self._recipe.ema, self._done / (self._done + 10)))
@@ -217,11 +219,11 @@ class _Training:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predicted classes (N,), mean cross-entropy, and the share of images whose class is among the five likeliest."""
+    """A network's outputs (N, ...) on a part of the data, what its task reads in them, and the mean loss."""
 
-    classes: NDArray[np.int64]
+    raw: torch.Tensor
+    predictions: Any
     loss: float
-    top5: float
 
 
 @torch.inference_mode()
@@ -236,33 +238,38 @@ def predict(
 ) -> Predicted:
     """What a model says of a part of the data, in float32; it is left in evaluation mode.
 
-    Raises `CandidateError` when the logits are not finite.
+    Raises `CandidateError` when the outputs are not finite.
     """
     model.eval()
     bursts = Bursts(lease, data.device)
-    logits = []
+    outputs = []
     for images, _ in part.in_order(batch_size):
         with bursts:
-            logits.append(model(data.prepare(images, side)).float())
+            outputs.append(model(data.prepare(images, side)).float())
         if not part.resident:
             bursts.close()
     bursts.close()
-    scores = torch.cat(logits)
-    if not torch.isfinite(scores).all():
+    raw = torch.cat(outputs)
+    if not torch.isfinite(raw).all():
         raise CandidateError("the network's outputs are not finite numbers")
-    likeliest = scores.topk(min(5, scores.shape[1]), dim=1).indices
-    top5 = (likeliest == part.labels[:, None]).any(1).float().mean().item()
-    return Predicted(scores.argmax(1).cpu().numpy(), F.cross_entropy(scores, part.labels).item(), top5)
+    task = task_of(data.data.task)
+    loss = task.loss(part.labels, data.data.classes, smoothing=0.0)
+    return Predicted(raw, task.decode(raw), loss(raw, part.labels).mean().item())
 
 
 def augmented(
-    data: DeviceData, images: torch.Tensor, side: int, recipe: Recipe, generator: torch.Generator
+    data: DeviceData,
+    images: torch.Tensor,
+    side: int,
+    recipe: Recipe,
+    generator: torch.Generator,
+    motion: Motion | None = None,
 ) -> torch.Tensor:
-    """uint8 (N, C, H, W) to what the network reads in training, (N, C, side, side)."""
+    """uint8 (N, C, H, W) to what the network reads in training, (N, C, side, side); where it moved is added to `motion`."""
     mirror = data.data.mirror if recipe.mirror is None else recipe.mirror
-    x = shift_and_mirror(images, recipe.crop_share, mirror, generator).float().div_(255)
+    x = shift_and_mirror(images, recipe.crop_share, mirror, generator, motion).float().div_(255)
     if recipe.resized_crop:
-        x = resized_crop(x, recipe.resized_crop, generator)
+        x = resized_crop(x, recipe.resized_crop, generator, motion)
     x = resize(x, side)
     if recipe.colour:
         x = change_colour(x, recipe.colour, generator)
@@ -270,17 +277,19 @@ def augmented(
     return cutout(x, recipe.cutout, generator) if recipe.cutout else x
 
 
-def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Inverse frequency of each class (classes,), with a mean of 1 over the images."""
-    counts = torch.bincount(labels, minlength=classes).clamp_min(1)
-    return len(labels) / (classes * counts.float())
+def _balanced_weights(task: Task, loss: Loss, part: DevicePart) -> torch.Tensor:
+    """How much each example (N,) counts where rare kinds do as much as frequent ones."""
+    weights = loss.weights(part.labels)
+    if weights is None:
+        raise InputError(f"balance: the task {task.name} has no kinds of examples to balance; use none")
+    return weights
 
 
 def _order(part: DevicePart, weights: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
-    """Rows of an epoch: each once, or drawn with replacement so that classes come equally often."""
+    """Rows of an epoch: each once, or drawn with replacement by weights (N,)."""
     if weights is None:
         return torch.randperm(len(part), generator=generator)
-    chances = weights.cpu()[part.labels.cpu()].double()
+    chances = weights.cpu().double()
     places = torch.rand(len(part), generator=generator, dtype=torch.double) * chances.sum()
     return torch.searchsorted(chances.cumsum(0), places).clamp_max(len(part) - 1)
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from nas.common.errors import InputError
+from nas.tasks.base import Loss
 from nas.training.augment import Mixed
 from nas.training.distributed import average_gradients
 from nas.training.recipe import Precision, Recipe
@@ -73,7 +73,7 @@ def faster_precision(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> 
     def step_s(precision: Precision, images: torch.Tensor) -> float:
         stepper = Stepper(copied, replace(recipe, precision=precision, compile=False), images.device)
         start = time.perf_counter()
-        stepper.step(images, torch.zeros(len(images), dtype=torch.long))
+        stepper.backward_and_step([stepper.forward(images).square().mean()])
         return time.perf_counter() - start
 
     seconds: dict[Precision, float] = {"float32": math.inf, "bfloat16": math.inf}
@@ -130,17 +130,10 @@ class Stepper:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
-    def step(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        mixed: Mixed | None = None,
-        weights: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """One step on images (N, C, H, W) and labels (N,), with class weights (classes,) or none; the loss."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network gives for images (N, C, H, W), in float32."""
         with self.autocast():
-            logits = self._forward(images)
-        return self.backward_and_step([self.loss(logits.float(), labels, mixed, weights)])
+            return self._forward(images).float()
 
     def autocast(self) -> torch.autocast:
         """In which a forward pass has the recipe's precision."""
@@ -162,21 +155,16 @@ class Stepper:
         self._scaler.update()
         return first
 
-    def loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, mixed: Mixed | None, weights: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Mean cross-entropy with label smoothing.
 
-        Each image weighs as its own class does. torch's `weight` would weigh the smoothed share of every class by
-        that class, and so pull all images towards the rare ones.
-        """
-        weigh = torch.ones_like(logits[0]) if weights is None else weights
-        total, weight = torch.zeros_like(logits[:, 0]), torch.zeros_like(logits[:, 0])
-        targets = [(labels, torch.ones_like(weight))]
-        if mixed is not None:
-            targets = [(labels, mixed.share), (mixed.others, 1 - mixed.share)]
-        for target, share in targets:
-            of_each = F.cross_entropy(logits, target, label_smoothing=self._recipe.label_smoothing, reduction="none")
-            total = total + share * weigh[target] * of_each
-            weight = weight + share * weigh[target]
-        return total.sum() / weight.sum()
+def mean_loss(loss: Loss, raw: torch.Tensor, targets: Any, mixed: Mixed | None, weighed: bool) -> torch.Tensor:
+    """The mean loss of a batch, of images in their shares where they are mixed; with `weighed` rare kinds count more."""
+    if mixed is None:
+        of_each, weights = loss(raw, targets), loss.weights(targets) if weighed else None
+        return of_each.mean() if weights is None else (weights * of_each).sum() / weights.sum()
+    total, weight = torch.zeros_like(mixed.share), torch.zeros_like(mixed.share)
+    for target, share in ((targets, mixed.share), (mixed.others, 1 - mixed.share)):
+        weights = loss.weights(target) if weighed else None
+        share = share if weights is None else share * weights
+        total = total + share * loss(raw, target)
+        weight = weight + share
+    return total.sum() / weight.sum()

@@ -1,7 +1,7 @@
 """Training of a supernet: in each step the largest network, the smallest, and some random ones between them.
 
 The sandwich rule and distillation in place (Yu & Huang, Universally Slimmable Networks, ICCV 2019, section 3; Yu et al.,
-BigNAS, ECCV 2020): the largest learns from the labels, all others from what it says, so that no network has to wait for
+BigNAS, ECCV 2020): the largest learns from the targets, all others from what it says, so that no network has to wait for
 another to be trained first. One that was stopped or killed goes on from the end of its last whole epoch.
 """
 
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from nas.common.errors import InputError
 from nas.common.files import weights_content, write_atomically, writing
@@ -30,13 +29,15 @@ from nas.models.inherit import inherit, recalibrate
 from nas.models.sources import SCRATCH
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
+from nas.tasks.base import task_of
+from nas.tasks.motion import Motion
 from nas.training.augment import mix
 from nas.training.device_data import DeviceData, resize
 from nas.training.distributed import largest, rank_and_ranks
 from nas.training.loop import augmented, predict
 from nas.training.memory import reused_memory
-from nas.training.optim import Stepper, learning_rate_at
-from nas.training.supernet_file import REFERENCES, SupernetEpoch, SupernetFile, write_file
+from nas.training.optim import Stepper, learning_rate_at, mean_loss
+from nas.training.supernet_file import EPOCHS, REFERENCES, SupernetEpoch, SupernetFile, write_file
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,11 @@ class _Trainer:
         self._plan, self._file, self._recipe = plan, plan.file, plan.file.recipe
         self._data = DeviceData(plan.data.without_test(), device)
         self._lease = lease_for(device)
+        self._task = task_of(self._data.data.task)
+        self._outputs = self._task.outputs(plan.file.classes)
         space, recipe = plan.file.space, plan.file.recipe
         self._largest, self._smallest = space.largest, space.smallest
-        self._network = network(space, len(plan.file.classes), plan.file.seed, plan.file.sharing)
+        self._network = network(space, self._outputs, plan.file.seed, plan.file.sharing)
         self._rank, self._ranks = rank_and_ranks()
         self._checkpoint = plan.folder / "checkpoint.pt"
         known = self._read_checkpoint()
@@ -127,6 +130,7 @@ class _Trainer:
             begin_with(self._network, plan.file.init)
         self._network.to(self._data.device).to(memory_format=torch.channels_last)
         self._stepper = Stepper(self._network, recipe, self._data.device)
+        self._loss = self._task.loss(self._data.train.labels, plan.file.classes, recipe.label_smoothing)
         self._generator = torch.Generator().manual_seed(plan.file.seed)
         self._batch_size = min(recipe.batch_size, len(self._data.train)) // self._ranks * self._ranks
         self._steps_an_epoch = max(1, len(self._data.train) // self._batch_size)
@@ -139,7 +143,7 @@ class _Trainer:
             self._stepper.restore(known["stepper"])
             self._generator.set_state(known["generator"])
             self._done, self._seconds = known["done"], known["seconds"]
-            self.history = [SupernetEpoch(**epoch) for epoch in known["history"]]
+            self.history = list(EPOCHS.validate_python(known["history"]))
 
     @property
     def device(self) -> torch.device:
@@ -162,9 +166,9 @@ class _Trainer:
         # Every rank draws the same order, and the same shifts for the images of its own share.
         batches = order[: self._steps_an_epoch * self._batch_size].view(self._steps_an_epoch, self._batch_size)
         own = batches[:, self._rank :: self._ranks]
-        for images, labels in self._data.train.batches(own.flatten(), own.shape[1]):
+        for images, targets in self._data.train.batches(own.flatten(), own.shape[1]):
             with bursts:
-                losses += self._step(images, labels)
+                losses += self._step(images, targets)
             steps += 1
             if not self._data.train.resident:
                 bursts.close()
@@ -177,17 +181,20 @@ class _Trainer:
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise InputError(f"{self._plan.folder}: the training loss became {loss}; try a smaller --set learning_rate")
         scored = REFERENCES if self._rank == 0 else ()
-        scores = {name: self._accuracy(getattr(self._file.space, name)) for name in scored}
+        scores = {name: self._score(getattr(self._file.space, name)) for name in scored}
         share = self._done / self._total
         found = SupernetEpoch(len(self.history) + 1, loss, scores, time.perf_counter() - began, share)
         self.history.append(found)
         return found
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _step(self, images: torch.Tensor, targets: Any) -> torch.Tensor:
         half_a_step = 0.5 / self._total
         self._stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
-        x = augmented(self._data, images, self._largest.input_size, self._recipe, self._generator)
-        mixed = mix(x, labels, self._recipe, self._generator)
+        motion = Motion(images) if self._task.targets_move else None
+        x = augmented(self._data, images, self._largest.input_size, self._recipe, self._generator, motion)
+        if motion is not None:
+            targets = self._task.move(targets, motion)
+        mixed = mix(x, targets, self._recipe, self._generator)
         x = x if mixed is None else mixed.images
         # Drawn anew from the number of the step, so that a training that goes on draws the same ones.
         rng = random.Random(derive_seed(self._file.seed, "candidates", self._done))
@@ -195,29 +202,28 @@ class _Trainer:
         others = [self._smallest, *(space.architecture(space.sample(rng)) for _ in range(self._file.random))]
 
         def losses() -> Iterator[torch.Tensor]:
-            said = self._logits(x, self._largest)
-            yield self._stepper.loss(said, labels, mixed, None)
-            taught = said.detach().softmax(1)
+            said = self._outputs_of(x, self._largest)
+            yield mean_loss(self._loss, said, targets, mixed, weighed=False)
             for other in others:
-                yield F.cross_entropy(self._logits(x, other), taught)
+                yield self._loss.distil(self._outputs_of(x, other), said.detach())
 
         loss = self._stepper.backward_and_step(losses())
         self._done += 1
         return loss
 
-    def _logits(self, x: torch.Tensor, architecture: Architecture) -> torch.Tensor:
+    def _outputs_of(self, x: torch.Tensor, architecture: Architecture) -> torch.Tensor:
         with self._stepper.autocast():
             return self._network(resize(x, architecture.input_size), architecture).float()
 
-    def _accuracy(self, architecture: Architecture) -> float:
-        """On the validation part, of the network cut out, its batch norm recalibrated."""
+    def _score(self, architecture: Architecture) -> float:
+        """The task's score on the validation part, of the network cut out, its batch norm recalibrated."""
         side = architecture.input_size
-        alone = build(architecture, len(self._file.classes))
+        alone = build(architecture, self._outputs)
         alone.load_state_dict(self._network.extract_subnet(architecture))
         alone.to(self._data.device).to(memory_format=torch.channels_last)
         recalibrate(alone, self._data.calibration_batches(side), self._lease)
         predicted = predict(alone, self._data, self._data.validation, side, lease=self._lease)
-        return float((predicted.classes == self._data.data.validation.labels).mean())
+        return self._task.score(self._data.data.validation.labels, predicted.predictions)
 
     def keep(self) -> None:
         """Write what the epochs that follow depend on."""
@@ -227,7 +233,7 @@ class _Trainer:
             "generator": self._generator.get_state(),
             "done": self._done,
             "seconds": self._seconds,
-            "history": [{**vars(epoch), "accuracy": dict(epoch.accuracy)} for epoch in self.history],
+            "history": [{**vars(epoch), "scores": dict(epoch.scores)} for epoch in self.history],
         }
         file = io.BytesIO()
         torch.save(content, file)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 
 from nas.common.files import write_atomically, writing
 from nas.common.text import duration_text, plural
@@ -20,14 +21,17 @@ REFERENCES = ("smallest", "backbone", "largest")
 
 @dataclass(frozen=True)
 class SupernetEpoch:
-    """What an epoch gave: mean loss of the largest network, and accuracy on the validation part of the landmarks.
+    """What an epoch gave: mean loss of the largest network, and the task's score on the validation part of the landmarks.
 
-    `share` is how much of all planned steps was done by its end; older files lack it.
+    In files the scores are called accuracy. `share` is how much of all planned steps was done by its end; older files lack it.
     """
 
     epoch: int
     train_loss: float
-    accuracy: Mapping[str, float]
+    scores: Annotated[
+        Mapping[str, float],
+        Field(validation_alias=AliasChoices("accuracy", "scores"), serialization_alias="accuracy"),
+    ]
     seconds: float
     share: float | None = None
 
@@ -47,6 +51,7 @@ class SupernetFile(SupernetInfo):
     history: tuple[SupernetEpoch, ...] = ()
 
 
+EPOCHS = TypeAdapter(tuple[SupernetEpoch, ...])
 _FILE = TypeAdapter(SupernetFile)
 
 

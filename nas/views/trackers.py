@@ -10,12 +10,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.common.errors import InputError
+from nas.common.jsonl import fields_of
 from nas.runs.objectives import target_objective
 from nas.runs.record import Confirmation, Outcome, TrialRecord
 from nas.search.broker import Broker
@@ -256,9 +256,10 @@ def _milliseconds(utc: float) -> int | None:
 
 def _numbers(value: Any) -> dict[str, float]:
     """The fields of a dataclass that are numbers, but for `epoch`."""
-    values = {field.name: getattr(value, field.name) for field in fields(value)}
     return {
-        name: float(number) for name, number in values.items() if isinstance(number, int | float) and name != "epoch"
+        name: float(number)
+        for name, number in fields_of(value).items()
+        if isinstance(number, int | float) and name != "epoch"
     }
 
 

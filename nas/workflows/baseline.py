@@ -43,7 +43,6 @@ from nas.search.evaluate import evaluate_candidate
 from nas.spaces.base import Cost
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
-from nas.tasks.metrics import load_metric
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.images import with_normalisation
@@ -201,7 +200,7 @@ def _evaluate(
                 data = with_normalisation(data, tuple(preset.mean), tuple(preset.std))
                 fresh = load_published(network, name)
             recipe = replace(settings.evaluation.recipe, trainable="all")
-            metric = load_metric(settings.evaluation.metric)
+            metric = settings.evaluation.load_metric()
             on_device = DeviceData(data.without_test(), protocol.device)
             for epoch in finetune(network, on_device, side, recipe, metric, seed=seed, lease=lease):
                 history.append(epoch)

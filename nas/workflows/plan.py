@@ -32,7 +32,6 @@ from nas.search.samplers import make_sampler
 from nas.search.storage import connected
 from nas.search.time_budget import Point
 from nas.spaces.known import tried_first
-from nas.tasks.metrics import load_metric
 from nas.training.images import load_images
 from nas.workflows.space_choice import warn_unfit
 
@@ -79,7 +78,7 @@ def plan_search(
     began = time.time() if began is None else began
     address = cluster_address(address)
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
-    load_metric(settings.evaluation.metric)
+    settings.evaluation.load_metric()
     make_sampler(settings.sampler, 0)
     check_amounts(settings)
     epochs = settings.evaluation.recipe.epochs
@@ -110,7 +109,7 @@ def plan_search(
     settings = adopted_estimators(settings)
     evaluation = settings.evaluation
     warn_unfit(settings.space, settings.data)
-    data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init)
+    data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init, evaluation.task)
     check_scored_untrained(evaluation, data.name, data.classes)
     check_computed(settings, len(data.classes))
     from nas.latency.cache import cache_folder

@@ -34,7 +34,6 @@ from nas.search.reachable import check_computed, check_latencies, latency_limits
 from nas.search.remeasuring import Remeasurer
 from nas.search.renewal import Renewal
 from nas.search.storage import connected, database_errors
-from nas.tasks.metrics import load_metric
 from nas.training.history import EpochMetrics
 from nas.training.images import init_fingerprint
 from nas.workflows.heartbeat import Heartbeat
@@ -135,7 +134,7 @@ def resume_search(
         classes = len(run.provenance.classes)
         check_computed(renewed, classes)
         check_pins(renewed.resources, address)
-        load_metric(renewed.evaluation.metric)
+        renewed.evaluation.load_metric()
         placement = placement_of(renewed, address)
         settings = placement.ask(settings_here, RunDirectory(run.path, replace(run.content, settings=renewed)))
         if mirror is not None:

@@ -35,8 +35,8 @@ from nas.runs.store import RunDirectory
 from nas.runs.targets import targets_here
 from nas.search.conditions import data_of
 from nas.search.evaluate import starting_network
-from nas.tasks.metrics import load_metric
-from nas.tasks.test_report import SplitReport, part_report
+from nas.tasks.base import outputs_of, task_of
+from nas.tasks.classification_report import SplitReport
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import TrainingState, finetune, predict
@@ -128,7 +128,7 @@ def plan_training(
 
     Raises `InputError` when the device or the weights to begin with are not here, or the recipe cannot be followed.
     """
-    load_metric(run.settings.evaluation.metric)
+    run.settings.evaluation.load_metric()
     here = resolve_device(device)
     recipe = recipe or recipe_on(run, here)
     if recipe.precision == "auto":
@@ -282,7 +282,7 @@ class _Trainer:
         """The network as its training begins; one with a checkpoint is given its weights by `finetune`."""
         data, start, digest = self._data, self._training.start, self._training.trial.digest
         if self._known is not None:
-            return build(self._architecture, len(data.data.classes))
+            return build(self._architecture, outputs_of(data.data))
         init = self._settings.init if start == "init" else SCRATCH
         network, self._fresh = starting_network(self._architecture, data, replace(self._settings, init=init))
         if start == "search":
@@ -298,7 +298,7 @@ class _Trainer:
             self._data,
             self._architecture.input_size,
             training.recipe,
-            None if training.with_validation else load_metric(settings.metric),
+            None if training.with_validation else settings.load_metric(),
             seed=derive_seed(settings.seed, training.trial.digest),
             lease=lease_for(self._plan.device),
             resume=self._known.state if self._known else None,
@@ -312,7 +312,7 @@ class _Trainer:
         return True
 
     def _keep(self, metrics: EpochMetrics, state: TrainingState) -> None:
-        history = [asdict(epoch) for epoch in (*self._history, metrics)]
+        history = [epoch.as_json() for epoch in (*self._history, metrics)]
         content = {
             "started": self._started,
             "seconds": time.perf_counter() - self._begun,
@@ -332,7 +332,7 @@ class _Trainer:
             return None
         lease = lease_for(self._plan.device)
         predicted = predict(network, data, data.test, self._architecture.input_size, lease=lease)
-        return part_report(data.data.test.labels, predicted.classes, data.data.classes)
+        return task_of(data.data.task).report(predicted.predictions, data.data.test.labels, data.data.classes)
 
     def _latencies(self, network: nn.Module) -> tuple[Latency | None, dict[str, Latency]]:
         """Measured anew by the run's own protocols, where this machine has their devices."""

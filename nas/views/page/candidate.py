@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from dash import html
 
+from nas.common.jsonl import fields_of
 from nas.common.text import capital, duration_text, plural, spread_text, time_text
 from nas.runs.objectives import objective, peak_memory, target_objective
 from nas.runs.record import TrainingRecord, TrialRecord
@@ -128,7 +128,7 @@ def comparison(found: Sequence[tuple[str, Seen, TrialRecord]]) -> object:
 
 def record_text(record: TrialRecord) -> str:
     """The whole record, as its line in trials.jsonl holds it."""
-    text = json.dumps(asdict(record), indent=1, ensure_ascii=False)
+    text = json.dumps(record, default=fields_of, indent=1, ensure_ascii=False)
     return text if len(text) <= _MOST_RECORD else f"{text[:_MOST_RECORD]}\n… cut off"
 
 

@@ -9,7 +9,7 @@ from nas.runs.objectives import objective
 from nas.runs.record import TrainingRecord
 from nas.runs.trained import alike
 from nas.runs.words import STARTS, score_title
-from nas.tasks.test_report import MATRIX_CLASSES, SplitReport, most_confused
+from nas.tasks.classification_report import MATRIX_CLASSES, SplitReport, most_confused
 from nas.views.report.cells import latency_cell
 from nas.views.report.findings import Findings
 from nas.views.report.markup import Html, join, table, tag

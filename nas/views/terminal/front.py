@@ -24,7 +24,7 @@ from nas.runs.settings import LatencyTarget
 from nas.runs.store import RunDirectory
 from nas.runs.trained import best_of
 from nas.runs.words import score_text
-from nas.tasks.test_report import MATRIX_CLASSES, SplitReport, most_confused
+from nas.tasks.classification_report import MATRIX_CLASSES, SplitReport, most_confused
 from nas.views.front_latency import front_notes, range_title, same_latency
 from nas.views.terminal.latency import latency_text, marked_latency, marks_legend
 from nas.views.text import target_text, verdict_text

@@ -22,7 +22,6 @@ from nas.runs.store import RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.conditions import check_scored_untrained, data_of, settings_here
-from nas.tasks.metrics import load_metric
 from nas.training.history import EpochMetrics
 from nas.training.images import check_unseen, init_fingerprint
 from nas.training.recipe import Recipe, steps_of
@@ -160,7 +159,7 @@ def plan_audit(
     """
     settings = _of_trainings(settings_here(run), max_concurrent)
     evaluation = settings.evaluation
-    load_metric(evaluation.metric)
+    evaluation.load_metric()
     brief = evaluation.recipe
     full = recipe or full_recipe(brief)
     if full.precision == "auto":  # settled once, by the search

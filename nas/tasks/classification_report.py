@@ -1,15 +1,15 @@
-"""How a network does on a part of the data, class by class: precision, recall, F1, and what is taken for what.
-
-Nothing here is named as pytest names tests, so that a test file can import it.
-"""
+"""How a network does on a part of the data, class by class: precision, recall, F1, and what is taken for what."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from nas.tasks.classification_metrics import METRICS
+
+if TYPE_CHECKING:
+    from nas.tasks.classification_metrics import Labels
 
 MATRIX_CLASSES = 20
 """Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
@@ -28,7 +28,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Scores of predictions on one part of a data set, as shares; the averages are those of `nas.tasks.metrics`.
+    """Scores of predictions on one part of a data set, as shares; the averages are those of `METRICS`.
 
     `confusion[i][j]` counts the images of class i (in the order of `classes`) that were taken for class j.
     """
@@ -71,11 +71,9 @@ def most_confused(report: SplitReport, count: int) -> list[ConfusedPair]:
     return sorted(pairs, key=lambda pair: (pair.images, pair.share), reverse=True)[:count]
 
 
-def part_report(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: Sequence[str]) -> SplitReport:
+def part_report(labels: Labels, predictions: Labels, classes: Sequence[str]) -> SplitReport:
     """Score predictions against labels, both (N,) with indices into `classes`, N at least 1."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    from nas.tasks.metrics import METRICS
 
     indices = range(len(classes))
     scores = precision_recall_fscore_support(labels, predictions, labels=indices, zero_division=0)

@@ -1,0 +1,148 @@
+"""The door for tasks: what targets are, what a network of it gives, its loss, its scores. No torch, so that reading a run stays quick.
+
+A task is one object, ours or of somebody else's (`TASKS`). It is asked by name, which runs keep in their settings.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from nas.common.doors import Door
+from nas.common.errors import CandidateError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas.data.image_data import ImageData
+    from nas.tasks.motion import Motion
+
+Direction = Literal["maximize", "minimize"]
+
+
+def not_known(value: float, examples: int) -> None:
+    """The standard error of a score of which none is known."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number that says how good predictions are: its name, how it is worked out, and how people read it.
+
+    `compute` takes targets and predictions of the same examples. `unit` is % for a share of 1, else what stands behind
+    the number, if anything. `error` gives the standard error of a value from n examples, None where it is not known.
+    """
+
+    name: str
+    compute: Callable[[Any, Any], float]
+    direction: Direction = "maximize"
+    unit: str = "%"
+    error: Callable[[float, int], float | None] = not_known
+
+    def show(self, value: float) -> str:
+        """A value with its unit, a share in percent."""
+        return f"{100 * value:.2f} %" if self.unit == "%" else f"{value:.4g} {self.unit}".rstrip()
+
+    def __call__(self, targets: Any, predictions: Any) -> float:
+        """The value of some predictions; raises `CandidateError` when it is not a finite number."""
+        value = float(self.compute(targets, predictions))
+        if not math.isfinite(value):
+            raise CandidateError(f"the metric gave {value}")
+        return value
+
+
+class Loss(ABC):
+    """What a training goes down; made once for it, and asked each step."""
+
+    @abstractmethod
+    def __call__(self, raw: torch.Tensor, targets: Any) -> torch.Tensor:
+        """The loss of each example (N,) in float32, from a network's outputs (N, ...)."""
+
+    def weights(self, targets: Any) -> torch.Tensor | None:
+        """How much each example (N,) is to count where rare kinds count as much as frequent ones; None without kinds."""
+        return None
+
+    def distil(self, raw: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The mean loss against what another network says of the same images, for networks that share weights."""
+        return (raw - teacher).square().mean()
+
+
+class Task(ABC):
+    """What networks are for. Targets are rows of an array, one for each image, also where they are on a device.
+
+    `classes` are the names of what is told apart, and empty where a task has none.
+    """
+
+    name: str
+    """What it is called in a sentence."""
+    score: Score
+    """What a search goes by; the objective has its name."""
+    targets_move = False
+    """Whether targets lie within the image, so that augmentation has to move them (`move`)."""
+
+    def metric(self, name: str) -> Score:
+        """A score by name that may take the place of `score`, in the same direction and unit; `InputError` if unknown.
+
+        Nothing of the user's is loaded.
+        """
+        if name != self.score.name:
+            raise InputError(f"unknown metric {name!r}: {self.name} has {self.score.name}")
+        return self.score
+
+    def title(self, name: str) -> str:
+        """One of its scores as people call it."""
+        return name.replace("_", " ")
+
+    def load_metric(self, name: str) -> Score:
+        """The same, loaded; raises `InputError` where that fails."""
+        return self.metric(name)
+
+    @abstractmethod
+    def read(self, data: str, *, channels: int, size: int, split_seed: int) -> ImageData:
+        """The data set of that name, images and targets, as `nas.data.sets.load_data` says; raises `InputError`."""
+
+    @abstractmethod
+    def outputs(self, classes: Sequence[str]) -> int:
+        """How many values a network gives for an image: what its head ends in."""
+
+    @abstractmethod
+    def loss(self, targets: Any, classes: Sequence[str], smoothing: float) -> Loss:
+        """The loss of a training on these targets; `smoothing` is the recipe's, for tasks that smooth."""
+
+    def move(self, targets: Any, motion: Motion) -> Any:
+        """Targets after what augmentation did to their images; asked where `targets_move`."""
+        return targets
+
+    @abstractmethod
+    def decode(self, raw: torch.Tensor) -> Any:
+        """Predictions of a network's outputs (N, ...), as scores take them."""
+
+    @abstractmethod
+    def scores(self, raw: torch.Tensor, predictions: Any, targets: Any) -> dict[str, float]:
+        """All scores by name, kept of each epoch; targets as the data have them."""
+
+    @abstractmethod
+    def report(self, predictions: Any, targets: Any, classes: Sequence[str]) -> Any:
+        """How a network does on a whole part of the data, as a value that is kept as JSON."""
+
+
+TASKS: Door[Task] = Door("task", "nas.tasks", {"classification": "nas.tasks.classification:CLASSIFICATION"})
+
+
+@functools.cache
+def task_of(name: str) -> Task:
+    """The task of that name; raises `InputError`."""
+    found = TASKS.get(name)
+    if not isinstance(found, Task):
+        raise InputError(
+            f"task {name!r}: is {type(found).__name__}, and needs to be an instance of nas.tasks.base.Task"
+        )
+    return found
+
+
+def outputs_of(data: ImageData) -> int:
+    """How many values a network gives for an image of the data."""
+    return task_of(data.task).outputs(data.classes)
