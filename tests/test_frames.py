@@ -42,7 +42,7 @@ def trial(number: int, accuracy: float, ms: float) -> TrialRecord:
     """A trained candidate."""
     values = SPACE.sample(random.Random(number))
     architecture = SPACE.architecture(values).canonical
-    history = (EpochMetrics(1, 1.0, 1.0, accuracy, accuracy, 3000.0, 0.3),)
+    history = (EpochMetrics(1, 1.0, 1.0, accuracy, {"accuracy": accuracy}, 3000.0, 0.3),)
     return TrialRecord(
         number, architecture.digest, str(architecture), architecture, values,
         Evaluation(Outcome.DONE, None, Cost(1000, 100), latency(ms), history, seconds=4.0, worker="here:1", latencies={"edge": latency(8 * ms)}),
@@ -146,7 +146,7 @@ def test_progress_in_a_notebook_is_one_output_that_is_replaced_and_cleared(run: 
         progress.begin(broker)
         asked = broker.ask()
         assert asked is not None
-        progress.epoch(asked, EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 3000.0, 0.3))
+        progress.epoch(asked, EpochMetrics(1, 1.0, 1.0, 0.5, {"accuracy": 0.5}, 3000.0, 0.3))
         progress.end()
         pages = [output["data"]["text/html"] for output in shell.display_pub.outputs]
         displays = {output["transient"]["display_id"] for output in shell.display_pub.outputs}
