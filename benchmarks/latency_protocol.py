@@ -22,7 +22,7 @@ from typing import TextIO
 
 from nas.latency.device import device_name
 from nas.latency.measure import measure
-from nas.latency.protocol import LatencyProtocol, Mode, default_protocol
+from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
 from nas.models.build import build
 from nas.spaces.mobile.architecture import Architecture
@@ -46,7 +46,7 @@ def in_fresh_process(arguments: argparse.Namespace, landmark: str, mode: str) ->
     return found
 
 
-def stability(arguments: argparse.Namespace, modes: list[Mode], out: TextIO | None) -> None:
+def stability(arguments: argparse.Namespace, modes: list[str], out: TextIO | None) -> None:
     """A table of the medians' spread over fresh processes."""
     print(
         f"\n| network | mode | median ms | range of {arguments.repeats} medians | (max − min) / median | noisy | contended |"
@@ -68,7 +68,7 @@ def stability(arguments: argparse.Namespace, modes: list[Mode], out: TextIO | No
         )
 
 
-def ranks(arguments: argparse.Namespace, modes: list[Mode], out: TextIO | None) -> None:
+def ranks(arguments: argparse.Namespace, modes: list[str], out: TextIO | None) -> None:
     """Rank correlations over random candidates."""
     space, rng = load_space(arguments.space), random.Random(0)
     candidates = [space.architecture(space.sample(rng)) for _ in range(arguments.candidates)]

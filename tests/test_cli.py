@@ -93,7 +93,10 @@ BAD = {
     "missing space file": (["search", "no/such.yaml"], "no such file"),
     "unknown data": (["search", "--data", "nope"], "digits, cifar10"),
     "space without data": (["search", "lite0"], "--data"),
-    "latency in an unknown mode": (["search", "--latency", "mode:graph"], "--latency: mode:graph: Input should be"),
+    "latency in an unknown mode": (
+        ["search", "--latency", "mode:graph"],
+        "--latency: mode:graph: unknown mode 'graph' (did you mean 'cudagraph'?): use one of eager,",
+    ),
     "latency with an unknown key": (["search", "--latency", "speed:9"], "--latency: 'speed:9' is not key:value"),
     "latency in a mode of GPUs": (["search", "--device", "cpu", "--latency", "mode:cudagraph"], "needs a CUDA device"),
     "latency of no images": (["search", "--latency", "batch:0"], "batch size 0: must be at least 1"),
@@ -133,7 +136,7 @@ BAD = {
     ),
     "value of a target": (
         ["search", "--target", "edge=mode:fast,max:1ms"],
-        "--target edge: mode:fast: Input should be",
+        "--target edge: mode:fast: unknown mode 'fast': use one of eager,",
     ),
     "limit of a target": (["search", "--target", "edge=max:fast"], "--target edge: max: 'fast' is not a latency"),
     "amount of a resource": (["search", "--target", "e=max:1,resource:A=b"], "--target e: resource:A=b: write"),

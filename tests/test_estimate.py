@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nas.latency.estimate import Times, estimate
 from nas.latency.protocol import Estimator, LatencyProtocol
-from nas.latency.timing import BlockTime, time_until_sure, warm_up
+from nas.latency.runtimes.base import BlockTime
+from nas.latency.timing import time_until_sure, warm_up
 
 Floats = NDArray[np.float64]
 MEDIAN = LatencyProtocol()

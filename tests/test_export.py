@@ -23,7 +23,7 @@ from PIL import Image
 
 import nas.export.folder
 import nas.export.source
-import nas.latency.runtimes
+import nas.latency.runtimes.onnxruntime
 from nas.cli.app import main
 from nas.common.errors import ExportError, InputError
 from nas.common.files import weights_content
@@ -410,7 +410,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
     with pytest.raises(InputError, match="--format tflite: use pt2, onnx, torchscript"):
         export_candidate(run, record, tmp_path / "new", ExportOptions(("tflite",)))
     with monkeypatch.context() as patch:
-        patch.setattr(nas.latency.runtimes, "find_spec", lambda name: None)
+        patch.setattr(nas.latency.runtimes.onnxruntime, "find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"--format onnx needs onnx, .*pip install 'pareto-nas\[onnx\]'"):
             export_candidate(run, record, tmp_path / "new", ExportOptions(("onnx",)))
     with monkeypatch.context() as patch:

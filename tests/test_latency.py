@@ -19,7 +19,7 @@ from torch.nn.utils import parametrizations
 import nas.latency.measure as latency_module
 from nas.common.errors import CandidateError, InputError
 from nas.latency.measure import fold_batch_norm, measure
-from nas.latency.protocol import LatencyProtocol, Mode, Precision
+from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.telemetry import Watch
 from nas.models.build import build
 from nas.spaces.mobile.space_file import load_space
@@ -98,7 +98,7 @@ PROTOCOLS = [
 
 @pytest.mark.parametrize(("mode", "dtype", "channels_last", "batch_size"), PROTOCOLS)
 def test_the_model_and_torch_are_left_as_they_were(
-    mode: Mode, dtype: Precision, channels_last: bool, batch_size: int
+    mode: str, dtype: Precision, channels_last: bool, batch_size: int
 ) -> None:
     module = trained_like(Restless())
     protocol = replace(

@@ -19,7 +19,7 @@ from nas.common.errors import CandidateError, InputError
 from nas.latency.compare import contention, differ, groups
 from nas.latency.lease import DeviceLease, Grant
 from nas.latency.measure import measure_in_turn
-from nas.latency.protocol import LatencyProtocol, Mode, default_protocol
+from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
 from nas.models.build import build
 from nas.spaces.mobile.space_file import load_space
@@ -122,7 +122,7 @@ def test_networks_of_ten_times_the_cost_differ_beside_busy_processes() -> None:
 
 
 @pytest.mark.parametrize(("mode", "batch_size", "threads"), [("eager", 3, 2), ("onnxruntime", 1, 1), ("compile", 2, 1)])
-def test_in_every_mode_as_measured_alone(mode: Mode, batch_size: int, threads: int) -> None:
+def test_in_every_mode_as_measured_alone(mode: str, batch_size: int, threads: int) -> None:
     protocol = replace(QUICK, mode=mode, batch_size=batch_size, threads=threads)
     small, large = (build(architecture, 10) for architecture in (SPACE.smallest, SPACE.largest))
     before = [parameter.clone() for parameter in small.parameters()]

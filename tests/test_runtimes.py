@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-import nas.latency.runtimes as runtimes
 from nas.common.errors import CandidateError, InputError
 from nas.latency.measure import measure
-from nas.latency.protocol import LatencyProtocol, Mode
-from nas.latency.runtimes import check_protocol, runner, software
+from nas.latency.outputs import tensors_of
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.runtimes import check_protocol, prepare, software
+from nas.latency.runtimes.base import Session
 
 CPU = LatencyProtocol()
 
@@ -24,21 +26,21 @@ def network(seed: int, width: int) -> nn.Module:
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
-def output(result: Any) -> torch.Tensor:
-    """What a run gave: a tensor, or the bound outputs of ONNX Runtime."""
-    return result if isinstance(result, torch.Tensor) else torch.from_numpy(result.copy_outputs_to_cpu()[0])
+def output(session: Session) -> torch.Tensor:
+    """The first tensor that a run gives."""
+    return next(tensors_of(session.outputs()))
 
 
 @pytest.mark.parametrize("mode", ["eager", "compile", "onnxruntime"])
-def test_a_mode_runs_the_network_one_after_another(mode: Mode) -> None:
+def test_a_mode_runs_the_network_one_after_another(mode: str) -> None:
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     for seed in (0, 1):  # of one class and one shape, so that a stale compiled network would be mistaken for it
         module = network(seed, 4)
         expected = module(images)
-        run = runner(module, images, replace(CPU, mode=mode))
-        torch.testing.assert_close(output(run()), expected, rtol=1e-4, atol=1e-5)
+        session = prepare(module, images, replace(CPU, mode=mode))
+        torch.testing.assert_close(output(session), expected, rtol=1e-4, atol=1e-5)
         images.mul_(2)  # the images are read anew in each run
-        torch.testing.assert_close(output(run()), module(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output(session), module(images), rtol=1e-4, atol=1e-5)
 
 
 class Branches(nn.Module):
@@ -59,7 +61,7 @@ def test_a_failing_export_is_one_sentence_and_prints_nothing(capfd: pytest.Captu
 
 
 @pytest.mark.parametrize("mode", ["eager", "compile", "onnxruntime"])
-def test_a_network_that_does_not_run_says_the_same_in_every_mode(mode: Mode, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_does_not_run_says_the_same_in_every_mode(mode: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CandidateError, match=r"RuntimeError: Given groups=1.*expected input\[1, 3, 4, 4\]"):
         measure(nn.Conv2d(1, 4, 3), (3, 4, 4), replace(CPU, mode=mode))
     assert capfd.readouterr() == ("", "")
@@ -68,7 +70,10 @@ def test_a_network_that_does_not_run_says_the_same_in_every_mode(mode: Mode, cap
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "graph"}, "unknown mode 'graph': use eager, cudagraph, compile, onnxruntime"),
+        (
+            {"mode": "graph"},
+            "unknown mode 'graph' .did you mean 'cudagraph'.*: use one of eager, cudagraph, compile, onnxruntime",
+        ),
         ({"dtype": "fp16"}, "unknown dtype 'fp16': use float32, float16, bfloat16"),
         ({"batch_size": 0}, "batch size 0: must be at least 1"),
         ({"max_s": float("nan")}, "max_s nan: must be a number of at least 0"),
@@ -96,7 +101,8 @@ def test_a_protocol_that_cannot_be_had_is_refused(changes: dict[str, Any], messa
 def test_a_package_that_a_mode_needs_is_named(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], package: str, message: str
 ) -> None:
-    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == package else object())
+    module = importlib.import_module(f"nas.latency.runtimes.{changes['mode']}")
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else object())
     with pytest.raises(InputError, match=message):
         check_protocol(replace(CPU, **changes))
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from nas.cli.options import Device
+from nas.cli.options import MODES, Device
 from nas.common.errors import CandidateError, InputError
-from nas.latency.protocol import LatencyProtocol, Mode, Precision, default_protocol
+from nas.latency.protocol import LatencyProtocol, Precision, default_protocol
 from nas.spaces.known import chosen_architecture
 
 if TYPE_CHECKING:
@@ -75,8 +75,12 @@ def measure(
         ),
     ] = None,
     mode: Annotated[
-        Mode | None,
-        typer.Option(help="How it is deployed; by default eager on cpu and cudagraph on cuda.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="MODE",
+            help=f"How it is deployed: {MODES}; by default eager on cpu and cudagraph on cuda.",
+            show_default=False,
+        ),
     ] = None,
     dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of weights and images.")] = "fp32",
     channels_last: Annotated[bool, typer.Option(help="Memory format; onnxruntime has its own.")] = True,

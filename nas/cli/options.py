@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
 from nas.latency.protocol import LatencyProtocol, default_protocol
+from nas.latency.runtimes import RUNTIMES
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.runs.settings import LatencyTarget
 from nas.training.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
@@ -65,6 +66,9 @@ def chosen_recipe(
     recipe = replace(recipe, **{key: value for key, value in flags.items() if value is not None})  # type: ignore[arg-type]
     return read_recipe(recipe, None, assignments or ())
 
+
+MODES = f"{', '.join(RUNTIMES.names)}, or module:name of yours"
+"""What a latency's mode may be."""
 
 _PROTOCOL = TypeAdapter(LatencyProtocol)
 _PROTOCOL_KEYS = {key: key for key in ("device", "mode", "dtype", "threads", "channels_last")} | {"batch": "batch_size"}
@@ -131,7 +135,12 @@ def _pairs(flag: str, text: str, keys: Sequence[str]) -> dict[str, list[str]]:
 def _protocol(flag: str, values: Mapping[str, str], base: LatencyProtocol) -> LatencyProtocol:
     given = {field: values[key] for key, field in _PROTOCOL_KEYS.items() if key in values}
     try:
-        return _PROTOCOL.validate_python(asdict(base) | given)
+        protocol = _PROTOCOL.validate_python(asdict(base) | given)
+        if "mode" in values:
+            RUNTIMES.check(protocol.mode)
+        return protocol
+    except InputError as error:
+        raise InputError(f"{flag}: mode:{values['mode']}: {error}") from error
     except ValidationError as error:
         problem = error.errors()[0]
         key = next(key for key, field in _PROTOCOL_KEYS.items() if field == problem["loc"][0])

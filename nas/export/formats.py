@@ -15,7 +15,9 @@ from nas.latency.measure import measure_ready
 from nas.latency.prepare import Preparation
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.latency.runtimes import Run, captured, check_onnx, onnx_program, onnx_run, quiet
+from nas.latency.runtimes.base import Session, quiet
+from nas.latency.runtimes.cudagraph import captured
+from nas.latency.runtimes.onnxruntime import check_onnx, onnx_program, onnx_session
 from nas.workflows.measurable import named
 
 SOURCE = "source"
@@ -91,22 +93,24 @@ def _measured(
 ) -> Latency:
     if form == "onnx":
         path = folder / FILES[form]
-        folded = b"BatchNormalization" not in path.read_bytes()  # the exporter folds by itself
+        model = path.read_bytes()
+        folded = b"BatchNormalization" not in model  # the exporter folds by itself
         on_cpu = replace(protocol, device="cpu", mode="onnxruntime")
         return measure_ready(
-            lambda images: (onnx_run(str(path), images, protocol.threads), Preparation(folded)), shape, on_cpu
+            lambda images: (onnx_session(model, images, protocol.threads), Preparation(folded)), shape, on_cpu
         )
     as_graph = protocol.device != "cpu" and protocol.mode == "cudagraph"
     network = _loaded(folder, form, shape)
 
-    def ready(images: torch.Tensor) -> tuple[Run, Preparation]:
+    def ready(images: torch.Tensor) -> tuple[Session, Preparation]:
         network.to(images.device)
 
         def run() -> object:
             return network(images)
 
         run()
-        return captured(run) if as_graph else run, Preparation(fold_bn)
+        ready_to_run = captured(run) if as_graph else run
+        return Session(ready_to_run, ready_to_run), Preparation(fold_bn)
 
     return measure_ready(ready, shape, replace(protocol, mode="cudagraph" if as_graph else "eager"))
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import random
 import reprlib
 import time
@@ -49,9 +50,10 @@ from nas.latency.lease import DeviceLease, Grant, lease_for
 from nas.latency.prepare import Preparation, layout, normal_images, prepared
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import DeviceState, Latency
-from nas.latency.runtimes import Run, candidates_errors, check_protocol, runner, software
+from nas.latency.runtimes import candidates_errors, check_protocol, prepare, runtime_of, software
+from nas.latency.runtimes.base import Run, Session, TimeBlock
 from nas.latency.telemetry import Watch
-from nas.latency.timing import TimeBlock, block_timer, time_blocks, time_until_sure, warm_up
+from nas.latency.timing import block_timer, time_blocks, time_until_sure, warm_up
 
 OTHERS_LIMIT = {"cpu": 0.25, "cuda": 0.0}
 """Share of a device's time used by others above which a measurement counts as contended: Ray's own idle processes
@@ -59,8 +61,8 @@ and the system take some of a CPU."""
 ROUNDS = 20
 """Rounds of networks that are measured in turn."""
 Shape = tuple[int, int, int]
-Ready = Callable[[torch.Tensor], tuple[Run, Preparation]]
-"""What makes of the protocol's images a function that runs a network once, and says what was done to it before."""
+Ready = Callable[[torch.Tensor], tuple[Session, Preparation]]
+"""What makes of the protocol's images a network that is ready to run on them, and says what was done to it before."""
 _LOOK_S, _QUIET = 0.25, {"cpu": 0.1, "cuda": 0.0}
 """Seconds of looking, and the share of a device's time used by others up to which it is quiet."""
 _REFERENCE_S = 0.1
@@ -97,17 +99,18 @@ def measure_ready(
     As `measure` does it; the protocol's mode says how `ready` lets it run.
     """
     with _at_work(protocol, lease) as (device, lease):
-        run, preparation = _prepared(ready, input_shape, protocol, lease)
+        session, preparation = _prepared(ready, input_shape, protocol, lease)
+        run, artefact = session.run, _digest(session)
         with lease.exclusive() as grant, _cpu_too(protocol) as cpu:
             watch = _watch(device)
             reference = _reference(str(device), protocol.threads)
-            block = block_timer(protocol)
+            block = block_timer(protocol, session.time_block)
             with candidates_errors(protocol):
                 runs = warm_up(run, block, protocol)
             tries = [_attempt(run, block, runs, reference, protocol, watch)]
             while len(tries) < protocol.attempts and _again(tries[-1], protocol):
                 tries.append(_attempt(run, block, runs, reference, protocol, watch))
-        del run, block
+        del session, run, block
     best = min(tries, key=lambda attempt: (_disturbed(attempt.others, protocol), attempt.drift, attempt.found.width))
     return _latency(
         best.times,
@@ -121,6 +124,7 @@ def measure_ready(
         contended=grant.contended or cpu.contended or _disturbed(best.others, protocol),
         waited_s=grant.waited_s + cpu.waited_s,
         preparation=preparation,
+        artefact=artefact,
         attempts=len(tries),
         reference_ms=best.reference_ms,
         others=best.others,
@@ -157,11 +161,14 @@ def measure_in_turn(
             except CandidateError as error:
                 raise CandidateError(f"network {number} of {len(modules)}: {error}") from error
         preparations = [preparation for _, preparation in networks]
-        found = _turns([run for run, _ in networks], rounds, protocol, device, lease)
+        artefacts = [_digest(ready) for ready, _ in networks]
+        found = _turns([ready for ready, _ in networks], rounds, protocol, device, lease)
         del networks
     session = uuid.uuid4().hex[:12]
     latencies = []
-    for shape, preparation, turns, runs in zip(input_shapes, preparations, found.times, found.runs, strict=True):
+    for shape, preparation, artefact, turns, runs in zip(
+        input_shapes, preparations, artefacts, found.times, found.runs, strict=True
+    ):
         times = Times.joined(turns)
         value = estimate(times, protocol)
         latencies.append(
@@ -175,6 +182,7 @@ def measure_in_turn(
                 contended=found.contended or _disturbed(found.others, protocol),
                 waited_s=found.waited_s / len(modules),
                 preparation=preparation,
+                artefact=artefact,
                 others=found.others,
                 before=found.before,
                 after=found.after,
@@ -243,7 +251,7 @@ class _Turns:
 
 
 def _turns(
-    networks: Sequence[Run], rounds: int, protocol: LatencyProtocol, device: torch.device, lease: DeviceLease
+    networks: Sequence[Session], rounds: int, protocol: LatencyProtocol, device: torch.device, lease: DeviceLease
 ) -> _Turns:
     rng = random.Random(0)
     left = deque(index for _ in range(rounds) for index in rng.sample(range(len(networks)), len(networks)))
@@ -252,16 +260,18 @@ def _turns(
     while left:
         with lease.exclusive() as grant, _cpu_too(protocol) as cpu, candidates_errors(protocol):
             start = time.perf_counter()
-            watch, block = _watch(device), block_timer(protocol)
+            watch = _watch(device)
+            timer = functools.cache(lambda own: block_timer(protocol, own))  # what empties the caches is made once
+            blocks = [timer(network.time_block) for network in networks]
             found.before = found.before or watch.state()
-            warm_up(networks[left[0]], block, protocol)
+            warm_up(networks[left[0]].run, blocks[left[0]], protocol)
             if not count:
                 brief = replace(protocol, warmup_s=protocol.warmup_s / 5)
-                found.runs = [warm_up(run, block, brief) for run in networks]
-                count = _blocks_a_turn(networks, found.runs, block, rounds, protocol)
+                found.runs = [warm_up(each.run, block, brief) for each, block in zip(networks, blocks, strict=True)]
+                count = _blocks_a_turn(networks, found.runs, blocks, rounds, protocol)
             while left:
                 index = left.popleft()
-                run, runs = networks[index], found.runs[index]
+                run, runs, block = networks[index].run, found.runs[index], blocks[index]
                 block(run, runs)  # what another network left in the caches
                 found.times[index].append(time_blocks(run, block, runs, count, protocol))
                 if time.perf_counter() - start > _HELD_S:
@@ -275,10 +285,15 @@ def _turns(
 
 
 def _blocks_a_turn(
-    networks: Sequence[Run], runs: Sequence[int], block: TimeBlock, rounds: int, protocol: LatencyProtocol
+    networks: Sequence[Session],
+    runs: Sequence[int],
+    blocks: Sequence[TimeBlock],
+    rounds: int,
+    protocol: LatencyProtocol,
 ) -> int:
     """So many that all rounds of a network take about `max_s`; equally many of each, as quantiles of a few are not those of many."""
-    wall_ms = sum(block(run, many)[0] for run, many in zip(networks, runs, strict=True)) / len(networks)
+    took = [block(network.run, many)[0] for network, many, block in zip(networks, runs, blocks, strict=True)]
+    wall_ms = sum(took) / len(took)
     return max(_FEWEST, min(_MOST, int(1e3 * protocol.max_s / rounds / max(wall_ms, 1e-3))))
 
 
@@ -322,6 +337,10 @@ def _reference_ms(reference: Run, protocol: LatencyProtocol) -> float:
     return estimate(time_until_sure(reference, block, warm_up(reference, block, quick), quick), quick).ms
 
 
+def _digest(session: Session) -> str | None:
+    return hashlib.sha256(session.artefact).hexdigest() if session.artefact is not None else None
+
+
 def _disturbed(others: float | None, protocol: LatencyProtocol) -> bool:
     return others is not None and others > OTHERS_LIMIT[torch.device(protocol.device).type]
 
@@ -333,16 +352,16 @@ def _again(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
 def _ready(module: nn.Module, protocol: LatencyProtocol, held: contextlib.ExitStack) -> Ready:
     """The module as it would be deployed, in the protocol's mode; `held` gives it back what was borrowed of it."""
 
-    def ready(images: torch.Tensor) -> tuple[Run, Preparation]:
+    def ready(images: torch.Tensor) -> tuple[Session, Preparation]:
         found = held.enter_context(prepared(module, images, protocol))
-        return runner(found.network, found.images, protocol), found.preparation
+        return prepare(found.network, found.images, protocol), found.preparation
 
     return ready
 
 
 def _prepared(
     ready: Ready, input_shape: Shape, protocol: LatencyProtocol, lease: DeviceLease
-) -> tuple[Run, Preparation]:
+) -> tuple[Session, Preparation]:
     # Compiling and exporting are work like any other, which a measurement must not hear.
     with lease.shared(), _cpu_too(protocol, shared=True), candidates_errors(protocol):
         return ready(normal_images(protocol, input_shape))
@@ -357,16 +376,15 @@ def _reference(device: str, threads: int) -> Run:
         layers = [nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 128, 1)]
     network = nn.Sequential(*layers).eval().requires_grad_(False).to(device)
     images = normal_images(protocol, (3, 64, 64))
-    return runner(network.to(memory_format=layout(protocol)), images, protocol)
+    return prepare(network.to(memory_format=layout(protocol)), images, protocol).run
 
 
 @contextlib.contextmanager
 def _at_work(protocol: LatencyProtocol, lease: DeviceLease | None) -> Iterator[tuple[torch.device, DeviceLease]]:
     """The protocol's device and its lease, with torch set as the protocol says; no memory of the device's is kept."""
-    device = _device(protocol)
-    with _settings(protocol, device), torch.inference_mode(protocol.mode != "onnxruntime"):
-        if protocol.mode == "compile":
-            torch.compiler.reset()  # what Dynamo keeps of the networks before
+    device, runtime = _device(protocol), runtime_of(protocol)
+    with _settings(protocol, device), torch.inference_mode(not runtime.converts):
+        runtime.begin()
         yield device, lease or lease_for(protocol.device)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # a graph's memory, which nothing else in this process can use
@@ -375,7 +393,7 @@ def _at_work(protocol: LatencyProtocol, lease: DeviceLease | None) -> Iterator[t
 @contextlib.contextmanager
 def _cpu_too(protocol: LatencyProtocol, shared: bool = False) -> Iterator[Grant]:
     """The CPU's lease beside a GPU's, where the CPU matters too: it launches eager kernels, and builds all others."""
-    if protocol.device == "cpu" or (protocol.mode != "eager" and not shared):
+    if protocol.device == "cpu" or not (shared or runtime_of(protocol).launches):
         yield Grant(contended=False, waited_s=0.0)
     elif shared:
         with lease_for("cpu").shared():

@@ -30,7 +30,8 @@ from nas.common.errors import CandidateError
 from nas.latency.folding import fold
 from nas.latency.outputs import difference, kept
 from nas.latency.protocol import LatencyProtocol, Precision
-from nas.latency.runtimes import quiet
+from nas.latency.runtimes import runtime_of
+from nas.latency.runtimes.base import quiet
 
 _TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
 """By how much a step may change an output in float32, as a share of the largest value; GPUs multiply in TF32."""
@@ -71,8 +72,8 @@ def normal_images(protocol: LatencyProtocol, input_shape: tuple[int, int, int]) 
 
 
 def layout(protocol: LatencyProtocol) -> torch.memory_format:
-    """The memory format of images and weights; ONNX Runtime has its own."""
-    channels_last = protocol.channels_last and protocol.mode != "onnxruntime"
+    """The memory format of images and weights, before a runtime converts them."""
+    channels_last = protocol.channels_last and not runtime_of(protocol).converts
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
@@ -84,8 +85,8 @@ def _plain_mode() -> Iterator[None]:
 
 
 def _running_mode(protocol: LatencyProtocol) -> AbstractContextManager[object]:
-    """Inference mode, but for an exporter."""
-    return torch.no_grad() if protocol.mode == "onnxruntime" else torch.inference_mode()
+    """Inference mode, but for a runtime that converts."""
+    return torch.no_grad() if runtime_of(protocol).converts else torch.inference_mode()
 
 
 @contextmanager
@@ -158,7 +159,7 @@ class _Steps:
         network = self.network
         if "inference" in self._left_out:
             network = _InPlainMode(network)
-        if self._writes and self._protocol.mode != "onnxruntime":
+        if self._writes and not runtime_of(self._protocol).converts:
             network = _OnCopies(network)
             self._notes.append("it writes into its images: each run starts with a copy of them, which is timed with it")
         preparation = Preparation("fold" not in self._left_out, self._left_out, tuple(self._notes))

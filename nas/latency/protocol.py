@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["eager", "cudagraph", "compile", "onnxruntime"]
-
-
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
@@ -25,12 +22,12 @@ class LatencyProtocol:
     where CPU time is no latency (nas/latency/timing.py). All of it again, `attempts` times at most, while a reference network
     timed before and after drifts by more than `max_drift` or other processes use the device. Three times `max_spread`
     or `max_drift` mark a result noisy. `cold` empties the caches before each run, which is then a block of its own.
-    `threads` applies to the CPU; onnxruntime has a memory format of its own.
+    `mode` names a runtime (nas/latency/runtimes). `threads` applies to the CPU; onnxruntime has a memory format of its own.
     """
 
     device: str = "cpu"
     batch_size: int = 1
-    mode: Mode = "eager"
+    mode: str = "eager"
     dtype: Precision = "float32"
     channels_last: bool = True
     threads: int = 1
@@ -53,13 +50,6 @@ class LatencyProtocol:
     def noisy_drift(self) -> float:
         """The same of the drift of the reference network."""
         return 3 * self.max_drift
-
-    @property
-    def memory_format(self) -> str:
-        """In which order the values of an image lie in memory, in words."""
-        if self.mode == "onnxruntime":
-            return "memory format its own"
-        return "channels last" if self.channels_last else "channels first"
 
 
 def default_protocol(device: str) -> LatencyProtocol:

@@ -10,19 +10,15 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from nas.latency.estimate import Times, estimate
 from nas.latency.protocol import LatencyProtocol
-from nas.latency.runtimes import Run
+from nas.latency.runtimes.base import BlockTime, Run, TimeBlock
 
-BlockTime = tuple[float, float]
-"""Milliseconds of a block of runs by the wall clock, and of the CPU (not a number on a GPU)."""
-TimeBlock = Callable[[Run, int], BlockTime]
-"""Runs a network so many times."""
 _LONGEST, _FEWEST_BLOCKS = 10, 5
 """A network so slow that `min_blocks` take this many times `max_s` gets fewer, and is marked noisy: trainers that wait
 for the device lose patience after a minute."""
@@ -32,9 +28,9 @@ _WAITS = 0.5
 """Voluntary waits a run from which on a network waits by itself."""
 
 
-def block_timer(protocol: LatencyProtocol) -> TimeBlock:
-    """What times a block: after emptying the caches where the protocol says cold."""
-    time_block = _cuda_block if torch.device(protocol.device).type == "cuda" else _cpu_block
+def block_timer(protocol: LatencyProtocol, own: TimeBlock | None = None) -> TimeBlock:
+    """What times a block, by the runtime's own means where it has them; after emptying the caches where the protocol says cold."""
+    time_block = own or (_cuda_block if torch.device(protocol.device).type == "cuda" else _cpu_block)
     if not protocol.cold:
         return time_block
     filler = torch.zeros(_FLUSH_BYTES // 4, device=protocol.device)
@@ -90,6 +86,7 @@ def time_blocks(run: Run, block: TimeBlock, runs: int, count: int, protocol: Lat
 def _times(blocks: Sequence[BlockTime], runs: int, protocol: LatencyProtocol, waits: int) -> Times:
     wall_ms, process_ms = np.array(blocks).T / runs
     alone = protocol.device == "cpu" and protocol.threads == 1 and waits < _WAITS * runs * len(blocks)
+    alone = alone and not np.isnan(process_ms).any()
     return Times(wall_ms, process_ms if alone else None)
 
 

@@ -26,7 +26,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from nas.latency.outputs import tensors_of
 from nas.latency.prepare import borrowed, copy_of, device_of, dtype_of, reason_of, to_eval
-from nas.latency.runtimes import quiet
+from nas.latency.runtimes.base import quiet
 
 _aten = torch.ops.aten
 _VECTOR_PRODUCTS = {_aten.mv: 0, _aten.dot: 0, _aten.vdot: 0, _aten.addmv: 1}

@@ -202,9 +202,16 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
     targets = settings.evaluation.targets
     gpus = any(device != "cpu" for device in (settings.device, *(target.protocol.device for target in targets)))
     with notices_ignored():
-        start_ray(address, gpus, (settings.evaluation.metric, settings.data))
+        start_ray(address, gpus, user_code(settings))
     nodes = [node["Resources"] for node in living_nodes()]
     return fitted_resources(settings, nodes, elastic=address is not None)
+
+
+def user_code(settings: SearchSettings) -> tuple[str, ...]:
+    """What may be code of the user's (`module:name`) that workers need: metric, data, modes of latencies."""
+    evaluation = settings.evaluation
+    modes = (evaluation.protocol.mode, *(target.protocol.mode for target in evaluation.targets))
+    return (evaluation.metric, settings.data, *dict.fromkeys(modes))
 
 
 def _before_ray(address: str | None) -> None:

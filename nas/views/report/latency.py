@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from nas.common.text import plural
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
+from nas.latency.runtimes import memory_format_text
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import LatencyTarget
 from nas.views.report.cells import unbroken
@@ -41,7 +42,7 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
     rows: list[tuple[str, object]] = [
         ("Device", f"{devices} ({protocol.device})" if measured else protocol.device),
         ("Input", f"{', '.join(shapes) or f'batch {protocol.batch_size}'}, {protocol.dtype}"),
-        ("Mode", f"{protocol.mode}, {protocol.memory_format}"),
+        ("Mode", f"{protocol.mode}, {memory_format_text(protocol)}"),
         ("CPU threads", protocol.threads),
         ("Batch norm", _folded(measured)),
         ("Warm-up", f"{protocol.warmup_s:g} s, then back-to-back runs (caches hot)"),

@@ -10,6 +10,7 @@ from rich.text import Text
 from nas.common.text import ms_text, plural
 from nas.latency.compare import groups
 from nas.latency.result import DeviceState, Latency
+from nas.latency.runtimes import memory_format_text
 
 
 def latency_text(latency: Latency) -> str:
@@ -90,9 +91,7 @@ def protocol_lines(measured: Sequence[Latency], labels: Sequence[str] = ()) -> l
     threads = f", {plural(protocol.threads, 'thread')}" if protocol.device == "cpu" else ""
     folded = "folded" if all(latency.bn_folded for latency in measured) else "not folded throughout"
     dtype = protocol.dtype if not _any_left_out(measured, "dtype") else f"{protocol.dtype} where possible"
-    form = (
-        protocol.memory_format if not _any_left_out(measured, "layout") else f"{protocol.memory_format} where possible"
-    )
+    form = memory_format_text(protocol) + (" where possible" if _any_left_out(measured, "layout") else "")
     caches = "emptied before each run" if protocol.cold else "hot"
     block = "blocks of one run" if protocol.cold else f"blocks of at least {protocol.block_ms:g} ms"
     until = (
