@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from nas.cli.options import MODES, Device
+from nas.cli.options import MODES, Device, check_mode
 from nas.common.errors import CandidateError, InputError
 from nas.latency.protocol import LatencyProtocol, Precision, default_protocol
 from nas.spaces.known import chosen_architecture
@@ -101,6 +101,8 @@ def measure(
 
     default = default_protocol(resolve_device(device))
     sizes = parse_batch_sizes(batch_size or ("1,8" if default.device == "cpu" else "1,128"))
+    if mode is not None:
+        check_mode(f"--mode {mode}", mode)
     protocol = replace(
         default,
         mode=mode or default.mode,

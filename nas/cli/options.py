@@ -136,15 +136,21 @@ def _protocol(flag: str, values: Mapping[str, str], base: LatencyProtocol) -> La
     given = {field: values[key] for key, field in _PROTOCOL_KEYS.items() if key in values}
     try:
         protocol = _PROTOCOL.validate_python(asdict(base) | given)
-        if "mode" in values:
-            RUNTIMES.check(protocol.mode)
-        return protocol
-    except InputError as error:
-        raise InputError(f"{flag}: mode:{values['mode']}: {error}") from error
     except ValidationError as error:
         problem = error.errors()[0]
         key = next(key for key, field in _PROTOCOL_KEYS.items() if field == problem["loc"][0])
         raise InputError(f"{flag}: {key}:{values[key]}: {problem['msg']}") from error
+    if "mode" in values:
+        check_mode(f"{flag}: mode:{protocol.mode}", protocol.mode)
+    return protocol
+
+
+def check_mode(where: str, mode: str) -> None:
+    """Raise `InputError`, which begins with `where` it was given, unless the mode is known."""
+    try:
+        RUNTIMES.check(mode)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def data_name(given: str | None, space: SearchSpace) -> str:
