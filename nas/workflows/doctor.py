@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from packaging.requirements import Requirement
 
@@ -21,8 +21,8 @@ from nas.common.user_cache import cache_folder
 from nas.latency.cache import cache_folder as latency_folder
 from nas.latency.device import device_name
 from nas.latency.lease import lease_directory
-from nas.latency.protocol import LatencyProtocol, Mode
-from nas.latency.runtimes import check_protocol
+from nas.latency.protocol import LatencyProtocol
+from nas.latency.runtimes import RUNTIMES, check_protocol
 
 DISTRIBUTION = "pareto-nas"
 _NAMED = ("python", "torch", "torchvision", "optuna")
@@ -132,7 +132,7 @@ def _runtimes() -> Iterator[Check]:
     import torch
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    for mode in get_args(Mode):
+    for mode in RUNTIMES.names:
         problems = {device: _problem(LatencyProtocol(device=device, mode=mode)) for device in devices}
         able = [device for device, problem in problems.items() if problem is None]
         if able:
