@@ -3,7 +3,7 @@
     python benchmarks/train_speed.py --data CIFAR10_FOLDER [--rounds 5] [--steps 40] [--batch-size 64] [--device cpu]
 
 The usual loop is torchvision's ImageFolder behind a DataLoader with worker processes, PIL transforms (padded crop,
-mirror), default memory layout and float32; ours is `nas.training.loop`. Same network, same batch size, same optimiser, same
+hflip), default memory layout and float32; ours is `nas.training.loop`. Same network, same batch size, same optimiser, same
 number of steps, each round in processes of their own, in turn. The ratio is taken within a round.
 """
 

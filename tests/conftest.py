@@ -34,7 +34,7 @@ LONGEST = (
         "test_status",
         "test_targets",
         "test_browse",
-        "test_mirror",
+        "test_replica",
         "test_audit",
         "test_kills",
     ),

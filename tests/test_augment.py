@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from nas.data.sets import load_data
-from nas.training.augment import Mixed, change_colour, cutout, mix, resized_crop, shift_and_mirror
+from nas.training.augment import Mixed, change_colour, cutout, mix, resized_crop, shift_and_hflip
 from nas.training.recipe import Recipe
 
 
@@ -29,8 +29,8 @@ def numbered(count: int, height: int, width: int) -> torch.Tensor:
 
 
 AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
-    "shift": lambda x, g: shift_and_mirror(x, 0.25, False, g),
-    "mirror": lambda x, g: shift_and_mirror(x, 0.0, True, g),
+    "shift": lambda x, g: shift_and_hflip(x, 0.25, False, g),
+    "hflip": lambda x, g: shift_and_hflip(x, 0.0, True, g),
     "resized_crop": lambda x, g: resized_crop(x, 0.25, g),
     "colour": lambda x, g: change_colour(x, 0.5, g),
     "cutout": lambda x, g: cutout(x, 0.5, g),
@@ -47,22 +47,22 @@ def test_each_image_draws_its_own_from_the_generator_alone(name: str) -> None:
     torch.manual_seed(1)
     assert torch.equal(augment(images, drawn(3)), first)
     assert not torch.equal(augment(images, drawn(4)), first)
-    assert len({tuple(x.flatten().tolist()) for x in first}) > (1 if name == "mirror" else 10)
+    assert len({tuple(x.flatten().tolist()) for x in first}) > (1 if name == "hflip" else 10)
     assert torch.equal(images, image.repeat(50, 1, 1, 1))  # what was given is left alone
     assert first.shape == images.shape
     assert first.dtype == images.dtype
 
 
-# ---------------------------------------------------------------- crop and mirror
+# ---------------------------------------------------------------- crop and hflip
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 12), (12, 8)])
-@pytest.mark.parametrize("mirror", [False, True])
-def test_a_shifted_image_is_a_window_of_the_padded_one(height: int, width: int, mirror: bool) -> None:
+@pytest.mark.parametrize("hflip", [False, True])
+def test_a_shifted_image_is_a_window_of_the_padded_one(height: int, width: int, hflip: bool) -> None:
     share, count = 0.25, 400
     pad = round(share * height)
     images = numbered(count, height, width)
-    shifted = shift_and_mirror(images, share, mirror, drawn())
+    shifted = shift_and_hflip(images, share, hflip, drawn())
     assert shifted.dtype == torch.uint8
     assert shifted.shape == images.shape
     padded = F.pad(images[0, 0], (pad, pad, pad, pad))
@@ -71,26 +71,26 @@ def test_a_shifted_image_is_a_window_of_the_padded_one(height: int, width: int, 
     for row, column in places:
         window = padded[row : row + height, column : column + width]
         windows[tuple(window.flatten().tolist())] = (row, column, False)
-        if mirror:
+        if hflip:
             windows[tuple(window.flip(1).flatten().tolist())] = (row, column, True)
     seen = [windows[tuple(image.flatten().tolist())] for image in shifted]
     assert {(row, column) for row, column, _ in seen} == set(places)  # every shift occurs in 400 draws
     flipped = sum(flip for *_, flip in seen)
-    assert 150 < flipped < 250 if mirror else flipped == 0
+    assert 150 < flipped < 250 if hflip else flipped == 0
 
 
 def test_colours_of_a_pixel_stay_together() -> None:
     images = numbered(50, 8, 8)
     coloured = torch.cat([images, images + 64, images + 128], 1)
-    red, green, blue = shift_and_mirror(coloured, 0.0, True, drawn()).unbind(1)
+    red, green, blue = shift_and_hflip(coloured, 0.0, True, drawn()).unbind(1)
     assert torch.equal(green, red + 64)
     assert torch.equal(blue, red + 128)
 
 
-def test_no_shift_and_no_mirror_leave_images_as_they_are() -> None:
+def test_no_shift_and_no_hflip_leave_images_as_they_are() -> None:
     images = digits(20)
-    assert torch.equal(shift_and_mirror(images, 0.0, False, drawn()), images)
-    assert torch.equal(shift_and_mirror(images, 0.05, False, drawn()), images)  # less than half a pixel
+    assert torch.equal(shift_and_hflip(images, 0.0, False, drawn()), images)
+    assert torch.equal(shift_and_hflip(images, 0.05, False, drawn()), images)  # less than half a pixel
 
 
 # ---------------------------------------------------------------- resized crop

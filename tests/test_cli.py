@@ -508,3 +508,10 @@ def test_earlier_addresses_of_what_programs_import_still_lead_there() -> None:
 
     found, now = (load_data, to_pixels, fold_batch_norm), (sets.load_data, pixels.to_pixels, folding.fold_batch_norm)
     assert found == now
+
+
+def test_flags_that_were_called_otherwise_are_taken_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = call(capsys, "search", "--mirror", "no-uri", "--trials", "2")
+    assert (code, "--replica no-uri: cannot be used: not a URI" in error) == (2, True)
+    code, out, _ = call(capsys, "search", "--help")
+    assert (code, "--replica" in out, "--mirror" in out) == (0, True, False)

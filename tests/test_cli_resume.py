@@ -62,7 +62,7 @@ def given(run: RunDirectory, *arguments: str) -> Renewal:
         (["--trial-timeout", "90s"], Renewal(trial_timeout_s=90.0)),
         (["--target", "edge=max:2ms"], Renewal(targets={"edge": 2.0})),
         (["--target", "edge=batch:8,max:2ms"], Renewal(targets={"edge": 2.0})),
-        (["--log", "", "--mirror", "off"], Renewal()),
+        (["--log", "", "--replica", "off"], Renewal()),
     ],
 )
 def test_what_may_be_given_anew(run: RunDirectory, arguments: list[str], renewed: Renewal) -> None:

@@ -300,4 +300,4 @@ def test_nas_commands_of_the_files_and_their_documentation_are_real() -> None:
             used = set(re.findall(r"(?<!\S)--[a-z-]+", rest))
             assert used <= flags[command or "search"], (command, rest)
             seen |= used
-    assert {"--address", "--accelerator", "--mirror", "--trial-timeout"} <= seen
+    assert {"--address", "--accelerator", "--replica", "--trial-timeout"} <= seen

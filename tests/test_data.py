@@ -471,7 +471,7 @@ def test_the_line_of_datasets_and_of_named_sets(plugin: Callable[[Any], str], ma
 def test_sizes_that_are_not_known_are_said_to_be(plugin: Callable[[Any], str]) -> None:
     digits = load_data("digits", channels=1)
     made = ImageData(**{name: getattr(digits, name) for name in ("name", "classes", "train", "validation", "test")},
-                     mean=(0.5,), std=(0.2,), mirror=False, split_seed=0)  # fmt: skip
+                     mean=(0.5,), std=(0.2,), hflip=False, split_seed=0)  # fmt: skip
     line = data_line(load_data(plugin(made), channels=1))
     assert line.endswith("360 validation, 360 test images; sizes of the files not known → 8×8 px, grey")
 

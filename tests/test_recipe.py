@@ -40,7 +40,7 @@ OTHER = Recipe(
     trainable="head+2",
     precision="bfloat16",
     compile=True,
-    mirror=False,
+    hflip=False,
     crop_share=0.0,
     resized_crop=0.25,
     cutout=0.5,
@@ -101,7 +101,7 @@ def test_the_last_of_two_assignments_counts() -> None:
         ("steps=100", "steps", 100),
         ("seconds=2", "seconds", 2.0),
         ("epochs=2.0", "epochs", 2),
-        ("mirror=true", "mirror", True),
+        ("hflip=true", "hflip", True),
         ("compile=yes", "compile", True),
         ("trainable=head+12", "trainable", "head+12"),
         ("trainable=gradual", "trainable", "gradual"),
@@ -119,8 +119,8 @@ def test_values_as_text(text: str, key: str, value: Any) -> None:
 
 
 def test_a_value_can_be_taken_back() -> None:
-    recipe = read_recipe(OTHER, None, ["steps=", "seconds=null", "mirror=~"])
-    assert (recipe.steps, recipe.seconds, recipe.mirror) == (None, None, None)
+    recipe = read_recipe(OTHER, None, ["steps=", "seconds=null", "hflip=~"])
+    assert (recipe.steps, recipe.seconds, recipe.hflip) == (None, None, None)
 
 
 @pytest.mark.parametrize("recipe", [Recipe(), default_recipe(inherits=True), OTHER], ids=["plain", "inherits", "other"])
@@ -173,7 +173,7 @@ BAD = [
     ("trainable=3", "string"),
     ("precision=float64", "'auto', 'float32', 'bfloat16' or 'float16'"),
     ("compile=maybe", "boolean"),
-    ("mirror=2", "boolean"),
+    ("hflip=2", "boolean"),
     ("crop_share=1.5", "less than or equal to 1"),
     ("resized_crop=-0.1", "greater than or equal to 0"),
     ("cutout=.nan", "less than or equal to 1"),
@@ -286,3 +286,10 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("epochs: 3\nbatch_size: 8\nepochs: 5\n")
     assert one_sentence(path) == f"--recipe {path}:3: the key 'epochs' is given twice"
+
+
+def test_a_key_that_was_called_otherwise_is_read(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("mirror: true\nepochs: 3\n")
+    assert read_recipe(Recipe(), tmp_path / "old.yaml") == Recipe(epochs=3, hflip=True)
+    assert read_recipe(Recipe(), assignments=["mirror=false"]) == Recipe(hflip=False)
+    assert "hflip: true" in recipe_text(Recipe(hflip=True))

@@ -29,8 +29,8 @@ from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.models.build import build
-from nas.runs.mirror import fetch_run, mirrored
 from nas.runs.record import Evaluation, Outcome, TrainingRecord, TrialRecord
+from nas.runs.replica import fetch_run, replicated
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import Provenance, RunDirectory, open_run
 from nas.runs.trained import best_training
@@ -119,7 +119,7 @@ def digits() -> ImageData:
         Recipe(epochs=3, batch_size=256),
         Recipe(epochs=4, steps=14, batch_size=256, optimizer="sgd", schedule="cosine", ema=0.9, dropout=0.2, balance="sampling"),
         Recipe(epochs=3, batch_size=256, trainable="gradual", clip_norm=0.1, mixup=0.2, cutmix=1.0, balance="loss"),
-        Recipe(epochs=3, batch_size=256, cutout=0.2, colour=0.2, resized_crop=0.6, mirror=True, patience=3),
+        Recipe(epochs=3, batch_size=256, cutout=0.2, colour=0.2, resized_crop=0.6, hflip=True, patience=3),
     ],
 )  # fmt: skip
 def test_a_training_goes_on_behind_any_epoch_as_if_nothing_had_happened(digits: ImageData, recipe: Recipe) -> None:
@@ -613,17 +613,17 @@ def test_report_page_and_tables_lead_with_the_latest_and_keep_the_searchs_number
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_a_mirror_has_what_was_trained_and_no_checkpoints(run: RunDirectory, tmp_path: Path) -> None:
-    mirrored_run = run.with_settings(replace(run.settings, mirror=f"file://{tmp_path}/mirror"))
-    (tmp_path / "mirror").mkdir()
+def test_a_replica_has_what_was_trained_and_no_checkpoints(run: RunDirectory, tmp_path: Path) -> None:
+    replicated_run = run.with_settings(replace(run.settings, replica=f"file://{tmp_path}/replica"))
+    (tmp_path / "replica").mkdir()
     record = recorded(0, 0.8, 1.0)
     with run.training_locked("half"):
         run.save_checkpoint("half", b"state")
         run.save_trained(record, weights_content(build(SPACE.smallest, 10).state_dict()))
         run.append_training(record)
-        with mirrored_run.locked(), mirrored(mirrored_run):
+        with replicated_run.locked(), replicated(replicated_run):
             pass
-    fetch_run(f"file://{tmp_path}/mirror", tmp_path / "fetched")
+    fetch_run(f"file://{tmp_path}/replica", tmp_path / "fetched")
     fetched = open_run(tmp_path / "fetched")
     assert fetched.training_records() == [record]
     assert fetched.load_trained(record).keys() == build(SPACE.smallest, 10).state_dict().keys()

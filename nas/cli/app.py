@@ -19,6 +19,7 @@ from nas.cli.doctor import doctor
 from nas.cli.evaluate import evaluate, recipe
 from nas.cli.export import export
 from nas.cli.measure import measure
+from nas.cli.old_spellings import as_now
 from nas.cli.options import Directory
 from nas.cli.report import report
 from nas.cli.search import search
@@ -144,7 +145,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _check_working_directory()
         assume_home()
-        code = app(args=arguments, prog_name="nas", standalone_mode=False)
+        code = app(
+            args=as_now(sys.argv[1:] if arguments is None else arguments), prog_name="nas", standalone_mode=False
+        )
         if sys.stdout is not None:  # closed
             sys.stdout.flush()
     except InputError as error:

@@ -13,7 +13,7 @@ import typer
 
 from nas.cli.options import absolute_init, parse_amounts, parse_protocol, parse_target
 from nas.common.errors import InputError
-from nas.runs.mirror import is_uri
+from nas.runs.replica import is_uri
 from nas.runs.settings import LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.renewal import Renewal
@@ -33,7 +33,7 @@ _RENEWED = {
     "max_latency": "max_latency_ms",
 }
 """Flags that a run may be given anew, and what they are called in `Renewal`."""
-_OF_THE_SESSION = ("resume", "address", "log", "mirror", "storage")
+_OF_THE_SESSION = ("resume", "address", "log", "replica", "storage")
 """Flags that are no settings of the search, or that `resume_search` takes by themselves."""
 
 
@@ -45,7 +45,7 @@ def renewal(context: typer.Context, run: RunDirectory) -> Renewal:
     given = _given(context)
     fixed = [name for name in given if name not in (*_RENEWED, *_OF_THE_SESSION, "target")]
     if "out" in fixed and is_uri(given["resume"]):
-        fixed.remove("out")  # where the mirror was copied to
+        fixed.remove("out")  # where the replica was copied to
     other = [name for name in fixed if not _is_as_before(name, given[name], run)]
     limits: dict[str, float] = {}
     for text in given.get("target", ()):
@@ -68,7 +68,7 @@ def warm_start_command(context: typer.Context, run: RunDirectory) -> str:
     """The search that the command line asks for in place of the run, with the run's trials: a line that can be pasted."""
     given = _given(context)
     values: dict[str, Any] = {**_recorded(context, run), **given}
-    left_out = {"resume", "mirror", "storage", "warm_start"} | ({"out"} - given.keys())
+    left_out = {"resume", "replica", "storage", "warm_start"} | ({"out"} - given.keys())
     words = ["nas", "search"]
     for parameter in context.command.params:
         name = parameter.name or ""

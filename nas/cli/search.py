@@ -94,11 +94,11 @@ def search(
         str | None,
         typer.Option(
             metavar="DIR|URI",
-            help="Go on with this run instead, or with its mirror in a new --out; budgets, limits and --max-concurrent may be "
+            help="Go on with this run instead, or with its replica in a new --out; budgets, limits and --max-concurrent may be "
             "given anew.",
         ),
     ] = None,
-    mirror: Annotated[
+    replica: Annotated[
         str | None,
         typer.Option(
             metavar="URI", help="Copy the run there as it grows, e.g. s3://bucket/prefix; off beside --resume."
@@ -176,7 +176,7 @@ def search(
     """
     began = time.time()
     from nas.common.text import count_text, plural
-    from nas.runs.mirror import fetch_run, is_uri
+    from nas.runs.replica import fetch_run, is_uri
     from nas.views.reported import resume_search, run_search
     from nas.views.terminal.progress import LineProgress, LiveProgress
     from nas.views.trackers import Progresses, check_trackers, make_trackers
@@ -195,7 +195,7 @@ def search(
 
         folder = Path(resume)
         if is_uri(resume):
-            folder, mirror = out or Path("results") / resume.partition("?")[0].rstrip("/").rpartition("/")[2], resume
+            folder, replica = out or Path("results") / resume.partition("?")[0].rstrip("/").rpartition("/")[2], resume
             check_new_folder(folder)
             fetch_run(resume, folder)
             console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
@@ -205,7 +205,7 @@ def search(
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         pulse.doing = "reading the data, and starting Ray and its workers"
         progress = Progresses([display, *make_trackers(logs, folder)])
-        _end_of_search(resume_search(folder, anew, address, progress, mirror, storage))
+        _end_of_search(resume_search(folder, anew, address, progress, replica, storage))
         return
     loaded, why = chosen_space(space, data, init)
     if why is not None:
@@ -243,7 +243,7 @@ def search(
         resources=resources,
         enqueue=tuple(enqueue or ()),
         warm_start=tuple(warm_start or ()),
-        mirror=mirror,
+        replica=replica,
         storage=storage,
     )
     pulse.doing = "reading the data and looking at this machine"

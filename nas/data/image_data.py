@@ -83,7 +83,7 @@ class Split:
 class ImageData:
     """A data set split in three; `mean` and `std` per channel of the training part, on a scale of 0 to 1.
 
-    `mirror` says whether a mirrored image is still of its class (not so for digits). `corrupt` names the files that
+    `hflip` says whether an image flipped left to right is still of its class (not so for digits). `corrupt` names the files that
     could not be read and are left out; `remarks` are sentences on what else was left out and what was guessed.
     `split_off` are the parts, validation and test, that were taken from the training images. `sizes` are those of the
     images before they were resized, None where they are not known; `licence` is the file that tells the data's licence, and
@@ -97,7 +97,7 @@ class ImageData:
     test: Split | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    mirror: bool
+    hflip: bool
     split_seed: int
     corrupt: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

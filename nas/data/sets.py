@@ -152,10 +152,10 @@ def _digits(channels: int, split_seed: int) -> ImageData:
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     whole = Split(_with_channels(images, channels), digits.target.astype(np.int64))
-    return _assemble("digits", [str(digit) for digit in range(10)], {"train": whole}, split_seed, mirror=False)
+    return _assemble("digits", [str(digit) for digit in range(10)], {"train": whole}, split_seed, hflip=False)
 
 
-def _torchvision(name: str, dataset: str, mirror: bool) -> Callable[[int, int], ImageData]:
+def _torchvision(name: str, dataset: str, hflip: bool) -> Callable[[int, int], ImageData]:
     def load(channels: int, split_seed: int) -> ImageData:
         from torchvision import datasets
 
@@ -177,17 +177,17 @@ def _torchvision(name: str, dataset: str, mirror: bool) -> Callable[[int, int], 
                 images = images.transpose(0, 3, 1, 2)
             parts[part] = Split(_with_channels(images, channels), labels)
             classes = [str(c) for c in getattr(loaded, "classes", range(int(labels.max()) + 1))]
-        return _assemble(name, classes, parts, split_seed, mirror)
+        return _assemble(name, classes, parts, split_seed, hflip)
 
     return load
 
 
 NAMED: dict[str, Callable[[int, int], ImageData]] = {
     "digits": _digits,
-    "cifar10": _torchvision("cifar10", "CIFAR10", mirror=True),
-    "cifar100": _torchvision("cifar100", "CIFAR100", mirror=True),
-    "fashion_mnist": _torchvision("fashion_mnist", "FashionMNIST", mirror=True),
-    "svhn": _torchvision("svhn", "SVHN", mirror=False),
+    "cifar10": _torchvision("cifar10", "CIFAR10", hflip=True),
+    "cifar100": _torchvision("cifar100", "CIFAR100", hflip=True),
+    "fashion_mnist": _torchvision("fashion_mnist", "FashionMNIST", hflip=True),
+    "svhn": _torchvision("svhn", "SVHN", hflip=False),
 }
 
 
@@ -200,7 +200,7 @@ def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
         parts[part] = Split(images, labels)
         if len(readable) < len(labels):
             parts[part] = parts[part].subset(readable)
-    data = _assemble(str(path), decoded.classes, parts, split_seed, mirror=True, sizes=decoded.sizes)
+    data = _assemble(str(path), decoded.classes, parts, split_seed, hflip=True, sizes=decoded.sizes)
     remarks = (*decoded.remarks, *data.remarks)
     return replace(data, corrupt=decoded.corrupt, remarks=remarks, licence=decoded.licence)
 
@@ -211,7 +211,7 @@ def _from_function(name: str, channels: int, size: int, split_seed: int) -> Imag
     made = read_function(name, channels, size)
     if isinstance(made, ImageData):
         return made
-    return _assemble(name, made.classes, made.parts, split_seed, mirror=True, sizes=made.sizes)
+    return _assemble(name, made.classes, made.parts, split_seed, hflip=True, sizes=made.sizes)
 
 
 def _with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -230,7 +230,7 @@ def _assemble(
     classes: Sequence[str],
     parts: dict[str, Split],
     split_seed: int,
-    mirror: bool,
+    hflip: bool,
     sizes: FileSizes | None = None,
 ) -> ImageData:
     """Parts with what is missing split off the training images; their own size is that of the images by default."""
@@ -252,7 +252,7 @@ def _assemble(
         test=test,
         mean=mean,
         std=std,
-        mirror=mirror,
+        hflip=hflip,
         split_seed=split_seed,
         remarks=tuple(remarks),
         split_off=tuple(part for part, key in (("validation", "val"), ("test", "test")) if key not in parts),

@@ -1,4 +1,4 @@
-"""Where a run is mirrored to: a folder of any file system that pyarrow or fsspec reaches, and who copies to it."""
+"""Where a run is copied to: a folder of any file system that pyarrow or fsspec reaches, and who copies to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OBJECT_STORES = ("s3", "gcs", "abfs")
 
 @dataclass(frozen=True)
 class Marker:
-    """Which run a mirror holds (when and on which host it was started), and which driver copies to it.
+    """Which run a replica holds (when and on which host it was started), and which driver copies to it.
 
     `copied` is when it last did (UTC seconds), `every_s` how often it does, `closed` that it has ended.
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field
 
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
@@ -109,8 +111,8 @@ class SearchSettings:
     nearly certainly dominated, given their exact costs (nas/search/dominated.py). A trial that takes longer than
     `trial_timeout_s` has failed; where a member of the front is trained again, it may take longer in proportion. `enqueue` names networks to try
     first, as `nas search --enqueue` does (nas/spaces/known.py), and `warm_start` run directories whose trials are taken over
-    (nas/workflows/warm_start.py); `plan_search` writes both out in full. What decides no result: `mirror` is the URI that the
-    run directory is copied to (nas/runs/mirror.py), and `storage` the URL of the database that holds its study, without a
+    (nas/workflows/warm_start.py); `plan_search` writes both out in full. What decides no result: `replica` is the URI that the
+    run directory is copied to (nas/runs/replica.py), and `storage` the URL of the database that holds its study, without a
     password (nas/search/storage.py).
     """
 
@@ -131,7 +133,7 @@ class SearchSettings:
     resources: Resources = field(default_factory=Resources)
     enqueue: tuple[str, ...] = ()
     warm_start: tuple[str, ...] = ()
-    mirror: str | None = None
+    replica: Annotated[str | None, Field(validation_alias=AliasChoices("replica", "mirror"))] = None
     storage: str | None = None
 
     @property

@@ -16,23 +16,23 @@ from nas.tasks.motion import Motion
 from nas.training.recipe import Recipe
 
 
-def shift_and_mirror(
-    images: torch.Tensor, share: float, mirror: bool, generator: torch.Generator, motion: Motion | None = None
+def shift_and_hflip(
+    images: torch.Tensor, share: float, hflip: bool, generator: torch.Generator, motion: Motion | None = None
 ) -> torch.Tensor:
-    """A random crop of each image padded by `share` of its side, every other one mirrored: (N, C, H, W), same dtype.
+    """A random crop of each image padded by `share` of its side, every other one flipped left to right: (N, C, H, W), same dtype.
 
     What it did is added to `motion`.
     """
     count, channels, height, width = images.shape
     pad = round(share * height)
-    if not pad and not mirror:
+    if not pad and not hflip:
         return images
     device = images.device
     shift = torch.randint(-pad, pad + 1, (2, count, 1), generator=generator).to(device)
     rows = pad + shift[0] + torch.arange(height, device=device)
     columns = pad + shift[1] + torch.arange(width, device=device)
     flipped = torch.zeros(count, 1, dtype=torch.bool)
-    if mirror:
+    if hflip:
         flipped = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
         columns = torch.where(flipped, columns.flip(1), columns)
     if motion is not None:

@@ -18,7 +18,7 @@ from nas.latency.lease import Bursts, DeviceLease
 from nas.models.freezing import Freezing
 from nas.tasks.base import Loss, Score, Task, task_of
 from nas.tasks.motion import Motion
-from nas.training.augment import change_colour, cutout, mix, resized_crop, shift_and_mirror
+from nas.training.augment import change_colour, cutout, mix, resized_crop, shift_and_hflip
 from nas.training.device_data import DeviceData, DevicePart, resize
 from nas.training.history import EpochMetrics
 from nas.training.memory import lean_activations, reused_memory
@@ -266,8 +266,8 @@ def augmented(
     motion: Motion | None = None,
 ) -> torch.Tensor:
     """uint8 (N, C, H, W) to what the network reads in training, (N, C, side, side); where it moved is added to `motion`."""
-    mirror = data.data.mirror if recipe.mirror is None else recipe.mirror
-    x = shift_and_mirror(images, recipe.crop_share, mirror, generator, motion).float().div_(255)
+    hflip = data.data.hflip if recipe.hflip is None else recipe.hflip
+    x = shift_and_hflip(images, recipe.crop_share, hflip, generator, motion).float().div_(255)
     if recipe.resized_crop:
         x = resized_crop(x, recipe.resized_crop, generator, motion)
     x = resize(x, side)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from nas.common.errors import InputError, did_you_mean
 from nas.common.yaml_file import UNREADABLE, read_yaml
@@ -51,7 +51,7 @@ class Recipe:
             bfloat16 takes less time. Scores are always those of the float32 network. compile: by torch.compile, which
             pays off in long trainings only.
     Augmentation, drawn anew for each image on the device
-        mirror: None is as the data say. crop_share: by how much of the side a crop of the padded image may shift.
+        hflip: flipped left to right, every other image (torchvision's word); None is as the data say. crop_share: by how much of the side a crop of the padded image may shift.
         resized_crop: smallest share of the area that a random crop keeps before it is resized; 0 is none.
         cutout: side of a blanked square as a share of the image's (DeVries & Taylor, 2017).
         colour: how far brightness, contrast and saturation may change, as a share.
@@ -83,7 +83,7 @@ class Recipe:
     precision: Precision = "auto"
     compile: bool = False
 
-    mirror: bool | None = None
+    hflip: Annotated[bool | None, Field(validation_alias=AliasChoices("hflip", "mirror"))] = None
     crop_share: _Share = 0.125
     resized_crop: _Share = 0.0
     cutout: _Share = 0.0
@@ -115,6 +115,8 @@ def steps_of(recipe: Recipe, images: int) -> int:
 
 _RECIPE = TypeAdapter(Recipe)
 _KEYS = tuple(field.name for field in fields(Recipe))
+_ONCE = {"mirror": "hflip"}
+"""Keys of older recipes, and what they are called now."""
 SCRATCH_RATE, INHERITED_RATE = 0.01, 0.002
 SUPERNET_RATE = 0.005
 """Of a supernet that begins with inherited weights (docs/supernet.md)."""
@@ -137,10 +139,10 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
         content, lines = read_yaml(file, f"--recipe {file}")
         if not isinstance(content, dict):
             raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
-        for key in content:
-            line = lines.get((key,), lines.get((str(key),)))
-            problems += _problems(base, key, content[key], f"--recipe {file}" + (f":{line}" if line else ""))
-        changes |= content
+        for given, value in content.items():
+            line, key = lines.get((given,), lines.get((str(given),))), _ONCE.get(str(given), given)
+            problems += _problems(base, key, value, f"--recipe {file}" + (f":{line}" if line else ""))
+            changes[key] = value
     for text in assignments:
         key, sign, value = text.partition("=")
         if not sign:
@@ -151,8 +153,9 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
         except UNREADABLE:
             problems.append(f"--set {text}: {value!r} is not a value")
             continue
-        problems += _problems(base, key.strip(), parsed, f"--set {text}")
-        changes[key.strip()] = parsed
+        key = _ONCE.get(key.strip(), key.strip())
+        problems += _problems(base, key, parsed, f"--set {text}")
+        changes[key] = parsed
     if problems:
         raise InputError("\n".join(problems))
     return _validated(base, changes)
@@ -180,7 +183,7 @@ def _problems(base: Recipe, key: Any, value: Any, source: str) -> list[str]:
         _validated(base, {key: value}, f"{source}: ")
     except InputError as error:
         return [str(error)]
-    if isinstance(value, bool) and key not in ("mirror", "compile"):  # pydantic takes true for 1
+    if isinstance(value, bool) and key not in ("hflip", "compile"):  # pydantic takes true for 1
         return [f"{source}: {key} {value!r}: input should be a number"]
     return []
 

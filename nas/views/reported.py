@@ -39,12 +39,12 @@ def resume_search(
     renewal: Renewal | None = None,
     address: str | None = None,
     progress: Progress | None = None,
-    mirror: str | None = None,
+    replica: str | None = None,
     storage: str | None = None,
 ) -> Searched:
     """Go on with a search where its records end, as `nas.workflows.search.resume_search` says, and write the report."""
     told = progress or progress_here()
-    return _searched(search.resume_search(path, renewal, address, told, mirror, storage, write_report))
+    return _searched(search.resume_search(path, renewal, address, told, replica, storage, write_report))
 
 
 def _searched(ended: Finished) -> Searched:

@@ -20,8 +20,8 @@ from nas.common.user_cache import assume_home
 from nas.data.sets import ImageData
 from nas.latency.lease import lease_directory
 from nas.runs.demands import check_custom
-from nas.runs.mirror import check_new_mirror
 from nas.runs.objectives import check_objectives
+from nas.runs.replica import check_new_replica
 from nas.runs.settings import Resources, SearchSettings
 from nas.runs.store import default_run_path
 from nas.runs.targets import check_targets
@@ -95,13 +95,13 @@ def plan_search(
     check_pins(settings.resources, address)
     out = out or default_run_path(settings.space.name)
     check_new_folder(out)
-    if deleted_with_job(out) and settings.mirror is None:
+    if deleted_with_job(out) and settings.replica is None:
         raise InputError(
             f"--out {out}: lies in the Ray job's copy of its working directory, which Ray deletes; give an absolute path, "
-            "or --mirror"
+            "or --replica"
         )
-    if settings.mirror is not None:
-        check_new_mirror(settings.mirror, out)
+    if settings.replica is not None:
+        check_new_replica(settings.replica, out)
     settings, storage = connected(settings)
     settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
     from nas.workflows.warm_start import adopted_estimators, adopted_precision, warmed

@@ -21,8 +21,8 @@ from nas.common.signals import gentle_signals
 from nas.common.text import resume_line
 from nas.data.sets import ImageData
 from nas.models.licences import licence_of
-from nas.runs.mirror import OFF, check_mirror, mirrored
 from nas.runs.record import Confirmation, TrialRecord
+from nas.runs.replica import OFF, check_replica, replicated
 from nas.runs.settings import SearchSettings
 from nas.runs.store import Provenance, RunDirectory, open_run
 from nas.runs.targets import check_targets, latency_devices
@@ -104,7 +104,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None, report: Repor
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
         provenance = _provenance(settings, plan.data, plan.models[settings.device])
         run = RunDirectory.create(plan.out, settings, provenance, *taken)
-        with run.locked(), mirrored(run), database_errors(run):
+        with run.locked(), replicated(run), database_errors(run):
             begin = functools.partial(Broker, run, plan.storage, plan.began, plan.forecast)
             return _drive(
                 begin, plan.data, progress or Progress(), actors, plan.address, placement, plan.models, report
@@ -116,13 +116,13 @@ def resume_search(
     renewal: Renewal | None = None,
     address: str | None = None,
     progress: Progress | None = None,
-    mirror: str | None = None,
+    replica: str | None = None,
     storage: str | None = None,
     report: Report = no_report,
 ) -> Finished:
     """Go on with a search where its records end, with the same settings but for those of the `renewal`.
 
-    Records are judged by its limits. A budget of time starts anew. `mirror` is the URI of another mirror than the run's, or
+    Records are judged by its limits. A budget of time starts anew. `replica` is the URI of another replica than the run's, or
     `off`; `storage` the URL of the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
     began = time.time()
@@ -137,8 +137,8 @@ def resume_search(
         renewed.evaluation.load_metric()
         placement = placement_of(renewed, address)
         settings = placement.ask(settings_here, RunDirectory(run.path, replace(run.content, settings=renewed)))
-        if mirror is not None:
-            settings = replace(settings, mirror=None if mirror == OFF else mirror)
+        if replica is not None:
+            settings = replace(settings, replica=None if replica == OFF else replica)
         check_targets(settings)
         models = placement.ask(devices_here, settings)
         _check_same_hardware(run, settings, models[settings.device])
@@ -146,7 +146,7 @@ def resume_search(
         here = {target: limit_ms for target, limit_ms in limits_here(settings).items() if (target, limit_ms) in other}
         check_latencies(settings, classes, here, measured_by(settings, classes, placement))
         data = data_of(run)
-        check_mirror(RunDirectory(run.path, replace(run.content, settings=settings)))
+        check_replica(RunDirectory(run.path, replace(run.content, settings=settings)))
         settings, database = connected(replace(settings, storage=storage or settings.storage))
         resources = started_resources(settings, address)
         if settings.resources != run.settings.resources:
@@ -157,7 +157,7 @@ def resume_search(
             _check_elsewhere(settings, data, placement, actors, dict(other))
             if settings != run.settings:
                 run = run.with_settings(settings)  # first: what is made of the records follows from it
-            with mirrored(run), database_errors(run):
+            with replicated(run), database_errors(run):
                 begin = functools.partial(Broker, run, database, began)
                 return _drive(begin, data, progress or Progress(), actors, address, placement, models, report)
 

@@ -167,7 +167,7 @@ class LiveRun:
                 mark = marks["trials.jsonl"]
                 if mark and (
                     mark[0] != read.inode or mark[1] < read.end
-                ):  # another file than before, as a mirror's copy is
+                ):  # another file than before, as a replica's copy is
                     read.records, read.end, read.foreign, read.newer, read.texts = [], 0, 0, 0, {}
                     read.inode = mark[0]
                 later = self._run.records_from(read.end)

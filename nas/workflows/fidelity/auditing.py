@@ -15,8 +15,8 @@ from nas.common.signals import gentle_signals
 from nas.common.text import duration_text, plural
 from nas.data.sets import ImageData
 from nas.models.sources import SCRATCH
-from nas.runs.mirror import mirrored
 from nas.runs.record import AuditRecord, Evaluation, InitialWeights, Outcome
+from nas.runs.replica import replicated
 from nas.runs.settings import Budgets, Resources, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
@@ -271,7 +271,7 @@ def run_audit(
     `data` is what `audited_data` gives, by default read here. Raises `InputError` when a search runs on the directory, or
     the data has changed since. Latencies are those of the records.
     """
-    with plan.run.locked(), mirrored(plan.run):
+    with plan.run.locked(), replicated(plan.run):
         missing, ending = plan.missing, None
         try:
             if missing:

@@ -1,4 +1,4 @@
-"""Runs mirrored to a real S3 server (moto's) and to folders: followed, cut off, killed, taken over, and resumed."""
+"""Runs copied to a real S3 server (moto's) and to folders: followed, cut off, killed, taken over, and resumed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 from test_run import record
 
-import nas.runs.mirror
+import nas.runs.replica
 from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.files import weights_content
-from nas.runs.mirror import check_mirror, fetch_run, mirrored
 from nas.runs.record import Outcome
 from nas.runs.remote_folder import MARKER, RemoteFolder
+from nas.runs.replica import check_replica, fetch_run, replicated
 from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
 from nas.runs.state import DriverState
 from nas.runs.store import RunDirectory, open_run
@@ -38,7 +38,7 @@ from nas.views.reported import resume_search
 from nas.workflows.plan import plan_search
 
 DIGITS = SearchSettings(space=load_space("digits"), data="digits", evaluation=EvaluationSettings(Recipe(epochs=1)))
-QUICK = "import nas.runs.mirror, nas.cli.app; nas.runs.mirror.EVERY_S = 0.4; nas.cli.app.main()"
+QUICK = "import nas.runs.replica, nas.cli.app; nas.runs.replica.EVERY_S = 0.4; nas.cli.app.main()"
 
 
 class Store:
@@ -74,7 +74,7 @@ def store() -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.runs.mirror, "EVERY_S", 0.1)
+    monkeypatch.setattr(nas.runs.replica, "EVERY_S", 0.1)
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
@@ -85,12 +85,12 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def lines(uri: str, name: str = "trials.jsonl") -> int:
-    """How many records the mirror holds; -1 while it has no such file."""
+    """How many records the replica holds; -1 while it has no such file."""
     content = RemoteFolder.at(uri).read(name)
     return -1 if content is None else content.count(b"\n")
 
 
-def in_mirror(folder: Path) -> set[str]:
+def in_replica(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -99,15 +99,15 @@ def weights(run: RunDirectory, digest: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["s3", "file", "memory"])
-def test_a_mirror_follows_a_run_and_gives_it_back(
+def test_a_replica_follows_a_run_and_gives_it_back(
     make_run: RunFactory, tmp_path: Path, store: Store, scheme: str
 ) -> None:
-    uri = {"s3": store.uri("follows/run"), "file": f"file://{tmp_path}/mirror", "memory": "memory://follows/run"}[
+    uri = {"s3": store.uri("follows/run"), "file": f"file://{tmp_path}/replica", "memory": "memory://follows/run"}[
         scheme
     ]
-    run = make_run(replace(DIGITS, mirror=uri))
+    run = make_run(replace(DIGITS, replica=uri))
     run.study_path.touch()
-    with run.locked(), mirrored(run):
+    with run.locked(), replicated(run):
         weights(run, "first")
         run.append(record(0))
         wait_until(lambda: lines(uri) == 1)
@@ -141,8 +141,8 @@ def test_a_store_that_is_down_for_a_while_is_waited_for(
     make_run: RunFactory, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = store.uri("down/run")
-    run = make_run(replace(DIGITS, mirror=uri))
-    with mirrored(run):
+    run = make_run(replace(DIGITS, replica=uri))
+    with replicated(run):
         wait_until(lambda: lines(uri) == 0)
         store.stop()
         run.append(record(0))
@@ -150,27 +150,27 @@ def test_a_store_that_is_down_for_a_while_is_waited_for(
         store.start()
         wait_until(lambda: "answers again" in caplog.text)
     assert lines(uri) == 1
-    assert [message.split(uri)[0] for message in caplog.messages] == ["the mirror "] * 2
+    assert [message.split(uri)[0] for message in caplog.messages] == ["the replica "] * 2
 
 
-def test_what_a_mirror_lacks_at_the_end_is_said_and_comes_later(
+def test_what_a_replica_lacks_at_the_end_is_said_and_comes_later(
     make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = tmp_path / "mirror"
-    run = make_run(replace(DIGITS, mirror=f"file://{place}"))
-    with mirrored(run):
+    place = tmp_path / "replica"
+    run = make_run(replace(DIGITS, replica=f"file://{place}"))
+    with replicated(run):
         wait_until((place / "run.yaml").is_file)
         place.rename(tmp_path / "elsewhere")
         place.write_text("no folder")
         run.append(record(0))
     assert caplog.messages[-1].startswith(
-        f"the mirror file://{place} lacks what 1 file came to hold last (trials.jsonl)"
+        f"the replica file://{place} lacks what 1 file came to hold last (trials.jsonl)"
     )
     place.unlink()
     (tmp_path / "elsewhere").rename(place)
     caplog.clear()
-    check_mirror(run)
-    with mirrored(run):
+    check_replica(run)
+    with replicated(run):
         pass
     assert caplog.messages == []
     assert (place / "trials.jsonl").read_bytes() == (run.path / "trials.jsonl").read_bytes()
@@ -180,8 +180,8 @@ def test_what_refers_to_something_is_never_newer_than_it(
     make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that grows while it is copied: each record has its weights, and the study tells of no other trial."""
-    place = tmp_path / "mirror"
-    run = make_run(replace(DIGITS, mirror=f"file://{place}"))
+    place = tmp_path / "replica"
+    run = make_run(replace(DIGITS, replica=f"file://{place}"))
     run.study_path.touch()
     write, numbers = RemoteFolder.write, iter(range(1000))
 
@@ -195,7 +195,7 @@ def test_what_refers_to_something_is_never_newer_than_it(
         write(remote, name, content)
 
     monkeypatch.setattr(RemoteFolder, "write", grow)
-    monkeypatch.setattr(nas.runs.mirror, "EVERY_S", 0.01)
+    monkeypatch.setattr(nas.runs.replica, "EVERY_S", 0.01)
     seen: set[int] = set()
 
     def as_it_should_be() -> bool:
@@ -207,14 +207,14 @@ def test_what_refers_to_something_is_never_newer_than_it(
             seen.add(len(numbers))
         return len(seen) > 3
 
-    with mirrored(run):
+    with replicated(run):
         wait_until(as_it_should_be)
 
 
-def test_a_search_whose_machine_is_gone_goes_on_from_the_mirror_alone(tmp_path: Path, store: Store) -> None:
+def test_a_search_whose_machine_is_gone_goes_on_from_the_replica_alone(tmp_path: Path, store: Store) -> None:
     uri = store.uri("killed/mine")
     nas_command = [sys.executable, "-c", QUICK, "search"]
-    command = [*nas_command, "--trials", "4", *BRIEF, "--confirm", "0", "--mirror", uri]
+    command = [*nas_command, "--trials", "4", *BRIEF, "--confirm", "0", "--replica", uri]
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
         while lines(uri) < 1:
@@ -235,7 +235,7 @@ def test_a_search_whose_machine_is_gone_goes_on_from_the_mirror_alone(tmp_path: 
     digests = [record.digest for record in run.records() if record.outcome is Outcome.DONE]
     assert digests[: len(finished)] == finished
     assert len(set(digests)) == len(digests) == 4
-    assert run.settings.mirror == uri
+    assert run.settings.replica == uri
     fetch_run(uri, tmp_path / "copy")
     assert open_run(tmp_path / "copy").records() == run.records()
 
@@ -243,7 +243,7 @@ def test_a_search_whose_machine_is_gone_goes_on_from_the_mirror_alone(tmp_path: 
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("results/mirror", "not a URI"),
+        ("results/replica", "not a URI"),
         ("nosuch://bucket/run", "nosuch"),
         ("s3://", "it names no folder"),
         ("STORE/no-bucket", "The specified bucket does not exist"),
@@ -254,14 +254,14 @@ def test_a_search_whose_machine_is_gone_goes_on_from_the_mirror_alone(tmp_path: 
 def test_a_wrong_uri_is_said_before_anything_is_written(tmp_path: Path, store: Store, uri: str, says: str) -> None:
     if uri.startswith("STORE"):
         uri = store.uri("run").replace("bucket", "no-bucket")
-    with pytest.raises(InputError, match=f"^--mirror {re.escape(uri)}: .*{says}.*s3://bucket/prefix"):
-        plan_search(replace(DIGITS, mirror=uri), tmp_path / "run")
+    with pytest.raises(InputError, match=f"^--replica {re.escape(uri)}: .*{says}.*s3://bucket/prefix"):
+        plan_search(replace(DIGITS, replica=uri), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mirror_does_not_lie_in_the_run(tmp_path: Path) -> None:
+def test_a_replica_does_not_lie_in_the_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lies in the run directory"):
-        plan_search(replace(DIGITS, mirror=f"file://{tmp_path}/run/mirror"), tmp_path / "run")
+        plan_search(replace(DIGITS, replica=f"file://{tmp_path}/run/replica"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -269,30 +269,30 @@ def test_a_mirror_does_not_lie_in_the_run(tmp_path: Path) -> None:
 )
 def test_a_password_in_the_uri_is_refused_and_not_repeated(tmp_path: Path, uri: str) -> None:
     with pytest.raises(InputError, match="put it in the environment") as refused:
-        plan_search(replace(DIGITS, mirror=uri), tmp_path / "run")
+        plan_search(replace(DIGITS, replica=uri), tmp_path / "run")
     assert "ter2" not in str(refused.value)
 
 
 def test_another_run_and_other_files_are_left_alone(
     make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = tmp_path / "mirror"
-    first, second = (make_run(replace(DIGITS, mirror=f"file://{place}"), name) for name in ("first", "second"))
-    with mirrored(first):
+    place = tmp_path / "replica"
+    first, second = (make_run(replace(DIGITS, replica=f"file://{place}"), name) for name in ("first", "second"))
+    with replicated(first):
         first.append(record(0))
-    before = in_mirror(place)
+    before = in_replica(place)
     with pytest.raises(InputError, match="a run is there already; give another prefix, or --resume"):
         plan_search(second.settings, tmp_path / "third")
-    with pytest.raises(InputError, match=r"another run is there, started on here.*--mirror off"):
-        check_mirror(second)
-    with mirrored(second):
+    with pytest.raises(InputError, match=r"another run is there, started on here.*--replica off"):
+        check_replica(second)
+    with replicated(second):
         weights(second, "x")
     assert "another run is there" in caplog.text
-    assert in_mirror(place) == before
+    assert in_replica(place) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(InputError, match=r"files are there that no search copied \(thesis.tex\)"):
-        plan_search(replace(DIGITS, mirror=f"file://{tmp_path}/mine"), tmp_path / "third")
+        plan_search(replace(DIGITS, replica=f"file://{tmp_path}/mine"), tmp_path / "third")
 
 
 def changed_marker(place: Path, **changes: Any) -> None:
@@ -300,40 +300,40 @@ def changed_marker(place: Path, **changes: Any) -> None:
     (place / MARKER).write_text(json.dumps(marker | changes))
 
 
-def test_a_mirror_belongs_to_one_driver_at_a_time(
+def test_a_replica_belongs_to_one_driver_at_a_time(
     make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = tmp_path / "mirror"
+    place = tmp_path / "replica"
     uri = f"file://{place}"
-    run = make_run(replace(DIGITS, mirror=uri))
-    with mirrored(run):
+    run = make_run(replace(DIGITS, replica=uri))
+    with replicated(run):
         wait_until((place / "run.yaml").is_file)
         changed_marker(place, host="other", pid=7, copied=time.time(), every_s=30)
         wait_until(lambda: "was taken over: other (process 7) copies to it" in caplog.text)
         run.append(record(0))
     assert lines(uri) == 0  # what the other driver does is not overwritten
-    held = r"other \(process 7, .*\) is searching on this run and copied to the mirror \d s ago; .* again in 1\d\d s"
+    held = r"other \(process 7, .*\) is searching on this run and copied to the replica \d s ago; .* again in 1\d\d s"
     with pytest.raises(InputError, match=f"^--resume {uri}: {held}"):
         fetch_run(uri, tmp_path / "again")
-    with pytest.raises(InputError, match=f"^--mirror {uri}: {held}"):
-        check_mirror(run)
+    with pytest.raises(InputError, match=f"^--replica {uri}: {held}"):
+        check_replica(run)
     changed_marker(place, copied=time.time() - 121)  # dead for all that can be known
     fetch_run(uri, tmp_path / "again")
     changed_marker(place, copied=time.time(), closed=True)
-    check_mirror(run)
+    check_replica(run)
 
 
-def test_a_folder_that_is_behind_its_mirror_does_not_overwrite_it(make_run: RunFactory, tmp_path: Path) -> None:
-    uri = f"file://{tmp_path}/mirror"
-    run = make_run(replace(DIGITS, mirror=uri))
-    with mirrored(run):
+def test_a_folder_that_is_behind_its_replica_does_not_overwrite_it(make_run: RunFactory, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/replica"
+    run = make_run(replace(DIGITS, replica=uri))
+    with replicated(run):
         run.append(record(0))
     fetch_run(uri, tmp_path / "elsewhere")
     elsewhere = open_run(tmp_path / "elsewhere")
-    with mirrored(elsewhere):
+    with replicated(elsewhere):
         elsewhere.append(record(1))
     with pytest.raises(InputError, match=f"its trials.jsonl has lines that .* lacks.*--resume {uri}"):
-        check_mirror(run)
+        check_replica(run)
     assert lines(uri) == 2
 
 
@@ -352,10 +352,10 @@ def test_the_command_line_takes_out_beside_a_uri_alone_and_says_what_is_missing(
         assert says in capsys.readouterr().err
 
 
-def test_a_run_is_resumed_without_a_mirror_that_is_gone_when_told_so(make_run: RunFactory, tmp_path: Path) -> None:
-    (tmp_path / "mirror").touch()
-    run = make_run(replace(DIGITS, mirror=f"file://{tmp_path}/mirror/run", objectives=("accuracy", "macs")))
+def test_a_run_is_resumed_without_a_replica_that_is_gone_when_told_so(make_run: RunFactory, tmp_path: Path) -> None:
+    (tmp_path / "replica").touch()
+    run = make_run(replace(DIGITS, replica=f"file://{tmp_path}/replica/run", objectives=("accuracy", "macs")))
     with pytest.raises(InputError, match="the data set digits has changed"):
-        resume_search(run.path, mirror="off")
-    with pytest.raises(InputError, match="--mirror off beside --resume"):
-        check_mirror(run)
+        resume_search(run.path, replica="off")
+    with pytest.raises(InputError, match="--replica off beside --resume"):
+        check_replica(run)

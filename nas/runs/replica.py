@@ -1,9 +1,9 @@
-"""A run directory mirrored behind, to an object store or any other file system that pyarrow or fsspec reaches.
+"""A run directory copied behind, to an object store or any other file system that pyarrow or fsspec reaches.
 
-A thread of the driver copies what changed. The search never waits for it: a mirror that does not answer is a warning.
-What refers to something is noted before it and copied after it (study, records, weights), so that a mirror at any
+A thread of the driver copies what changed. The search never waits for it: a replica that does not answer is a warning.
+What refers to something is noted before it and copied after it (study, records, weights), so that a replica at any
 instant can be resumed: it may be behind, but its study knows no trial that its records lack. Files that only grow are
-cut behind their last whole line. A marker names the driver that mirrors, so that no two write to one mirror.
+cut behind their last whole line. A marker names the driver that copies, so that no two write to one replica.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from nas.runs.store import CHECKPOINT, STATE, STOP, RunDirectory, open_run
 EVERY_S = 30.0
 """Seconds between two copies of what changed."""
 PATIENCE_S = 60.0
-"""Seconds that a mirror has to answer: before a search, and at its end for each file."""
+"""Seconds that a replica has to answer: before a search, and at its end for each file."""
 OFF = "off"
-"""In place of a URI, beside `--resume`: mirror no more."""
+"""In place of a URI, beside `--resume`: copy no more."""
 _ALLOWED = "it takes the URI of a folder that can be written to: s3://bucket/prefix, gs://bucket/prefix, file:///folder"
 _GROWING = (".jsonl", ".journal")
 
@@ -43,37 +43,37 @@ _T = TypeVar("_T")
 
 
 def is_uri(text: str) -> bool:
-    """Whether a text names a mirror rather than a folder."""
+    """Whether a text names a replica rather than a folder."""
     return "://" in text
 
 
-def check_new_mirror(uri: str, out: Path) -> None:
+def check_new_replica(uri: str, out: Path) -> None:
     """Raise `InputError` unless a URI names an empty folder that can be written to, outside the run directory `out`."""
-    remote = _reached("--mirror", uri)
+    remote = _reached("--replica", uri)
     if remote.filesystem.type_name == "local" and Path(remote.root).resolve().is_relative_to(out.resolve()):
-        raise InputError(f"--mirror {uri}: lies in the run directory {out}; {_ALLOWED}")
-    names = _answer("--mirror", uri, remote.names)
+        raise InputError(f"--replica {uri}: lies in the run directory {out}; {_ALLOWED}")
+    names = _answer("--replica", uri, remote.names)
     if MARKER in names or "run.yaml" in names:
-        raise InputError(f"--mirror {uri}: a run is there already; give another prefix, or --resume {uri}")
+        raise InputError(f"--replica {uri}: a run is there already; give another prefix, or --resume {uri}")
     _check_empty(uri, names)
-    _probe("--mirror", uri, remote)
+    _probe("--replica", uri, remote)
 
 
-def check_mirror(run: RunDirectory) -> None:
-    """Raise `InputError` unless a run that goes on can go on copying to its mirror."""
-    uri = run.settings.mirror
+def check_replica(run: RunDirectory) -> None:
+    """Raise `InputError` unless a run that goes on can go on copying to its replica."""
+    uri = run.settings.replica
     if uri is None:
         return
     try:
-        remote = _reached("--mirror", uri)
-        _answer("--mirror", uri, lambda: _check_takeover(remote, run))
-        _probe("--mirror", uri, remote)
+        remote = _reached("--replica", uri)
+        _answer("--replica", uri, lambda: _check_takeover(remote, run))
+        _probe("--replica", uri, remote)
     except InputError as error:
-        raise InputError(f"{error} (or mirror no more: --mirror {OFF} beside --resume)") from error
+        raise InputError(f"{error} (or copy no more: --replica {OFF} beside --resume)") from error
 
 
 def fetch_run(uri: str, out: Path) -> None:
-    """Copy the run of a mirror into a new folder, whole or not at all.
+    """Copy the run of a replica into a new folder, whole or not at all.
 
     Raises `InputError` when no run is there, or a driver elsewhere goes on with it.
     """
@@ -129,7 +129,7 @@ def _probe(flag: str, uri: str, remote: RemoteFolder) -> None:
 
 
 def _answer(flag: str, uri: str, ask: Callable[[], _T]) -> _T:
-    """What a mirror answers, within `PATIENCE_S`; raises `InputError` when it fails or says nothing."""
+    """What a replica answers, within `PATIENCE_S`; raises `InputError` when it fails or says nothing."""
     answers: list[_T] = []
     failures: list[Exception] = []
 
@@ -152,34 +152,34 @@ def _answer(flag: str, uri: str, ask: Callable[[], _T]) -> _T:
 
 def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> None:
     """Raise `InputError` unless the folder is empty, or holds this run, no more of it, and nobody else copies to it."""
-    marker, mine, uri = remote.marker(), Marker.of(run, EVERY_S), run.settings.mirror
+    marker, mine, uri = remote.marker(), Marker.of(run, EVERY_S), run.settings.replica
     if marker is None:
         _check_empty(uri, remote.names())
         return
     if (marker.created, marker.started_on) != (mine.created, mine.started_on):
-        raise InputError(f"--mirror {uri}: another run is there, started on {marker.started_on}; give another prefix")
+        raise InputError(f"--replica {uri}: another run is there, started on {marker.started_on}; give another prefix")
     # Whoever holds the lock of the run directory knows that no other driver on this host goes on with it.
     if marker.wait_s and (marker.host, marker.folder) != (mine.host, mine.folder):
-        raise InputError(f"--mirror {uri}: {_held_by(marker)}")
+        raise InputError(f"--replica {uri}: {_held_by(marker)}")
     for name in remote.names():
         if name.endswith(".jsonl") and "/" not in name:
             here = run.path / name
             if not (here.read_bytes() if here.is_file() else b"").startswith(remote.read(name) or b""):
                 raise InputError(
-                    f"--mirror {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
+                    f"--replica {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
                     f"go on from there with --resume {uri}"
                 )
 
 
 def _check_empty(uri: str | None, names: list[str]) -> None:
     if names:
-        raise InputError(f"--mirror {uri}: files are there that no search copied ({names[0]}); give an empty prefix")
+        raise InputError(f"--replica {uri}: files are there that no search copied ({names[0]}); give an empty prefix")
 
 
 def _held_by(marker: Marker) -> str:
     ago = max(0.0, time.time() - marker.copied)
     return (
-        f"{marker.host} (process {marker.pid}, {marker.folder}) is searching on this run and copied to the mirror "
+        f"{marker.host} (process {marker.pid}, {marker.folder}) is searching on this run and copied to the replica "
         f"{ago:.0f} s ago; if that search is dead, try again in {marker.wait_s + 1:.0f} s"
     )
 
@@ -192,12 +192,12 @@ def _short(error: Exception) -> str:
 
 
 @contextmanager
-def mirrored(run: RunDirectory) -> Iterator[None]:
-    """Mirror a run meanwhile, if its settings name a mirror, and once more at the end; to be entered under its lock."""
-    if run.settings.mirror is None:
+def replicated(run: RunDirectory) -> Iterator[None]:
+    """Copy a run meanwhile, if its settings name a replica, and once more at the end; to be entered under its lock."""
+    if run.settings.replica is None:
         yield
         return
-    copier = _Copier(run, run.settings.mirror)
+    copier = _Copier(run, run.settings.replica)
     copier.start()
     try:
         yield
@@ -206,10 +206,10 @@ def mirrored(run: RunDirectory) -> Iterator[None]:
 
 
 class _Copier(threading.Thread):
-    """Copies what changed in a run directory, again and again. Knows what of it the mirror has."""
+    """Copies what changed in a run directory, again and again. Knows what of it the replica has."""
 
     def __init__(self, run: RunDirectory, uri: str) -> None:
-        super().__init__(name="mirror", daemon=True)
+        super().__init__(name="replica", daemon=True)
         self._run, self._uri = run, uri
         self._remote: RemoteFolder | None = None
         self._marked: Marker | None = None  # what this driver last wrote there
@@ -219,7 +219,7 @@ class _Copier(threading.Thread):
         self._end = threading.Event()
 
     def run(self) -> None:
-        """Until told to end, or until the mirror is found to be somebody else's."""
+        """Until told to end, or until the replica is found to be somebody else's."""
         last, wait_s, failing = False, 0.0, False
         while not last:
             last, wait_s = self._end.wait(wait_s), EVERY_S
@@ -228,20 +228,20 @@ class _Copier(threading.Thread):
                 if last:
                     self._mark(closed=True)
             except InputError as error:
-                logger.warning("%s (the search goes on and mirrors no more)", error)
+                logger.warning("%s (the search goes on and copies no more)", error)
                 self._given_up = True
                 return
             except Exception as error:  # pyarrow's, the store's own, or those of a file system of fsspec's
                 if not failing:
-                    logger.warning("the mirror %s fails and is tried again: %s", self._uri, _short(error))
+                    logger.warning("the replica %s fails and is tried again: %s", self._uri, _short(error))
                 failing = True
             else:
                 if failing:
-                    logger.warning("the mirror %s answers again", self._uri)
+                    logger.warning("the replica %s answers again", self._uri)
                 failing = False
 
     def finish(self) -> None:
-        """Copy what is left, waiting as long as files arrive, and say what the mirror lacks then."""
+        """Copy what is left, waiting as long as files arrive, and say what the replica lacks then."""
         self._end.set()
         before = -1
         while self.is_alive() and before != self._writes:
@@ -252,7 +252,7 @@ class _Copier(threading.Thread):
             some = f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
             path = self._run.path
             logger.warning(
-                "the mirror %s lacks what %s came to hold last (%s); %s copies it from %s",
+                "the replica %s lacks what %s came to hold last (%s); %s copies it from %s",
                 self._uri, plural(len(lacking), "file"), some, resume_line(path), path,
             )  # fmt: skip
 
@@ -302,7 +302,7 @@ class _Copier(threading.Thread):
             self._copied = {name: (-1, -1) for name in remote.names() if name.startswith("weights/")}
         elif not marker.is_driver(self._marked):
             raise InputError(
-                f"the mirror {self._uri} was taken over: {marker.host} (process {marker.pid}) copies to it"
+                f"the replica {self._uri} was taken over: {marker.host} (process {marker.pid}) copies to it"
             )
         self._mark()
 
