@@ -115,7 +115,7 @@ def steps_of(recipe: Recipe, images: int) -> int:
 
 _RECIPE = TypeAdapter(Recipe)
 _KEYS = tuple(field.name for field in fields(Recipe))
-_ONCE = {"mirror": "hflip"}
+_ONCE: dict[Any, str] = {"mirror": "hflip"}
 """Keys of older recipes, and what they are called now."""
 SCRATCH_RATE, INHERITED_RATE = 0.01, 0.002
 SUPERNET_RATE = 0.005
@@ -133,14 +133,14 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
     Raises `InputError` with all that is wrong in them, a line each.
     """
     base = _validated(base, {})
-    changes: dict[str, Any] = {}
+    changes: dict[Any, Any] = {}
     problems: list[str] = []
     if file is not None:
         content, lines = read_yaml(file, f"--recipe {file}")
         if not isinstance(content, dict):
             raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
         for given, value in content.items():
-            line, key = lines.get((given,), lines.get((str(given),))), _ONCE.get(str(given), given)
+            line, key = lines.get((given,), lines.get((str(given),))), _ONCE.get(given, given)
             problems += _problems(base, key, value, f"--recipe {file}" + (f":{line}" if line else ""))
             changes[key] = value
     for text in assignments:
