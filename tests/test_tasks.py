@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from nas.common.jsonl import json_line
 from nas.tasks.motion import Motion
-from nas.training.augment import resized_crop, shift_and_mirror
+from nas.training.augment import resized_crop, shift_and_hflip
 from nas.training.history import EpochMetrics
 
 EPOCH = TypeAdapter(EpochMetrics)
@@ -33,7 +33,7 @@ def test_a_motion_says_where_each_place_of_an_augmented_image_comes_from() -> No
     images = torch.rand(64, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     motion = Motion(images)
-    moved = resized_crop(shift_and_mirror(images, 0.25, True, generator, motion), 0.5, generator, motion)
+    moved = resized_crop(shift_and_hflip(images, 0.25, True, generator, motion), 0.5, generator, motion)
     grid = F.affine_grid(motion.affine, list(images.shape), align_corners=False)
     followed = F.grid_sample(images, grid, align_corners=False)
     inside = (grid.abs() < 1 - 2 / 24).all(-1)  # what was not padded
