@@ -34,7 +34,8 @@ from nas.runs.objectives import objective
 from nas.runs.record import Outcome
 from nas.runs.settings import EvaluationSettings
 from nas.search.evaluate import evaluate_candidate
-from nas.search.samplers import KnownCosts, make_sampler
+from nas.search.samplers import make_sampler
+from nas.search.samplers.known import KnownCosts
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
 from nas.spaces.mobile.space_file import load_space

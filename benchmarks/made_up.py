@@ -14,7 +14,7 @@ from nas.common.provenance import package_versions
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.runs.record import Evaluation, Outcome
-from nas.runs.settings import Resources, SamplerName, SearchSettings
+from nas.runs.settings import Resources, SearchSettings
 from nas.runs.store import Provenance, RunDirectory
 from nas.search.candidate import Candidate
 from nas.spaces.mobile.cost import architecture_cost
@@ -53,7 +53,7 @@ def made_up(candidate: Candidate, epochs: int) -> Evaluation:
 
 
 def settings(
-    space: str, trials: int, slots: int, sampler: SamplerName, objectives: tuple[str, ...], seed: int = 0
+    space: str, trials: int, slots: int, sampler: str, objectives: tuple[str, ...], seed: int = 0
 ) -> SearchSettings:
     """Of a search with so many slots."""
     return SearchSettings(

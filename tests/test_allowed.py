@@ -14,12 +14,12 @@ from conftest import RunFactory
 
 from nas.common.errors import InputError
 from nas.runs.record import Outcome
-from nas.runs.settings import STARTUP, Budgets, EvaluationSettings, SamplerName, SearchSettings
+from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
 from nas.search.allowed import Allowed
 from nas.search.broker import Broker
 from nas.search.reachable import check_computed, left_out_text
-from nas.search.samplers import SAMPLERS
+from nas.search.samplers import SAMPLERS, sampler_kind
 from nas.spaces.mobile.cost import architecture_cost
 from nas.spaces.mobile.space import SearchSpace
 from nas.spaces.mobile.space_file import load_space
@@ -41,7 +41,7 @@ def allowed(space: SearchSpace, **limits: int) -> Allowed:
     return Allowed(space, {name: float(limit) for name, limit in limits.items()}, costs)
 
 
-def limited(space: SearchSpace, sampler: SamplerName, budgets: Budgets, **changes: Any) -> SearchSettings:
+def limited(space: SearchSpace, sampler: str, budgets: Budgets, **changes: Any) -> SearchSettings:
     evaluation = EvaluationSettings(budgets=budgets)
     return replace(SearchSettings(space, "digits", evaluation=evaluation), sampler=sampler, **changes)
 
@@ -51,17 +51,17 @@ def least(space: SearchSpace, name: str) -> int:
     return int(getattr(architecture_cost(space.architecture(cheapest), 10), name))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS.own)
 @pytest.mark.parametrize(
     ("space", "limit", "times"), [(DIGITS, "macs", 8), (CIFAR, "params", 1.2)], ids=["macs", "params"]
 )
 def test_no_sampler_proposes_what_is_over_a_limit(
-    make_run: RunFactory, sampler: SamplerName, space: SearchSpace, limit: str, times: float
+    make_run: RunFactory, sampler: str, space: SearchSpace, limit: str, times: float
 ) -> None:
     most = int(times * least(space, limit))
     rng = random.Random(0)
     assert sum(space.sample(rng) in allowed(space, **{limit: most}) for _ in range(200)) < 50
-    count = STARTUP.get(sampler, 10) + (1 if sampler == "gp" else 4)  # past what each of them begins with
+    count = (sampler_kind(sampler).startup or 10) + (1 if sampler == "gp" else 4)  # past what each of them begins with
     run = make_run(limited(space, sampler, Budgets(**{f"max_{limit}": most}), trials=count))
     assert len(search(run, count)) == count
     records = run.records()
@@ -71,7 +71,7 @@ def test_no_sampler_proposes_what_is_over_a_limit(
 
 
 @pytest.mark.parametrize("sampler", ["front", "tpe", "random"])
-def test_the_same_records_and_limits_give_the_same_proposals(make_run: RunFactory, sampler: SamplerName) -> None:
+def test_the_same_records_and_limits_give_the_same_proposals(make_run: RunFactory, sampler: str) -> None:
     budgets = Budgets(max_macs=100_000, max_params=6_000)
     whole = search(make_run(limited(DIGITS, sampler, budgets, trials=14), "whole"), 14)
     run = make_run(limited(DIGITS, sampler, budgets, trials=14), "resumed")
@@ -115,7 +115,7 @@ def test_a_space_of_which_few_networks_are_allowed_is_exhausted_and_says_so(make
         if architecture_cost(space.architecture(v), 10).macs <= limit
     }
     assert 0 < len(within) < len(networks)
-    samplers: tuple[SamplerName, ...] = ("random", "front")
+    samplers: tuple[str, ...] = ("random", "front")
     for sampler in samplers:
         run = make_run(limited(space, sampler, Budgets(max_macs=limit), trials=100), sampler)
         assert set(search(run, 100)) == within

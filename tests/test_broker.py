@@ -22,7 +22,7 @@ from nas.latency.protocol import LatencyProtocol
 from nas.runs.front import pareto_front
 from nas.runs.limits import budget_violation
 from nas.runs.record import Evaluation, Outcome
-from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SamplerName, SearchSettings
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
 from nas.search.candidate import Candidate
@@ -385,7 +385,7 @@ def test_time_budget_starts_nothing_more(make_run: RunFactory) -> None:
 
 @pytest.mark.parametrize(("sampler", "trials"), [("front", 14), ("random", 9), ("tpe", 14), ("gp", 9), ("nsga2", 26)])
 def test_same_seed_and_outcomes_give_the_same_proposals_also_after_a_restart(
-    make_run: RunFactory, sampler: SamplerName, trials: int
+    make_run: RunFactory, sampler: str, trials: int
 ) -> None:
     sequences: dict[str, list[str]] = {}
     for name in ("whole", "restarted", "from the records alone"):

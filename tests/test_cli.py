@@ -109,7 +109,10 @@ BAD = {
     "unknown weights": (["search", "--init", "resnet50"], "scratch, efficientnet_lite0, mobilenet_v2"),
     "weights that do not fit": (["search", "--init", "efficientnet_lite0"], "fit no layer of the space digits"),
     "unknown device": (["search", "--device", "tpu"], "auto, cpu, cuda"),
-    "unknown sampler": (["search", "--sampler", "magic"], "'tpe', 'nsga2'"),
+    "unknown sampler": (
+        ["search", "--sampler", "magic"],
+        "'magic': use one of front, tpe, nsga2, gp, random, or module:name of yours",
+    ),
     "bad duration": (["search", "--time-budget", "soon"], "30m"),
     "bad latency": (["search", "--max-latency", "fast"], "2.5ms"),
     "bad count": (["search", "--max-macs", "0"], "300M"),

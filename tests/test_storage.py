@@ -24,7 +24,7 @@ from nas.common.errors import InputError
 from nas.common.provenance import command_line
 from nas.common.redact import without_password
 from nas.runs.record import Outcome
-from nas.runs.settings import SamplerName, SearchSettings
+from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.storage import connected, database_errors, open_storage, study_name
@@ -94,9 +94,7 @@ def test_a_search_that_died_goes_on_in_the_database(make_run: RunFactory, tmp_pa
 
 
 @pytest.mark.parametrize("sampler", ["random", "front"])
-def test_a_lost_database_is_filled_again_from_the_records(
-    make_run: RunFactory, tmp_path: Path, sampler: SamplerName
-) -> None:
+def test_a_lost_database_is_filled_again_from_the_records(make_run: RunFactory, tmp_path: Path, sampler: str) -> None:
     database = tmp_path / "studies.db"
     run = make_run(replace(in_database(database), sampler=sampler))
     finish_all(Broker(run))

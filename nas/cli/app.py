@@ -22,7 +22,7 @@ from nas.cli.measure import measure
 from nas.cli.old_spellings import as_now
 from nas.cli.options import Directory
 from nas.cli.report import report
-from nas.cli.search import search
+from nas.cli.search import SearchCommand, search
 from nas.cli.space import space_app
 from nas.cli.status import status, stop
 from nas.cli.supernet import supernet_app
@@ -87,7 +87,7 @@ def _root(
         console.print(_GUIDE, highlight=False)
 
 
-app.command()(search)
+app.command(cls=SearchCommand)(search)
 app.command()(evaluate)
 app.command()(recipe)
 app.command()(baseline)

@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand, TyperOption
 
 from nas.cli.options import (
     Assignments,
@@ -38,7 +39,7 @@ from nas.cli.options import (
     parse_target,
 )
 from nas.models.sources import SCRATCH, SUPERNET
-from nas.runs.settings import Budgets, EvaluationSettings, Resources, SamplerName, SearchSettings
+from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -52,6 +53,19 @@ CONFIRM = 0.15
 """Share of the budget that confirmation has where nothing is said and candidates are fine-tuned."""
 
 console = Console(emoji=False)
+
+
+class SearchCommand(TyperCommand):
+    """The command, whose help names the samplers that are here when it is asked for: other packages may bring more."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """As any command's."""
+        from nas.search.samplers import SAMPLERS, described
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "sampler":
+                parameter.help = f"Who proposes candidates: {', '.join(map(described, SAMPLERS.names))}."
+        super().format_help(ctx, formatter)
 
 
 def search(
@@ -113,7 +127,7 @@ def search(
     address: Annotated[
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
     ] = None,
-    sampler: Annotated[SamplerName, typer.Option(help="Who proposes candidates.")] = "front",
+    sampler: Annotated[str, typer.Option(metavar="NAME", help="Who proposes candidates.")] = "front",
     confirm: Annotated[
         float | None,
         typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
@@ -12,12 +12,6 @@ from nas.models.sources import SCRATCH
 from nas.spaces.mobile.space import SearchSpace
 from nas.tasks.base import Score, task_of
 from nas.training.recipe import LONGER, Recipe
-
-SamplerName = Literal["front", "tpe", "nsga2", "gp", "random"]
-
-
-STARTUP: dict[SamplerName, int] = {"front": 8, "tpe": 10, "gp": 10, "nsga2": 20}
-"""Trials that a sampler draws before it goes by what it knows of them; random never does."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +102,9 @@ class SearchSettings:
     `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/runs/confirmation.py).
     `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py); `skip_hopeless` trains none that are
-    nearly certainly dominated, given their exact costs (nas/search/dominated.py). A trial that takes longer than
-    `trial_timeout_s` has failed; where a member of the front is trained again, it may take longer in proportion. `enqueue` names networks to try
-    first, as `nas search --enqueue` does (nas/spaces/known.py), and `warm_start` run directories whose trials are taken over
+    nearly certainly dominated, given their exact costs (nas/search/dominated.py). `sampler` is a name of the door of samplers
+    (nas/search/samplers). A trial that takes longer than `trial_timeout_s` has failed; where a member of the front is trained again,
+    it may take longer in proportion. `enqueue` names networks to try first, as `nas search --enqueue` does (nas/spaces/known.py), and `warm_start` run directories whose trials are taken over
     (nas/workflows/warm_start.py); `plan_search` writes both out in full. What decides no result: `replica` is the URI that the
     run directory is copied to (nas/runs/replica.py), and `storage` the URL of the database that holds its study, without a
     password (nas/search/storage.py).
@@ -124,7 +118,7 @@ class SearchSettings:
     trials: int = 30
     time_budget_s: float | None = None
     seed: int = 0
-    sampler: SamplerName = "front"
+    sampler: str = "front"
     confirm: float = 0.0
     stop_early: bool = False
     skip_hopeless: bool = False

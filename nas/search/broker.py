@@ -27,7 +27,8 @@ from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
 from nas.search.dominated import Forecast
 from nas.search.rungs import Rungs
-from nas.search.samplers import KnownCosts, make_sampler
+from nas.search.samplers import make_sampler
+from nas.search.samplers.known import KnownCosts
 from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, LatencyScreen, chance_within
 from nas.search.study import RunStudy
 from nas.search.tally import Tally

@@ -11,8 +11,8 @@ import numpy as np
 from nas.runs.record import Outcome, TrialRecord
 from nas.search.candidate import Candidate
 from nas.search.prospect import DominanceEstimate, Rival
-from nas.search.samplers import KnownCosts
 from nas.search.samplers.history import ChoiceSpace, Foreseen, History, Parameters
+from nas.search.samplers.known import KnownCosts
 from nas.search.study import RunStudy
 
 FEWEST = 20

@@ -13,7 +13,7 @@ from nas.runs.objectives import objective
 from nas.runs.settings import SearchSettings
 from nas.runs.targets import targets_here
 from nas.search.allowed import Allowed
-from nas.search.samplers import KnownCosts
+from nas.search.samplers.known import KnownCosts
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.cost import architecture_cost, least_cost
 from nas.spaces.mobile.space import SearchSpace, Values

@@ -28,7 +28,7 @@ from nas.runs.targets import check_targets
 from nas.search.conditions import check_scored_untrained, devices_here
 from nas.search.reachable import check_computed, check_latencies, left_out_text, limits_here, measured_by
 from nas.search.rungs import levels
-from nas.search.samplers import make_sampler
+from nas.search.samplers import sampler_kind
 from nas.search.storage import connected
 from nas.search.time_budget import Point
 from nas.spaces.known import tried_first
@@ -79,7 +79,7 @@ def plan_search(
     address = cluster_address(address)
     check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
     settings.evaluation.load_metric()
-    make_sampler(settings.sampler, 0)
+    sampler_kind(settings.sampler)
     check_amounts(settings)
     epochs = settings.evaluation.recipe.epochs
     if settings.stop_early and not levels(epochs):

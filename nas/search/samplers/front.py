@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.runs.settings import STARTUP
-from nas.search.samplers.front_model import FrontModel
+from nas.search.samplers.base import SamplerKind
 from nas.search.samplers.history import MAX_STEPS, ChoiceSpace, Foreseen, History, Parameters, Row, options_of, signs_of
+from nas.search.samplers.known import KnownCosts
 from nas.search.samplers.proposals import crosses, mutants, random_rows, unseen
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FIRST = STARTUP["front"]
+FIRST = 8
 """Trials spread over the space before anything is modelled."""
 POOL = 300
 """Candidates that one is chosen from."""
@@ -160,6 +160,8 @@ class _Proposal:
 
     def _promising(self) -> Row:
         """The candidate of most expected improvement, after some climbing."""
+        from nas.search.samplers.front_model import FrontModel  # torch, which naming this sampler does not take
+
         tried, sizes, rng = self._history.tried, self._space.sizes, self._rng
         model = FrontModel(self._space, self._history, self._foreseen)
         parents = model.parents
@@ -221,3 +223,19 @@ class _Proposal:
 
     def _is_new(self, row: Row) -> bool:
         return row not in self._history.tried and self._identity(row) not in self._known
+
+
+def _front(seed: int, known: KnownCosts) -> FrontSampler:
+    bring_within = known.allowed.brought_within if known.allowed.limits else None
+    return FrontSampler(seed, known.costs, known.features, known.canonical, bring_within)
+
+
+FRONT = SamplerKind(
+    "front",
+    "nas's own model of the Pareto front",
+    FIRST,
+    _front,
+    keeps_limits=True,
+    draws="spread out",
+    proposes="by the model",
+)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from nas.common.errors import InputError
 from nas.runs.front import (
     REFERENCE_TRIALS,
     ReferencePoint,
@@ -20,7 +21,9 @@ from nas.runs.front import (
 )
 from nas.runs.objectives import objective
 from nas.runs.record import Outcome, TrialRecord
-from nas.runs.settings import STARTUP, SearchSettings
+from nas.runs.settings import SearchSettings
+from nas.search.samplers import SAMPLERS, sampler_kind
+from nas.search.samplers.base import SamplerKind
 from nas.views.report.figures import (
     BLUE,
     GREEN,
@@ -37,8 +40,7 @@ from nas.views.report.figures import (
 from nas.views.text import label
 
 _FIRST = "first networks"
-_TINTS = {_FIRST: "rgba(230,159,0,0.18)", "spread out": "rgba(204,121,167,0.18)", "at random": "rgba(204,121,167,0.18)"}
-_MODEL_TINT = "rgba(0,158,115,0.10)"
+_FIRST_TINT, _DRAWN_TINT, _PROPOSED_TINT = "rgba(230,159,0,0.18)", "rgba(204,121,167,0.18)", "rgba(0,158,115,0.10)"
 _EARLIER = "from earlier runs"
 _OUTCOMES = {
     Outcome.DONE.value: BLUE,
@@ -50,7 +52,6 @@ _OUTCOMES = {
     Outcome.FAILED.value: VERMILLION,
     Outcome.LOST.value: PURPLE,
 }
-_PROPOSED = {"front": "by the model", "tpe": "by TPE", "gp": "by the Gaussian process", "nsga2": "by evolution"}
 _STEPS = 400
 """Positions at which the outcomes are counted, at most: more would not be seen."""
 
@@ -62,16 +63,18 @@ class Phase:
     name: str
     start: int
     end: int
+    tint: str
 
 
 def phases(records: Sequence[TrialRecord], settings: SearchSettings) -> list[Phase]:
     """What a search began with, when its sampler had seen enough to go by it, and where it is now.
 
     First come the networks that the user named and the space's ends and backbone, then ones drawn apart or at random
-    until the sampler has the trials that it wants, then what it proposes.
+    until the sampler has the trials that it wants, then what it proposes. Of a sampler that is not here it is not known when.
     """
-    drawn = "spread out" if settings.sampler == "front" else "at random"
-    wanted = STARTUP.get(settings.sampler, math.inf)
+    kind = _kind_here(settings.sampler)
+    drawn, proposed = (kind.draws, kind.proposes) if kind else ("at random", "")
+    wanted = 0 if kind is None else math.inf if kind.startup is None else kind.startup
     space = settings.space
     ends = {network.digest for network in (space.smallest, space.backbone, space.largest)}
     named = known = count = 0
@@ -83,8 +86,17 @@ def phases(records: Sequence[TrialRecord], settings: SearchSettings) -> list[Pha
         count += _is_counted(record)
         named += _is_counted(record) and (record.text in settings.enqueue or record.digest in ends)
     bounds = [0, named, count if started is None else max(named, started), count]
-    found = zip((_FIRST, drawn, _PROPOSED.get(settings.sampler, "")), bounds, bounds[1:], strict=False)
-    return [Phase(name, start, end) for name, start, end in found if end > start]
+    names = (_FIRST, drawn, proposed or f"by {settings.sampler}")
+    found = zip(names, bounds, bounds[1:], (_FIRST_TINT, _DRAWN_TINT, _PROPOSED_TINT), strict=False)
+    return [Phase(name, start, end, tint) for name, start, end, tint in found if end > start]
+
+
+def _kind_here(name: str) -> SamplerKind | None:
+    """The sampler of a run, where it can be had without running the code of a user's own file."""
+    try:
+        return sampler_kind(name) if name in SAMPLERS.names else None
+    except InputError:
+        return None
 
 
 def no_hypervolume(records: Sequence[TrialRecord], objectives: Sequence[str]) -> str | None:
@@ -146,10 +158,15 @@ def hypervolume_figure(
         start = {"x": [0], "y": [history[0][1]], "mode": "markers", "marker": {"color": BLUE, "size": 9}}
         figure.add_trace(go.Scatter(**start, name="taken over from earlier runs", hoverinfo="skip"))
     for phase in phases(records, settings) if settings else ():
-        tint = _TINTS.get(phase.name, _MODEL_TINT)
         name = f"{phase.name} ({phase.end - phase.start:,})"
         figure.add_vrect(
-            at(phase.start), at(phase.end), fillcolor=tint, line_width=0, layer="below", name=name, showlegend=True
+            at(phase.start),
+            at(phase.end),
+            fillcolor=phase.tint,
+            line_width=0,
+            layer="below",
+            name=name,
+            showlegend=True,
         )
     if over == "time":
         figure.update_xaxes(title=f"Time since the search began ({unit})")
