@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nas.latency.device import device_name
-from nas.latency.measure import measure
+from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
 from nas.models.build import build

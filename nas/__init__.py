@@ -16,6 +16,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from nas.common.moved import remember_earlier_addresses
+
+remember_earlier_addresses()
+
 _HOME = {
     "Architecture": "nas.spaces.mobile.architecture",
     "Budgets": "nas.runs.settings",
@@ -47,7 +51,7 @@ _HOME = {
     "list_spaces": "nas.spaces.mobile.space_file",
     "load_data": "nas.data.sets",
     "load_space": "nas.spaces.mobile.space_file",
-    "measure": "nas.latency.measure",
+    "measure": "nas.latency.measuring",
     "measure_baselines": "nas.workflows.baseline",
     "module_cost": "nas.models.cost",
     "open_run": "nas.views.run",

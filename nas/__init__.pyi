@@ -5,7 +5,7 @@ from nas.data.sets import load_data as load_data
 from nas.export.folder import ExportOptions as ExportOptions
 from nas.export.folder import export_all as export_all
 from nas.export.folder import export_candidate as export_candidate
-from nas.latency.measure import measure as measure
+from nas.latency.measuring import measure as measure
 from nas.latency.predictor import LatencyPredictor as LatencyPredictor
 from nas.latency.protocol import LatencyProtocol as LatencyProtocol
 from nas.latency.protocol import default_protocol as default_protocol

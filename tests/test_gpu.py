@@ -16,7 +16,7 @@ from nas.common.errors import InputError
 from nas.data.sets import load_data
 from nas.latency.device import device_name
 from nas.latency.lease import lease_for
-from nas.latency.measure import measure
+from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.runtimes.cudagraph import captured
 from nas.models.build import build

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-import nas.latency.measure as latency_module
+import nas.latency.measuring as latency_module
 from nas.common.errors import CandidateError, InputError
-from nas.latency.measure import fold_batch_norm, measure
+from nas.latency.measuring import fold_batch_norm, measure
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.telemetry import Watch
 from nas.models.build import build

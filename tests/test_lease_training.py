@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-import nas.latency.measure as latency_module
+import nas.latency.measuring as latency_module
 from nas.latency.lease import DeviceLease, Grant
-from nas.latency.measure import measure
+from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol
 from nas.models.build import build
 from nas.spaces.mobile.space_file import load_space

@@ -13,7 +13,7 @@ from conftest import RunFactory
 from test_cli import call
 
 import nas.cli.measure as cli_measure
-import nas.latency.measure as latency_module
+import nas.latency.measuring as latency_module
 from nas.common.errors import InputError
 from nas.common.files import weights_content
 from nas.export.folder import ExportOptions, export_candidate

@@ -27,7 +27,7 @@ from nas.common.seeds import derive_seed
 from nas.data.sets import ImageData
 from nas.latency.device import device_name, torch_threads
 from nas.latency.lease import lease_for
-from nas.latency.measure import measure
+from nas.latency.measuring import measure
 from nas.latency.result import Latency
 from nas.models.build import build
 from nas.models.cost import module_cost
