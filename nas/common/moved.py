@@ -26,7 +26,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "nas.image_files": ("nas.data.image_files", "nas.data.pixels"),
     "nas.latency_predictor": ("nas.latency.predictor",),
     "nas.macs": ("nas.models.flops",),
-    "nas.metrics": ("nas.tasks.classification",),
+    "nas.metrics": ("nas.tasks.classification_metrics", "nas.tasks.classification"),
     "nas.model": ("nas.models.build",),
     "nas.model.blocks": ("nas.models.blocks",),
     "nas.model.network": ("nas.models.build",),
