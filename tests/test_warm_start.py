@@ -386,7 +386,7 @@ def test_trials_taken_over_are_judged_by_the_budgets_of_the_new_run(
     costs = [
         record.evaluation.cost.macs for record in again if record.outcome is Outcome.REJECTED and record.evaluation.cost
     ]
-    assert all(macs > 2 * limit for macs in costs)  # what was turned away there and is not here is asked for anew
+    assert all(macs > 2 * limit for macs in costs)  # what was rejected there and is not here is asked for anew
     assert {record.imported_from for record in again if record.digest == front[0].digest} == {front[0].imported_from}
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FLAGS = {"--mirror": "--replica"}
+FLAGS = {
+    "--mirror": "--replica",
+    "--skip-hopeless": "--skip-dominated",
+    "--no-skip-hopeless": "--no-skip-dominated",
+}
 
 
 def as_now(arguments: Sequence[str]) -> list[str]:

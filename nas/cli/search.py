@@ -139,7 +139,7 @@ def search(
     stop_early: Annotated[
         bool, typer.Option(help="End trainings whose candidates fall behind in all objectives together.")
     ] = False,
-    skip_hopeless: Annotated[
+    skip_dominated: Annotated[
         bool, typer.Option(help="Do not train candidates that are nearly certainly dominated, given their costs.")
     ] = False,
     epochs: Epochs = None,
@@ -251,7 +251,7 @@ def search(
         sampler=sampler,
         confirm=(CONFIRM if recipe.epochs else 0.0) if confirm is None else confirm,
         stop_early=stop_early,
-        skip_hopeless=skip_hopeless,
+        skip_dominated=skip_dominated,
         max_failures=max_failures,
         trial_timeout_s=trial_timeout,
         resources=resources,

@@ -39,7 +39,7 @@ class Evaluation:
     """What evaluating one candidate gave; fields are None or empty where it ended before them.
 
     `latencies` are those of the run's further targets, by name. `fresh` names the parts of the network that could not
-    inherit weights, where weights were inherited at all. `predicted` is what was foretold of its latency before it was
+    inherit weights, where weights were inherited at all. `predicted` is what was predicted of its latency before it was
     measured.
     `violation` is by how much the worst hard budget is exceeded, as a share of it (0.1 is 10 % over).
     """

@@ -11,7 +11,7 @@ from nas.latency.result import Latency
 from nas.runs.record import Evaluation, TrialRecord
 from nas.runs.settings import EvaluationSettings
 from nas.runs.store import RunDirectory
-from nas.search.prospect import DominanceEstimate
+from nas.search.dominance import DominanceEstimate
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.sections import Choice
 
@@ -34,7 +34,7 @@ class Candidate:
     """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
 
     `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again. With a
-    `prospect` it is not trained where that says, once its costs are known, that it is hopeless. An
+    `dominance` it is not trained where that says, once its costs are known, that it is dominated. An
     evaluation that takes longer than `timeout_s` has failed, and one that is not over at the `deadline` (UTC seconds) is
     stopped there. With `in_turn` nothing is trained: those networks are measured, and the evaluation has their latencies
     by digest.
@@ -47,7 +47,7 @@ class Candidate:
     settings: EvaluationSettings
     keep_weights: bool = True
     latency: Latency | None = None
-    prospect: DominanceEstimate | None = None
+    dominance: DominanceEstimate | None = None
     timeout_s: float | None = None
     in_turn: InTurn | None = None
     deadline: float | None = None

@@ -68,7 +68,7 @@ def evaluate_steps(
     settings: EvaluationSettings,
     measure_target: MeasureTarget = measure_here,
     known: Latency | None = None,
-    hopeless: Callable[[Evaluation], str | None] = lambda known: None,
+    dominated: Callable[[Evaluation], str | None] = lambda known: None,
     until: float | None = None,
 ) -> Generator[Evaluation, None, Evaluated]:
     """Evaluate one candidate, an epoch of training (or a score without any) a step; the generator's return value is the result.
@@ -76,7 +76,7 @@ def evaluate_steps(
     Each step gives what is known by then: the evaluation of a candidate that is stopped there.
 
     Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
-    neither inherits weights nor trains; nor does one for which `hopeless`, given all that is known before training, has
+    neither inherits weights nor trains; nor does one for which `dominated`, given all that is known before training, has
     a reason. A latency that is `known` is taken as it is and not measured. A training that is not over by `until` (UTC
     seconds) is stopped where it is.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
@@ -129,7 +129,7 @@ def evaluate_steps(
             violation, reason = budget_violation(settings.budgets, cost, latency, on_targets)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
-        reason = hopeless(result(Outcome.SKIPPED).evaluation)
+        reason = dominated(result(Outcome.SKIPPED).evaluation)
         if reason is not None:
             return result(Outcome.SKIPPED, reason)
         if settings.init != SCRATCH:

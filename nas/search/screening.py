@@ -1,4 +1,4 @@
-"""Latency foretold: candidates that are surely too slow are turned away before anybody builds and measures them."""
+"""Latency predicted: candidates that are surely too slow are rejected before anybody builds and measures them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ what it says depends on the records alone, not on when it was asked or when the 
 MAX_NETWORKS = 400
 """Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""
 MAX_UNDECIDED = 100
-"""The same where there is no budget: nothing is turned away, and the report alone says how good the predictions were."""
+"""The same where there is no budget: nothing is rejected, and the report alone says how good the predictions were."""
 
 
 class LatencyScreen:

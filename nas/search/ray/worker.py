@@ -69,14 +69,14 @@ class Worker:
         self.keeper.begin(candidate.number, here)
         if candidate.in_turn is not None:
             return self._in_turn(candidate.in_turn, here)
-        hopeless = (lambda known: None) if candidate.prospect is None else candidate.prospect.hopeless
+        dominated = (lambda known: None) if candidate.dominance is None else candidate.dominance.dominated
         steps = evaluate_steps(
             candidate.architecture.canonical,
             data.normalised_as(normalised_for(self.data, candidate.settings.init)),
             candidate.settings,
             functools.partial(measure_on, self.actors),
             candidate.latency,
-            hopeless,
+            dominated,
             candidate.deadline,
         )
         while True:

@@ -49,7 +49,7 @@ def figures(seen: Seen, record: TrialRecord) -> dict[str, str]:
             capital(label(target_objective(name))): measured_text(on, search.when)
             for name, on in search.latencies.items()
         },
-        "Foretold": f"{predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms" if predicted else NOTHING,
+        "Predicted": f"{predicted.mean_ms:.3f} ± {predicted.std_ms:.3f} ms" if predicted else NOTHING,
         "Cost": cost_text(record),
         "Peak inference memory": objective("memory").show(memory) if memory is not None else NOTHING,
         "Trial": trial_text(record),
