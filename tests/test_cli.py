@@ -507,5 +507,8 @@ def test_python_api_is_what_it_says() -> None:
 def test_flags_that_were_called_otherwise_are_taken_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = call(capsys, "search", "--mirror", "no-uri", "--trials", "2")
     assert (code, "--replica no-uri: cannot be used: not a URI" in error) == (2, True)
+    old, now = (call(capsys, verb, "no-run")[2] for verb in ("audit", "fidelity"))
+    assert old == now != ""
+    assert "audit" not in call(capsys)[1]
     code, out, _ = call(capsys, "search", "--help")
     assert (code, "--replica" in out, "--mirror" in out) == (0, True, False)
