@@ -32,6 +32,7 @@ _HOME = {
     "LatencyProtocol": "nas.latency.protocol",
     "LatencyTarget": "nas.runs.settings",
     "Recipe": "nas.training.recipe",
+    "Renewal": "nas.search.renewal",
     "Resources": "nas.runs.settings",
     "Run": "nas.views.run",
     "RunDirectory": "nas.runs.store",

@@ -25,6 +25,7 @@ from nas.runs.settings import SearchSettings as SearchSettings
 from nas.runs.store import RunDirectory as RunDirectory
 from nas.runs.trained import best_training as best_training
 from nas.search.evaluate import evaluate_candidate as evaluate_candidate
+from nas.search.renewal import Renewal as Renewal
 from nas.spaces.mobile.architecture import Architecture as Architecture
 from nas.spaces.mobile.cost import architecture_cost as architecture_cost
 from nas.spaces.mobile.space import SearchSpace as SearchSpace
