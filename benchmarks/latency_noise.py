@@ -78,9 +78,9 @@ def time_networks(space_name: str, count: int) -> list[dict[str, Any]]:
     """In this process: the wall and CPU times in ms a run of every block, of `count` candidates of the space."""
     import torch
 
-    from nas.latency.measure import fold_batch_norm
-    from nas.models.networks import build
-    from nas.spaces.files import load_space
+    from nas.latency.measuring import fold_batch_norm
+    from nas.models.build import build
+    from nas.spaces.mobile.space_file import load_space
 
     torch.set_num_threads(1)
     space, rng = load_space(space_name), random.Random(7)

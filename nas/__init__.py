@@ -16,6 +16,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from nas.common.moved import remember_earlier_addresses
+
+remember_earlier_addresses()
+
 _HOME = {
     "Architecture": "nas.spaces.mobile.architecture",
     "Budgets": "nas.runs.settings",
@@ -28,26 +32,27 @@ _HOME = {
     "LatencyProtocol": "nas.latency.protocol",
     "LatencyTarget": "nas.runs.settings",
     "Recipe": "nas.training.recipe",
+    "Renewal": "nas.search.renewal",
     "Resources": "nas.runs.settings",
     "Run": "nas.views.run",
     "RunDirectory": "nas.runs.store",
     "SearchSettings": "nas.runs.settings",
     "SearchSpace": "nas.spaces.mobile.space",
     "TrialRecord": "nas.runs.record",
-    "architecture_cost": "nas.spaces.families",
+    "architecture_cost": "nas.spaces.mobile.cost",
     "audit_of": "nas.workflows.fidelity.audit",
     "best_training": "nas.runs.trained",
-    "build": "nas.models.networks",
+    "build": "nas.models.build",
     "default_protocol": "nas.latency.protocol",
     "default_recipe": "nas.training.recipe",
     "evaluate_candidate": "nas.search.evaluate",
     "export_all": "nas.export.folder",
     "export_candidate": "nas.export.folder",
     "hypervolume": "nas.runs.front",
-    "list_spaces": "nas.spaces.files",
+    "list_spaces": "nas.spaces.mobile.space_file",
     "load_data": "nas.data.sets",
-    "load_space": "nas.spaces.files",
-    "measure": "nas.latency.measure",
+    "load_space": "nas.spaces.mobile.space_file",
+    "measure": "nas.latency.measuring",
     "measure_baselines": "nas.workflows.baseline",
     "module_cost": "nas.models.cost",
     "open_run": "nas.views.run",

@@ -13,7 +13,6 @@ import pytest
 import torch
 from answers import answer
 from conftest import RunFactory
-from mobile import mobile_space
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -30,10 +29,11 @@ from nas.search.candidate import Candidate
 from nas.search.samplers.partial import STEPS
 from nas.search.time_budget import TimeBudget
 from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.mobile.space_file import load_space
 from nas.views.report import write_report
 from nas.views.terminal.front import front_csv
 
-DIGITS = mobile_space("digits")
+DIGITS = load_space("digits")
 TINY = SearchSpace.model_validate(
     {
         "name": "tiny",
@@ -213,7 +213,7 @@ def test_other_samplers_run_with_rejected_candidates(make_run: RunFactory, sampl
     assert {record.outcome for record in broker.records} >= {Outcome.REJECTED, Outcome.DONE}
 
 
-def test_a_rejected_candidate_without_a_latency_is_told_with_what_was_foretold_or_the_worst_before_it(
+def test_a_rejected_candidate_without_a_latency_is_told_with_what_was_predicted_or_the_worst_before_it(
     make_run: RunFactory,
 ) -> None:
     run = make_run(under_limit("random"))
@@ -225,9 +225,9 @@ def test_a_rejected_candidate_without_a_latency_is_told_with_what_was_foretold_o
     for record in rejected:
         assert record.objectives == {}  # no stand-in is ever written down
         before = [r.objectives["latency"] for r in records[: records.index(record)] if r.objectives]
-        foretold = record.evaluation.predicted
+        predicted = record.evaluation.predicted
         assert trials[record.number].state is TrialState.COMPLETE
-        assert trials[record.number].values == [0.0, foretold.mean_ms if foretold else max(before, default=0.0)]
+        assert trials[record.number].values == [0.0, predicted.mean_ms if predicted else max(before, default=0.0)]
         assert trials[record.number].constraints["budget"] > 0
     done = [record for record in records if record.outcome is Outcome.DONE]
     assert {trials[record.number].constraints["budget"] for record in done} == {-1.0}

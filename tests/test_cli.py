@@ -16,17 +16,17 @@ import pytest
 import torch
 from conftest import RunFactory
 
-import nas.latency.measure
+import nas.latency.measuring
 from nas.cli.app import main
 from nas.cli.options import parse_count, parse_duration, parse_milliseconds
 from nas.common.files import weights_content
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.networks import build
+from nas.models.build import build
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.store import RunDirectory, open_run
 from nas.spaces.base import Cost
-from nas.spaces.files import list_spaces
+from nas.spaces.mobile.space_file import list_spaces
 from nas.training.history import EpochMetrics
 
 pytestmark = pytest.mark.usefixtures("own_ray")
@@ -261,7 +261,7 @@ def test_broken_space_file_names_file_line_and_key(capsys: pytest.CaptureFixture
 
 
 def test_space_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
+    monkeypatch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
     monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
     code, out, _ = call(capsys, "space", "list")
     assert code == 0
@@ -361,7 +361,7 @@ def test_a_failed_candidate_is_exit_code_1_with_its_reason(capsys: pytest.Captur
 def test_a_latency_that_was_looked_up_says_when_it_was_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
+    monkeypatch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
     monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
     arguments = ["evaluate", "middle", "--epochs", "1", "--device", "cpu"]
     said = [call(capsys, *arguments)[1] for _ in range(2)]
@@ -504,17 +504,11 @@ def test_python_api_is_what_it_says() -> None:
     assert nas.build(nas.load_space("digits").smallest, 10)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
-def test_earlier_addresses_of_what_programs_import_still_lead_there() -> None:
-    from nas.data import load_data, pixels, sets
-    from nas.image_files import to_pixels
-    from nas.latency import fold_batch_norm, folding
-
-    found, now = (load_data, to_pixels, fold_batch_norm), (sets.load_data, pixels.to_pixels, folding.fold_batch_norm)
-    assert found == now
-
-
 def test_flags_that_were_called_otherwise_are_taken_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = call(capsys, "search", "--mirror", "no-uri", "--trials", "2")
     assert (code, "--replica no-uri: cannot be used: not a URI" in error) == (2, True)
+    old, now = (call(capsys, verb, "no-run")[2] for verb in ("audit", "fidelity"))
+    assert old == now != ""
+    assert "audit" not in call(capsys)[1]
     code, out, _ = call(capsys, "search", "--help")
     assert (code, "--replica" in out, "--mirror" in out) == (0, True, False)

@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-import nas.latency.measure as latency_module
+import nas.latency.measuring as latency_module
 from nas.common.errors import CandidateError, InputError
 from nas.latency.compare import contention, differ, groups
 from nas.latency.lease import DeviceLease, Grant
-from nas.latency.measure import measure_in_turn
+from nas.latency.measuring import measure_in_turn
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
-from nas.models.networks import build
-from nas.spaces.files import load_space
+from nas.models.build import build
+from nas.spaces.mobile.space_file import load_space
 
 SPACE = load_space("digits")
 QUICK = replace(default_protocol("cpu"), warmup_s=0.02, max_s=0.1, min_blocks=5)

@@ -13,14 +13,14 @@ from conftest import RunFactory
 from test_cli import call
 
 import nas.cli.measure as cli_measure
-import nas.latency.measure as latency_module
+import nas.latency.measuring as latency_module
 from nas.common.errors import InputError
 from nas.common.files import weights_content
 from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import DeviceState, Latency
 from nas.latency.telemetry import Watch
-from nas.models.networks import build
+from nas.models.build import build
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.spaces.base import Cost
 from nas.views.terminal.latency import protocol_lines

@@ -27,7 +27,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.renewal import Renewal, renewal_notes
 from nas.search.study import RunStudy
-from nas.spaces.files import load_space
+from nas.spaces.mobile.space_file import load_space
 from nas.views.report import write_report
 
 DIGITS = load_space("digits")
@@ -186,7 +186,7 @@ def test_a_prediction_is_held_against_the_limit_of_now(make_run: RunFactory) -> 
     for predicted in foretold:
         candidate = broker.ask()
         assert candidate is not None
-        broker._foretold[candidate.digest] = predicted
+        broker._predicted[candidate.digest] = predicted
         broker.finish(candidate, Evaluation(Outcome.REJECTED, "a predicted latency", violation=1.0))
     run = renewed(run, max_latency_ms=2.2)
     kept = run.records()

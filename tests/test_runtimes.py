@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nas.common.errors import CandidateError, InputError
-from nas.latency.measure import measure
+from nas.latency.measuring import measure
 from nas.latency.outputs import tensors_of
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.runtimes import check_protocol, prepare, software

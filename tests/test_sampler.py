@@ -21,7 +21,7 @@ from nas.runs.store import open_run
 from nas.search.broker import Broker
 from nas.search.samplers.front import FIRST, FrontSampler
 from nas.search.samplers.improvement import expected_improvement
-from nas.search.samplers.partial import foretell
+from nas.search.samplers.partial import predict_final
 
 Parameters = Mapping[str, Any]
 SPACE: dict[str, BaseDistribution] = {f"layer{i}": CategoricalDistribution([0, 1, 2, 3]) for i in range(8)}
@@ -147,7 +147,7 @@ def test_a_broken_record_of_steps_is_ignored(steps: Any) -> None:
     assert search(other, 2) == search(one, 2)
 
 
-def test_a_stopped_trial_is_foretold_by_the_line_of_those_that_went_on() -> None:
+def test_a_stopped_trial_is_predicted_by_the_line_of_those_that_went_on() -> None:
     rng = np.random.default_rng(0)
     complete = []
     for early in np.linspace(0.3, 0.6, 12):
@@ -156,13 +156,13 @@ def test_a_stopped_trial_is_foretold_by_the_line_of_those_that_went_on() -> None
             (np.array([[0.1, 7 * early], [early, 7 * early], [accuracy, 7 * early]]), [accuracy, 7 * early])
         )
     curves = [(steps, np.array(final)) for steps, final in complete]
-    near, doubt = foretell(np.array([0.45, 3.3]), 2, curves)
-    far, more_doubt = foretell(np.array([0.1, 0.1]), 2, curves)
+    near, doubt = predict_final(np.array([0.45, 3.3]), 2, curves)
+    far, more_doubt = predict_final(np.array([0.1, 0.1]), 2, curves)
     assert near == pytest.approx([0.65, 3.3], abs=0.02)
     assert far == pytest.approx([0.3, 0.1], abs=0.05)
     assert 0.005 < doubt[0] < more_doubt[0] < 0.1
     assert doubt[1] == pytest.approx(0, abs=1e-6)  # a cost does not change while training goes on
-    unknown, wide = foretell(np.array([0.45, 3.3]), 4, curves)  # nobody came so far
+    unknown, wide = predict_final(np.array([0.45, 3.3]), 4, curves)  # nobody came so far
     assert unknown.tolist() == [0.45, 3.3]
     assert wide[0] > 5 * doubt[0]
 

@@ -1,4 +1,4 @@
-"""Latency foretold in a search: who is turned away, in which order, and what the report says of it."""
+"""Latency predicted in a search: who is rejected, in which order, and what the report says of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from answers import answer
 from conftest import RunFactory
-from mobile import mobile_space
 from test_broker import settings, study_of
 
 from nas.latency.protocol import LatencyProtocol
@@ -21,11 +20,12 @@ from nas.runs.store import open_run
 from nas.search.broker import MAX_LOSSES_IN_A_ROW, Broker
 from nas.search.candidate import Candidate
 from nas.search.screening import MIN_NETWORKS, LatencyScreen, chance_within
-from nas.spaces.base import Architecture
-from nas.spaces.families import architecture_cost
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
 from nas.workflows.fidelity.proxy import foresight, macs_mislead
 
-SPACE = mobile_space("digits")
+SPACE = load_space("digits")
 
 
 def latency(ms: float, contended: bool = False) -> Latency:
@@ -41,7 +41,7 @@ def drawn(count: int, seed: int = 0) -> list[Architecture]:
     return [SPACE.architecture(SPACE.sample(rng)) for _ in range(count)]
 
 
-def test_nothing_is_foretold_from_too_few_networks() -> None:
+def test_nothing_is_predicted_from_too_few_networks() -> None:
     screen = LatencyScreen(SPACE, 10)
     networks = drawn(MIN_NETWORKS)
     for network in networks[:-1]:
@@ -140,7 +140,7 @@ def test_a_candidate_surely_over_the_budget_is_rejected_unmeasured_and_the_other
     assert unmeasured
     trials = study_of(run).trials
     for record in unmeasured:
-        assert true_ms(record.architecture) > limit_ms, "a candidate within the budget was turned away"
+        assert true_ms(record.architecture) > limit_ms, "a candidate within the budget was rejected"
         assert "predicted" in (record.evaluation.reason or "")
         assert record.evaluation.predicted is not None
         assert "latency" not in record.objectives, "a prediction is no measurement"
@@ -152,7 +152,7 @@ def test_a_candidate_surely_over_the_budget_is_rejected_unmeasured_and_the_other
     assert [trial.values for trial in again.study.trials] == [trial.values for trial in trials]
 
 
-def test_without_a_budget_predictions_are_kept_with_the_record_and_nobody_is_turned_away(make_run: RunFactory) -> None:
+def test_without_a_budget_predictions_are_kept_with_the_record_and_nobody_is_rejected(make_run: RunFactory) -> None:
     run = make_run(settings(trials=20))
     broker = Broker(run)
     while not broker.finished:
@@ -160,12 +160,12 @@ def test_without_a_budget_predictions_are_kept_with_the_record_and_nobody_is_tur
         assert candidate is not None
         broker.finish(candidate, answer(candidate))
     done = [record for record in run.records() if record.outcome is Outcome.DONE]
-    foretold = [record for record in done if record.evaluation.predicted is not None]
+    predicted = [record for record in done if record.evaluation.predicted is not None]
     assert len(done) == 20
-    assert len(foretold) == 20 - MIN_NETWORKS
+    assert len(predicted) == 20 - MIN_NETWORKS
     found = foresight(run.records())
     assert found is not None
-    assert found.networks == len(foretold)
+    assert found.networks == len(predicted)
     assert 0 <= found.within_one <= found.within_two <= 1
 
 
@@ -200,7 +200,7 @@ def test_too_few_networks_say_nothing() -> None:
     assert macs_mislead([record_of(i, 1000, 1.0) for i in range(3)]) is None
 
 
-def test_who_is_turned_away_says_nothing_of_the_workers_that_are_lost(make_run: RunFactory) -> None:
+def test_who_is_rejected_says_nothing_of_the_workers_that_are_lost(make_run: RunFactory) -> None:
     networks = drawn(60)
     limit_ms = float(np.quantile([true_ms(network) for network in networks], 0.3))
     budgets = EvaluationSettings(budgets=Budgets(max_latency_ms=limit_ms))

@@ -14,7 +14,7 @@ import pytest
 from conftest import RunFactory, check_consistent
 from rich.console import Console
 
-import nas.latency.measure
+import nas.latency.measuring
 from nas.common.errors import InputError
 from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.protocol import LatencyProtocol
@@ -26,8 +26,8 @@ from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSett
 from nas.runs.store import RunDirectory
 from nas.search.evaluate import evaluate_candidate
 from nas.search.latency import candidate_latency
-from nas.spaces.families import architecture_cost
-from nas.spaces.files import load_space
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space_file import load_space
 from nas.training.recipe import Recipe
 from nas.views.reported import resume_search, run_search
 from nas.views.terminal.front import front_csv, front_table
@@ -102,7 +102,7 @@ def test_a_second_search_measures_nothing_twice_and_memory_is_an_objective_besid
     finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = {record.digest: record.evaluation.latency for record in finished.records()}
-    monkeypatch.setitem(nas.latency.measure.OTHERS_LIMIT, "cpu", 1.0)  # which says nothing to Ray's workers
+    monkeypatch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", 1.0)  # which says nothing to Ray's workers
     for record in finished.records():  # what was contended in the first search is in the cache now too
         candidate_latency(record.architecture, 10, QUICK)
     objectives = ("accuracy", "latency", "memory")

@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from nas.cli.audit import audit
 from nas.cli.baseline import baseline
 from nas.cli.browse import browse
 from nas.cli.clean import clean
 from nas.cli.doctor import doctor
 from nas.cli.evaluate import evaluate, recipe
 from nas.cli.export import export
+from nas.cli.fidelity import fidelity
 from nas.cli.measure import measure
 from nas.cli.old_spellings import as_now
 from nas.cli.options import Directory
@@ -64,7 +64,7 @@ _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your h
   nas report DIR                 its report, one HTML file
   nas baseline DIR --train       does it beat MobileNetV2 and ResNet-18, measured and trained alike?
   nas supernet train SPACE       shared weights, so that every candidate starts trained
-  nas audit DIR                  can its brief training rank candidates? some trained in full
+  nas fidelity DIR               can its proxy training rank candidates? some trained in full
   nas train DIR --pick knee      chosen candidates trained in full, then tested once
   nas export DIR --to OUT        a candidate as plain PyTorch, torch.export, ONNX or TorchScript
   nas measure mobilenet_v2       latency of any network, measured here
@@ -91,7 +91,7 @@ app.command(cls=SearchCommand)(search)
 app.command()(evaluate)
 app.command()(recipe)
 app.command()(baseline)
-app.command()(audit)
+app.command()(fidelity)
 app.command()(train)
 app.command()(export)
 app.command()(measure)

@@ -130,7 +130,7 @@ def _chosen(
     what: Sequence[str], space: str | None, archs: Sequence[str], classes: int | None, input_text: str | None
 ) -> Iterator[list[Measurable]]:
     """The networks that the flags name; raises `InputError`."""
-    from nas.spaces.files import load_space
+    from nas.spaces.mobile.space_file import load_space
     from nas.workflows.measurable import candidate, named, parse_shape
 
     if what:
@@ -156,8 +156,8 @@ def _measure_all(
     chosen: list[Measurable], protocol: LatencyProtocol, sizes: tuple[int, ...], quiet: bool
 ) -> tuple[list[tuple[Latency, ...]], CandidateError | None]:
     """For each batch size the latency of each network, up to the first that cannot be had, and why not."""
-    from nas.latency.measure import measure as measure_latency
-    from nas.latency.measure import measure_in_turn
+    from nas.latency.measuring import measure as measure_latency
+    from nas.latency.measuring import measure_in_turn
 
     measured: list[tuple[Latency, ...]] = []
     for size in sizes:

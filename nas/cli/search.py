@@ -38,8 +38,7 @@ from nas.cli.options import (
     parse_protocol,
     parse_target,
 )
-from nas.models.sources import SCRATCH
-from nas.models.weights import source_of
+from nas.models.sources import SCRATCH, SUPERNET
 from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
 from nas.views.terminal.pulse import Pulse
 
@@ -140,7 +139,7 @@ def search(
     stop_early: Annotated[
         bool, typer.Option(help="End trainings whose candidates fall behind in all objectives together.")
     ] = False,
-    skip_hopeless: Annotated[
+    skip_dominated: Annotated[
         bool, typer.Option(help="Do not train candidates that are nearly certainly dominated, given their costs.")
     ] = False,
     epochs: Epochs = None,
@@ -252,7 +251,7 @@ def search(
         sampler=sampler,
         confirm=(CONFIRM if recipe.epochs else 0.0) if confirm is None else confirm,
         stop_early=stop_early,
-        skip_hopeless=skip_hopeless,
+        skip_dominated=skip_dominated,
         max_failures=max_failures,
         trial_timeout_s=trial_timeout,
         resources=resources,
@@ -291,10 +290,13 @@ def _cut_short(init: str) -> str | None:
     """Why a supernet that candidates start from is not what it was to be, in a sentence."""
     from nas.training.supernet_file import cut_short, read_file
 
-    source = source_of(init)
-    theirs = source.trained_on()
-    short = cut_short(read_file(theirs.folder)) if theirs else None
-    return f"{source.title} is not what it was to be, {short}: candidates may be ranked by luck" if short else None
+    if not init.startswith(SUPERNET):
+        return None
+    folder = init.removeprefix(SUPERNET)
+    short = cut_short(read_file(Path(folder)))
+    return (
+        f"the supernet {folder} is not what it was to be, {short}: candidates may be ranked by luck" if short else None
+    )
 
 
 def _sets_length(assignments: Sequence[str]) -> bool:

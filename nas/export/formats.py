@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.common.errors import ExportError, InputError
 from nas.export.check import FILES
-from nas.latency.measure import measure_ready
+from nas.latency.measuring import measure_ready
 from nas.latency.prepare import Preparation
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency

@@ -24,7 +24,7 @@ from nas.common import user_cache
 from nas.common.errors import InputError
 from nas.common.jsonl import append_line, read_lines
 from nas.latency.device import device_name
-from nas.latency.measure import is_quiet
+from nas.latency.measuring import is_quiet
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.latency.runtimes import check_protocol, software

@@ -1,6 +1,6 @@
 """Latency of architectures predicted from the ones measured so far, with how sure the prediction is.
 
-Used to order candidates, and to reject hopeless ones, before anything is measured.
+Used to order candidates, and to reject those that are too slow, before anything is measured.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Estimator = Literal["median wall time", "lower quartile of wall time", "lower qu
 
 @dataclass(frozen=True)
 class LatencyProtocol:
-    """How latency is measured (nas/latency/measure.py says why each step is there).
+    """How latency is measured (nas/latency/measuring.py says why each step is there).
 
     `warmup_s` seconds of runs come first (clocks and caches settle); then blocks of at least `block_ms`, so
     that the timer's own cost vanishes; at least `min_blocks` of them, and on until the 95 % interval of the value is

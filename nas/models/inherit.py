@@ -15,7 +15,8 @@ it can from the layer at its place in the backbone's stage:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,10 +26,48 @@ from torch import nn
 from nas.common.errors import InputError
 from nas.latency.lease import Bursts, DeviceLease
 from nas.models.build import build
-from nas.models.networks import Backbone, Inheritance, State
 from nas.spaces.mobile.architecture import Architecture, LayerSpec
 
+State = Mapping[str, torch.Tensor]
 _NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trained network to inherit from; `mean` and `std` are the normalisation that it was trained with."""
+
+    name: str
+    architecture: Architecture
+    state: State
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the weights and what they mean, wherever they lie."""
+        return state_fingerprint(repr((str(self.architecture), self.num_classes, self.mean, self.std)), self.state)
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """A candidate's initial weights; `fresh` names the parts that start from their random values.
+
+    `changed` says whether any inherited layer differs from the backbone's, so that batch norm statistics no longer
+    fit and must be recalibrated.
+    """
+
+    state: dict[str, torch.Tensor]
+    fresh: tuple[str, ...]
+    changed: bool
+
+
+def state_fingerprint(meaning: str, state: State) -> str:
+    """Sixteen hexadecimal digits of weights, and of what they mean."""
+    digest = hashlib.sha256(meaning.encode())
+    for name, tensor in state.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def remap_state_dict(tensors: State, architecture: Architecture, num_classes: int) -> dict[str, torch.Tensor]:
@@ -54,11 +93,11 @@ def inherit(backbone: Backbone, architecture: Architecture, num_classes: int, se
     fresh: list[str] = []
     source = backbone.architecture.canonical
     _stem(backbone, arch, state, fresh)
-    reinitialized = 0
     for index, origin in enumerate(origins_of(arch, source)):
-        if origin is None or not _block(backbone, arch, index, origin, state):
+        if origin is None:
             fresh.append(f"blocks.{index}")
-            reinitialized += 1
+            continue
+        _block(backbone, arch, index, origin, state, fresh)
     same_head = arch.head_channels == source.head_channels and (
         arch.output_shape.in_channels == source.output_shape.in_channels
     )
@@ -68,8 +107,7 @@ def inherit(backbone: Backbone, architecture: Architecture, num_classes: int, se
             state |= {name: backbone.state[name].clone() for name in names}
         elif names:
             fresh.append(part)
-    changed = bool(set(fresh) - {"classifier"}) or arch != source
-    return Inheritance(state, tuple(fresh), changed, len(arch.layers) - reinitialized, reinitialized)
+    return Inheritance(state, tuple(fresh), changed=bool(set(fresh) - {"classifier"}) or arch != source)
 
 
 @contextmanager
@@ -152,15 +190,23 @@ def _stem(backbone: Backbone, arch: Architecture, state: dict[str, torch.Tensor]
     _copy_norm(backbone.state, "stem.norm", state, "stem.norm")
 
 
-def _block(backbone: Backbone, arch: Architecture, index: int, origin: Origin, state: dict[str, torch.Tensor]) -> bool:
-    """Whether the layer could take its weights from there."""
+def _block(
+    backbone: Backbone,
+    arch: Architecture,
+    index: int,
+    origin: Origin,
+    state: dict[str, torch.Tensor],
+    fresh: list[str],
+) -> None:
     layer, shape = list(arch.shapes())[index]
     old, old_shape = list(backbone.architecture.canonical.shapes())[origin.index]
     here, there = f"blocks.{index}", f"blocks.{origin.index}"
     if shape.in_channels != old_shape.in_channels or (layer.separable and not old.separable):
-        return False
+        fresh.append(here)
+        return
     if not _same_opening(layer, old):
-        return False
+        fresh.append(here)
+        return
     hidden = layer.hidden_channels(shape.in_channels)
     projection = backbone.state[f"{there}.project.conv.weight"]
     kept = kept_channels(projection, hidden)
@@ -185,7 +231,6 @@ def _block(backbone: Backbone, arch: Architecture, index: int, origin: Origin, s
     if origin.extra:
         state[f"{here}.project.norm.weight"].zero_()
         state[f"{here}.project.norm.bias"].zero_()
-    return True
 
 
 def _same_opening(layer: LayerSpec, old: LayerSpec) -> bool:

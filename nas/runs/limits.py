@@ -14,7 +14,7 @@ from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget
 from nas.spaces.base import Cost
 
 SURE = 3.0
-"""Standard deviations that a predicted latency must be over a budget for a candidate to be turned away: in one of
+"""Standard deviations that a predicted latency must be over a budget for a candidate to be rejected: in one of
 700 such cases, where the deviation is what it says, the candidate would have met it."""
 
 
@@ -27,7 +27,7 @@ def budget_violation(
     """By how much the worst hard budget is exceeded, as a share of it, and the sentence that says so; 0 if none is.
 
     The limits of further targets are hard budgets too. A latency that is not measured yet exceeds nothing. Of a noisy or
-    contended one the lower end of its interval counts: a fast network must not be turned away for what others added.
+    contended one the lower end of its interval counts: a fast network must not be rejected for what others added.
     """
 
     def surely_ms(measured: Latency) -> float:
@@ -105,8 +105,10 @@ def _judged(record: TrialRecord, settings: EvaluationSettings) -> TrialRecord | 
         return record
     rejected = record.outcome is Outcome.REJECTED
     if rejected and evaluation.cost is None:
-        foretold = evaluation.predicted
-        violation, reason = predicted_violation(foretold, settings.budgets.max_latency_ms) if foretold else (0.0, None)
+        predicted = evaluation.predicted
+        violation, reason = (
+            predicted_violation(predicted, settings.budgets.max_latency_ms) if predicted else (0.0, None)
+        )
     elif evaluation.cost is None:
         return record
     else:

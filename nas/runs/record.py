@@ -9,8 +9,9 @@ from typing import Literal
 
 from nas.common.files import SCHEMA_VERSION
 from nas.latency.result import Latency, Predicted
-from nas.spaces.base import Choice, Cost
-from nas.spaces.families import AnyArchitecture
+from nas.spaces.base import Cost
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.sections import Choice
 from nas.tasks.classification_report import SplitReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
@@ -38,7 +39,7 @@ class Evaluation:
     """What evaluating one candidate gave; fields are None or empty where it ended before them.
 
     `latencies` are those of the run's further targets, by name. `fresh` names the parts of the network that could not
-    inherit weights, where weights were inherited at all. `predicted` is what was foretold of its latency before it was
+    inherit weights, where weights were inherited at all. `predicted` is what was predicted of its latency before it was
     measured.
     `violation` is by how much the worst hard budget is exceeded, as a share of it (0.1 is 10 % over).
     """
@@ -202,7 +203,7 @@ class TrialRecord:
     number: int
     digest: str
     text: str
-    architecture: AnyArchitecture
+    architecture: Architecture
     parameters: dict[str, Choice]
     evaluation: Evaluation
     objectives: dict[str, float] = field(default_factory=dict)

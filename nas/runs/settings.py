@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
-from nas.spaces.families import AnySpace
+from nas.spaces.mobile.space import SearchSpace
 from nas.tasks.base import Score, task_of
 from nas.training.recipe import LONGER, Recipe
 
@@ -101,16 +101,17 @@ class SearchSettings:
 
     `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/runs/confirmation.py).
-    `stop_early` ends trainings whose candidates fall behind (nas/search/rungs.py); `skip_hopeless` trains none that are
-    nearly certainly dominated, given their exact costs (nas/search/dominated.py). `sampler` is a name of the door of samplers
-    (nas/search/samplers). A trial that takes longer than `trial_timeout_s` has failed; where a member of the front is trained again,
-    it may take longer in proportion. `enqueue` names networks to try first, as `nas search --enqueue` does (nas/spaces/known.py), and `warm_start` run directories whose trials are taken over
-    (nas/workflows/warm_start.py); `plan_search` writes both out in full. What decides no result: `replica` is the URI that the
-    run directory is copied to (nas/runs/replica.py), and `storage` the URL of the database that holds its study, without a
-    password (nas/search/storage.py).
+    `sampler` is a name of the door of samplers (nas/search/samplers). `stop_early` ends trainings whose candidates fall behind
+    (nas/search/rungs.py); `skip_dominated` trains none that are nearly certainly dominated, given their exact costs
+    (nas/search/dominated.py). A trial that takes longer than `trial_timeout_s` has failed; where a member of the front is
+    trained again, it may take longer in proportion. `enqueue` names networks to try first, as `nas search --enqueue` does
+    (nas/spaces/known.py), and `warm_start` run directories whose trials are taken over (nas/workflows/warm_start.py);
+    `plan_search` writes both out in full. What decides no result: `replica` is the URI that the run directory is copied to
+    (nas/runs/replica.py), and `storage` the URL of the database that holds its study, without a password
+    (nas/search/storage.py).
     """
 
-    space: AnySpace
+    space: SearchSpace
     data: str
     split_seed: int = 0
     objectives: tuple[str, ...] = ("accuracy", "latency")
@@ -121,7 +122,7 @@ class SearchSettings:
     sampler: str = "front"
     confirm: float = 0.0
     stop_early: bool = False
-    skip_hopeless: bool = False
+    skip_dominated: Annotated[bool, Field(validation_alias=AliasChoices("skip_dominated", "skip_hopeless"))] = False
     max_failures: int = 20
     trial_timeout_s: float | None = None
     resources: Resources = field(default_factory=Resources)

@@ -6,7 +6,7 @@ study.journal    the Optuna study (`optuna-dashboard` opens it), told only what 
 latencies.jsonl  latencies of the front and what is near it, measured again in turn, a line each
 confirmations.jsonl  members of the front trained again, longer, a line each
 baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
-audit.jsonl      further trainings of candidates by `nas audit`, a line each
+audit.jsonl      further trainings of candidates by `nas fidelity`, a line each
 trainings.jsonl  candidates trained in full by `nas train`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
 trained/         DIGEST-KEY.safetensors of what `nas train` trained; KEY.checkpoint of what it has not ended yet

@@ -33,8 +33,9 @@ from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, LatencyScreen, cha
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.search.time_budget import Durations, Point, TimeBudget
-from nas.spaces.base import Architecture, Choice
-from nas.spaces.families import architecture_cost
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.sections import Choice
 
 MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
@@ -98,7 +99,7 @@ class Broker:
             self.settings.objectives,
             self.settings.evaluation.limits,
         )
-        self._foretold: dict[str, Predicted] = {}
+        self._predicted: dict[str, Predicted] = {}
         self._tally = Tally(self.settings.objectives)
         self._rungs: Rungs | None = None
         if self.settings.stop_early:
@@ -116,7 +117,7 @@ class Broker:
             self.study.make_anew()
             self.study.reconcile(self.records, numbers)
         self._forecast: Forecast | None = None
-        if self.settings.skip_hopeless:
+        if self.settings.skip_dominated:
             self._forecast = Forecast(self.study, self._known, self.settings.objectives)
         self._enqueue_known()
 
@@ -207,7 +208,7 @@ class Broker:
                 self._waiting.setdefault(candidate.digest, []).append(candidate)
             elif self._ends_too_late(candidate):
                 continue
-            elif not self._turned_away(candidate):
+            elif not self._surely_too_slow(candidate):
                 if self._forecast is not None:
                     candidate = self._forecast.added_to(candidate, self.records)
                 self.running[candidate.digest] = candidate
@@ -248,13 +249,13 @@ class Broker:
         """What a candidate is predicted to take; None while nothing is known."""
         return self._durations.seconds(architecture_cost(architecture, len(self.run.provenance.classes)).macs)
 
-    def _turned_away(self, candidate: Candidate) -> bool:
-        """Foretell a candidate's latency; whether it is surely over the budget, and rejected for that."""
+    def _surely_too_slow(self, candidate: Candidate) -> bool:
+        """Predict a candidate's latency; whether it is surely over the budget, and rejected for that."""
         predictions = self._screen.predict([candidate.architecture])
         if predictions is None:
             return False
         predicted = predictions[0]
-        self._foretold[candidate.digest] = predicted
+        self._predicted[candidate.digest] = predicted
         violation, reason = predicted_violation(predicted, self.settings.evaluation.budgets.max_latency_ms)
         if violation > 0:
             self._finish(candidate, Evaluation(Outcome.REJECTED, reason, violation=violation))
@@ -341,7 +342,7 @@ class Broker:
 
     def _finish(self, candidate: Candidate, evaluation: Evaluation) -> TrialRecord:
         self.running.pop(candidate.digest, None)
-        evaluation = replace(evaluation, predicted=self._foretold.pop(candidate.digest, None))
+        evaluation = replace(evaluation, predicted=self._predicted.pop(candidate.digest, None))
         values: dict[str, float] = {}
         if evaluation.outcome in (Outcome.DONE, Outcome.REJECTED):
             values = objective_values(evaluation, self.settings.objectives)

@@ -11,16 +11,16 @@ from nas.latency.result import Latency
 from nas.runs.record import Evaluation, TrialRecord
 from nas.runs.settings import EvaluationSettings
 from nas.runs.store import RunDirectory
-from nas.search.prospect import DominanceEstimate
-from nas.spaces.base import Choice
-from nas.spaces.families import AnyArchitecture
+from nas.search.dominance import DominanceEstimate
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.sections import Choice
 
 
 @dataclass(frozen=True)
 class InTurn:
     """Networks whose latencies are to be measured in turn, by digest: on a further target, or by the run's own protocol."""
 
-    networks: dict[str, AnyArchitecture]
+    networks: dict[str, Architecture]
     target: str | None = None
 
     @property
@@ -34,7 +34,7 @@ class Candidate:
     """A question to be answered: a network, under which settings it is evaluated, and the trial of the study it is of.
 
     `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again. With a
-    `prospect` it is not trained where that says, once its costs are known, that it is hopeless. An
+    `dominance` it is not trained where that says, once its costs are known, that it is dominated. An
     evaluation that takes longer than `timeout_s` has failed, and one that is not over at the `deadline` (UTC seconds) is
     stopped there. With `in_turn` nothing is trained: those networks are measured, and the evaluation has their latencies
     by digest.
@@ -42,12 +42,12 @@ class Candidate:
 
     number: int
     parameters: dict[str, Choice]
-    architecture: AnyArchitecture
+    architecture: Architecture
     started: float
     settings: EvaluationSettings
     keep_weights: bool = True
     latency: Latency | None = None
-    prospect: DominanceEstimate | None = None
+    dominance: DominanceEstimate | None = None
     timeout_s: float | None = None
     in_turn: InTurn | None = None
     deadline: float | None = None

@@ -1,4 +1,4 @@
-"""Which candidates are nearly certainly dominated: foretold when they are asked for, judged when their costs are known."""
+"""Which candidates are nearly certainly dominated: predicted when they are asked for, judged when their costs are known."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from nas.runs.record import Outcome, TrialRecord
 from nas.search.candidate import Candidate
-from nas.search.prospect import DominanceEstimate, Rival
-from nas.search.samplers.history import ChoiceSpace, Foreseen, History, Parameters
+from nas.search.dominance import DominanceEstimate, Rival
+from nas.search.samplers.history import ChoiceSpace, CostTable, History, Parameters
 from nas.search.samplers.known import KnownCosts
 from nas.search.study import RunStudy
 
 FEWEST = 20
-"""Trained networks from which on anything is foretold."""
+"""Trained networks from which on anything is predicted."""
 MAX_SKIPS_IN_A_ROW = 50
-"""Candidates skipped, none trained between, after which the next one is trained whatever is foretold: a search whose model
+"""Candidates skipped, none trained between, after which the next one is trained whatever is predicted: a search whose model
 is wrong, or whose space has nothing better, would else never end."""
 
 
-def prospect_of(
-    parameters: Parameters, space: ChoiceSpace, history: History, foreseen: Foreseen, objectives: Sequence[str]
+def dominance_of(
+    parameters: Parameters, space: ChoiceSpace, history: History, table: CostTable, objectives: Sequence[str]
 ) -> DominanceEstimate | None:
     """What may be hoped of a candidate, by the processes behind the sampler; None where its parameters are of another space.
 
@@ -36,7 +36,7 @@ def prospect_of(
     if row is None:
         return None
     which = list(objectives).index("accuracy")
-    model = FrontModel(space, history, foreseen)
+    model = FrontModel(space, history, table)
     belief = model.belief(np.vstack([history.feasible, row]), which)
     costs = np.delete(history.losses, which, axis=1)
     on_front = np.flatnonzero(front_of(np.column_stack([belief.means[:-1], costs])))
@@ -62,13 +62,13 @@ class Forecast:
         self._objectives = tuple(objectives)
 
     def added_to(self, candidate: Candidate, records: Sequence[TrialRecord]) -> Candidate:
-        """The candidate with its prospect, where one is foretold."""
+        """The candidate with its dominance, where one is predicted."""
         if sum(record.outcome is Outcome.DONE for record in records) < FEWEST:
             return candidate
         own = (r.outcome for r in reversed(records) if r.outcome not in (Outcome.REPEAT, Outcome.LOST))
         if sum(1 for _ in takewhile(lambda outcome: outcome is Outcome.SKIPPED, own)) >= MAX_SKIPS_IN_A_ROW:
             return candidate
         space, history = self._study.history()
-        foreseen = Foreseen(space, self._known.costs, self._known.features, self._study.signs)
-        prospect = prospect_of(candidate.parameters, space, history, foreseen, self._objectives)
-        return replace(candidate, prospect=prospect)
+        table = CostTable(space, self._known.costs, self._known.features, self._study.signs)
+        dominance = dominance_of(candidate.parameters, space, history, table, self._objectives)
+        return replace(candidate, dominance=dominance)

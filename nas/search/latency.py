@@ -7,11 +7,11 @@ from torch import nn
 from nas.common.errors import CandidateError
 from nas.latency.cache import looked_up
 from nas.latency.lease import lease_for
-from nas.latency.measure import measure
+from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.networks import build
-from nas.spaces.base import Architecture
+from nas.models.build import build
+from nas.spaces.mobile.architecture import Architecture
 
 
 def candidate_latency(
@@ -19,7 +19,7 @@ def candidate_latency(
 ) -> Latency:
     """Latency of a candidate, in ms a batch; `network` is the candidate built, where it is already.
 
-    Raises `InputError` and `CandidateError` as `nas.latency.measure.measure` does.
+    Raises `InputError` and `CandidateError` as `nas.latency.measuring.measure` does.
     """
     return looked_up(
         architecture.digest, num_classes, protocol, lambda: _measured(architecture, num_classes, protocol, network)

@@ -1,4 +1,4 @@
-"""Latency foretold: candidates that are surely too slow are turned away before anybody builds and measures them."""
+"""Latency predicted: candidates that are surely too slow are rejected before anybody builds and measures them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.result import Latency, Predicted
-from nas.spaces.base import Architecture, Space
-from nas.spaces.families import architecture_cost
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.mobile.space import SearchSpace
 
 MIN_NETWORKS = 8
 """Measured networks from which on latencies are predicted."""
@@ -22,13 +23,13 @@ what it says depends on the records alone, not on when it was asked or when the 
 MAX_NETWORKS = 400
 """Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""
 MAX_UNDECIDED = 100
-"""The same where there is no budget: nothing is turned away, and the report alone says how good the predictions were."""
+"""The same where there is no budget: nothing is rejected, and the report alone says how good the predictions were."""
 
 
 class LatencyScreen:
     """Predicts latency in a space from what has been measured there, under one protocol on one device."""
 
-    def __init__(self, space: Space, num_classes: int, max_networks: int = MAX_NETWORKS) -> None:
+    def __init__(self, space: SearchSpace, num_classes: int, max_networks: int = MAX_NETWORKS) -> None:
         self._space = space
         self._max_networks = max_networks
         self._num_classes = num_classes

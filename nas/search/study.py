@@ -25,7 +25,7 @@ from nas.search.samplers.history import ChoiceSpace, History, signs_of
 from nas.search.samplers.partial import STEPS
 from nas.search.storage import open_storage, study_name
 from nas.search.study_journal import StudyStorage
-from nas.spaces.base import Choice
+from nas.spaces.mobile.sections import Choice
 
 STUDY_NAME = "nas"
 _LIMITS = "limits"
@@ -238,7 +238,7 @@ def _stand_ins(record: TrialRecord, objectives: Sequence[str], records: Sequence
     """What the study is told in place of what a rejected candidate was not worth finding out; Optuna wants a number.
 
     The worst there is: an accuracy of 0, and the largest cost of the records before it, or the latency that was
-    foretold. Samplers mask it by the constraint.
+    predicted. Samplers mask it by the constraint.
     """
     first = record.number if record.repeat_of is None else record.repeat_of
     before = list(takewhile(lambda earlier: earlier.number != first, records))

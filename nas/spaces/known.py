@@ -9,23 +9,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nas.common.errors import InputError
-from nas.spaces.base import Architecture, Space
-from nas.spaces.families import read_architecture
+from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.mobile.space import SearchSpace
+
+_LANDMARKS = ("smallest", "middle", "backbone", "largest")
 
 
-def chosen_architecture(space: Space, text: str) -> Architecture:
+def chosen_architecture(space: SearchSpace, text: str) -> Architecture:
     """A network of the space by its compact string, or by the name of a landmark."""
-    return space.references.get(text) or space.parse(text)
+    if text in _LANDMARKS:
+        landmark: Architecture = getattr(space, text)
+        return landmark
+    return space.parse(text)
 
 
-def known_architectures(space: Space, given: str) -> list[Architecture]:
+def known_architectures(space: SearchSpace, given: str) -> list[Architecture]:
     """The networks of the space that `--enqueue` names: one as `chosen_architecture` takes it, or those of a file.
 
     A file is text with one a line (`#` begins a comment), what `nas front` prints with --csv or --json, or the folder
     that `nas export` makes. Raises `InputError` naming the value, and the line of the file.
     """
     path = Path(given)
-    if given in space.references or not os.path.exists(path):
+    if given in _LANDMARKS or not os.path.exists(path):
         try:
             return [chosen_architecture(space, given)]
         except InputError as error:
@@ -36,7 +41,7 @@ def known_architectures(space: Space, given: str) -> list[Architecture]:
             if isinstance(named, str):
                 found.append(chosen_architecture(space, named))
             else:
-                architecture = read_architecture(named)
+                architecture = Architecture.from_json(named)
                 space.locate(architecture)
                 found.append(architecture)
         except InputError as error:
@@ -46,7 +51,7 @@ def known_architectures(space: Space, given: str) -> list[Architecture]:
     return found
 
 
-def tried_first(space: Space, given: Sequence[str]) -> tuple[str, ...]:
+def tried_first(space: SearchSpace, given: Sequence[str]) -> tuple[str, ...]:
     """The compact strings of all networks that `--enqueue` names, each once."""
     known = [architecture for each in given for architecture in known_architectures(space, each)]
     return tuple(dict.fromkeys(str(architecture.canonical) for architecture in known))

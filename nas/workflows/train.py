@@ -25,10 +25,10 @@ from nas.common.signals import gentle_signals
 from nas.data.sets import ImageData
 from nas.latency.device import resolve_device
 from nas.latency.lease import lease_for
-from nas.latency.measure import measure
+from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.networks import build
+from nas.models.build import build
 from nas.models.sources import SCRATCH
 from nas.runs.record import Evaluation, Outcome, Start, TrainingRecord, TrialRecord
 from nas.runs.store import RunDirectory

@@ -27,8 +27,7 @@ from nas.runs.demands import ResourceRequest
 from nas.runs.settings import EvaluationSettings, LatencyTarget, SearchSettings
 from nas.runs.targets import check_measurable, places
 from nas.search.candidate import InTurn
-from nas.spaces.base import Architecture
-from nas.spaces.families import read_architecture
+from nas.spaces.mobile.architecture import Architecture
 
 RETRIES = 3
 """Times that a measurement whose actor died is asked for again."""
@@ -61,13 +60,13 @@ class Measurer:
 
     def measure_in_turn(self, name: str, architectures: list[str], num_classes: int) -> list[str]:
         """The latencies of several architectures on the target of that name, measured in turn."""
-        candidates = [read_architecture(json.loads(text)) for text in architectures]
+        candidates = [Architecture.from_json(json.loads(text)) for text in architectures]
         found = latencies_in_turn(candidates, num_classes, self._targets[name].protocol)
         return [_LATENCY.dump_json(replace(latency, worker=node_name())).decode() for latency in found]
 
     def measure(self, name: str, architecture: str, num_classes: int) -> str:
         """The latency of an architecture on the target of that name."""
-        candidate = read_architecture(json.loads(architecture))
+        candidate = Architecture.from_json(json.loads(architecture))
         latency = self._latency(candidate, num_classes, self._targets[name].protocol)
         return _LATENCY.dump_json(replace(latency, worker=node_name())).decode()
 
@@ -76,8 +75,8 @@ def latencies_in_turn(
     architectures: Sequence[Architecture], num_classes: int, protocol: LatencyProtocol
 ) -> Sequence[Latency]:
     """Latencies of candidates, measured in this process in turn with each other; their weights do not matter to it."""
-    from nas.latency.measure import measure_in_turn
-    from nas.models.networks import build
+    from nas.latency.measuring import measure_in_turn
+    from nas.models.build import build
 
     with lease_for("cpu").shared():
         networks = [build(architecture, num_classes) for architecture in architectures]

@@ -19,7 +19,16 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.search.samplers.base import SamplerKind
-from nas.search.samplers.history import MAX_STEPS, ChoiceSpace, Foreseen, History, Parameters, Row, options_of, signs_of
+from nas.search.samplers.history import (
+    MAX_STEPS,
+    ChoiceSpace,
+    CostTable,
+    History,
+    Parameters,
+    Row,
+    options_of,
+    signs_of,
+)
 from nas.search.samplers.known import KnownCosts
 from nas.search.samplers.proposals import crosses, mutants, random_rows, unseen
 
@@ -114,9 +123,9 @@ class FrontSampler(optuna.samplers.BaseSampler):
             return space.fixed
         trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         history = History.of(space, study, trials)
-        foreseen = Foreseen(space, self._costs, self._features, signs_of(study))
+        table = CostTable(space, self._costs, self._features, signs_of(study))
         rng = np.random.default_rng([self._seed, trial.number])
-        return space.parameters(_Proposal(space, history, foreseen, self._canonical, self._bring_within, rng).best())
+        return space.parameters(_Proposal(space, history, table, self._canonical, self._bring_within, rng).best())
 
 
 class _Proposal:
@@ -126,14 +135,14 @@ class _Proposal:
         self,
         space: ChoiceSpace,
         history: History,
-        foreseen: Foreseen,
+        table: CostTable,
         canonical: Callable[[Parameters], Hashable] | None,
         bring_within: Callable[[Parameters, random.Random], Parameters] | None,
         rng: np.random.Generator,
     ) -> None:
         self._space = space
         self._history = history
-        self._foreseen = foreseen
+        self._table = table
         self._canonical = canonical
         self._bring_within = bring_within
         self._rng = rng
@@ -163,7 +172,7 @@ class _Proposal:
         from nas.search.samplers.front_model import FrontModel  # torch, which naming this sampler does not take
 
         tried, sizes, rng = self._history.tried, self._space.sizes, self._rng
-        model = FrontModel(self._space, self._history, self._foreseen)
+        model = FrontModel(self._space, self._history, self._table)
         parents = model.parents
         rows = np.vstack(
             [

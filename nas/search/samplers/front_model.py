@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.study._multi_objective import _fast_non_domination_rank
 
-from nas.search.samplers.history import ChoiceSpace, Foreseen, History
+from nas.search.samplers.history import ChoiceSpace, CostTable, History
 from nas.search.samplers.improvement import expected_improvement, front_of, normal_cdf
 from nas.search.samplers.surrogate import Embedding, Fit, Process, Scale, fit
 
@@ -50,10 +50,10 @@ class FrontModel:
     `parents` (N, parameters) are the choice indices on that front.
     """
 
-    def __init__(self, space: ChoiceSpace, history: History, foreseen: Foreseen) -> None:
-        self._foreseen = foreseen
+    def __init__(self, space: ChoiceSpace, history: History, table: CostTable) -> None:
+        self._table = table
         # Of the rows that hyperparameters are fitted to, so that a fit can be remembered while trials come in.
-        known = foreseen.features(history.complete[_learnt_from(len(history.complete))])
+        known = table.features(history.complete[_learnt_from(len(history.complete))])
         self._mean, spread = known.mean(0), known.std(0)
         self._spread = np.where(spread > 1e-9, spread, np.inf)
         self._embedding = Embedding(list(space.choices.values()), known.shape[1])
@@ -71,8 +71,8 @@ class FrontModel:
         kept = _near_front(history.losses)
         for objective in range(history.losses.shape[1]):
             process = None
-            if objective not in foreseen.objectives:
-                stopped = history.stopped, history.foretold[:, objective], history.doubt[:, objective]
+            if objective not in table.objectives:
+                stopped = history.stopped, history.predicted[:, objective], history.doubt[:, objective]
                 process = self._process(history.feasible, history.losses[:, objective], kept, stopped, history.running)
             self._objectives.append(process)
         seen = np.vstack([history.feasible[kept], history.running])
@@ -106,7 +106,7 @@ class FrontModel:
         stopped: tuple[Ints, Floats, Floats] | None = None,
         running: Ints | None = None,
     ) -> Process:
-        """The posterior given the observations kept, those foretold of stopped trials with their standard deviations,
+        """The posterior given the observations kept, those predicted of stopped trials with their standard deviations,
         and running trials believed to come out as expected.
         """
         some = _learnt_from(len(rows))
@@ -134,7 +134,7 @@ class FrontModel:
         features = self._featurise(rows)
         for objective, process in enumerate(self._objectives):
             if process is None:
-                means[:, objective] = self._foreseen.losses(rows, objective)
+                means[:, objective] = self._table.losses(rows, objective)
                 continue
             mean, std = process.predict(features)
             means[:, objective] = process.scale.backward(mean)
@@ -143,7 +143,7 @@ class FrontModel:
         return means, stds
 
     def _featurise(self, rows: Ints) -> Floats:
-        return self._embedding(rows, (self._foreseen.features(rows) - self._mean) / self._spread)
+        return self._embedding(rows, (self._table.features(rows) - self._mean) / self._spread)
 
 
 def _learnt_from(count: int) -> Ints:

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.search.samplers.partial import foretell, steps_of
+from nas.search.samplers.partial import predict_final, steps_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -89,7 +89,7 @@ class History:
     """Choice indices (trials, parameters) of the complete trials, the feasible ones, the running and the stopped ones.
 
     `losses` (feasible, objectives) have signs turned so that less is better. `constraints` are the rows and values of
-    each by name. `stopped` are pruned trials of which partial results are known, `foretold` and `doubt` (stopped,
+    each by name. `stopped` are pruned trials of which partial results are known, `predicted` and `doubt` (stopped,
     objectives) the losses that they would have come to, and their standard deviations. `tried` is every row that some
     trial has, failed ones too.
     """
@@ -100,7 +100,7 @@ class History:
     constraints: dict[str, tuple[Ints, Floats]]
     running: Ints
     stopped: Ints
-    foretold: Floats
+    predicted: Floats
     doubt: Floats
     tried: frozenset[Row]
 
@@ -140,7 +140,7 @@ class History:
                 if steps is not None:
                     curves.append((steps * signs, np.array(trial.values) * signs))
         stopped = stopped[-STOPPED:]
-        foretold = [foretell(steps[-1], len(steps), curves) for _, steps in stopped]
+        predicted = [predict_final(steps[-1], len(steps), curves) for _, steps in stopped]
         width = len(space.choices)
         return cls(
             _array(complete, width),
@@ -149,13 +149,13 @@ class History:
             {name: (_array(rows, width), np.array(values)) for name, (rows, values) in constraints.items()},
             _array(running, width),
             _array([row for row, _ in stopped], width),
-            np.array([values for values, _ in foretold]).reshape(len(stopped), len(signs)),
-            np.array([stds for _, stds in foretold]).reshape(len(stopped), len(signs)),
+            np.array([values for values, _ in predicted]).reshape(len(stopped), len(signs)),
+            np.array([stds for _, stds in predicted]).reshape(len(stopped), len(signs)),
             frozenset(tried),
         )
 
 
-class Foreseen:
+class CostTable:
     """What can be told of a network without asking for it: costs that are objectives, and other features."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What trials that were stopped early tell: their final values, foretold from where complete trials stood at that step."""
+"""What trials that were stopped early tell: their final values, predicted from where complete trials stood at that step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def steps_of(trial: FrozenTrial, objectives: int) -> Floats | None:
     return steps
 
 
-def foretell(last: Floats, step: int, complete: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+def predict_final(last: Floats, step: int, complete: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     """Final values and their standard deviations (objectives,), given those after `step` steps.
 
     `complete` are steps and final values of complete trials. Of those that came to the step a line is fitted for each

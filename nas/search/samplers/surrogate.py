@@ -126,7 +126,7 @@ class Fit:
 class Process:
     """The posterior of a Gaussian process given features (N, F) and targets (N,) on a scale.
 
-    `doubt` (N,) are standard deviations, on the scale, of targets that are not observed but foretold.
+    `doubt` (N,) are standard deviations, on the scale, of targets that are not observed but predicted.
 
     The kernel is a weighted sum of products of features (effects that add), a squared exponential of the same weighted
     distance (interactions), a constant, and noise (Rasmussen & Williams, "Gaussian Processes for Machine Learning",

@@ -19,7 +19,9 @@ from pydantic import (
 )
 
 from nas.common.errors import did_you_mean
-from nas.spaces.base import Choice
+
+Choice = int | float | bool
+"""A value that a parameter can have."""
 
 
 def _as_tuple(value: Any) -> Any:

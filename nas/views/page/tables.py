@@ -70,7 +70,7 @@ def trial_rows(seen: Seen, key: str) -> list[dict[str, Any]]:
 
 
 def failures(seen: Seen) -> list[object]:
-    """Reasons of failures by how often they came, then each trial that failed, was lost or was turned away."""
+    """Reasons of failures by how often they came, then each trial that failed, was lost or was rejected."""
     bad = [r for r in seen.records if r.outcome in (Outcome.FAILED, Outcome.LOST, Outcome.REJECTED)]
     if not bad:
         return [html.P("No trial failed, was lost, or was over a hard budget.", className="note")]

@@ -77,7 +77,7 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
 
 def prediction(found: Findings) -> Html:
     """How far MACs mislead here, and how good the predictions were; nothing while too few are measured."""
-    misled, foretold = macs_mislead(found.recorded), foresight(found.recorded)
+    misled, predictions = macs_mislead(found.recorded), foresight(found.recorded)
     if misled is None:
         return Html("")
     rows: list[tuple[str, object]] = [
@@ -85,19 +85,19 @@ def prediction(found: Findings) -> Html:
         ("Rank correlation", f"{misled.spearman:.2f} (Spearman)"),
         ("Pairs in wrong order", f"{100 * misled.wrong_pairs:.1f} %"),
     ]
-    if foretold is not None and foretold.networks < MIN_NETWORKS:
-        few = f"{plural(foretold.networks, 'network')}, too few to say how well"
+    if predictions is not None and predictions.networks < MIN_NETWORKS:
+        few = f"{plural(predictions.networks, 'network')}, too few to say how well"
         rows.append(("Predicted first", few))
-    elif foretold is not None:
+    elif predictions is not None:
         rows += [
-            ("Predicted first", plural(foretold.networks, "network")),
-            ("Median error", f"{100 * foretold.median_error:.1f} %"),
-            ("Within ±1 deviation", f"{100 * foretold.within_one:.0f} % (68 % expected)"),
-            ("Within ±2 deviations", f"{100 * foretold.within_two:.0f} % (95 % expected)"),
+            ("Predicted first", plural(predictions.networks, "network")),
+            ("Median error", f"{100 * predictions.median_error:.1f} %"),
+            ("Within ±1 deviation", f"{100 * predictions.within_one:.0f} % (68 % expected)"),
+            ("Within ±2 deviations", f"{100 * predictions.within_two:.0f} % (95 % expected)"),
         ]
-    turned_away = [r for r in found.records if r.outcome is Outcome.REJECTED and _only_predicted(r)]
-    if turned_away:
-        rows.append(("Turned away unmeasured", plural(len(turned_away), "candidate")))
+    rejected = [r for r in found.records if r.outcome is Outcome.REJECTED and _only_predicted(r)]
+    if rejected:
+        rows.append(("Rejected unmeasured", plural(len(rejected), "candidate")))
     sentence = "MACs and measured latency order these networks alike."
     if misled.cheaper is not None and misled.faster is not None:
         sentence = _pair(misled.cheaper, misled.faster)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nas.runs.objectives import measured_latency, objective, objective_values, target_of
 from nas.runs.record import Evaluation
 
-HOPELESS = 0.01
+LEAST_CHANCE = 0.01
 """Chance not to be dominated below which a candidate is not trained: a hundred trainings saved for one that mattered.
 
 Where the deviations are what they say; docs/results/search.md has how often it did matter.
@@ -27,7 +27,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class DominanceEstimate:
-    """An accuracy foretold, and the front that it would have to reach, at the time the candidate was asked for.
+    """An accuracy predicted, and the front that it would have to reach, at the time the candidate was asked for.
 
     Means and standard deviations are those of losses on a scale that candidate and rivals share; the noise of a training
     is in them. `accuracy` is the mean on its own scale, in words. `costs` names the other objectives, in the order of
@@ -48,7 +48,7 @@ class DominanceEstimate:
         ]
         return min(chances, default=1.0)
 
-    def hopeless(self, known: Evaluation) -> str | None:
+    def dominated(self, known: Evaluation) -> str | None:
         """Why a candidate of which all but the accuracy is known is not worth training; None where it may be.
 
         Never where a cost is not known, or a latency was measured beside others.
@@ -59,11 +59,11 @@ class DominanceEstimate:
             return None
         losses = tuple(objective(name).loss(values[name]) for name in self.costs)
         chance = self.chance(losses)
-        if chance >= HOPELESS:
+        if chance >= LEAST_CHANCE:
             return None
         best = min(self._ahead(losses), key=lambda rival: rival.mean)
         return (
-            f"nearly certainly dominated, so not trained: an accuracy of about {100 * self.accuracy:.1f} % is foretold, and "
+            f"nearly certainly dominated, so not trained: an accuracy of about {100 * self.accuracy:.1f} % is predicted, and "
             f"a network that costs no more has about {100 * best.accuracy:.1f} %; a chance of {chance:.1g} to be on the front"
         )
 

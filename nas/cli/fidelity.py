@@ -1,4 +1,4 @@
-"""`nas audit`: can the run's brief fine-tune rank candidates?"""
+"""`nas fidelity`: can the run's brief fine-tune rank candidates?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 console = Console(emoji=False)
 
 
-def audit(
+def fidelity(
     context: typer.Context,
     directory: Directory,
     count: Annotated[int, typer.Option(min=1, help="Candidates, of the front and behind it; at least 8.")] = 30,
@@ -53,7 +53,7 @@ def audit(
     not trained again, so that an audit that was stopped goes on with the same command. With --init each is trained by the
     brief recipe from other initial weights too, and compared: which of them rank better, and at what cost?
 
-    Example: nas audit results/digits-20261124-070000 --count 20
+    Example: nas fidelity results/digits-20261124-070000 --count 20
     """
     from nas.runs.store import open_run
     from nas.search.conditions import settings_here

@@ -1,8 +1,8 @@
-"""What leaving out hopeless candidates saves, and what it loses (`nas search --skip-hopeless`).
+"""What leaving out dominated candidates saves, and what it loses (`nas search --skip-dominated`).
 
-    python benchmarks/search_quality/hopeless.py [--problems macs,params] [--methods "random;front"] [--seeds 5]
+    python benchmarks/search_quality/dominated.py [--problems macs,params] [--methods "random;front"] [--seeds 5]
         [--trials 100] [--out FILE]
-    python benchmarks/search_quality/hopeless.py --tables FILE
+    python benchmarks/search_quality/dominated.py --tables FILE
 
 Each search is run twice, without and with skipping, until so many networks are trained. Every skipped network is looked up
 afterwards: whether it is on the front of all that was trained or skipped, and by how much the hypervolume is less
@@ -29,21 +29,21 @@ from problems import PROBLEMS, Parameters, Problem
 from simulate import PATIENCE
 
 from nas.latency.device import device_name
-from nas.search.dominated import FEWEST, MAX_SKIPS_IN_A_ROW, prospect_of
-from nas.search.prospect import HOPELESS
-from nas.search.samplers.history import ChoiceSpace, Foreseen, History, signs_of
+from nas.search.dominance import LEAST_CHANCE
+from nas.search.dominated import FEWEST, MAX_SKIPS_IN_A_ROW, dominance_of
+from nas.search.samplers.history import ChoiceSpace, CostTable, History, signs_of
 from nas.search.samplers.improvement import front_of
 
 
-def hopeless(problem: Problem, search: OptunaSearch, parameters: Parameters) -> bool:
+def dominated(problem: Problem, search: OptunaSearch, parameters: Parameters) -> bool:
     """Whether `nas search` would skip a network, after what the search was told so far."""
     study, space = search._study, ChoiceSpace.of(search._space)
     history = History.of(space, study, [trial for trial in study.trials if trial.state.is_finished()])
     if len(np.unique(history.feasible, axis=0)) < FEWEST:
         return False
-    foreseen = Foreseen(space, problem.costs, problem.features, signs_of(study))
-    prospect = prospect_of(parameters, space, history, foreseen, ("accuracy", "macs"))
-    return prospect is not None and prospect.chance(problem.told(parameters)[1:]) < HOPELESS
+    table = CostTable(space, problem.costs, problem.features, signs_of(study))
+    dominance = dominance_of(parameters, space, history, table, ("accuracy", "macs"))
+    return dominance is not None and dominance.chance(problem.told(parameters)[1:]) < LEAST_CHANCE
 
 
 def run(problem: Problem, method: str, seed: int, trials: int, skip: bool) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def run(problem: Problem, method: str, seed: int, trials: int, skip: bool) -> di
                 search._study.enqueue_trial(drawn)
             continue
         repeats = 0
-        if skip and skips_in_a_row < MAX_SKIPS_IN_A_ROW and hopeless(problem, search, parameters):
+        if skip and skips_in_a_row < MAX_SKIPS_IN_A_ROW and dominated(problem, search, parameters):
             skips_in_a_row += 1
             skipped[identity] = parameters
             search._study.tell(ticket, state=TrialState.PRUNED)
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--methods", default="random;tpe, multivariate;front, told costs", help="by semicolons")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path("hopeless.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("dominated.jsonl"))
     parser.add_argument("--tables", type=Path)
     given = parser.parse_args()
     if given.tables:
