@@ -192,3 +192,21 @@ def test_a_whole_search_on_the_gpu(tmp_path: Path) -> None:
         timeout=200,
     )
     assert export.returncode == 0, export.stdout + export.stderr
+
+
+def test_a_search_trains_on_the_gpu_for_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [*NAS, "search", "digits", "--trials", "3", "--epochs", "1", "--confirm", "0", "--out", str(out)]
+    command += ["--train-device", "cuda", "--latency", "device:cpu,mode:onnxruntime"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = open_run(out)
+    assert run.provenance.hardware == device_name("cpu")
+    assert run.provenance.trained_on == device_name("cuda")
+    trained = [record.evaluation for record in run.records() if record.outcome is Outcome.DONE]
+    assert len(trained) == 3
+    for evaluation in trained:
+        assert evaluation.latency is not None
+        assert evaluation.latency.device_name == device_name("cpu")
+        assert evaluation.latency.protocol.mode == "onnxruntime"
+    assert run.settings.evaluation.recipe.precision in ("bfloat16", "float16")  # as settled on the GPU

@@ -138,7 +138,7 @@ def test_a_password_goes_to_the_database_alone(tmp_path: Path, monkeypatch: pyte
     url = f"sqlite:///file:{database}?uri=true&password={SECRET}"
     monkeypatch.setattr(sys, "argv", ["nas", "search", f"--storage={url}"])
     plan = plan_search(settings(TINY, trials=2, storage=url), tmp_path / "run")
-    run = RunDirectory.create(plan.out, plan.settings, _provenance(plan.settings, plan.data, "test"))
+    run = RunDirectory.create(plan.out, plan.settings, _provenance(plan.settings, plan.data, {"cpu": "test"}))
     finish_all(Broker(run, plan.storage))
     write_report(run)
     assert open_run(run.path).settings.storage == f"sqlite:///file:{database}?uri=true"

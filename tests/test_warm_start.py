@@ -39,7 +39,7 @@ from nas.workflows.plan import plan_search
 from nas.workflows.warm_start import Conditions, WarmStart, adopted_estimators, adopted_precision, warm_start
 
 CLASSES = tuple("0123456789")
-HERE = Conditions("test", "0" * 16, CLASSES, {"cpu": "test"})  # those of `make_run`
+HERE = Conditions("test", "test", "0" * 16, CLASSES, {"cpu": "test"})  # those of `make_run`
 
 
 def space(kernels: list[int], name: str = "some", depth: tuple[int, ...] = (1, 2)) -> SearchSpace:

@@ -94,7 +94,7 @@ def evaluate(
         init=init,
     )
     settings.load_metric()
-    check_recipe(settings.recipe, settings.protocol.device, least_epochs=0)
+    check_recipe(settings.recipe, settings.device, least_epochs=0)
     warn_unfit(loaded, data_name(data, loaded))
     images = load_images(loaded, data_name(data, loaded), split_seed, init)
     if test and images.test is None:

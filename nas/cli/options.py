@@ -111,13 +111,22 @@ def parse_amounts(flag: str, key: str, texts: Sequence[str], separator: str) -> 
 
 
 def parse_protocol(text: str, device: str, before: LatencyProtocol | None = None) -> LatencyProtocol:
-    """The run's own protocol on `device` from `key:value,...`, the rest as `before` or by default.
+    """The protocol of the first latency from `key:value,...`, the rest as `before` or by default.
 
-    Raises `InputError` naming the key and the value.
+    It is on `device`, which is what `latency_device` means here. Raises `InputError` naming the key and the value.
     """
-    keys = [key for key in _PROTOCOL_KEYS if key != "device"]
-    pairs = _pairs("--latency", text, keys)
-    return _protocol("--latency", {key: given[0] for key, given in pairs.items()}, before or default_protocol(device))
+    values = _latency_values(text)
+    values.pop("device", None)
+    return _protocol("--latency", values, before or default_protocol(device))
+
+
+def latency_device(text: str) -> str | None:
+    """The device that `--latency` names, if it does; raises as `parse_protocol` does."""
+    return _latency_values(text).get("device")
+
+
+def _latency_values(text: str) -> dict[str, str]:
+    return {key: given[0] for key, given in _pairs("--latency", text, list(_PROTOCOL_KEYS)).items()}
 
 
 def _pairs(flag: str, text: str, keys: Sequence[str]) -> dict[str, list[str]]:
@@ -190,6 +199,15 @@ Data = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+TrainDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--train-device",
+        metavar="DEVICE",
+        help="Where candidates train, where that is not --device: cuda, to train on a GPU for --latency device:cpu.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]
 SplitSeed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split in training, validation and test part.")
@@ -246,7 +264,8 @@ Protocol = Annotated[
     typer.Option(
         "--latency",
         metavar="KEY:VALUE,...",
-        help="How latency is measured, as it will be deployed, e.g. mode:onnxruntime,batch:8,threads:2.",
+        help="How latency is measured, as it will be deployed, e.g. mode:onnxruntime,batch:8,threads:2; device:cpu says on what, by "
+        "default --device.",
     ),
 ]
 Logs = Annotated[str, typer.Option("--log", help="tensorboard, mlflow, or both with a comma between.")]

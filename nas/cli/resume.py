@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from nas.cli.options import absolute_init, parse_amounts, parse_protocol, parse_target
+from nas.cli.options import absolute_init, latency_device, parse_amounts, parse_protocol, parse_target
 from nas.common.errors import InputError
 from nas.runs.replica import is_uri
 from nas.runs.settings import LatencyTarget, SearchSettings
@@ -140,9 +140,13 @@ def _is_as_before(name: str, value: Any, run: RunDirectory) -> bool:
         case "init":
             return absolute_init(value) == evaluation.init
         case "device":
-            return value == "auto" or value.partition(":")[0] == settings.device.partition(":")[0]
+            return value == "auto" or value.partition(":")[0] in settings.worker_devices
+        case "train_device":
+            return value == "auto" or bool(value == settings.device)
         case "latency":
-            return parse_protocol(value, settings.device, evaluation.protocol) == evaluation.protocol
+            own = evaluation.protocol
+            device = latency_device(value) or own.device
+            return device in ("auto", own.device) and parse_protocol(value, own.device, own) == own
         case "epochs" | "batch_size" | "learning_rate":
             return bool(value == getattr(recipe, name))
         case "recipe_file":
@@ -177,5 +181,5 @@ def _same_target(text: str, settings: SearchSettings) -> LatencyTarget | None:
     before = known.get(text.partition("=")[0].strip())
     if before is None:
         return None
-    target = parse_target(text, settings.device, before)
+    target = parse_target(text, settings.evaluation.protocol.device, before)
     return target if replace(target, max_ms=before.max_ms) == before else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,14 +31,17 @@ from nas.cli.options import (
     Seed,
     SplitSeed,
     Targets,
+    TrainDevice,
     absolute_init,
     chosen_recipe,
     data_name,
+    latency_device,
     parse_amounts,
     parse_duration,
     parse_protocol,
     parse_target,
 )
+from nas.common.errors import InputError
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
 from nas.views.terminal.pulse import Pulse
@@ -124,6 +128,7 @@ def search(
     ] = None,
     init: Init = SCRATCH,
     device: Device = "auto",
+    train_device: TrainDevice = None,
     address: Annotated[
         str | None, typer.Option(metavar="RAY_ADDRESS", help="A running Ray cluster: auto or host:port.")
     ] = None,
@@ -230,7 +235,12 @@ def search(
     check_pins(resources, address)
     named_data = data_name(data, loaded)
     recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate)
-    protocol = parse_protocol(latency, device_of(device, address, resources, (metric, named_data)))
+    modes = [parse_protocol(latency, "cpu").mode, *(parse_target(text, "cpu").protocol.mode for text in target or ())]
+    here = functools.partial(
+        device_of, address=address, resources=resources, functions=(metric, named_data, *dict.fromkeys(modes))
+    )
+    protocol = parse_protocol(latency, here(latency_device(latency) or device))
+    trained_on = _trained_on(train_device, device, here) or protocol.device
     settings = SearchSettings(
         space=loaded,
         data=named_data,
@@ -244,6 +254,7 @@ def search(
             seed=seed,
             init=absolute_init(init),
             targets=tuple(parse_target(text, protocol.device) for text in target or ()),
+            train_device=None if trained_on == protocol.device else trained_on,
         ),
         trials=30 if trials is None else trials,
         time_budget_s=time_budget,
@@ -284,6 +295,16 @@ def search(
         pulse.say(line)
     pulse.doing = "starting Ray and its workers"
     _end_of_search(run_search(plan, Progresses([display, *make_trackers(logs, plan.out)])))
+
+
+def _trained_on(train_device: str | None, device: str, here: Callable[[str], str]) -> str | None:
+    """The device that the flags name for training; None where it is that of the first latency."""
+    if train_device is None:
+        return None if device == "auto" else here(device)
+    try:
+        return here(train_device)
+    except InputError as error:
+        raise InputError(f"--train-device: {error}") from error
 
 
 def _cut_short(init: str) -> str | None:

@@ -146,7 +146,7 @@ def _draft(out: Path) -> Iterator[Path]:
 
 def _protocol(run: RunDirectory, options: ExportOptions) -> LatencyProtocol:
     """How the formats are measured: the run's protocol on the run's device, in the precision of the export."""
-    name = run.settings.device
+    name = run.settings.evaluation.protocol.device
     try:
         device = resolve_device(name)
     except InputError as error:

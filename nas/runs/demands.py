@@ -54,9 +54,9 @@ class ResourceRequest:
         return {name: has - self.demands.get(name, 0.0) for name, has in node.items()}
 
 
-def trial_request(resources: Resources, device: str) -> ResourceRequest:
+def trial_request(resources: Resources, on_gpu: bool) -> ResourceRequest:
     """What a trial takes; on a GPU 0 of them is a whole one."""
-    gpus = (resources.gpus_per_trial or 1.0) if device != "cpu" else 0.0
+    gpus = (resources.gpus_per_trial or 1.0) if on_gpu else 0.0
     custom = tuple(sorted(resources.custom.items()))
     return ResourceRequest(resources.cpus_per_trial, gpus, resources.accelerator, custom)
 

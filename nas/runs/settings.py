@@ -16,7 +16,7 @@ from nas.training.recipe import LONGER, Recipe
 
 @dataclass(frozen=True)
 class LatencyTarget:
-    """A further latency that a run asks for, under `protocol`: the objective `latency:NAME`, at most `max_ms`, or both.
+    """A latency that a run asks for, under `protocol`: the objective `latency:NAME`, at most `max_ms`, or both.
 
     A Ray `accelerator` type (T4) and custom Ray `resources` (name and amount) say which nodes have the device; without
     them a device of the trial's own kind, or a CPU, is the one of the trial's own worker.
@@ -42,7 +42,8 @@ class Budgets:
 class EvaluationSettings:
     """All that decides how one candidate is evaluated; `init` is `scratch` or the weights to inherit from.
 
-    `metric` is the score of the `task` that counts, by default the task's own.
+    `metric` is the score of the `task` that counts, by default the task's own. `protocol` is that of the first latency, the
+    objective `latency`; `targets` are further ones. Candidates train on `train_device`, by default where the first latency is measured.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -53,6 +54,7 @@ class EvaluationSettings:
     init: str = SCRATCH
     targets: tuple[LatencyTarget, ...] = ()
     task: str = "classification"
+    train_device: str | None = None
 
     def __post_init__(self) -> None:
         if not self.metric:
@@ -66,6 +68,16 @@ class EvaluationSettings:
     def load_metric(self) -> Score:
         """The same, loaded where it is a function of the user's; raises `InputError` where that fails."""
         return task_of(self.task).load_metric(self.metric)
+
+    @property
+    def device(self) -> str:
+        """The device that candidates train on."""
+        return self.train_device or self.protocol.device
+
+    @property
+    def latencies(self) -> tuple[LatencyTarget, ...]:
+        """Every latency that is asked for, the first one without a name."""
+        return (LatencyTarget("", self.protocol, self.budgets.max_latency_ms), *self.targets)
 
     @property
     def limits(self) -> dict[str, float]:
@@ -143,8 +155,18 @@ class SearchSettings:
 
     @property
     def device(self) -> str:
-        """The device that trials train and measure on."""
-        return self.evaluation.protocol.device
+        """The device that trials train on."""
+        return self.evaluation.device
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        """The devices that a trial's worker is given: to train on, and for the first latency. A CPU there is anyway."""
+        return tuple(dict.fromkeys((self.device, self.evaluation.protocol.device)))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a trial takes a GPU, to train or to be measured."""
+        return any(device != "cpu" for device in self.worker_devices)
 
 
 def terms(settings: SearchSettings) -> dict[str, float | int | str | None]:

@@ -151,7 +151,7 @@ def status_from(
         resumable = driver.resumable
     elif phase is Phase.UNKNOWN:
         resumable = trained < settings.candidates or len(confirmations) < settings.confirmations
-    on_gpu = settings.device != "cpu"
+    on_gpu = settings.on_gpu
     per_trial = (settings.resources.gpus_per_trial or 1.0) if on_gpu else settings.resources.cpus_per_trial
     return RunStatus(
         run=str(run.path),

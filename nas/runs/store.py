@@ -72,6 +72,8 @@ CHECKPOINT = ".checkpoint"
 class Provenance:
     """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
 
+    `hardware` is the model of the device that its first latency is measured on, `train_hardware` of that which candidates train on,
+    where a run tells it: see `trained_on`.
     `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
     weights that candidates inherit from; `image_size` is the height and width of the data's images. `data_remarks` are
     sentences on what else of the data was left out and what was guessed; `init_licence` is what is known of the licence of
@@ -97,6 +99,12 @@ class Provenance:
     data_remarks: tuple[str, ...] = ()
     init_licence: str | None = None
     data_licence: str | None = None
+    train_hardware: str | None = None
+
+    @property
+    def trained_on(self) -> str:
+        """The model of the device that candidates train on."""
+        return self.train_hardware or self.hardware
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Further latency targets of a run: what is asked of them, and where each is measured."""
+"""The latencies of a run: what is asked of further ones, and where each is measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def places(settings: SearchSettings) -> dict[ResourceRequest, tuple[LatencyTarge
     """The targets that no trial's worker can measure, those together that one device answers for."""
     found: dict[ResourceRequest, tuple[LatencyTarget, ...]] = {}
     for target in settings.evaluation.targets:
-        if not _in_worker(target, settings.device):
+        if not _in_worker(target, settings):
             gpus = float(_kind(target.protocol.device) == "cuda")
             place = ResourceRequest(0.0, gpus, target.accelerator, tuple(sorted(target.resources.items())))
             found[place] = (*found.get(place, ()), target)
@@ -24,15 +24,15 @@ def places(settings: SearchSettings) -> dict[ResourceRequest, tuple[LatencyTarge
 
 
 def targets_here(settings: SearchSettings) -> tuple[LatencyTarget, ...]:
-    """The targets whose device a process has that trains on the settings' device."""
-    return tuple(target for target in settings.evaluation.targets if _in_worker(target, settings.device))
+    """The targets whose device a trial's worker has."""
+    return tuple(target for target in settings.evaluation.targets if _in_worker(target, settings))
 
 
 def latency_devices(settings: SearchSettings) -> tuple[str, ...]:
     """The devices of a trial's worker whose latencies decide something, so that they must be of one model everywhere."""
     own = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
     targets = {target.protocol.device for target in targets_here(settings)}
-    return tuple(sorted({*targets, *([settings.device] if own else ())}))
+    return tuple(sorted({*targets, *([settings.evaluation.protocol.device] if own else ())}))
 
 
 def check_targets(settings: SearchSettings) -> None:
@@ -73,10 +73,10 @@ def check_measurable(targets: Sequence[LatencyTarget]) -> None:
             raise InputError(f"--target {target.name}: {error}") from error
 
 
-def _in_worker(target: LatencyTarget, device: str) -> bool:
-    """Whether the worker of a trial, which trains on `device`, has the target's device."""
-    kind = _kind(target.protocol.device)
-    return not target.accelerator and not target.resources and kind in ("cpu", _kind(device))
+def _in_worker(target: LatencyTarget, settings: SearchSettings) -> bool:
+    """Whether the worker of a trial has the target's device."""
+    kinds = {"cpu", *map(_kind, settings.worker_devices)}
+    return not target.accelerator and not target.resources and _kind(target.protocol.device) in kinds
 
 
 def _kind(device: str) -> str:

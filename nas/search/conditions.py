@@ -22,20 +22,22 @@ from nas.training.images import init_fingerprint, load_images
 def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
     """The run's settings on a device of this machine, by default the run's own, with the recipe that it trained by.
 
-    Raises `InputError` when the device is not here, or cannot do what the recipe asks for.
+    A device that is given is both trained and measured on. Raises `InputError` when the device is not here, or cannot do what the recipe asks for.
     """
     from nas.latency.device import resolve_device
     from nas.training.optim import check_recipe
 
     settings = run.settings
-    here = resolve_device(device or settings.device)
     evaluation = settings.evaluation
+    measured_on = resolve_device(device or evaluation.protocol.device)
+    trained_on = evaluation.train_device and resolve_device(device or evaluation.train_device)
     recipe = evaluation.recipe
-    check_recipe(recipe, here, least_epochs=0)
+    check_recipe(recipe, trained_on or measured_on, least_epochs=0)
     if recipe.precision == "auto":  # of a run older than the choice of a precision: it trained in float32
         recipe = replace(recipe, precision="float32")
-    protocol = replace(evaluation.protocol, device=here)
-    return replace(settings, evaluation=replace(evaluation, recipe=recipe, protocol=protocol))
+    protocol = replace(evaluation.protocol, device=measured_on)
+    evaluation = replace(evaluation, recipe=recipe, protocol=protocol, train_device=trained_on)
+    return replace(settings, evaluation=evaluation)
 
 
 def devices_here(settings: SearchSettings) -> dict[str, str]:
@@ -48,10 +50,12 @@ def devices_here(settings: SearchSettings) -> dict[str, str]:
     from nas.runs.targets import check_measurable, targets_here
 
     targets = targets_here(settings)
-    resolve_device(settings.device)
+    for device in settings.worker_devices:
+        resolve_device(device)
     check_protocol(settings.evaluation.protocol)
     check_measurable(targets)
-    return {name: device_name(name) for name in {settings.device, *(target.protocol.device for target in targets)}}
+    devices = {*settings.worker_devices, *(target.protocol.device for target in targets)}
+    return {name: device_name(name) for name in devices}
 
 
 def data_of(run: RunDirectory, init: str | None = None) -> ImageData:

@@ -47,7 +47,7 @@ from nas.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation and, where it was trained to the end, the trained network (on the settings' device)."""
+    """An evaluation and, where it was trained to the end, the trained network (on the device that it trained on)."""
 
     evaluation: Evaluation
     network: nn.Module | None
@@ -109,7 +109,7 @@ def evaluate_steps(
         metric = settings.load_metric()
         seed = derive_seed(settings.seed, architecture.digest)
         side = architecture.input_size
-        lease = lease_for(settings.protocol.device)
+        lease = lease_for(settings.device)
         classes = outputs_of(data.data)
         cost = architecture_cost(architecture, classes)
         violation, reason = budget_violation(settings.budgets, cost)
@@ -134,7 +134,7 @@ def evaluate_steps(
             return result(Outcome.SKIPPED, reason)
         if settings.init != SCRATCH:
             fresh = _inherit(network, architecture, data, settings)
-        recipe = settled_recipe(settings.recipe, architecture, data.data, settings.protocol.device)
+        recipe = settled_recipe(settings.recipe, architecture, data.data, settings.device)
         for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease, until=until):
             history.append(epoch)
             yield result(Outcome.STOPPED).evaluation
@@ -164,7 +164,7 @@ def _inherit(
         network.load_state_dict(inheritance.state)
     network.to(data.device).to(memory_format=torch.channels_last)
     if inheritance.changed:
-        batches, lease = data.calibration_batches(architecture.input_size), lease_for(settings.protocol.device)
+        batches, lease = data.calibration_batches(architecture.input_size), lease_for(settings.device)
         if isinstance(source, Supernet):
             recalibrate(network, batches, lease)
         else:
@@ -186,7 +186,7 @@ def before_and_after(
 ) -> tuple[Any, Any]:
     """Reports on the test part: of the candidate before its fine-tune, and of the trained network."""
     assert data.test is not None
-    on_device = DeviceData(data, settings.protocol.device)
+    on_device = DeviceData(data, settings.device)
     assert on_device.test is not None
     network, _ = starting_network(architecture, on_device, settings)
     before, after = (
@@ -211,7 +211,7 @@ def evaluate_candidate(
     Raises `InputError` where 0 epochs would leave weights random (`check_scored_untrained`).
     """
     check_scored_untrained(settings, data.name, data.classes)
-    steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.protocol.device), settings)
+    steps = evaluate_steps(architecture, DeviceData(data.without_test(), settings.device), settings)
     while True:
         try:
             on_epoch(next(steps).history[-1])

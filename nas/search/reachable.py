@@ -77,9 +77,7 @@ def _costs_text(network: Architecture, num_classes: int, allowed: Allowed) -> st
 
 def latency_limits(settings: SearchSettings) -> dict[str | None, float]:
     """The hard limits of latency in ms, by further target, None for the run's own."""
-    own = settings.evaluation.budgets.max_latency_ms
-    limits: dict[str | None, float] = {} if own is None else {None: own}
-    return limits | {t.name: t.max_ms for t in settings.evaluation.targets if t.max_ms is not None}
+    return {each.name or None: each.max_ms for each in settings.evaluation.latencies if each.max_ms is not None}
 
 
 def limits_here(settings: SearchSettings) -> dict[str | None, float]:
@@ -92,15 +90,14 @@ def measured_by(
     settings: SearchSettings, num_classes: int, placement: Placement, actors: Mapping[str, Any] | None = None
 ) -> Measure:
     """Measures where trials run, or by the `actors` of further targets."""
-    targets = {target.name: target for target in settings.evaluation.targets}
+    asked = {target.name or None: target for target in settings.evaluation.latencies}
 
     def measure(target: str | None, network: Architecture) -> Latency:
         if target is not None and actors and target in actors:
             from nas.search.ray.measuring import measured_elsewhere
 
-            return measured_elsewhere(actors, targets[target], network, num_classes)
-        protocol = settings.evaluation.protocol if target is None else targets[target].protocol
-        latency: Latency = placement.ask(_measured_here, network, num_classes, protocol)
+            return measured_elsewhere(actors, asked[target], network, num_classes)
+        latency: Latency = placement.ask(_measured_here, network, num_classes, asked[target].protocol)
         return latency
 
     return measure

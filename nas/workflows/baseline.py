@@ -115,7 +115,7 @@ def measure_baselines(
             "--train: the run scored its candidates without fine-tuning (--finetune 0), so that there is no recipe to train "
             "reference networks by; without --train they are measured"
         )
-    _check_measured_here(run, settings.device)
+    _check_measured_here(run, settings.evaluation.protocol.device)
     data = data_of(run) if train else None
     recorded = {record.name: record for record in run.baselines()}
     with torch_threads(max(1, int(settings.resources.cpus_per_trial))):  # a recipe's seconds are those of a trial
@@ -186,12 +186,12 @@ def _evaluate(
     space, protocol, seed = settings.space, settings.evaluation.protocol, derive_seed(settings.evaluation.seed, name)
     architecture = _in_space(name, space)
     side = architecture.input_size if architecture else max(space.input.size)
-    lease = lease_for(protocol.device)
+    lease = lease_for(settings.device)
     try:
         with lease_for("cpu").shared():
             network = BASELINES[name](space, classes, seed)
             cost = module_cost(network, (space.input.channels, side, side))
-        latency = measure(network, (space.input.channels, side, side), protocol, lease)
+        latency = measure(network, (space.input.channels, side, side), protocol)
         for target in targets_here(settings):
             latencies[target.name] = measure(network, (space.input.channels, side, side), target.protocol)
         if data is not None:
@@ -201,7 +201,7 @@ def _evaluate(
                 fresh = load_published(network, name)
             recipe = replace(settings.evaluation.recipe, trainable="all")
             metric = settings.evaluation.load_metric()
-            on_device = DeviceData(data.without_test(), protocol.device)
+            on_device = DeviceData(data.without_test(), settings.device)
             for epoch in finetune(network, on_device, side, recipe, metric, seed=seed, lease=lease):
                 history.append(epoch)
                 on_epoch(name, epoch.epoch)

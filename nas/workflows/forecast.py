@@ -76,8 +76,7 @@ class Forecast:
     @property
     def latency_s(self) -> float:
         """What measuring a candidate takes, with one attempt more as on a machine with other work."""
-        evaluation = self.plan.settings.evaluation
-        protocols = (evaluation.protocol, *(target.protocol for target in evaluation.targets))
+        protocols = [target.protocol for target in self.plan.settings.evaluation.latencies]
         return sum(1.5 * (each.warmup_s + each.max_s) for each in protocols)
 
     def points(self, recipe: Recipe) -> tuple[Point, ...]:

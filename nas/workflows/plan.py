@@ -86,10 +86,14 @@ def plan_search(
         raise InputError(
             f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
         )
-    if settings.device.startswith("cuda:"):
-        raise InputError(
-            f"--device {settings.device}: Ray deals out the GPUs; use --device cuda, and CUDA_VISIBLE_DEVICES to choose"
-        )
+    for flag, device in (
+        ("--device", settings.evaluation.protocol.device),
+        ("--train-device", settings.evaluation.train_device),
+    ):
+        if device and device.startswith("cuda:"):
+            raise InputError(
+                f"{flag} {device}: Ray deals out the GPUs; use {flag} cuda, and CUDA_VISIBLE_DEVICES to choose"
+            )
     check_computed(settings, 2)  # of classes there are at least two
     check_targets(settings)
     check_pins(settings.resources, address)
@@ -199,8 +203,7 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
     from nas.search.ray.cluster import start_ray
     from nas.search.ray.placement import fitted_resources, living_nodes
 
-    targets = settings.evaluation.targets
-    gpus = any(device != "cpu" for device in (settings.device, *(target.protocol.device for target in targets)))
+    gpus = settings.on_gpu or any(target.protocol.device != "cpu" for target in settings.evaluation.targets)
     with notices_ignored():
         start_ray(address, gpus, user_code(settings))
     nodes = [node["Resources"] for node in living_nodes()]
@@ -210,8 +213,7 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
 def user_code(settings: SearchSettings) -> tuple[str, ...]:
     """What may be code of the user's (`module:name`) that workers need: metric, data, modes of latencies."""
     evaluation = settings.evaluation
-    modes = (evaluation.protocol.mode, *(target.protocol.mode for target in evaluation.targets))
-    return (evaluation.metric, settings.data, *dict.fromkeys(modes))
+    return (evaluation.metric, settings.data, *dict.fromkeys(target.protocol.mode for target in evaluation.latencies))
 
 
 def _before_ray(address: str | None) -> None:

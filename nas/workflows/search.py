@@ -102,7 +102,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None, report: Repor
     with measurers(settings) as actors:
         _check_elsewhere(settings, plan.data, placement, actors, latency_limits(settings))
         taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
-        provenance = _provenance(settings, plan.data, plan.models[settings.device])
+        provenance = _provenance(settings, plan.data, plan.models)
         run = RunDirectory.create(plan.out, settings, provenance, *taken)
         with run.locked(), replicated(run), database_errors(run):
             begin = functools.partial(Broker, run, plan.storage, plan.began, plan.forecast)
@@ -141,7 +141,7 @@ def resume_search(
             settings = replace(settings, replica=None if replica == OFF else replica)
         check_targets(settings)
         models = placement.ask(devices_here, settings)
-        _check_same_hardware(run, settings, models[settings.device])
+        _check_same_hardware(run, settings, models[settings.evaluation.protocol.device])
         other = latency_limits(settings).items() - latency_limits(run.settings).items()
         here = {target: limit_ms for target, limit_ms in limits_here(settings).items() if (target, limit_ms) in other}
         check_latencies(settings, classes, here, measured_by(settings, classes, placement))
@@ -178,7 +178,7 @@ def _check_elsewhere(
 def _check_same_hardware(run: RunDirectory, settings: SearchSettings, here: str) -> None:
     """Raise `InputError` when the device here is another model than the run's and latencies decide something."""
     before = run.provenance.hardware
-    if settings.device in latency_devices(settings) and here != before:
+    if settings.evaluation.protocol.device in latency_devices(settings) and here != before:
         raise InputError(
             f"{run.path}: its latencies were measured on {before} and this is {here}, so that new ones could not be "
             "compared with them; resume it there, or start a search of its own here"
@@ -240,13 +240,14 @@ def _last_words(run: RunDirectory, progress: Progress, report: Report, reason: s
         report(run)
 
 
-def _provenance(settings: SearchSettings, data: ImageData, hardware: str) -> Provenance:
+def _provenance(settings: SearchSettings, data: ImageData, models: Mapping[str, str]) -> Provenance:
     return Provenance(
         created=time.time(),
         command=command_line(),
         versions=package_versions(),
         host=socket.gethostname(),
-        hardware=hardware,
+        hardware=models[settings.evaluation.protocol.device],
+        train_hardware=models[settings.device],
         cpu_cores=len(os.sched_getaffinity(0)),
         git_commit=git_commit(),
         data_fingerprint=data.fingerprint(),

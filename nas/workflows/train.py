@@ -248,7 +248,7 @@ class _Trainer:
         self._architecture = training.trial.architecture.canonical
         seed = derive_seed(self._run.settings.evaluation.seed, "train", training.seed)
         own = self._run.settings.evaluation
-        self._settings = replace(own, seed=seed, protocol=replace(own.protocol, device=plan.device))
+        self._settings = replace(own, seed=seed, train_device=plan.device)
         self._known = _read_checkpoint(self._run, training.key)
         self._started = self._known.started if self._known else time.time()
         self._begun = time.perf_counter() - (self._known.seconds if self._known else 0.0)

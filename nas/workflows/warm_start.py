@@ -39,12 +39,13 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a search will evaluate, beside its settings: the model of its device, and its data.
+    """Under what a search will evaluate, beside its settings: the models of its devices, and its data.
 
-    `models` are those of all devices of a trial's worker, by device.
+    `hardware` is that of its first latency, `trained_on` that of training; `models` are those of all devices of a trial's worker, by device.
     """
 
     hardware: str
+    trained_on: str
     data_fingerprint: str
     classes: tuple[str, ...]
     models: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +66,8 @@ def warmed(settings: SearchSettings, data: ImageData, models: Mapping[str, str])
     """
     if not settings.warm_start:
         return settings, WarmStart()
-    warm = warm_start(settings, Conditions(models[settings.device], data.fingerprint(), data.classes, models))
+    measured_on, trained_on = models[settings.evaluation.protocol.device], models[settings.device]
+    warm = warm_start(settings, Conditions(measured_on, trained_on, data.fingerprint(), data.classes, models))
     enqueue = tuple(dict.fromkeys((*settings.enqueue, *warm.enqueue)))
     paths = tuple(str(Path(path).resolve()) for path in settings.warm_start)
     return replace(settings, enqueue=enqueue, warm_start=paths), warm
@@ -135,8 +137,10 @@ def differences(
         found.append(f"initial weights {before.init}, here {now.init}")
     found += _changed("recipe", before.recipe, now.recipe)
     decides = "latency" in settings.objectives or now.budgets.max_latency_ms is not None
-    if (decides or now.recipe.seconds is not None) and provenance.hardware != conditions.hardware:
+    if decides and provenance.hardware != conditions.hardware:
         found.append(f"device {provenance.hardware}, here {conditions.hardware}")
+    elif now.recipe.seconds is not None and provenance.trained_on != conditions.trained_on:
+        found.append(f"device {provenance.trained_on}, here {conditions.trained_on}")
     if decides:
         found += _changed("latency", before.protocol, now.protocol)
     elif "memory" in settings.objectives:
@@ -160,7 +164,7 @@ def adopted_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -
         earlier = open_earlier(path)
         settled = earlier.settings.evaluation.recipe
         alike = replace(settled, precision="auto") == recipe
-        if alike and earlier.provenance.hardware == hardware:
+        if alike and earlier.provenance.trained_on == hardware:
             return settled
     return recipe
 

@@ -131,7 +131,7 @@ def measure_all_on(
     """Latencies of networks measured in turn, by digest; where and with what errors as `measure_on` does."""
     name, networks = in_turn.target, list(in_turn.networks.values())
     if name is None or name not in actors:
-        protocols = {None: settings.protocol} | {target.name: target.protocol for target in settings.targets}
+        protocols = {target.name or None: target.protocol for target in settings.latencies}
         found = latencies_in_turn(networks, num_classes, protocols[name])
     else:
         answer = actors[name].measure_in_turn.remote(name, list(map(_text, networks)), num_classes)

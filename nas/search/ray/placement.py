@@ -49,7 +49,7 @@ def cluster_device(name: str, resources: Resources) -> str:
     """`auto` as a device that nodes of the connected cluster have; any other name as it is."""
     if name != "auto":
         return name
-    place = trial_request(resources, "cuda")
+    place = trial_request(resources, on_gpu=True)
     return "cuda" if any(place.fits(node["Resources"]) for node in living_nodes()) else "cpu"
 
 
@@ -60,7 +60,7 @@ def capacity(
 
     Those are where they leave most room for trials, best of all on `others`, which run no trial.
     """
-    trial = trial_request(settings.resources, settings.device)
+    trial = trial_request(settings.resources, settings.on_gpu)
     left = [dict(node) for node in nodes]
     for place in places(settings):
         hosts = [node for node in left if place.fits(node)]
@@ -79,7 +79,7 @@ def fitted_resources(
     where no node fits a trial yet.
     """
     given = settings.resources
-    trial = trial_request(given, settings.device)
+    trial = trial_request(given, settings.on_gpu)
     fit = capacity(settings, nodes)
     waits = elastic and given.max_concurrent > 0
     if fit < 1 and waits:
@@ -121,7 +121,7 @@ class Placement:
     def __init__(self, settings: SearchSettings, elastic: bool = False) -> None:
         self.settings = settings
         self.elastic = elastic
-        self._trial = trial_request(settings.resources, settings.device)
+        self._trial = trial_request(settings.resources, settings.on_gpu)
         self._devices = latency_devices(settings) if elastic else ()
         self._asked: dict[str, Any] = {}
         self._models: dict[str, Models] = {}

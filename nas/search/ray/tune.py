@@ -295,7 +295,7 @@ def run_candidates(
     placement = placement or Placement(settings)
     trainable = tune.with_resources(
         tune.with_parameters(CandidateTrainable, start=start),
-        functools.partial(_request, trial_request(settings.resources, settings.device)),
+        functools.partial(_request, trial_request(settings.resources, settings.on_gpu)),
     )
     crashes = 0
     while True:

@@ -88,7 +88,8 @@ class Worker:
             yield replace(so_far, worker=here)
         evaluation = replace(evaluated.evaluation, worker=here)
         try:
-            check_context(self.settings.device)
+            for device in self.settings.worker_devices:
+                check_context(device)
         except RuntimeError as error:
             reason = evaluation.reason or " ".join(str(error).split())[:300]
             raise LostError(f"the device no longer answers this process, which is left: {reason}") from error

@@ -67,7 +67,7 @@ class Findings:
     def device(self) -> str:
         """The device (or devices) measured on, or the one asked for while nothing is measured."""
         names = dict.fromkeys(latency.device_name for latency in self.latencies)
-        return ", ".join(names) or self.settings.device
+        return ", ".join(names) or self.settings.evaluation.protocol.device
 
     @property
     def compared(self) -> list[BaselineRecord]:

@@ -52,12 +52,13 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
     recipe = [
         ("Initial weights", init),
         ("Licence of initial weights", provenance.init_licence or licence_of(init)),
+        ("Device", settings.device),
         *_fields(asdict(settings.evaluation.recipe)),
     ]
     where = [
         ("Started", time_text(provenance.created)),
         ("Host", provenance.host),
-        ("Hardware", provenance.hardware),
+        ("Hardware", " and ".join(dict.fromkeys((provenance.hardware, provenance.trained_on)))),
         ("CPU cores", str(provenance.cpu_cores)),
         ("Data fingerprint", provenance.data_fingerprint),
         ("Licence of the data", provenance.data_licence or NOT_KNOWN),
