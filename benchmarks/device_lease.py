@@ -38,8 +38,8 @@ from nas.latency.device import device_name
 from nas.latency.lease import DeviceLease, lease_for
 from nas.latency.measuring import measure
 from nas.latency.protocol import default_protocol
-from nas.models.build import build
-from nas.spaces.mobile.space_file import load_space
+from nas.models.networks import build
+from nas.spaces.files import load_space
 from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.loop import finetune

@@ -22,7 +22,7 @@ from pathlib import Path
 from nas.latency.device import device_name
 from nas.latency.measuring import measure
 from nas.latency.protocol import default_protocol
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.front import pareto_front
 from nas.runs.picks import pick
 from nas.runs.record import TrialRecord

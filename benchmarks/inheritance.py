@@ -35,11 +35,11 @@ from nas.data.sets import ImageData, Split, load_data
 from nas.latency.device import device_name
 from nas.models.backbones import load_backbone
 from nas.models.blocks import Network
-from nas.models.build import build
 from nas.models.inherit import inherit, recalibrate
+from nas.models.networks import build
 from nas.models.reconstruct import reconstruct
+from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture, StemSpec
-from nas.spaces.mobile.space_file import load_space
 from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
@@ -213,7 +213,7 @@ def main() -> None:
         print(table([json.loads(line) for line in arguments.out.read_text().splitlines()]))
         return
     torch.set_num_threads(arguments.threads)
-    loaded: ImageData = normalised_for(load_data(arguments.data, size=SIDE), INIT).without_test()
+    loaded: ImageData = normalised_for(load_data(arguments.data, size=SIDE), load_backbone(INIT)).without_test()
     data = DeviceData(
         replace(
             loaded,

@@ -79,8 +79,8 @@ def time_networks(space_name: str, count: int) -> list[dict[str, Any]]:
     import torch
 
     from nas.latency.measuring import fold_batch_norm
-    from nas.models.build import build
-    from nas.spaces.mobile.space_file import load_space
+    from nas.models.networks import build
+    from nas.spaces.files import load_space
 
     torch.set_num_threads(1)
     space, rng = load_space(space_name), random.Random(7)

@@ -24,10 +24,10 @@ from nas.latency.device import device_name
 from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
-from nas.models.build import build
+from nas.models.networks import build
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
 from nas.workflows.fidelity.agreement import spearman
 
 CLASSES = 10

@@ -36,9 +36,9 @@ from nas.runs.settings import EvaluationSettings
 from nas.search.evaluate import evaluate_candidate
 from nas.search.samplers import make_sampler
 from nas.search.samplers.known import KnownCosts
+from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
 from nas.training.images import load_images
 from nas.training.recipe import Recipe
 

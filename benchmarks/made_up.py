@@ -17,8 +17,8 @@ from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import Resources, SearchSettings
 from nas.runs.store import Provenance, RunDirectory
 from nas.search.candidate import Candidate
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
 
 CLASSES = tuple("0123456789")

@@ -20,7 +20,7 @@ from optuna.distributions import CategoricalDistribution
 import nas.search.samplers.front_model
 from nas.search.samplers import make_sampler
 from nas.search.samplers.known import KnownCosts
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 CLASSES = 10
 

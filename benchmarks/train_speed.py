@@ -28,11 +28,11 @@ from torch import nn
 from nas.data.sets import load_data
 from nas.latency.device import device_name
 from nas.models.backbones import load_backbone
-from nas.models.build import build
 from nas.models.inherit import inherit, recalibrate
+from nas.models.networks import build
 from nas.models.reconstruct import reconstruct
+from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture, StemSpec
-from nas.spaces.mobile.space_file import load_space
 from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
@@ -130,7 +130,7 @@ def parts(arguments: argparse.Namespace) -> dict[str, float]:
         return result
 
     loaded = timed("data, decoded before", lambda: load_data(arguments.data, size=32))
-    loaded = normalised_for(loaded, INIT).without_test()
+    loaded = normalised_for(loaded, load_backbone(INIT)).without_test()
     rows = torch.randperm(len(loaded.train), generator=torch.Generator().manual_seed(0))[:2000].numpy()
     loaded = replace(loaded, train=loaded.train.subset(rows))
     loaded = replace(loaded, validation=loaded.validation.subset(torch.arange(1000).numpy()))

@@ -9,8 +9,8 @@ from nas.latency.measuring import measure as measure
 from nas.latency.predictor import LatencyPredictor as LatencyPredictor
 from nas.latency.protocol import LatencyProtocol as LatencyProtocol
 from nas.latency.protocol import default_protocol as default_protocol
-from nas.models.build import build as build
 from nas.models.cost import module_cost as module_cost
+from nas.models.networks import build as build
 from nas.runs.front import hypervolume as hypervolume
 from nas.runs.front import pareto_front as pareto_front
 from nas.runs.front import reference_point as reference_point
@@ -26,11 +26,11 @@ from nas.runs.store import RunDirectory as RunDirectory
 from nas.runs.trained import best_training as best_training
 from nas.search.evaluate import evaluate_candidate as evaluate_candidate
 from nas.search.renewal import Renewal as Renewal
+from nas.spaces.families import architecture_cost as architecture_cost
+from nas.spaces.files import list_spaces as list_spaces
+from nas.spaces.files import load_space as load_space
 from nas.spaces.mobile.architecture import Architecture as Architecture
-from nas.spaces.mobile.cost import architecture_cost as architecture_cost
 from nas.spaces.mobile.space import SearchSpace as SearchSpace
-from nas.spaces.mobile.space_file import list_spaces as list_spaces
-from nas.spaces.mobile.space_file import load_space as load_space
 from nas.training.recipe import Recipe as Recipe
 from nas.training.recipe import default_recipe as default_recipe
 from nas.views.report import write_report as write_report

@@ -12,7 +12,7 @@ from nas.runs.record import Evaluation, Outcome
 from nas.runs.store import RunDirectory
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.families import architecture_cost
 from nas.training.history import EpochMetrics
 
 

@@ -20,7 +20,7 @@ from nas.runs.objectives import objective
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import SearchSettings
 from nas.runs.store import Provenance, RunDirectory
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 RunFactory = Callable[..., RunDirectory]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from answers import search
 from conftest import RunFactory
+from mobile import mobile_space
 
 from nas.common.errors import InputError
 from nas.runs.record import Outcome
@@ -20,12 +21,11 @@ from nas.search.allowed import Allowed
 from nas.search.broker import Broker
 from nas.search.reachable import check_computed, left_out_text
 from nas.search.samplers import SAMPLERS, sampler_kind
-from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.families import architecture_cost
 from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
 from nas.workflows.plan import plan_search
 
-DIGITS, CIFAR, LITE = load_space("digits"), load_space("cifar"), load_space("lite0")
+DIGITS, CIFAR, LITE = mobile_space("digits"), mobile_space("cifar"), mobile_space("lite0")
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from mobile import mobile_space
 
 from nas.common.errors import InputError
+from nas.spaces.files import list_spaces
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec, parse_architecture
-from nas.spaces.mobile.space_file import list_spaces, load_space
 
 LAYER = LayerSpec(kernel_size=3, dilation=1, expansion=2, separable=True, out_channels=8, stride=1)
 PLAIN = Architecture(
@@ -33,7 +34,7 @@ def one_layer(size: int = 8, **changes: Any) -> Architecture:
 
 
 def samples(space_name: str, count: int) -> list[Architecture]:
-    space, rng = load_space(space_name), random.Random(0)
+    space, rng = mobile_space(space_name), random.Random(0)
     return [space.architecture(space.sample(rng)) for _ in range(count)]
 
 
@@ -128,7 +129,7 @@ def test_canonical_form_of_random_samples(space_name: str) -> None:
 
 @pytest.mark.parametrize("space_name", list_spaces())
 def test_json_and_string_round_trips(space_name: str) -> None:
-    like = load_space(space_name).smallest
+    like = mobile_space(space_name).smallest
     for architecture in samples(space_name, 100):
         assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture
         assert parse_architecture(str(architecture), like) == architecture

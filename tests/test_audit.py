@@ -28,8 +28,8 @@ from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import Provenance, RunDirectory, open_run
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.evaluate import evaluate_candidate
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.views.report import write_report

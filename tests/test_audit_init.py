@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import RunFactory
+from mobile import mobile_space
 from rich.console import Console
 
 from nas.cli.app import main
@@ -19,19 +20,17 @@ from nas.common.files import weights_content
 from nas.data.sets import ImageData, load_data
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.backbones import load_source, remember_source
-from nas.models.build import build
 from nas.models.elastic import Elastic
-from nas.models.inherit import Backbone, remap_state_dict
+from nas.models.networks import Backbone, build
 from nas.models.sources import SCRATCH, SUPERNET
+from nas.models.weights import Scratch, Weights, load_weights
 from nas.runs.record import Evaluation, InitialWeights, Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.candidate import trained_again
 from nas.search.evaluate import evaluate_steps
 from nas.search.ray.worker import Worker
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.images import normalised_for
@@ -47,7 +46,7 @@ from nas.workflows.fidelity.ranking import Audited, Brief
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
-SPACE = load_space("digits")
+SPACE = mobile_space("digits")
 OBJECTIVES = ("accuracy", "latency")
 BRIEF = Recipe(epochs=1, precision="float32")
 OTHER = "/weights/other"
@@ -313,7 +312,7 @@ def test_weights_that_changed_since_are_tried_anew(run: RunDirectory, tmp_path: 
     supernet = write_supernet(tmp_path / "net", digits)
     give(Auditor(run, plan_audit(run, 8, inits=[supernet]).missing))
     write_supernet(tmp_path / "net", digits, seed=1)
-    load_source.cache_clear()
+    load_weights.cache_clear()
     missing = plan_audit(run, 8, inits=[supernet]).missing
     assert {training.init.name for training in missing if training.init} == {supernet}
     assert len(missing) == 8
@@ -382,12 +381,10 @@ def test_a_worker_feeds_each_candidate_as_its_own_weights_want(
     monkeypatch.setattr("nas.search.ray.measuring.node_name", lambda: "here")  # it would start Ray
     name, trial = "other-normalisation", CANDIDATES[0]
     state = build(trial.architecture, 10, seed=7).state_dict()
-    other = Backbone(
-        name, trial.architecture, remap_state_dict(state, trial.architecture, 10), 10, mean=(0.9,), std=(0.1,)
-    )
-    remember_source(name, other)
+    other = Backbone(name, trial.architecture, state, 10, mean=(0.9,), std=(0.1,))
     own = EvaluationSettings(replace(BRIEF, steps=3), init=name)
-    worker = Worker(SearchSettings(SPACE, "digits", evaluation=own), digits.without_test(), NoKeeper(), {name: other})  # type: ignore[arg-type]
+    weights: dict[str, Weights] = {name: other, SCRATCH: Scratch()}
+    worker = Worker(SearchSettings(SPACE, "digits", evaluation=own), digits.without_test(), NoKeeper(), weights)  # type: ignore[arg-type]
     evaluate = worker.start()
 
     def together(init: str) -> float:
@@ -395,9 +392,11 @@ def test_a_worker_feeds_each_candidate_as_its_own_weights_want(
 
     def alone(data: ImageData, init: str) -> float:
         settings, known = replace(own, init=init), trial.evaluation.latency
-        return last_loss(evaluate_steps(trial.architecture, DeviceData(data, "cpu"), settings, known=known))
+        return last_loss(
+            evaluate_steps(trial.architecture, DeviceData(data, "cpu"), settings, known=known, weights=weights[init])
+        )
 
-    normalised = normalised_for(digits, name)
+    normalised = normalised_for(digits, other)
     expected = {SCRATCH: alone(digits, SCRATCH), name: alone(normalised, name)}
     assert alone(normalised, SCRATCH) != pytest.approx(expected[SCRATCH], rel=1e-3)
     for init in (name, SCRATCH):
@@ -421,7 +420,7 @@ def test_an_audit_on_ray_compares_initial_weights_and_goes_on_where_it_was(
     assert code == 0, err
     new = run.audit_records()[24:]
     assert len(new) == 8
-    assert {record.init for record in new} == {InitialWeights(supernet, load_source(supernet).fingerprint())}
+    assert {record.init for record in new} == {InitialWeights(supernet, load_weights(supernet).fingerprint())}
     assert {(record.evaluation.outcome, len(record.evaluation.history)) for record in new} == {(Outcome.DONE, 1)}
     own, other = json.loads(out)["inits"]
     assert (own["init"], other["init"], other["candidates"]) == (SCRATCH, supernet, 8)

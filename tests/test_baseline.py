@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from mobile import mobile_space
 
 from nas.cli.app import main
 from nas.data.sets import load_data
@@ -28,13 +29,12 @@ from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, Search
 from nas.runs.store import Provenance, RunDirectory, open_run
 from nas.search.evaluate import evaluate_candidate
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import load_space
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.views.text import verdict_text
 from nas.workflows.baseline import BASELINES, load_published, measure_baselines
 
-SPACE = load_space("digits")
+SPACE = mobile_space("digits")
 QUICK = EvaluationSettings(
     recipe=Recipe(epochs=1, steps=3, precision="float32"),
     protocol=LatencyProtocol(warmup_s=0.01, min_blocks=5, max_s=0.05),
@@ -95,7 +95,7 @@ def recorded(run: RunDirectory) -> dict[str, BaselineRecord]:
 @pytest.mark.parametrize("name", BASELINES)
 def test_networks_are_built_for_the_runs_classes_and_channels(name: str) -> None:
     before = torch.random.get_rng_state()
-    for space, classes in ((SPACE, 10), (load_space("cifar"), 7)):
+    for space, classes in ((SPACE, 10), (mobile_space("cifar"), 7)):
         network = BASELINES[name](space, classes, 0).eval()
         images = torch.zeros(2, space.input.channels, max(space.input.size), max(space.input.size))
         assert network(images).shape == (2, classes)
@@ -121,7 +121,7 @@ def test_networks_are_built_for_the_runs_classes_and_channels(name: str) -> None
     ],
 )
 def test_costs_agree_with_published_figures(name: str, macs: int, params: float) -> None:
-    network = BASELINES[name](load_space("lite0"), 1000, 0)
+    network = BASELINES[name](mobile_space("lite0"), 1000, 0)
     cost = module_cost(network, (3, 224, 224))
     assert cost.macs / 1e6 == pytest.approx(macs, rel=0.01)
     assert cost.params / 1e6 == pytest.approx(params, rel=0.015)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from answers import answer
 from conftest import RunFactory
+from mobile import mobile_space
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -29,11 +30,10 @@ from nas.search.candidate import Candidate
 from nas.search.samplers.partial import STEPS
 from nas.search.time_budget import TimeBudget
 from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
 from nas.views.report import write_report
 from nas.views.terminal.front import front_csv
 
-DIGITS = load_space("digits")
+DIGITS = mobile_space("digits")
 TINY = SearchSpace.model_validate(
     {
         "name": "tiny",

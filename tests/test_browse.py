@@ -22,7 +22,7 @@ from test_report import BASELINES, CHROMIUM, CHROMIUM_FLAGS, HOSTILE, PROVENANCE
 from nas.common.files import weights_content
 from nas.data.sets import load_data
 from nas.latency.protocol import LatencyProtocol
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.front import knee, pareto_front
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import Budgets, EvaluationSettings, Resources

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from dash import Dash
+from mobile import mobile_space
 from test_report import HOSTILE, PROVENANCE, SETTINGS, make_record, scattered
 from werkzeug.test import TestResponse
 
@@ -306,7 +307,7 @@ def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Pat
     run.append(replace(make_record(0), text=HOSTILE, digest="../../" + HOSTILE))
     run.append(replace(make_record(1), text='=HYPERLINK("x")', parameters={HOSTILE: 3}))
     run.append(replace(make_record(2), objectives={"accuracy": 0.5}))
-    run.append(replace(make_record(3), architecture=replace(make_record(3).architecture, input_size=0)))
+    run.append(replace(make_record(3), architecture=replace(mobile_space("digits").smallest, input_size=0)))
     for number, outcome in enumerate(Outcome, 4):
         run.append(make_record(number, outcome=outcome, reason=HOSTILE))
     page = Page(run, run)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from conftest import RunFactory
+from mobile import mobile_space
 
 from nas.cli.app import main
 from nas.runs.chance import by_guessing, chance_note
 from nas.runs.record import Evaluation, Outcome, TrialRecord
-from nas.spaces.mobile.space_file import load_space
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.training.supernet_file import SupernetEpoch, SupernetFile, cut_short, read_file
 from nas.views.report import write_report
 
-DIGITS = load_space("digits")
+DIGITS = mobile_space("digits")
 
 
 def scored(number: int, balanced: float | None, accuracy: float = 0.9, **changes: object) -> TrialRecord:

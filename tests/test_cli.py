@@ -22,11 +22,11 @@ from nas.cli.options import parse_count, parse_duration, parse_milliseconds
 from nas.common.files import weights_content
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.store import RunDirectory, open_run
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import list_spaces
+from nas.spaces.files import list_spaces
 from nas.training.history import EpochMetrics
 
 pytestmark = pytest.mark.usefixtures("own_ray")

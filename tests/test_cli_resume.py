@@ -23,7 +23,7 @@ from nas.runs.record import Outcome
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.renewal import Renewal
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 NAS = [sys.executable, "-m", "nas.cli"]
 SETTINGS = SearchSettings(

@@ -33,7 +33,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.ray.placement import Placement, capacity, fitted_resources
 from nas.search.ray.worker import Evaluator, Worker
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.workflows.plan import cluster_address, plan_search
 
 SENT = ["test_cluster:evaluated", "answers:answer", "conftest:answer"]
@@ -346,7 +346,7 @@ def test_a_worker_knows_a_wrong_node(make_run: RunFactory) -> None:
     from nas.data.sets import load_data
     from nas.search.ray.artifacts import ArtifactStore
 
-    worker = Worker(settings(1), load_data("digits", channels=1), ArtifactStore(None), models={"cpu": "a 486"})
+    worker = Worker(settings(1), load_data("digits", channels=1), ArtifactStore(None), {}, models={"cpu": "a 486"})
     with pytest.raises(WrongNodeError, match=r"\(Ray node \w+\) has .*, and the latencies of this search are of a 486"):
         worker.start()
 

@@ -20,7 +20,7 @@ from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import MAX_LOSSES, Confirmer
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
 from nas.views.report import write_report
 from nas.views.terminal.front import front_csv

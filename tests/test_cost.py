@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from nas.common.errors import CandidateError
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.build import build
 from nas.models.cost import model_bytes, module_cost, peak_activation_bytes
+from nas.models.networks import build
 from nas.runs.objectives import objective_values, peak_memory
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.words import cost_text
 from nas.spaces.base import Cost
-from nas.spaces.mobile.cost import architecture_cost, least_cost
+from nas.spaces.cheapest import least_cost
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
 
 PIXELS = 10 * 10
 IMAGE = (3, 10, 10)

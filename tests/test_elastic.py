@@ -7,15 +7,16 @@ from typing import Literal
 
 import pytest
 import torch
+from mobile import mobile_space
 
 from nas.common.errors import InputError
 from nas.models.build import build
 from nas.models.elastic import Elastic, Sharing
-from nas.models.inherit import Backbone, inherit, recalibrate
+from nas.models.inherit import inherit, recalibrate
+from nas.models.networks import Backbone
 from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.space_file import load_space
 
-SPACE = load_space("digits")
+SPACE = mobile_space("digits")
 LARGE = "r8-c8k3-k5e4s16-k5e4s16-k5e4s32/2-k5e4s32-k5e4s32-h32"
 CLASSES = 10
 
@@ -133,4 +134,4 @@ def test_a_backbone_is_absorbed() -> None:
 
 def test_a_network_of_another_space_has_no_weights_here() -> None:
     with pytest.raises(InputError, match="is not in the space digits"):
-        Elastic(SPACE, CLASSES).weights(load_space("cifar").smallest)
+        Elastic(SPACE, CLASSES).weights(mobile_space("cifar").smallest)

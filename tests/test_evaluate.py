@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RunFactory
+from mobile import mobile_space
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,8 +24,9 @@ from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.lease import DeviceLease
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.backbones import load_backbone, load_source
+from nas.models.backbones import load_backbone
 from nas.models.build import build
+from nas.models.weights import load_weights
 from nas.runs.limits import budget_violation
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget
@@ -32,15 +34,14 @@ from nas.runs.store import RunDirectory
 from nas.search.conditions import data_of
 from nas.search.evaluate import Evaluated, evaluate_candidate
 from nas.spaces.base import Cost
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
 from nas.tasks.classification import load_metric
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
 from nas.training.loop import finetune, predict
 from nas.training.recipe import Recipe
 
-SPACE = load_space("digits")
+SPACE = mobile_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 BRIEF = Recipe(epochs=1, precision="float32")
 """With a precision of its own: the timing that settles `auto` may choose another the next time."""
@@ -210,7 +211,7 @@ def test_inherited_weights_start_well_and_what_is_fresh_is_recorded(
     )
     folder = export_candidate(run, record, tmp_path / "model", ExportOptions(measure=False))
     inheriting = replace(SETTINGS, recipe=replace(BRIEF, learning_rate=1e-3), init=str(folder))
-    data = normalised_for(digits, str(folder))
+    data = normalised_for(digits, load_weights(str(folder)))
     narrow = replace(SPACE.backbone, layers=tuple(replace(layer, expansion=2) for layer in SPACE.backbone.layers))
     inherited = evaluate_candidate(narrow, data, inheriting).evaluation
     scratch = evaluate_candidate(narrow, digits, replace(inheriting, init="scratch")).evaluation
@@ -230,7 +231,7 @@ def _a_run_does_not_go_on_from_other_weights_of_that_name(run: RunDirectory, fol
     assert data_of(inheriting).fingerprint() == data.fingerprint()
     other = {name: tensor + 1 for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(other, folder / "model.safetensors")
-    load_source.cache_clear()
+    load_weights.cache_clear()
     with pytest.raises(InputError, match=r"the weights .* have changed since the search began"):
         data_of(inheriting)
 

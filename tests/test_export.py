@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RunFactory
+from mobile import mobile_space
 from PIL import Image
 
 import nas.export.folder
@@ -33,15 +34,14 @@ from nas.data.image_layout import find_layout
 from nas.export.check import outputs as outputs_of
 from nas.export.folder import ExportOptions, export_all, export_candidate
 from nas.latency.protocol import LatencyProtocol
-from nas.models.backbones import load_backbone, load_source
-from nas.models.build import build
-from nas.models.inherit import inherit
-from nas.models.licences import licence_of
+from nas.models.backbones import load_backbone
+from nas.models.networks import build
+from nas.models.weights import licence_of
 from nas.runs.record import Confirmation, Evaluation, Outcome, TrainingRecord, TrialRecord
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import Provenance, RunDirectory
+from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
 from nas.training.device_data import resize
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
@@ -95,7 +95,7 @@ def trained_record(run: RunDirectory, seed: int) -> tuple[TrialRecord, torch.nn.
     side = architecture.input_size
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        network(torch.randn(8, architecture.input_channels, side, side, generator=generator))
+        network(torch.randn(8, architecture.input_shape[0], side, side, generator=generator))
     run.save_weights(architecture.digest, weights_content(network.state_dict()))
     epoch = EpochMetrics(1, 1.0, 1.0, 0.9, {"accuracy": 0.9}, 1.0, 1.0)
     record = TrialRecord(
@@ -145,13 +145,13 @@ def exported_from(path: Path, space: SearchSpace, seed: int, options: ExportOpti
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """All formats as trained, measured; class names that try everything."""
-    return exported_from(tmp_path_factory.mktemp("plain"), load_space("digits"), 7, ExportOptions(FORMATS))
+    return exported_from(tmp_path_factory.mktemp("plain"), mobile_space("digits"), 7, ExportOptions(FORMATS))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """All formats folded and in float16, of a space with the other padding and activation."""
-    digits = load_space("digits")
+    digits = mobile_space("digits")
     odd = digits.model_copy(update={"padding": "tf_same", "activation": "relu", "norm_eps": 1e-3, "name": "odd"})
     space = SearchSpace.model_validate(odd.model_dump(by_alias=True))
     options = ExportOptions(FORMATS, fold_bn=True, half=True, measure=False)
@@ -215,7 +215,7 @@ def test_exported_folder_works_elsewhere_without_nas(exported: Exported, tmp_pat
 
 @pytest.mark.usefixtures("checked_here")
 def test_three_channels_and_the_weights_of_a_full_training(make_run: RunFactory, tmp_path: Path) -> None:
-    run = make_run(SearchSettings(space=load_space("lite0"), data="cifar10"))
+    run = make_run(SearchSettings(space=mobile_space("lite0"), data="cifar10"))
     run.content = replace(run.content, provenance=replace(run.provenance, mean=(0.4,) * 3, std=(0.2,) * 3))
     record, _ = trained_record(run, 7)
     run.weights_path(record.digest).unlink()
@@ -249,14 +249,13 @@ def test_an_exported_folder_is_a_backbone_for_the_next_search(
     out = shutil.copytree(exported.folder, tmp_path / "out")
     backbone = load_backbone(str(out))
     assert (backbone.mean, backbone.std) == ((MEAN,), (STD,))
-    inheritance = inherit(backbone, exported.record.architecture, 10)
+    inheritance = backbone.inherit(exported.record.architecture, 10)
     assert inheritance.fresh == ()
     state = exported.network.state_dict()
     counted = {name: tensor for name, tensor in state.items() if not name.endswith("batches_tracked")}
     assert all(torch.equal(inheritance.state[name], tensor) for name, tensor in counted.items())
     assert "random weights" in licence_of(str(out))
     (out / "model.json").write_text("{}")
-    load_source.cache_clear()
     with pytest.raises(InputError, match="not a folder that nas export made"):
         load_backbone(str(out))
     with pytest.raises(InputError, match="export without --fold-bn"):
@@ -268,6 +267,7 @@ def test_source_is_of_exactly_this_network_and_imports_torch_alone(exported: Exp
     modules = {line.split()[1].partition(".")[0] for line in source.splitlines() if re.match(r"(import|from) ", line)}
     assert modules == {"__future__", "pathlib", "typing", "torch"}
     blocks = source[source.index("def build()") :]
+    assert isinstance(exported.record.architecture, Architecture)
     assert blocks.count("InvertedResidual(") == len(exported.record.architecture.layers)
     assert exported.record.digest in source
     assert exported.record.text in source
@@ -529,7 +529,7 @@ def test_licences_are_in_card_record_and_report_and_pass_from_folder_to_folder(
     assert f"<dt>Licence of the data</dt><dd>{said}" in page
     # A supernet that began with that folder, and what a run would note that starts from it.
     began = SupernetFile(
-        space=load_space("digits"), data="letters", data_fingerprint="0" * 16, split_seed=0, classes=("a", "b"), mean=(0.5,),
+        space=mobile_space("digits"), data="letters", data_fingerprint="0" * 16, split_seed=0, classes=("a", "b"), mean=(0.5,),
         std=(0.2,), recipe=Recipe(), device="cpu", init=str(first), init_licence=licence_of(str(first)),
     )  # fmt: skip
     (tmp_path / "supernet").mkdir()

@@ -11,18 +11,18 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 import torch
+from mobile import mobile_space
 from test_report import BASELINES, HOSTILE, SETTINGS, SPACE, make_baseline, make_record, scattered
 
 from nas.models.build import build
 from nas.runs.front import pareto_front
 from nas.runs.record import Outcome, TrialRecord
+from nas.spaces.families import architecture_cost, layer_rows
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
 from nas.views.report.choices import choices_figure, parallel_figure
 from nas.views.report.curves import learning_curves_figure
 from nas.views.report.importance import importance_figure, importances
-from nas.views.report.layers import compare_figure, layer_rows, layers_figure
+from nas.views.report.layers import compare_figure, layers_figure
 from nas.views.report.progress import hypervolume_figure, outcomes_figure, phases
 from nas.views.report.quantities import choice_of, colours, quantities, value_of
 from nas.views.report.scatter import scatter_figure
@@ -183,7 +183,7 @@ def test_points_carry_the_digests_of_their_candidates(colour: str | None) -> Non
     records = scattered(60)
     by_digest = {record.digest: record for record in records}
     front = {record.digest for record in pareto_front(records, TWO)}
-    drawn = traces(scatter_figure(records, TWO, "macs", "latency", colour=colour))
+    drawn = traces(scatter_figure(records, TWO, "macs", "latency", colour=colour, space=SPACE))
     for name, expected in (("Pareto front", front), ("dominated", set(by_digest) - front)):
         points = drawn[name]
         assert {digest for (digest,) in points.customdata} == expected
@@ -228,7 +228,7 @@ def test_axes_are_logarithmic_as_asked_or_as_the_values_ask() -> None:
 
 def test_colours_tell_choices_apart_and_what_is_not_there() -> None:
     records = scattered(60)
-    figure = scatter_figure(records, TWO, "latency", "accuracy", colour="s0.l1.separable")
+    figure = scatter_figure(records, TWO, "latency", "accuracy", colour="s0.l1.separable", space=SPACE)
     key = {trace.name: trace.marker.color for trace in figure.data if trace.name and "separable" in trace.name}
     assert set(key) == {"s0.l1.separable yes", "s0.l1.separable no", "s0.l1.separable not there"}
     by_digest = {record.digest: record for record in records}
@@ -263,10 +263,10 @@ def test_marks_are_named_beside_their_candidates() -> None:
 def test_what_can_be_put_on_axes_and_colours() -> None:
     records = scattered(20)
     assert quantities(records, ("accuracy", "macs")) == ["accuracy", "macs", "latency", "params", "trial", "seconds"]
-    assert set(colours(records)) == {*quantities(records, TWO), *SPACE.parameters}
-    assert colours(records[:1]) == quantities(records, TWO)
+    assert set(colours(records, SPACE)) == {*quantities(records, TWO), *SPACE.parameters}
+    assert colours(records[:1], SPACE) == quantities(records, TWO)
     shallow = next(record for record in records if record.parameters["s0.depth"] == 0)
-    assert [choice_of(shallow, name) for name in ("s0.depth", "s0.out_channels", "s0.l0.kernel_size")] == [
+    assert [choice_of(shallow, name, SPACE) for name in ("s0.depth", "s0.out_channels", "s0.l0.kernel_size")] == [
         0,
         None,
         None,
@@ -278,7 +278,7 @@ def test_what_can_be_put_on_axes_and_colours() -> None:
 
 @pytest.mark.parametrize("name", ["digits", "cifar", "lite0"])
 def test_layers_add_up_to_the_cost_of_the_architecture(name: str) -> None:
-    space, rng = load_space(name), random.Random(1)
+    space, rng = mobile_space(name), random.Random(1)
     for architecture in [space.smallest, space.largest, *(space.architecture(space.sample(rng)) for _ in range(20))]:
         rows, cost = layer_rows(architecture, 7), architecture_cost(architecture, 7)
         assert (sum(row.macs for row in rows), sum(row.params for row in rows)) == (cost.macs, cost.params)
@@ -398,7 +398,13 @@ def test_parallel_axes_have_the_objectives_and_what_varies_on_the_front() -> Non
 
 FIGURES: dict[str, Callable[[list[TrialRecord], tuple[str, ...]], go.Figure]] = {
     "scatter": lambda records, objectives: scatter_figure(
-        records, objectives, objectives[1], "accuracy", colour="s0.l0.kernel_size", limits={objectives[1]: 0.4}
+        records,
+        objectives,
+        objectives[1],
+        "accuracy",
+        colour="s0.l0.kernel_size",
+        space=SPACE,
+        limits={objectives[1]: 0.4},
     ),
     "quantities": lambda records, objectives: scatter_figure(records, objectives, "trial", "seconds", colour="memory"),
     "hypervolume": lambda records, objectives: hypervolume_figure(records, objectives, "trials", SETTINGS),

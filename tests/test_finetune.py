@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mobile import mobile_space
 from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_score
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -21,7 +22,6 @@ from nas.common.errors import CandidateError, InputError
 from nas.data.sets import ImageData, load_data
 from nas.models.blocks import Network
 from nas.models.build import build
-from nas.spaces.mobile.space_file import load_space
 from nas.tasks.base import Score
 from nas.tasks.classification import load_metric
 from nas.tasks.classification_loss import CrossEntropy
@@ -32,7 +32,7 @@ from nas.training.loop import finetune, predict
 from nas.training.optim import Stepper, check_recipe, faster_precision, learning_rate_at, mean_loss
 from nas.training.recipe import Recipe
 
-SPACE = load_space("digits")
+SPACE = mobile_space("digits")
 ACCURACY = load_metric("accuracy")
 SIDE = 8
 TWO = Recipe(epochs=2, learning_rate=0.02, precision="float32")

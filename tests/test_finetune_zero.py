@@ -28,8 +28,8 @@ from nas.runs.record import AuditRecord, Evaluation, Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.evaluate import evaluate_candidate, starting_network
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import predict

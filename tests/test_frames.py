@@ -19,7 +19,7 @@ from nas.runs.record import Confirmation, Evaluation, Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, LatencyTarget, SearchSettings
 from nas.search.broker import Broker
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
 from nas.views.notebook import NotebookProgress, progress_here
 from nas.views.run import Run

@@ -14,7 +14,7 @@ from nas.runs.front import (
     reference_point,
 )
 from nas.runs.record import Evaluation, Outcome, TrialRecord
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 OBJECTIVES = ("accuracy", "latency")
 SPACE = load_space("digits")

@@ -19,14 +19,14 @@ from nas.latency.lease import lease_for
 from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.runtimes.cudagraph import captured
-from nas.models.build import build
+from nas.models.networks import build
 from nas.models.sources import SUPERNET
 from nas.models.supernet import load_supernet
 from nas.runs.record import Outcome
 from nas.runs.settings import EvaluationSettings
 from nas.runs.store import open_run
 from nas.search.evaluate import starting_network
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.loop import finetune, predict
@@ -101,9 +101,9 @@ from nas.training.device_data import DeviceData
 from nas.latency.lease import lease_for
 from nas.training.loop import finetune
 from nas.tasks.classification_metrics import METRICS
-from nas.models.build import build
+from nas.models.networks import build
 from nas.training.recipe import Recipe
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 data = DeviceData(load_data("digits", channels=1).without_test(), "cuda")
 network = build(load_space("digits").backbone, 10)

@@ -30,7 +30,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.search.remeasuring import MAX_LOSSES, MOST_TURNS, Remeasurer
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.views.page.candidate import figures
 from nas.views.page.runs import LiveRun
 from nas.views.report import write_report

@@ -17,7 +17,7 @@ from nas.runs.front import pareto_front
 from nas.runs.record import Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory, open_run
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.recipe import Recipe
 from nas.views.reported import run_search
 from nas.workflows.plan import plan_search

@@ -21,8 +21,8 @@ from nas.common.errors import CandidateError, InputError
 from nas.latency.measuring import fold_batch_norm, measure
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.telemetry import Watch
-from nas.models.build import build
-from nas.spaces.mobile.space_file import load_space
+from nas.models.networks import build
+from nas.spaces.files import load_space
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 SPACE = load_space("digits")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from mobile import mobile_space
 from torch import nn
 
 import nas.latency.cache
@@ -24,9 +25,8 @@ from nas.latency.cache import Key, LatencyCache, cache_folder
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.search.latency import candidate_latency
-from nas.spaces.mobile.space_file import load_space
 
-SPACE = load_space("digits")
+SPACE = mobile_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 KEY = Key("0" * 16, 10, QUICK, "a CPU", 2, (("kernel", "6"), ("torch", "2")))
 

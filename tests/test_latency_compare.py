@@ -21,8 +21,8 @@ from nas.latency.lease import DeviceLease, Grant
 from nas.latency.measuring import measure_in_turn
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
-from nas.models.build import build
-from nas.spaces.mobile.space_file import load_space
+from nas.models.networks import build
+from nas.spaces.files import load_space
 
 SPACE = load_space("digits")
 QUICK = replace(default_protocol("cpu"), warmup_s=0.02, max_s=0.1, min_blocks=5)

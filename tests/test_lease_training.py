@@ -19,8 +19,8 @@ import nas.latency.measuring as latency_module
 from nas.latency.lease import DeviceLease, Grant
 from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol
-from nas.models.build import build
-from nas.spaces.mobile.space_file import load_space
+from nas.models.networks import build
+from nas.spaces.files import load_space
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 SPACE = load_space("digits")
@@ -37,9 +37,9 @@ from nas.training.device_data import DeviceData
 from nas.latency.lease import lease_for
 from nas.training.loop import finetune
 from nas.tasks.classification_metrics import METRICS
-from nas.models.build import build
+from nas.models.networks import build
 from nas.training.recipe import Recipe
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 log, name, hang = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), sys.argv[2], sys.argv[3]
 

@@ -20,7 +20,7 @@ from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import DeviceState, Latency
 from nas.latency.telemetry import Watch
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.spaces.base import Cost
 from nas.views.terminal.latency import protocol_lines

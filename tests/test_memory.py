@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from nas.models.build import build
-from nas.spaces.mobile.space_file import load_space
+from nas.models.networks import build
+from nas.spaces.files import load_space
 from nas.training.memory import lean_activations, reused_memory
 
 CPU = torch.device("cpu")

@@ -12,16 +12,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from mobile import mobile_space
 from torch import Tensor, nn
 
 from nas.models.blocks import ConvNormAct, InvertedResidual, Network
 from nas.models.build import build
 from nas.models.cost import module_cost
 from nas.spaces.base import Cost
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import list_spaces
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
-from nas.spaces.mobile.cost import architecture_cost
 from nas.spaces.mobile.geometry import Padding
-from nas.spaces.mobile.space_file import list_spaces, load_space
 
 torch.set_num_threads(1)
 
@@ -119,7 +120,7 @@ def test_every_layer_choice_gives_its_shape_structure_and_cost(size: int, paddin
 
 @pytest.mark.parametrize("space_name", list_spaces())
 def test_cost_in_closed_form_is_that_of_the_built_network(space_name: str) -> None:
-    space, rng = load_space(space_name), random.Random(0)
+    space, rng = mobile_space(space_name), random.Random(0)
     for _ in range(3):
         architecture = space.architecture(space.sample(rng)).canonical
         shape = (architecture.input_channels, architecture.input_size, architecture.input_size)
@@ -333,7 +334,7 @@ def assert_same_function(architecture: Architecture) -> None:
 @functools.cache
 def respelled_samples(space_name: str) -> list[Architecture]:
     """Those of 500 random networks that have taps which the canonical form has not."""
-    space, rng = load_space(space_name), random.Random(0)
+    space, rng = mobile_space(space_name), random.Random(0)
     drawn = [space.architecture(space.sample(rng)) for _ in range(500)]
     return [architecture for architecture in drawn if architecture != architecture.canonical]
 

@@ -25,7 +25,7 @@ from nas.models.backbones import load_backbone
 from nas.runs.picks import pick
 from nas.runs.record import Outcome
 from nas.runs.store import open_run
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.recipe import Recipe, read_recipe
 from nas.views.report import write_report
 

@@ -9,7 +9,7 @@ import pytest
 from nas.runs.pace import left_text, seconds_left
 from nas.runs.record import Confirmation, Evaluation, Outcome, TrialRecord
 from nas.runs.settings import SearchSettings
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 SETTINGS = SearchSettings(space=load_space("digits"), data="digits", trials=20, confirm=0.0)
 

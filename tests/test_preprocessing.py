@@ -20,11 +20,11 @@ from PIL import Image, ImageOps
 from nas.common.files import weights_content
 from nas.data.sets import load_data
 from nas.export.folder import ExportOptions, export_candidate
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.settings import SearchSettings
 from nas.runs.store import Provenance, RunDirectory
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 

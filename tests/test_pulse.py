@@ -19,7 +19,7 @@ import nas.views.terminal.pulse
 from nas.runs.record import Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.search.broker import Broker
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.views.terminal.progress import LineProgress
 from nas.views.terminal.pulse import Pulse
 

@@ -16,7 +16,7 @@ from nas.cli.options import chosen_recipe
 from nas.common.errors import InputError
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.recipe import Recipe, default_recipe, read_recipe, recipe_text
 
 KEYS = [field.name for field in fields(Recipe)]

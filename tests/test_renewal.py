@@ -27,7 +27,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.renewal import Renewal, renewal_notes
 from nas.search.study import RunStudy
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.views.report import write_report
 
 DIGITS = load_space("digits")

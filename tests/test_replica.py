@@ -32,7 +32,7 @@ from nas.runs.replica import check_replica, fetch_run, replicated
 from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
 from nas.runs.state import DriverState
 from nas.runs.store import RunDirectory, open_run
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.recipe import Recipe
 from nas.views.reported import resume_search
 from nas.workflows.plan import plan_search

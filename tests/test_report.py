@@ -25,7 +25,7 @@ from nas.runs.record import BaselineRecord, Evaluation, Outcome, TrialRecord
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.runs.store import Provenance, RunDirectory, open_run
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
 from nas.views.report import scatter, write_report
 

@@ -21,7 +21,7 @@ from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.conditions import settings_here
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import list_spaces, load_space
+from nas.spaces.files import list_spaces, load_space
 from nas.training.history import EpochMetrics
 
 

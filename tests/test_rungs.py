@@ -22,7 +22,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.rungs import FEWEST, Rungs, ahead_of, levels
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.views.report.curves import learning_curves_figure

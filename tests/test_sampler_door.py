@@ -18,8 +18,8 @@ from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
 from nas.search.samplers import SAMPLERS, make_sampler, sampler_kind
 from nas.search.samplers.known import KnownCosts
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.views.report.progress import phases
 
 DIGITS = load_space("digits")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from answers import answer
 from conftest import RunFactory
+from mobile import mobile_space
 from test_broker import settings, study_of
 
 from nas.latency.protocol import LatencyProtocol
@@ -20,12 +21,11 @@ from nas.runs.store import open_run
 from nas.search.broker import MAX_LOSSES_IN_A_ROW, Broker
 from nas.search.candidate import Candidate
 from nas.search.screening import MIN_NETWORKS, LatencyScreen, chance_within
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.base import Architecture
+from nas.spaces.families import architecture_cost
 from nas.workflows.fidelity.proxy import foresight, macs_mislead
 
-SPACE = load_space("digits")
+SPACE = mobile_space("digits")
 
 
 def latency(ms: float, contended: bool = False) -> Latency:

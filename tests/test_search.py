@@ -26,8 +26,8 @@ from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSett
 from nas.runs.store import RunDirectory
 from nas.search.evaluate import evaluate_candidate
 from nas.search.latency import candidate_latency
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.training.recipe import Recipe
 from nas.views.reported import resume_search, run_search
 from nas.views.terminal.front import front_csv, front_table

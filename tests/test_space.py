@@ -12,15 +12,17 @@ from typing import Any, TypeVar
 
 import optuna
 import pytest
+from mobile import mobile_space
 
 from nas.common.errors import InputError
+from nas.spaces.base import Choice
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import list_spaces
 from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.sections import Choice
 from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import list_spaces, load_space, validate_space
+from nas.spaces.mobile.space_file import validate_space
 
-shipped = pytest.mark.parametrize("space", [load_space(name) for name in list_spaces()], ids=list_spaces())
+shipped = pytest.mark.parametrize("space", [mobile_space(name) for name in list_spaces()], ids=list_spaces())
 
 
 def tiny_space(stage: dict[str, Any], *more_stages: dict[str, Any], **top: Any) -> SearchSpace:
@@ -280,8 +282,8 @@ def test_samples_reach_every_choice(space: SearchSpace) -> None:
 @pytest.mark.parametrize("name", ["digits", "lite0"])
 def test_suggest_shows_every_trial_the_same_parameters(name: str) -> None:
     """Multivariate TPE models the parameters together only while all trials have the same ones."""
-    space = load_space(name)
-    suggested: list[Architecture] = []
+    space = mobile_space(name)
+    suggested: list[Any] = []
 
     def objective(trial: optuna.Trial) -> float:
         suggested.append(space.suggest(trial))
@@ -309,7 +311,7 @@ def test_unseen_finds_the_last_network_of_a_small_space() -> None:
 
 
 def test_unseen_of_a_large_space_is_new() -> None:
-    space, rng = load_space("digits"), random.Random(0)
+    space, rng = mobile_space("digits"), random.Random(0)
     known: set[str] = set()
     for _ in range(50):
         values = space.unseen(known, rng)
@@ -358,7 +360,7 @@ def test_uniform_samples_cost_about_as_much_as_the_backbone(space: SearchSpace) 
 
 def test_the_backbone_of_lite0_is_efficientnet_lite0() -> None:
     """Published: 407M FLOPs, which count batch norm too, and 4.7M parameters."""
-    backbone = load_space("lite0").backbone
+    backbone = mobile_space("lite0").backbone
     assert (backbone.input_size, backbone.padding, backbone.norm_eps) == (224, "tf_same", 1e-3)
     cost = architecture_cost(backbone, 1000)
     assert cost.macs == pytest.approx(384e6, rel=0.01)
@@ -377,5 +379,7 @@ def test_backbone_takes_the_marked_choices_and_the_middle_ones_elsewhere() -> No
 
 def test_the_space_never_imports_torch() -> None:
     """The sampler and the command line read spaces without waiting seconds for torch."""
-    program = "import sys, nas.spaces.mobile.space_file; nas.spaces.mobile.space_file.load_space('digits').size; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, nas.spaces.files; nas.spaces.files.load_space('digits').size; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

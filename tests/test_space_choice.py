@@ -16,7 +16,7 @@ import nas
 from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.runs.settings import SearchSettings
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.workflows.space_choice import Look, chosen_space, fitting, look_at, unfit, warn_unfit
 
 Photos = Callable[..., Path]

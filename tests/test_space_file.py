@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from mobile import mobile_space
 
 from nas.common.errors import InputError
 from nas.data.sets import check_data_name
-from nas.spaces.mobile.space_file import check_space, list_spaces, load_space, spaces_folder
+from nas.spaces.files import check_space, list_spaces, spaces_folder
 
 GOOD = """\
 name: mine
@@ -30,7 +31,7 @@ head_channels: [0, 16]
 def sentence(path: Path | str) -> str:
     """What the user reads when this space is asked for: one line, whatever the file held."""
     with pytest.raises(InputError) as caught:
-        load_space(path)
+        mobile_space(path)
     text = str(caught.value)
     assert "\n" not in text
     assert len(text) < 1000
@@ -45,8 +46,8 @@ def edited(old: str, new: str) -> str:
 def test_the_file_that_the_mistakes_are_made_in_is_good(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD)
-    space = load_space(path)
-    assert space == load_space(str(path))
+    space = mobile_space(path)
+    assert space == mobile_space(str(path))
     assert (space.name, space.raw_size, space.padding) == ("mine", 2 * 2 * 2, "symmetric")
     assert str(space.largest) == "r8-c8k3-k5e2s8-k3e2s16/2-h16"
 
@@ -54,8 +55,8 @@ def test_the_file_that_the_mistakes_are_made_in_is_good(tmp_path: Path) -> None:
 def test_shipped_spaces_are_found_by_name() -> None:
     assert list_spaces() == ["cifar", "digits", "lite0", "lite0_small"]
     for name in list_spaces():
-        assert load_space(name).name == name
-        assert load_space(name) == load_space(spaces_folder() / f"{name}.yaml")
+        assert mobile_space(name).name == name
+        assert mobile_space(name) == mobile_space(spaces_folder() / f"{name}.yaml")
 
 
 # Where the mistake is (line, key path) and what else the sentence must name.
@@ -310,7 +311,7 @@ def problems(text: str, tmp_path: Path) -> list[str]:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
-        load_space(path)
+        mobile_space(path)
     lines = str(caught.value).splitlines()
     assert all(line.startswith(f"{path}:") for line in lines)
     return [line.removeprefix(f"{path}:") for line in lines]
@@ -387,7 +388,7 @@ def test_check_refuses_data_that_are_not_there(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD + f"data: {data}\n")
-    assert load_space(path).data == data  # it may be read elsewhere, where the data are not
+    assert mobile_space(path).data == data  # it may be read elsewhere, where the data are not
     with pytest.raises(InputError) as caught:
         check_space(path, check_data_name)
     assert str(caught.value).startswith(f"{path}:13: data: ")
@@ -406,7 +407,7 @@ def test_check_takes_data_that_are_there(tmp_path: Path, monkeypatch: pytest.Mon
     for data in ("cifar10", "photos", str(tmp_path / "photos"), "json:loads"):
         path.write_text(GOOD + f"data: {data}\n")
         assert check_space(path, check_data_name).data == data
-    assert check_space("digits", check_data_name) == load_space("digits")
+    assert check_space("digits", check_data_name) == mobile_space("digits")
 
 
 def test_of_a_file_of_another_kind_only_the_first_problems_are_told(tmp_path: Path) -> None:

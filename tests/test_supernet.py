@@ -16,19 +16,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mobile import mobile_space
 
 from nas.common.errors import InputError
 from nas.data.sets import load_data
 from nas.latency.device import torch_threads
-from nas.models.backbones import check_fits, load_backbone
+from nas.models.backbones import load_backbone
 from nas.models.build import build
 from nas.models.elastic import Elastic
 from nas.models.inherit import inherit
 from nas.models.sources import SUPERNET
 from nas.models.supernet import load_supernet
+from nas.models.weights import load_weights
 from nas.runs.settings import EvaluationSettings
 from nas.search.evaluate import starting_network
-from nas.spaces.mobile.space_file import load_space
 from nas.training.device_data import DeviceData
 from nas.training.images import load_images
 from nas.training.loop import predict
@@ -78,13 +79,13 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("supernets") / "tiny"
-    assert train_supernet(plan_supernet(folder, load_space(str(space_file)), "digits", RECIPE)) is None
+    assert train_supernet(plan_supernet(folder, mobile_space(str(space_file)), "digits", RECIPE)) is None
     return folder
 
 
 def test_its_networks_work_without_any_training_of_their_own(trained: Path, space_file: Path) -> None:
     data = DeviceData(load_data("digits", channels=1, size=8), "cpu")
-    space = load_space(str(space_file))
+    space = mobile_space(str(space_file))
     settings = EvaluationSettings(init=f"{SUPERNET}{trained}")
 
     def accuracy(seed: int) -> float:
@@ -116,7 +117,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     begun = len(read_file(out).history)
     assert 1 <= begun < RECIPE.epochs
     told: list[int] = []
-    plan = plan_supernet(out, load_space(str(space_file)), "digits", RECIPE)
+    plan = plan_supernet(out, mobile_space(str(space_file)), "digits", RECIPE)
     assert train_supernet(plan, lambda epoch: told.append(epoch.epoch)) is None
     assert told == [1, 2, 3, 4]
     assert load_supernet(out).fingerprint() == load_supernet(trained).fingerprint()
@@ -126,7 +127,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
 
 
 def test_two_processes_share_the_batches_of_one_training(space_file: Path, tmp_path: Path) -> None:
-    space = load_space(str(space_file))
+    space = mobile_space(str(space_file))
     plan = plan_supernet(tmp_path / "two", space, "digits", replace(RECIPE, epochs=2), devices=2)
     told: list[int] = []
     assert train_supernet(plan, lambda epoch: told.append(epoch.epoch)) is None
@@ -139,7 +140,7 @@ def test_two_processes_share_the_batches_of_one_training(space_file: Path, tmp_p
 
 
 def test_validation_images_that_the_supernet_was_trained_on_are_refused(trained: Path, space_file: Path) -> None:
-    space, init = load_space(str(space_file)), f"{SUPERNET}{trained}"
+    space, init = mobile_space(str(space_file)), f"{SUPERNET}{trained}"
     load_images(space, "digits", 0, init)
     with pytest.raises(InputError, match=r"--split-seed 1: the supernet .* was trained with --split-seed 0"):
         load_images(space, "digits", 1, init)
@@ -147,7 +148,7 @@ def test_validation_images_that_the_supernet_was_trained_on_are_refused(trained:
 
 def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path, space_file: Path) -> None:
     with pytest.raises(InputError, match=r"holds a supernet of another seed; give another --out"):
-        plan_supernet(trained, load_space(str(space_file)), "digits", RECIPE, seed=1)
+        plan_supernet(trained, mobile_space(str(space_file)), "digits", RECIPE, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_wrong_flags(flags: list[str], sentence: str, space_file: Path, tmp_path
 
 
 def test_a_backbone_is_what_the_largest_network_begins_with() -> None:
-    space, source = load_space("lite0_small"), load_backbone("efficientnet_lite0")
+    space, source = mobile_space("lite0_small"), load_backbone("efficientnet_lite0")
     network = Elastic(space, 1000)
     begin_with(network, "efficientnet_lite0")
     x = torch.randn(4, *space.largest.input_shape, generator=torch.Generator().manual_seed(0))
@@ -186,12 +187,12 @@ def test_a_backbone_is_what_the_largest_network_begins_with() -> None:
 
 def test_a_space_that_the_supernet_does_not_hold_is_refused(trained: Path, space_file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not in the space tiny"):
-        check_fits(f"{SUPERNET}{trained}", load_space("cifar"))
+        load_weights(f"{SUPERNET}{trained}").check_fits(mobile_space("cifar"))
     stage = TINY["stages"][0]  # type: ignore[index]
     wider = tmp_path / "wider.yaml"
     wider.write_text(yaml.safe_dump(TINY | {"stages": [stage | {"expansion": [1, 2, 3]}]}, sort_keys=False))
     with pytest.raises(InputError, match="is not in the space tiny"):
-        check_fits(f"{SUPERNET}{trained}", load_space(str(wider)))
+        load_weights(f"{SUPERNET}{trained}").check_fits(mobile_space(str(wider)))
     narrower = tmp_path / "narrower.yaml"
     narrower.write_text(yaml.safe_dump(TINY | {"stages": [stage | {"expansion": [2]}]}, sort_keys=False))
-    check_fits(f"{SUPERNET}{trained}", load_space(str(narrower)))
+    load_weights(f"{SUPERNET}{trained}").check_fits(mobile_space(str(narrower)))

@@ -19,7 +19,7 @@ from nas.cli.options import parse_protocol, parse_target
 from nas.common.errors import InputError, LostError
 from nas.data.sets import ImageData, load_data
 from nas.latency.protocol import LatencyProtocol, default_protocol
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.front import pareto_front
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, Resources, SearchSettings
@@ -27,7 +27,7 @@ from nas.runs.store import RunDirectory, open_run
 from nas.runs.targets import places
 from nas.search.evaluate import MeasureTarget, evaluate_steps, measure_here
 from nas.search.ray.placement import capacity, fitted_resources
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.device_data import DeviceData
 from nas.training.recipe import Recipe
 from nas.views.report import write_report

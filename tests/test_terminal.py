@@ -26,7 +26,7 @@ from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.status import status_of
 from nas.runs.store import RunDirectory
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
 from nas.views.report import write_report
 from nas.views.terminal.front import front_table, no_front_text

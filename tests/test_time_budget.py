@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from answers import answer
 from conftest import RunFactory
+from mobile import mobile_space
 
 from nas.data.sets import load_data
 from nas.latency.protocol import LatencyProtocol
@@ -22,15 +23,14 @@ from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.search.evaluate import evaluate_steps
 from nas.search.time_budget import CLOSING_S, Durations, TimeBudget
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.families import architecture_cost
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.workflows.forecast import ENOUGH, FEWEST, Forecast, Timed, lines, sized, with_recipe
 from nas.workflows.plan import SearchPlan
 
-DIGITS = load_space("digits")
+DIGITS = mobile_space("digits")
 ENDS = {DIGITS.smallest.digest: "smallest", DIGITS.backbone.digest: "backbone", DIGITS.largest.digest: "largest"}
 HOUR = 3600.0
 

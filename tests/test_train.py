@@ -28,14 +28,14 @@ from nas.data.sets import ImageData, Split, load_data
 from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.record import Evaluation, Outcome, TrainingRecord, TrialRecord
 from nas.runs.replica import fetch_run, replicated
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import Provenance, RunDirectory, open_run
 from nas.runs.trained import best_training
 from nas.spaces.base import Cost
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.tasks.classification import load_metric
 from nas.tasks.classification_report import part_report
 from nas.training.device_data import DeviceData

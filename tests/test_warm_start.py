@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import RunFactory
+from mobile import mobile_space
 from optuna.trial import TrialState
 
 from nas.cli.app import main
@@ -19,7 +20,7 @@ from nas.common.files import weights_content
 from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.front import hypervolume_history, pareto_front, reference_point
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
@@ -27,10 +28,9 @@ from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.study import RunStudy
+from nas.spaces.families import architecture_cost
 from nas.spaces.known import known_architectures
-from nas.spaces.mobile.cost import architecture_cost
 from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.views.report import write_report
@@ -428,7 +428,7 @@ def test_a_search_goes_on_from_another_and_from_known_points(
     code, _, err = nas(capsys, "search", "digits", "--trials", "3", *quick, "--out", first)
     assert code == 0, err
     before = open_run(first).records()
-    known = str(load_space("digits").middle.canonical)
+    known = str(mobile_space("digits").middle.canonical)
     flags = ["--warm-start", first, "--enqueue", "middle", "--seed", "1"]
     code, out, err = nas(capsys, "search", "digits", "--trials", "2", *quick, *flags, "--out", second)
     assert code == 0, err

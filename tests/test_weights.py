@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from mobile import mobile_space
 from torch import nn
 from torchvision.models import mobilenet_v2
 
 from nas.common.errors import InputError
-from nas.models.backbones import check_fits, load_backbone, mobilenet_v2_architecture
+from nas.models.backbones import load_backbone, mobilenet_v2_architecture
 from nas.models.blocks import Network
 from nas.models.build import build
-from nas.models.inherit import Backbone, fit_kernel, inherit, kept_channels, recalibrate, remap_state_dict
+from nas.models.inherit import fit_kernel, inherit, kept_channels, recalibrate, remap_state_dict
+from nas.models.networks import Backbone
 from nas.models.reconstruct import reconstruct
+from nas.models.weights import load_weights
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
-from nas.spaces.mobile.space_file import load_space
 
 OLD = LayerSpec(5, 1, 4, True, 8, 1)
 SOURCE = Architecture(3, 16, StemSpec(3, 1, 8), (replace(OLD, stride=2), OLD), 16)
@@ -216,9 +218,9 @@ def test_foreign_weights_of_another_shape_are_refused() -> None:
 
 def test_real_lite0_weights_fit_every_candidate_of_their_space() -> None:
     backbone = load_backbone("efficientnet_lite0")
-    space = load_space("lite0")
+    space = mobile_space("lite0")
     assert inherit(backbone, space.backbone, 1000).changed is False
-    check_fits("efficientnet_lite0", space)
+    load_weights("efficientnet_lite0").check_fits(space)
     rng = random.Random(0)
     for _ in range(20):
         inheritance = inherit(backbone, space.architecture(space.sample(rng)), 10)
@@ -230,7 +232,7 @@ def test_unknown_and_unfit_weights_are_one_sentence(tmp_path: object) -> None:
     with pytest.raises(InputError, match="use scratch, efficientnet_lite0, mobilenet_v2"):
         load_backbone("resnet")
     with pytest.raises(InputError, match="fit no layer of the space digits"):
-        check_fits("efficientnet_lite0", load_space("digits"))
+        load_weights("efficientnet_lite0").check_fits(mobile_space("digits"))
 
 
 def test_recalibration_is_the_cumulative_average_and_changes_nothing_else() -> None:

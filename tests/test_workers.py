@@ -26,7 +26,7 @@ from nas.search.ray.artifacts import ArtifactStore, keeper_of
 from nas.search.ray.cluster import start_ray
 from nas.search.ray.tune import run_candidates
 from nas.search.ray.worker import Evaluator
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 
 DIGITS = load_space("digits")
 

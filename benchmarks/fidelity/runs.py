@@ -20,16 +20,15 @@ from variants import VARIANTS
 from nas.cli.options import data_name
 from nas.common.files import weights_content
 from nas.latency.device import device_name
-from nas.models.backbones import remember_source
 from nas.models.blocks import Network
-from nas.models.build import build
-from nas.models.inherit import Backbone, recalibrate
+from nas.models.inherit import recalibrate
+from nas.models.networks import build
 from nas.models.sources import SCRATCH
 from nas.runs.settings import EvaluationSettings
 from nas.search.evaluate import starting_network
+from nas.spaces.families import architecture_cost
+from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space_file import load_space
 from nas.tasks.classification import load_metric
 from nas.training.device_data import DeviceData, DevicePart
 from nas.training.images import load_images
@@ -119,7 +118,7 @@ class Bench:
         if setting.published is not None:
             self.space = Macro.model_validate(self.space.model_dump(by_alias=True))
             self.published = read_published(setting.published)
-        self.init = setting.init or BACKBONE
+        self.init = setting.init or str((work / BACKBONE).resolve())
         self.data_name = data_name(setting.data, self.space)
         if setting.init is None:
             self._learn_backbone()
@@ -134,7 +133,8 @@ class Bench:
 
     def _learn_backbone(self) -> None:
         """The space's backbone, trained in full from random weights the first time."""
-        path, architecture = self.work / "backbone.safetensors", self.space.backbone
+        folder, architecture = self.work / BACKBONE, self.space.backbone
+        path = folder / "model.safetensors"
         data = load_images(self.space, self.data_name, 0, SCRATCH)
         if not path.is_file():
             device = DeviceData(data, self.setting.device)
@@ -142,10 +142,12 @@ class Bench:
             recipe = self.setting.recipe(False, self.setting.backbone)
             for epoch in finetune(network, device, architecture.input_size, recipe, load_metric("accuracy"), seed=0):
                 print(f"backbone, epoch {epoch.epoch}/{recipe.epochs}: {100 * epoch.score:.2f} %", flush=True)
+            # As nas export leaves it, so that candidates and supernets inherit from it by its path.
+            folder.mkdir(exist_ok=True)
+            normalisation = {"mean": data.mean, "std": data.std}
+            card = {"architecture": architecture.to_json(), "classes": data.classes, "preprocessing": normalisation}
+            (folder / "model.json").write_text(json.dumps(card))
             path.write_bytes(weights_content(network.state_dict()))
-        state = load_file(path)
-        source = Backbone(BACKBONE, architecture, state, len(data.classes), data.mean, data.std)
-        remember_source(BACKBONE, source)
 
     def rows(self) -> list[Row]:
         """All that is recorded."""

@@ -130,7 +130,7 @@ def _chosen(
     what: Sequence[str], space: str | None, archs: Sequence[str], classes: int | None, input_text: str | None
 ) -> Iterator[list[Measurable]]:
     """The networks that the flags name; raises `InputError`."""
-    from nas.spaces.mobile.space_file import load_space
+    from nas.spaces.files import load_space
     from nas.workflows.measurable import candidate, named, parse_shape
 
     if what:

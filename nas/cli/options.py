@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,12 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from nas.common.errors import InputError
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.runtimes import RUNTIMES
-from nas.models.sources import SCRATCH, SUPERNET
+from nas.models.sources import SCRATCH
+from nas.models.weights import source_of
 from nas.runs.settings import LatencyTarget
 from nas.training.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
 
 if TYPE_CHECKING:
-    from nas.spaces.mobile.space import SearchSpace
+    from nas.spaces import base
 
 
 def parse_duration(text: str) -> float:
@@ -162,7 +162,7 @@ def check_mode(where: str, mode: str) -> None:
         raise InputError(f"{where}: {error}") from error
 
 
-def data_name(given: str | None, space: SearchSpace) -> str:
+def data_name(given: str | None, space: base.Space) -> str:
     """The data set asked for, or the space's own; raises `InputError` when there is none."""
     name = given or space.data
     if name is None:
@@ -172,9 +172,7 @@ def data_name(given: str | None, space: SearchSpace) -> str:
 
 def absolute_init(init: str) -> str:
     """A folder of weights by its absolute path, since workers have another working directory; a name as it is."""
-    if init.startswith(SUPERNET):
-        return SUPERNET + str(Path(init.removeprefix(SUPERNET)).resolve())
-    return str(Path(init).resolve()) if os.path.isdir(init) else init
+    return source_of(init).absolute()
 
 
 Space = Annotated[

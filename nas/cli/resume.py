@@ -17,8 +17,8 @@ from nas.runs.replica import is_uri
 from nas.runs.settings import LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.renewal import Renewal
+from nas.spaces.files import load_space
 from nas.spaces.known import tried_first
-from nas.spaces.mobile.space_file import load_space
 from nas.training.recipe import Recipe, read_recipe
 
 _RENEWED = {

@@ -42,7 +42,8 @@ from nas.cli.options import (
     parse_target,
 )
 from nas.common.errors import InputError
-from nas.models.sources import SCRATCH, SUPERNET
+from nas.models.sources import SCRATCH
+from nas.models.weights import source_of
 from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
 from nas.views.terminal.pulse import Pulse
 
@@ -311,13 +312,10 @@ def _cut_short(init: str) -> str | None:
     """Why a supernet that candidates start from is not what it was to be, in a sentence."""
     from nas.training.supernet_file import cut_short, read_file
 
-    if not init.startswith(SUPERNET):
-        return None
-    folder = init.removeprefix(SUPERNET)
-    short = cut_short(read_file(Path(folder)))
-    return (
-        f"the supernet {folder} is not what it was to be, {short}: candidates may be ranked by luck" if short else None
-    )
+    source = source_of(init)
+    theirs = source.trained_on()
+    short = cut_short(read_file(theirs.folder)) if theirs else None
+    return f"{source.title} is not what it was to be, {short}: candidates may be ranked by luck" if short else None
 
 
 def _sets_length(assignments: Sequence[str]) -> bool:

@@ -26,7 +26,7 @@ def space_list() -> None:
     from rich.table import Table
 
     from nas.common.text import count_text
-    from nas.spaces.mobile.space_file import list_spaces, load_space
+    from nas.spaces.files import list_spaces, load_space
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "networks", "default data", "what for"):
@@ -45,7 +45,7 @@ def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAM
     """
     from nas.common.text import count_text, plural
     from nas.data.sets import check_data_name
-    from nas.spaces.mobile.space_file import check_space
+    from nas.spaces.files import check_space
 
     space = check_space(path, check_data_name)
     console.print(
@@ -69,14 +69,14 @@ def space_show(
     Example: nas space show lite0 --max-macs 100M
     """
     from nas.common.text import count_text
-    from nas.spaces.mobile.cost import architecture_cost
-    from nas.spaces.mobile.space_file import load_space
+    from nas.spaces.families import architecture_cost
+    from nas.spaces.files import load_space
     from nas.views.terminal import space as show_space
 
     space = load_space(name)
     console.print(f"[bold]{space.name}[/bold]  {space.summary}\n")
     console.print(show_space.choices_table(space))
-    sides = " ".join(f"{side}x{side}" for side in space.input.size)
+    sides = " ".join(f"{side}x{side}" for side in space.input_sizes)
     console.print(
         f"\ninput {sides}; {len(space.parameters)} parameters, {count_text(space.size)} different networks",
         highlight=False,
@@ -92,7 +92,7 @@ def space_show(
         where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
         if console.is_terminal:
             console.print("measuring", style="dim")  # no spinner: its thread would be measured too
-        for landmark, architecture in show_space.landmarks(space).items():
+        for landmark, architecture in space.references.items():
             latencies[landmark] = candidate_latency(architecture, classes, protocol)
         cached = sum(latency.cached for latency in latencies.values())
         where += f", {cached} of {len(latencies)} looked up" if cached else ""

@@ -79,7 +79,7 @@ def supernet_train(
     from nas.common.text import command_text, count_text, plural
     from nas.latency.device import resolve_device
     from nas.models.elastic import Sharing
-    from nas.spaces.mobile.space_file import load_space
+    from nas.spaces.files import load_space
     from nas.views.terminal.pulse import Pulse
     from nas.workflows.supernet import plan_supernet, train_supernet
 

@@ -8,12 +8,24 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 
 def json_line(record: Any) -> str:
-    """A dataclass, and those within it, as one line of JSON."""
-    return json.dumps(record, default=fields_of, separators=(",", ":"))
+    """A dataclass, and those within it, as one line of JSON; what has `to_json` is written as that says."""
+    return json.dumps(record, default=_plain, separators=(",", ":"))
+
+
+@runtime_checkable
+class WritesJson(Protocol):
+    """A value that says how it is written."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return value.to_json() if isinstance(value, WritesJson) else fields_of(value)
 
 
 def fields_of(value: Any) -> dict[str, Any]:

@@ -42,7 +42,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "nas.search.plan": ("nas.workflows.plan",),
     "nas.settings": ("nas.runs.settings", "nas.latency.protocol", "nas.models.sources", "nas.common.seeds"),
     "nas.space": ("nas.spaces.mobile.space",),
-    "nas.space_file": ("nas.spaces.mobile.space_file",),
+    "nas.space_file": ("nas.spaces.files", "nas.spaces.mobile.space_file"),
     "nas.trained": ("nas.runs.trained",),
     "nas.wording": ("nas.common.text", "nas.runs.words", "nas.views.text"),
 }

@@ -13,8 +13,9 @@ from nas.common.provenance import package_versions
 from nas.common.text import capital, plural, time_text
 from nas.export.check import FILES
 from nas.latency.result import Latency, latency_json
-from nas.models.licences import NOT_KNOWN, licence_of
+from nas.models.licences import NOT_KNOWN
 from nas.models.sources import SCRATCH
+from nas.models.weights import licence_of
 from nas.runs.confirmation import Confirmed, confirmed_in
 from nas.runs.objectives import objective_values
 from nas.runs.record import TrainingRecord, TrialRecord
@@ -53,8 +54,8 @@ _LOADING = {
 
 def preprocessing(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[str, Any]:
     """How an image file becomes what the network reads, step by step, in the words of model.json."""
-    channels = record.architecture.input_channels
-    size = _IMAGE_SIZES.get(run.settings.data, max(run.settings.space.input.size))
+    channels = record.architecture.input_shape[0]
+    size = _IMAGE_SIZES.get(run.settings.data, max(run.settings.space.input_sizes))
     return {
         "input_shape": list(record.architecture.input_shape),
         "layout": "NCHW",

@@ -35,7 +35,7 @@ from nas.export.source import PREDICT, model_source
 from nas.latency.device import resolve_device
 from nas.latency.measuring import fold_batch_norm
 from nas.latency.protocol import LatencyProtocol, Precision
-from nas.models.build import build
+from nas.models.networks import build
 from nas.runs.record import TrainingRecord, TrialRecord
 from nas.runs.store import RunDirectory
 from nas.runs.trained import best_training

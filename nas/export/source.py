@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from nas.common.errors import InputError
 from nas.data.pixels import PREPARATION
 from nas.models import blocks
 from nas.models.build import plan
 from nas.runs.record import TrialRecord
 from nas.runs.results import Result, measured_text
 from nas.runs.store import RunDirectory
+from nas.spaces.mobile.architecture import Architecture
 from nas.training.device_data import prepared, resize
 
 _MODEL = '''"""{summary}
@@ -197,6 +199,10 @@ def model_source(
     `result` is what the weights beside it got; `image_size` is height and width of the images that they learned from.
     """
     arch = record.architecture.canonical
+    if not isinstance(arch, Architecture):
+        raise InputError(
+            f"networks of the family {arch.family} cannot be exported: source is written of mobile ones alone"
+        )
     preparation: tuple[Callable[..., Any], ...] = (*PREPARATION, prepared, resize)
     parts = plan(arch, len(run.provenance.classes))
     details = {"architecture": str(arch), "digest": arch.digest, "weights": f"those of {result.weights}"}

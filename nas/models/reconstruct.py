@@ -20,7 +20,8 @@ from torch import nn
 from nas.latency.lease import Bursts, DeviceLease
 from nas.models.blocks import InvertedResidual, Network
 from nas.models.build import build
-from nas.models.inherit import Backbone, calibrating, inherit, origins_of, recalibrate, stages_of
+from nas.models.inherit import calibrating, inherit, origins_of, recalibrate, stages_of
+from nas.models.networks import Backbone
 from nas.spaces.mobile.architecture import Architecture
 
 RIDGE = 1.0

@@ -14,3 +14,6 @@ IMAGENET: Final = "imagenet"
 
 SUPERNET = "supernet:"
 """Before the folder of a supernet, where initial weights are asked for."""
+
+BACKBONES = ("efficientnet_lite0", "mobilenet_v2")
+"""Initial weights that have a name (`nas.models.backbones`)."""

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, is_newer, load_tensors
+from nas.latency.lease import DeviceLease
 from nas.models.build import build
 from nas.models.elastic import Elastic, Sharing
-from nas.models.inherit import Inheritance, State, state_fingerprint
+from nas.models.inherit import recalibrate
+from nas.models.networks import Inheritance, State, state_fingerprint
 from nas.models.sources import SCRATCH
+from nas.spaces.base import Choice, Space
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
 
@@ -65,6 +71,15 @@ class Supernet:
         meaning = (self.space.model_dump_json(), self.sharing, self.num_classes, self.mean, self.std)
         return state_fingerprint(repr(meaning), self.state)
 
+    def check_fits(self, space: Space) -> None:
+        """Raise `InputError` unless the supernet contains the space."""
+        if not isinstance(space, SearchSpace):
+            raise InputError(
+                f"the supernet {self.name} is of mobile networks, and the space {space.name} of {space.family}"
+            )
+        for values in _each_choice(space):
+            self.space.locate(space.architecture(values))
+
     def inherit(self, architecture: Architecture, num_classes: int, seed: int = 0) -> Inheritance:
         """Initial weights of a candidate, whose batch norm has to be recalibrated.
 
@@ -73,16 +88,38 @@ class Supernet:
         """
         state = self._elastic.extract_subnet(architecture)
         if num_classes == self.num_classes:
-            return Inheritance(state, (), changed=True)
+            return Inheritance(state, (), changed=True, inherited=len(architecture.layers))
         fresh = build(architecture, num_classes, seed).state_dict()
         state |= {name: tensor for name, tensor in fresh.items() if name.startswith("classifier.")}
-        return Inheritance(state, ("classifier",), changed=True)
+        return Inheritance(state, ("classifier",), changed=True, inherited=len(architecture.layers))
+
+    def refit(
+        self,
+        network: nn.Module,
+        architecture: Architecture,
+        batches: Sequence[torch.Tensor],
+        lease: DeviceLease | None = None,
+    ) -> None:
+        """Recalibrate batch norm on batches (N, C, H, W), in place: a supernet has no statistics of a candidate."""
+        recalibrate(network, batches, lease)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was worked out from it, which a worker can work out for itself."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @functools.cached_property
     def _elastic(self) -> Elastic:
         network = Elastic(self.space, self.num_classes, sharing=self.sharing)
         network.load_state_dict(dict(self.state))
         return network
+
+
+def _each_choice(space: SearchSpace) -> Iterator[dict[str, Choice]]:
+    """Networks that together hold every choice of every parameter: what contains them contains the space."""
+    largest = space.locate(space.largest)
+    for name, choices in space.parameters.items():
+        for choice in choices:
+            yield {**largest, name: choice}
 
 
 def load_supernet(folder: Path) -> Supernet:

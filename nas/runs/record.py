@@ -9,9 +9,8 @@ from typing import Literal
 
 from nas.common.files import SCHEMA_VERSION
 from nas.latency.result import Latency, Predicted
-from nas.spaces.base import Cost
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.sections import Choice
+from nas.spaces.base import Choice, Cost
+from nas.spaces.families import AnyArchitecture
 from nas.tasks.classification_report import SplitReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
@@ -203,7 +202,7 @@ class TrialRecord:
     number: int
     digest: str
     text: str
-    architecture: Architecture
+    architecture: AnyArchitecture
     parameters: dict[str, Choice]
     evaluation: Evaluation
     objectives: dict[str, float] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
-from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.families import AnySpace
 from nas.tasks.base import Score, task_of
 from nas.training.recipe import LONGER, Recipe
 
@@ -123,7 +123,7 @@ class SearchSettings:
     (nas/search/storage.py).
     """
 
-    space: SearchSpace
+    space: AnySpace
     data: str
     split_seed: int = 0
     objectives: tuple[str, ...] = ("accuracy", "latency")

@@ -6,9 +6,8 @@ import random
 from collections.abc import Callable, Container, Mapping
 from functools import cached_property
 
-from nas.spaces.mobile.cost import cheapest_values
-from nas.spaces.mobile.sections import Choice
-from nas.spaces.mobile.space import SearchSpace, Values
+from nas.spaces.base import Choice, Space, Values
+from nas.spaces.cheapest import cheapest_values
 
 COMPUTED = ("macs", "params")
 """Objectives that may have a limit and are known before a network is built."""
@@ -25,7 +24,7 @@ class Allowed:
     """
 
     def __init__(
-        self, space: SearchSpace, limits: Mapping[str, float], costs: Callable[[Values], tuple[float, float]]
+        self, space: Space, limits: Mapping[str, float], costs: Callable[[Values], tuple[float, float]]
     ) -> None:
         self.space = space
         self.limits = {name: limits[name] for name in COMPUTED if name in limits}
@@ -83,7 +82,7 @@ class Allowed:
         return self.brought_within(values, rng)
 
     def unseen(self, known: Container[str], rng: random.Random) -> dict[str, Choice] | None:
-        """A random allowed setting whose digest is not in `known`, or None when none was found (`SearchSpace.unseen`)."""
+        """A random allowed setting whose digest is not in `known`, or None when none was found (`Space.unseen`)."""
         if not self.limits:
             return self.space.unseen(known, rng)
         return self.space.unseen(known, rng, lambda rng: self.sample(rng, FEW_DRAWS), self.__contains__)

@@ -33,9 +33,8 @@ from nas.search.screening import MAX_NETWORKS, MAX_UNDECIDED, LatencyScreen, cha
 from nas.search.study import RunStudy
 from nas.search.tally import Tally
 from nas.search.time_budget import Durations, Point, TimeBudget
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.sections import Choice
+from nas.spaces.base import Architecture, Choice
+from nas.spaces.families import architecture_cost
 
 MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""

@@ -12,15 +12,15 @@ from nas.runs.record import Evaluation, TrialRecord
 from nas.runs.settings import EvaluationSettings
 from nas.runs.store import RunDirectory
 from nas.search.dominance import DominanceEstimate
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.sections import Choice
+from nas.spaces.base import Choice
+from nas.spaces.families import AnyArchitecture
 
 
 @dataclass(frozen=True)
 class InTurn:
     """Networks whose latencies are to be measured in turn, by digest: on a further target, or by the run's own protocol."""
 
-    networks: dict[str, Architecture]
+    networks: dict[str, AnyArchitecture]
     target: str | None = None
 
     @property
@@ -42,7 +42,7 @@ class Candidate:
 
     number: int
     parameters: dict[str, Choice]
-    architecture: Architecture
+    architecture: AnyArchitecture
     started: float
     settings: EvaluationSettings
     keep_weights: bool = True

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from nas.common.errors import InputError
 from nas.common.text import classes_text
 from nas.data.class_names import same_classes
 from nas.data.sets import ImageData
 from nas.models.sources import SUPERNET
+from nas.models.weights import load_weights, source_of
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory
-from nas.training.images import init_fingerprint, load_images
+from nas.training.images import load_images
 
 
 def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
@@ -71,27 +71,26 @@ def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
             f"{run.path}: the data set {settings.data} has changed since the search began, or is read otherwise now"
         )
     own, before = settings.evaluation.init, run.provenance.init_fingerprint
-    if before is not None and init_fingerprint(own) != before:
+    if before is not None and load_weights(own).fingerprint() != before:
         raise InputError(f"{run.path}: the weights {own} have changed since the search began")
     return data
 
 
 def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: Sequence[str]) -> None:
     """Raise `InputError` where candidates are to be scored without fine-tuning and do not inherit all of their weights."""
-    from nas.models.supernet import read_info
-
     if evaluation.recipe.epochs > 0:
         return
-    if not evaluation.init.startswith(SUPERNET):
+    source = source_of(evaluation.init)
+    theirs = source.trained_on()
+    if theirs is None:
         raise InputError(
             f"--epochs/--finetune 0: with --init {evaluation.init} random weights would be scored; use --init {SUPERNET}DIR of nas "
             "supernet train, or at least 1 epoch"
         )
-    folder = Path(evaluation.init.removeprefix(SUPERNET))
-    theirs, ours = read_info(folder).classes, tuple(classes)
-    if not same_classes(theirs, ours):
+    ours = tuple(classes)
+    if not same_classes(theirs.classes, ours):
         raise InputError(
-            f"--epochs/--finetune 0: the supernet {folder} was trained for {classes_text(theirs)}, and {data} has {classes_text(ours)}, "
+            f"--epochs/--finetune 0: {source.title} was trained for {classes_text(theirs.classes)}, and {data} has {classes_text(ours)}, "
             "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
             "least 1 epoch"
         )

@@ -21,22 +21,16 @@ from nas.data.sets import ImageData
 from nas.latency.device import torch_threads
 from nas.latency.lease import lease_for
 from nas.latency.result import Latency
-from nas.models.backbones import load_source
-from nas.models.blocks import Network
-from nas.models.build import build
 from nas.models.cost import known_peak
-from nas.models.inherit import inherit, recalibrate
-from nas.models.reconstruct import reconstruct
-from nas.models.sources import SCRATCH
-from nas.models.supernet import Supernet
+from nas.models.networks import build
+from nas.models.weights import Weights, load_weights
 from nas.runs.limits import budget_violation
 from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import EvaluationSettings, LatencyTarget
 from nas.search.conditions import check_scored_untrained
 from nas.search.latency import candidate_latency
-from nas.spaces.base import Cost
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.base import Architecture, Cost
+from nas.spaces.families import architecture_cost
 from nas.tasks.base import outputs_of, task_of
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
@@ -70,6 +64,7 @@ def evaluate_steps(
     known: Latency | None = None,
     dominated: Callable[[Evaluation], str | None] = lambda known: None,
     until: float | None = None,
+    weights: Weights | None = None,
 ) -> Generator[Evaluation, None, Evaluated]:
     """Evaluate one candidate, an epoch of training (or a score without any) a step; the generator's return value is the result.
 
@@ -78,7 +73,7 @@ def evaluate_steps(
     Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
     neither inherits weights nor trains; nor does one for which `dominated`, given all that is known before training, has
     a reason. A latency that is `known` is taken as it is and not measured. A training that is not over by `until` (UTC
-    seconds) is stopped where it is.
+    seconds) is stopped where it is. `weights` are what it inherits, by default what `settings.init` means in this process.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
@@ -87,7 +82,7 @@ def evaluate_steps(
     latency: Latency | None = None
     latencies: dict[str, Latency] = {}
     history: list[EpochMetrics] = []
-    network: Network | None = None
+    network: nn.Module | None = None
     fresh: tuple[str, ...] = ()
 
     def result(outcome: Outcome, reason: str | None = None, violation: float = 0.0) -> Evaluated:
@@ -132,8 +127,7 @@ def evaluate_steps(
         reason = dominated(result(Outcome.SKIPPED).evaluation)
         if reason is not None:
             return result(Outcome.SKIPPED, reason)
-        if settings.init != SCRATCH:
-            fresh = _inherit(network, architecture, data, settings)
+        fresh = _inherit(network, architecture, data, settings, weights or load_weights(settings.init))
         recipe = settled_recipe(settings.recipe, architecture, data.data, settings.device)
         for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease, until=until):
             history.append(epoch)
@@ -150,34 +144,29 @@ def evaluate_steps(
 
 
 def _inherit(
-    network: Network, architecture: Architecture, data: DeviceData, settings: EvaluationSettings
+    network: nn.Module, architecture: Architecture, data: DeviceData, settings: EvaluationSettings, weights: Weights
 ) -> tuple[str, ...]:
-    """Load inherited weights into the network and fit what differs to the backbone; the parts left fresh."""
+    """Load inherited weights, if any, into the network and fit what they leave changed; the parts left fresh."""
     seed = derive_seed(settings.seed, architecture.digest)
     classes = outputs_of(data.data)
     with lease_for("cpu").shared():
-        source = load_source(settings.init)
-        if isinstance(source, Supernet):
-            inheritance = source.inherit(architecture, classes, seed)
-        else:
-            inheritance = inherit(source, architecture, classes, seed)
+        inheritance = weights.inherit(architecture, classes, seed)
+        if inheritance is None:
+            return ()
         network.load_state_dict(inheritance.state)
     network.to(data.device).to(memory_format=torch.channels_last)
     if inheritance.changed:
         batches, lease = data.calibration_batches(architecture.input_size), lease_for(settings.device)
-        if isinstance(source, Supernet):
-            recalibrate(network, batches, lease)
-        else:
-            reconstruct(network, architecture, source, batches, lease)
+        weights.refit(network, architecture, batches, lease)
     return inheritance.fresh
 
 
 def starting_network(
     architecture: Architecture, data: DeviceData, settings: EvaluationSettings
-) -> tuple[Network, tuple[str, ...]]:
+) -> tuple[nn.Module, tuple[str, ...]]:
     """A candidate as its fine-tune begins, on the device of the data, and its parts that inherit nothing of `init`."""
     network = build(architecture, outputs_of(data.data), derive_seed(settings.seed, architecture.digest))
-    fresh = _inherit(network, architecture, data, settings) if settings.init != SCRATCH else ()
+    fresh = _inherit(network, architecture, data, settings, load_weights(settings.init))
     return network.to(data.device).to(memory_format=torch.channels_last), fresh
 
 

@@ -10,8 +10,8 @@ from nas.latency.lease import lease_for
 from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.build import build
-from nas.spaces.mobile.architecture import Architecture
+from nas.models.networks import build
+from nas.spaces.base import Architecture
 
 
 def candidate_latency(

@@ -14,9 +14,9 @@ from nas.runs.settings import SearchSettings
 from nas.runs.targets import targets_here
 from nas.search.allowed import Allowed
 from nas.search.samplers.known import KnownCosts
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost, least_cost
-from nas.spaces.mobile.space import SearchSpace, Values
+from nas.spaces.base import Architecture, Space, Values
+from nas.spaces.cheapest import least_cost
+from nas.spaces.families import architecture_cost
 
 if TYPE_CHECKING:
     from nas.search.ray.placement import Placement
@@ -153,7 +153,7 @@ def cheapest_networks(settings: SearchSettings, num_classes: int) -> Sequence[Ar
 
 
 def _impossible(
-    space: SearchSpace, target: str | None, limit_ms: float, measured: Sequence[tuple[Architecture, Latency]]
+    space: Space, target: str | None, limit_ms: float, measured: Sequence[tuple[Architecture, Latency]]
 ) -> str:
     flag = f"--max-latency {limit_ms:g}ms" if target is None else f"--target {target}: max {limit_ms:g} ms"
     smallest, fastest = measured[0][1], min((latency for _, latency in measured), key=lambda latency: latency.ms)

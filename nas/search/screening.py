@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.result import Latency, Predicted
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.base import Architecture, Space
+from nas.spaces.families import architecture_cost
 
 MIN_NETWORKS = 8
 """Measured networks from which on latencies are predicted."""
@@ -29,7 +28,7 @@ MAX_UNDECIDED = 100
 class LatencyScreen:
     """Predicts latency in a space from what has been measured there, under one protocol on one device."""
 
-    def __init__(self, space: SearchSpace, num_classes: int, max_networks: int = MAX_NETWORKS) -> None:
+    def __init__(self, space: Space, num_classes: int, max_networks: int = MAX_NETWORKS) -> None:
         self._space = space
         self._max_networks = max_networks
         self._num_classes = num_classes

@@ -25,7 +25,7 @@ from nas.search.samplers.history import ChoiceSpace, History, signs_of
 from nas.search.samplers.partial import STEPS
 from nas.search.storage import open_storage, study_name
 from nas.search.study_journal import StudyStorage
-from nas.spaces.mobile.sections import Choice
+from nas.spaces.base import Choice
 
 STUDY_NAME = "nas"
 _LIMITS = "limits"

@@ -9,28 +9,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nas.common.errors import InputError
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.space import SearchSpace
-
-_LANDMARKS = ("smallest", "middle", "backbone", "largest")
+from nas.spaces.base import Architecture, Space
+from nas.spaces.families import read_architecture
 
 
-def chosen_architecture(space: SearchSpace, text: str) -> Architecture:
+def chosen_architecture(space: Space, text: str) -> Architecture:
     """A network of the space by its compact string, or by the name of a landmark."""
-    if text in _LANDMARKS:
-        landmark: Architecture = getattr(space, text)
-        return landmark
-    return space.parse(text)
+    return space.references.get(text) or space.parse(text)
 
 
-def known_architectures(space: SearchSpace, given: str) -> list[Architecture]:
+def known_architectures(space: Space, given: str) -> list[Architecture]:
     """The networks of the space that `--enqueue` names: one as `chosen_architecture` takes it, or those of a file.
 
     A file is text with one a line (`#` begins a comment), what `nas front` prints with --csv or --json, or the folder
     that `nas export` makes. Raises `InputError` naming the value, and the line of the file.
     """
     path = Path(given)
-    if given in _LANDMARKS or not os.path.exists(path):
+    if given in space.references or not os.path.exists(path):
         try:
             return [chosen_architecture(space, given)]
         except InputError as error:
@@ -41,7 +36,7 @@ def known_architectures(space: SearchSpace, given: str) -> list[Architecture]:
             if isinstance(named, str):
                 found.append(chosen_architecture(space, named))
             else:
-                architecture = Architecture.from_json(named)
+                architecture = read_architecture(named)
                 space.locate(architecture)
                 found.append(architecture)
         except InputError as error:
@@ -51,7 +46,7 @@ def known_architectures(space: SearchSpace, given: str) -> list[Architecture]:
     return found
 
 
-def tried_first(space: SearchSpace, given: Sequence[str]) -> tuple[str, ...]:
+def tried_first(space: Space, given: Sequence[str]) -> tuple[str, ...]:
     """The compact strings of all networks that `--enqueue` names, each once."""
     known = [architecture for each in given for architecture in known_architectures(space, each)]
     return tuple(dict.fromkeys(str(architecture.canonical) for architecture in known))

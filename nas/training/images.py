@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from nas.common.errors import InputError
 from nas.data.image_data import ImageData
-from nas.models.backbones import check_fits, load_source
-from nas.models.sources import SCRATCH, SUPERNET
-from nas.models.supernet import read_info
-from nas.spaces.mobile.space import SearchSpace
+from nas.models.weights import Weights, load_weights, source_of
+from nas.spaces.base import Space
 from nas.tasks.base import task_of
 
 
-def normalised_for(data: ImageData, init: str) -> ImageData:
-    """The data with the normalisation that the inherited weights were trained with."""
-    if init == SCRATCH:
+def normalised_for(data: ImageData, weights: Weights) -> ImageData:
+    """The data with the normalisation that the inherited weights were trained with, if any."""
+    if weights.mean is None or weights.std is None:
         return data
-    source = load_source(init)
-    return with_normalisation(data, source.mean, source.std)
+    return with_normalisation(data, weights.mean, weights.std)
 
 
 def with_normalisation(data: ImageData, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageData:
@@ -31,28 +27,23 @@ def with_normalisation(data: ImageData, mean: tuple[float, ...], std: tuple[floa
 
 def check_unseen(init: str, data: str, split_seed: int) -> None:
     """Raise `InputError` where a supernet was trained on another split of the same data."""
-    if not init.startswith(SUPERNET):
-        return
-    theirs = read_info(Path(init.removeprefix(SUPERNET)))
-    if theirs.data == data and theirs.split_seed != split_seed:
+    source = source_of(init)
+    theirs = source.trained_on()
+    if theirs is not None and theirs.data == data and theirs.split_seed != split_seed:
         raise InputError(
-            f"--split-seed {split_seed}: the supernet {init.removeprefix(SUPERNET)} was trained with --split-seed "
-            f"{theirs.split_seed}, so that it has seen images of this validation part; use {theirs.split_seed}"
+            f"--split-seed {split_seed}: {source.title} was trained with --split-seed {theirs.split_seed}, so "
+            f"that it has seen images of this validation part; use {theirs.split_seed}"
         )
 
 
-def init_fingerprint(init: str) -> str | None:
-    """What tells the initial weights from others of that name; None for random ones."""
-    return None if init == SCRATCH else load_source(init).fingerprint()
-
-
-def load_images(space: SearchSpace, data: str, split_seed: int, init: str, task: str = "classification") -> ImageData:
+def load_images(space: Space, data: str, split_seed: int, init: str, task: str = "classification") -> ImageData:
     """The task's data set in the channels, size and normalisation that the space and the initial weights ask for.
 
     Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation part.
     """
-    check_fits(init, space)
+    weights = load_weights(init)
+    weights.check_fits(space)
     check_unseen(init, data, split_seed)
-    channels, size = space.input.channels, max(space.input.size)
+    channels, size = space.input_channels, max(space.input_sizes)
     loaded = task_of(task).read(data, channels=channels, size=size, split_seed=split_seed)
-    return normalised_for(replace(loaded, task=task), init)
+    return normalised_for(replace(loaded, task=task), weights)

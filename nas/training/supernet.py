@@ -22,11 +22,11 @@ from nas.common.errors import InputError
 from nas.common.files import weights_content, write_atomically, writing
 from nas.common.seeds import derive_seed
 from nas.latency.lease import Bursts, lease_for
-from nas.models.backbones import load_backbone
 from nas.models.build import build
 from nas.models.elastic import Elastic
-from nas.models.inherit import inherit, recalibrate
+from nas.models.inherit import recalibrate
 from nas.models.sources import SCRATCH
+from nas.models.weights import load_weights, source_of
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
 from nas.tasks.base import task_of
@@ -85,9 +85,13 @@ def train_here(
 
 def begin_with(network: Elastic, init: str) -> None:
     """Fill the shared weights from a backbone: dense and separable layers, each with every dilation, then sort channels."""
-    source = load_backbone(init)
+    if source_of(init).trained_on() is not None:
+        raise InputError(f"{init}: the weights of one network are needed here, not of a supernet")
+    weights = load_weights(init)
     for variant in _variants(network.space):
-        network.absorb(variant, inherit(source, variant, network.num_classes).state)
+        inheritance = weights.inherit(variant, network.num_classes)
+        if inheritance is not None:
+            network.absorb(variant, inheritance.state)
     network.sort_channels()
 
 
@@ -97,7 +101,7 @@ def _variants(space: SearchSpace) -> Iterator[Architecture]:
     kinds = {"separable": (True, False), "dilation": (), "expansion": ()}
     offered = {
         key: sorted(
-            {choice for name, choices in space.parameters.items() if name.endswith(f".{key}") for choice in choices}
+            {choice for name, choices in space.parameters.items() if space.slot(name).key == key for choice in choices}
         )
         for key in kinds
     }
@@ -106,7 +110,7 @@ def _variants(space: SearchSpace) -> Iterator[Architecture]:
         variant = dict(values)
         for name, choices in space.parameters.items():
             for key, choice in zip(offered, wanted, strict=True):
-                if name.endswith(f".{key}") and choice in choices:
+                if space.slot(name).key == key and choice in choices:
                     variant[name] = choice
         yield space.architecture(variant)
 

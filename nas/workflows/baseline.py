@@ -29,8 +29,8 @@ from nas.latency.device import device_name, torch_threads
 from nas.latency.lease import lease_for
 from nas.latency.measuring import measure
 from nas.latency.result import Latency
-from nas.models.build import build
 from nas.models.cost import module_cost
+from nas.models.networks import build
 from nas.models.sources import IMAGENET, SCRATCH
 from nas.runs.limits import budget_violation
 from nas.runs.objectives import objective_values
@@ -40,9 +40,7 @@ from nas.runs.store import RunDirectory
 from nas.runs.targets import targets_here
 from nas.search.conditions import data_of, settings_here
 from nas.search.evaluate import evaluate_candidate
-from nas.spaces.base import Cost
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.base import Architecture, Cost, Space
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.images import with_normalisation
@@ -50,21 +48,21 @@ from nas.training.loop import finetune
 
 Weights = Literal["scratch", "imagenet"]
 
-Builder = Callable[[SearchSpace, int, int], nn.Module]
+Builder = Callable[[Space, int, int], nn.Module]
 OnEpoch = Callable[[str, int], None]
 
 
 def _from_torchvision(
-    make: Callable[..., nn.Module], space: SearchSpace, classes: int, seed: int, **options: Any
+    make: Callable[..., nn.Module], space: Space, classes: int, seed: int, **options: Any
 ) -> nn.Module:
     """A torchvision network with fresh weights that `seed` decides, for images of the space's channels."""
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator; leave it as it was
         torch.default_generator.manual_seed(seed)
         network = make(num_classes=classes, **options)
         name, first = next((n, module) for n, module in network.named_modules() if isinstance(module, nn.Conv2d))
-        if first.in_channels != space.input.channels:
+        if first.in_channels != space.input_channels:
             same: dict[str, Any] = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding")}
-            stem = nn.Conv2d(space.input.channels, first.out_channels, bias=False, **same)
+            stem = nn.Conv2d(space.input_channels, first.out_channels, bias=False, **same)
             nn.init.kaiming_normal_(stem.weight, mode="fan_out")  # as both networks initialise theirs
             network.set_submodule(name, stem)
     return network
@@ -185,15 +183,15 @@ def _evaluate(
     outcome, reason = Outcome.DONE, None
     space, protocol, seed = settings.space, settings.evaluation.protocol, derive_seed(settings.evaluation.seed, name)
     architecture = _in_space(name, space)
-    side = architecture.input_size if architecture else max(space.input.size)
+    side = architecture.input_size if architecture else max(space.input_sizes)
     lease = lease_for(settings.device)
     try:
         with lease_for("cpu").shared():
             network = BASELINES[name](space, classes, seed)
-            cost = module_cost(network, (space.input.channels, side, side))
-        latency = measure(network, (space.input.channels, side, side), protocol)
+            cost = module_cost(network, (space.input_channels, side, side))
+        latency = measure(network, (space.input_channels, side, side), protocol)
         for target in targets_here(settings):
-            latencies[target.name] = measure(network, (space.input.channels, side, side), target.protocol)
+            latencies[target.name] = measure(network, (space.input_channels, side, side), target.protocol)
         if data is not None:
             if init == IMAGENET:
                 preset = _PUBLISHED[name].transforms()
@@ -243,7 +241,7 @@ def load_published(network: nn.Module, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.rpartition(".")[0] for key in own if key not in fitting))
 
 
-def _in_space(name: str, space: SearchSpace) -> Architecture | None:
+def _in_space(name: str, space: Space) -> Architecture | None:
     return {"smallest": space.smallest, "largest": space.largest}.get(name)
 
 

@@ -16,8 +16,8 @@ from nas.common.seeds import derive_seed
 from nas.common.text import done_word, duration_text, plural
 from nas.runs.settings import SearchSettings
 from nas.search.time_budget import Point, TimeBudget, line_through
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
+from nas.spaces.base import Architecture
+from nas.spaces.families import architecture_cost
 from nas.training.recipe import Recipe, steps_of
 from nas.workflows.plan import SearchPlan
 

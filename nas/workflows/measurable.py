@@ -24,8 +24,8 @@ from torch import nn
 
 from nas.common.errors import InputError
 from nas.common.plugins import searched_last
-from nas.models.build import build
-from nas.spaces.mobile.architecture import Architecture
+from nas.models.networks import build
+from nas.spaces.base import Architecture
 
 Shape = tuple[int, int, int]
 

@@ -20,7 +20,7 @@ from nas.common.provenance import command_line, git_commit, package_versions
 from nas.common.signals import gentle_signals
 from nas.common.text import resume_line
 from nas.data.sets import ImageData
-from nas.models.licences import licence_of
+from nas.models.weights import licence_of, load_weights
 from nas.runs.record import Confirmation, TrialRecord
 from nas.runs.replica import OFF, check_replica, replicated
 from nas.runs.settings import SearchSettings
@@ -35,7 +35,6 @@ from nas.search.remeasuring import Remeasurer
 from nas.search.renewal import Renewal
 from nas.search.storage import connected, database_errors
 from nas.training.history import EpochMetrics
-from nas.training.images import init_fingerprint
 from nas.workflows.heartbeat import Heartbeat
 from nas.workflows.plan import (
     SearchPlan,
@@ -257,7 +256,7 @@ def _provenance(settings: SearchSettings, data: ImageData, models: Mapping[str, 
         mean=data.mean,
         std=data.std,
         corrupt_files=data.corrupt,
-        init_fingerprint=init_fingerprint(settings.evaluation.init),
+        init_fingerprint=load_weights(settings.evaluation.init).fingerprint(),
         image_size=data.image_size,
         data_remarks=data.remarks,
         init_licence=licence_of(settings.evaluation.init),

@@ -28,9 +28,9 @@ from nas.data.image_files import image_suffixes, list_files
 from nas.data.image_layout import find_layout
 from nas.data.pixels import as_image, open_image, upright_opaque
 from nas.data.sets import check_data_name
-from nas.models.sources import SCRATCH, SUPERNET
-from nas.spaces.mobile.space import SearchSpace
-from nas.spaces.mobile.space_file import load_space
+from nas.models.weights import load_weights, source_of
+from nas.spaces.base import Space
+from nas.spaces.files import load_space
 
 logger = logging.getLogger(__name__)
 
@@ -74,19 +74,16 @@ _NAMED = {
 }
 
 
-def chosen_space(given: str | None, data: str | None, init: str) -> tuple[SearchSpace, str | None]:
+def chosen_space(given: str | None, data: str | None, init: str) -> tuple[Space, str | None]:
     """The space that is named, or one that fits the data (or that the supernet of the initial weights has), and why.
 
     Raises `InputError` where there is no such space, or the data cannot be looked at.
     """
     if given is not None:
         return load_space(given), None
-    if init.startswith(SUPERNET):
-        from nas.models.supernet import read_info
-
-        folder = Path(init.removeprefix(SUPERNET))
-        space = read_info(folder).space
-        return space, f"Space {space.name}: that of the supernet {folder}"
+    source = source_of(init)
+    if (of_weights := source.trained_on()) is not None:
+        return of_weights.space, f"Space {of_weights.space.name}: that of {source.title}"
     if data is None:
         return load_space(DEFAULT), None
     check_data_name(data)
@@ -97,7 +94,7 @@ def chosen_space(given: str | None, data: str | None, init: str) -> tuple[Search
     return space, f"Space {space.name} for {look}; name another one to have that (nas space list)"
 
 
-def warn_unfit(space: SearchSpace, data: str) -> None:
+def warn_unfit(space: Space, data: str) -> None:
     """Warn where the data's images are not what the space is for, and name the one that fits better."""
     look = look_at(data)
     reason = look and unfit(space, look)
@@ -107,7 +104,7 @@ def warn_unfit(space: SearchSpace, data: str) -> None:
         logger.warning("space %s %s, and %s has %s%s", space.name, reason, data, look, hint)
 
 
-def fitting(look: Look) -> list[SearchSpace]:
+def fitting(look: Look) -> list[Space]:
     """The spaces that ship, the one that fits best first."""
     if look.side <= TINY and not look.colour:
         order = ["digits", "cifar", "lite0_small", "lite0"]
@@ -118,10 +115,10 @@ def fitting(look: Look) -> list[SearchSpace]:
     return [load_space(name) for name in order]
 
 
-def unfit(space: SearchSpace, look: Look) -> str | None:
+def unfit(space: Space, look: Look) -> str | None:
     """What a space does to such images that it should not; None where it fits."""
-    smallest, largest = min(space.input.size), max(space.input.size)
-    if space.input.channels == 1 and look.colour:
+    smallest, largest = min(space.input_sizes), max(space.input_sizes)
+    if space.input_channels == 1 and look.colour:
         return f"is for grey images of {largest} px"
     if look.side * ENLARGED <= smallest:
         return f"enlarges images to {smallest} px"
@@ -145,15 +142,10 @@ def look_at(data: str, counted: bool = False) -> Look | None:
     return _made(data) if counted and ":" in data else None
 
 
-def _not_inherited(init: str, space: SearchSpace) -> int:
+def _not_inherited(init: str, space: Space) -> int:
     """How many layers of a space's backbone find nothing in the initial weights."""
-    if init == SCRATCH:
-        return 0
-    from nas.models.backbones import load_backbone
-    from nas.models.inherit import inherit
-
-    fresh = inherit(load_backbone(init), space.backbone, 2).fresh
-    return sum(part.startswith("blocks.") for part in fresh)
+    inheritance = load_weights(init).inherit(space.backbone, 2)
+    return inheritance.reinitialized if inheritance else 0
 
 
 def _few(path: Path) -> Iterator[Image.Image]:

@@ -13,10 +13,11 @@ from nas.common.files import only_process, writing
 from nas.common.signals import gentle_signals
 from nas.data.class_names import normal
 from nas.models.elastic import Elastic, Sharing
-from nas.models.licences import licence_of
 from nas.models.sources import SCRATCH
+from nas.models.weights import licence_of, load_weights
+from nas.spaces.base import Space
 from nas.spaces.mobile.space import SearchSpace
-from nas.training.images import init_fingerprint, load_images
+from nas.training.images import load_images
 from nas.training.optim import check_recipe, gpu_precision
 from nas.training.recipe import Recipe
 from nas.training.supernet import SupernetPlan, train_here
@@ -33,7 +34,7 @@ _MAY_DIFFER = ("history", "schema", "devices", "init_licence", "data_licence")
 
 def plan_supernet(
     folder: Path,
-    space: SearchSpace,
+    space: Space,
     data: str,
     recipe: Recipe,
     *,
@@ -50,6 +51,10 @@ def plan_supernet(
     Raises `InputError` when the data or the weights are not here, the recipe cannot be followed, or the folder holds
     something else.
     """
+    if not isinstance(space, SearchSpace):
+        raise InputError(
+            f"a supernet is of mobile networks, and the space {space.name} is of the family {space.family}"
+        )
     check_recipe(recipe, device)
     for key, value in _PLAIN.items():
         if getattr(recipe, key) != value:
@@ -73,7 +78,7 @@ def plan_supernet(
         recipe=recipe,
         device=device,
         init=init,
-        init_fingerprint=init_fingerprint(init),
+        init_fingerprint=load_weights(init).fingerprint(),
         init_licence=licence_of(init),
         data_licence=images.licence,
         seed=seed,

@@ -28,7 +28,7 @@ from nas.latency.lease import lease_for
 from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
-from nas.models.build import build
+from nas.models.networks import build
 from nas.models.sources import SCRATCH
 from nas.runs.record import Evaluation, Outcome, Start, TrainingRecord, TrialRecord
 from nas.runs.store import RunDirectory

@@ -20,7 +20,7 @@ from nas.runs.rivals import rivals
 from nas.runs.settings import LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.runs.targets import targets_here
-from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.base import Space
 from nas.training.recipe import Recipe
 
 
@@ -240,7 +240,7 @@ def _unmeasured(evaluation: Evaluation, settings: SearchSettings) -> bool:
     )
 
 
-def _located(record: TrialRecord, space: SearchSpace) -> dict[str, Any] | None:
+def _located(record: TrialRecord, space: Space) -> dict[str, Any] | None:
     try:
         return space.locate(record.architecture)
     except InputError:

@@ -27,7 +27,8 @@ from nas.runs.demands import ResourceRequest
 from nas.runs.settings import EvaluationSettings, LatencyTarget, SearchSettings
 from nas.runs.targets import check_measurable, places
 from nas.search.candidate import InTurn
-from nas.spaces.mobile.architecture import Architecture
+from nas.spaces.base import Architecture
+from nas.spaces.families import read_architecture
 
 RETRIES = 3
 """Times that a measurement whose actor died is asked for again."""
@@ -60,13 +61,13 @@ class Measurer:
 
     def measure_in_turn(self, name: str, architectures: list[str], num_classes: int) -> list[str]:
         """The latencies of several architectures on the target of that name, measured in turn."""
-        candidates = [Architecture.from_json(json.loads(text)) for text in architectures]
+        candidates = [read_architecture(json.loads(text)) for text in architectures]
         found = latencies_in_turn(candidates, num_classes, self._targets[name].protocol)
         return [_LATENCY.dump_json(replace(latency, worker=node_name())).decode() for latency in found]
 
     def measure(self, name: str, architecture: str, num_classes: int) -> str:
         """The latency of an architecture on the target of that name."""
-        candidate = Architecture.from_json(json.loads(architecture))
+        candidate = read_architecture(json.loads(architecture))
         latency = self._latency(candidate, num_classes, self._targets[name].protocol)
         return _LATENCY.dump_json(replace(latency, worker=node_name())).decode()
 
@@ -76,7 +77,7 @@ def latencies_in_turn(
 ) -> Sequence[Latency]:
     """Latencies of candidates, measured in this process in turn with each other; their weights do not matter to it."""
     from nas.latency.measuring import measure_in_turn
-    from nas.models.build import build
+    from nas.models.networks import build
 
     with lease_for("cpu").shared():
         networks = [build(architecture, num_classes) for architecture in architectures]

@@ -13,15 +13,13 @@ from nas.common.errors import LostError
 from nas.common.files import weights_content
 from nas.data.sets import ImageData
 from nas.latency.lease import lease_for
-from nas.models.sources import SCRATCH
+from nas.models.weights import Weights, load_weights
 from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.candidate import Candidate, InTurn
 
 if TYPE_CHECKING:
-    from nas.models.inherit import Backbone
-    from nas.models.supernet import Supernet
     from nas.search.ray.artifacts import ArtifactStore
 
 Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
@@ -32,15 +30,15 @@ Evaluator = Callable[[Candidate], Generator[Evaluation, None, Evaluation]]
 class Worker:
     """All that a worker's process needs, wherever it runs: sent there once, through Ray's object store.
 
-    `backbones` are what candidates inherit from, by name: each is given the `data` as its own initial weights want them
-    normalised (one from scratch as they are). `actors` is what `nas.search.ray.measuring.measurers` gave. Where latencies of this
+    `weights` are what candidates inherit, by the names of initial weights: each is given the `data` as its own want them
+    normalised. `actors` is what `nas.search.ray.measuring.measurers` gave. Where latencies of this
     process's devices decide something, `models` says of which models these must be.
     """
 
     settings: SearchSettings
     data: ImageData
     keeper: ArtifactStore
-    backbones: Mapping[str, Backbone | Supernet] = field(default_factory=dict)
+    weights: Mapping[str, Weights]
     actors: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
 
@@ -49,14 +47,11 @@ class Worker:
         with lease_for("cpu").shared():  # importing torch is seconds of work that a measurement must not hear
             import torch
 
-            from nas.models.backbones import remember_source
             from nas.search.ray.placement import check_models
             from nas.training.device_data import DeviceData
 
             check_models(self.models)
             torch.set_num_threads(max(1, int(self.settings.resources.cpus_per_trial)))
-            for name, source in self.backbones.items():
-                remember_source(name, source)
             return functools.partial(self._evaluate, DeviceData(self.data, self.settings.device))
 
     def _evaluate(self, data: Any, candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
@@ -70,14 +65,16 @@ class Worker:
         if candidate.in_turn is not None:
             return self._in_turn(candidate.in_turn, here)
         dominated = (lambda known: None) if candidate.dominance is None else candidate.dominance.dominated
+        weights = self.weights[candidate.settings.init]
         steps = evaluate_steps(
             candidate.architecture.canonical,
-            data.normalised_as(normalised_for(self.data, candidate.settings.init)),
+            data.normalised_as(normalised_for(self.data, weights)),
             candidate.settings,
             functools.partial(measure_on, self.actors),
             candidate.latency,
             dominated,
             candidate.deadline,
+            weights,
         )
         while True:
             try:
@@ -127,12 +124,6 @@ def worker_of(
     """
     from nas.search.ray.artifacts import keeper_of
 
-    named = {run.settings.evaluation.init, *inits} - {SCRATCH}
-    backbones = {}
-    if named:
-        from nas.models.backbones import load_source
-
-        # A copy has none of what this process worked out from it, which would not go with it.
-        backbones = {name: replace(load_source(name)) for name in sorted(named)}
+    weights = {init: load_weights(init) for init in sorted({run.settings.evaluation.init, *inits})}
     with keeper_of(run) as keeper:
-        yield Worker(run.settings, data.without_test(), keeper, backbones, dict(actors or {}), dict(models or {}))
+        yield Worker(run.settings, data.without_test(), keeper, weights, dict(actors or {}), dict(models or {}))

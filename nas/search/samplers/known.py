@@ -6,10 +6,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from nas.search.allowed import COMPUTED, Allowed
-from nas.spaces.mobile.architecture import Architecture
-from nas.spaces.mobile.cost import architecture_cost
-from nas.spaces.mobile.sections import Choice
-from nas.spaces.mobile.space import SearchSpace, Values
+from nas.spaces.base import Architecture, Choice, Space, Values
+from nas.spaces.families import architecture_cost
 
 REMEMBERED = 100_000
 """Networks whose costs and digests are remembered: a sampler looks at hundreds before it proposes one."""
@@ -22,7 +20,7 @@ class KnownCosts:
     """
 
     def __init__(
-        self, space: SearchSpace, num_classes: int, objectives: Sequence[str], limits: Mapping[str, float] | None = None
+        self, space: Space, num_classes: int, objectives: Sequence[str], limits: Mapping[str, float] | None = None
     ) -> None:
         self._space = space
         self._num_classes = num_classes

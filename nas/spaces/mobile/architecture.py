@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -80,6 +80,7 @@ class Architecture:
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    family: ClassVar[str] = "mobile"
     input_channels: Positive
     input_size: Positive
     stem: StemSpec
@@ -151,11 +152,16 @@ class Architecture:
     def from_json(data: dict[str, Any]) -> Architecture:
         """Read what `to_json` wrote; raises `InputError` when a key is missing, unknown or of a wrong type."""
         try:
-            return TypeAdapter(Architecture).validate_python(data)
+            return _adapter().validate_python(data)
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise InputError(f"not an architecture: {where}: {problem['msg']}") from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Architecture]:
+    return TypeAdapter(Architecture)
 
 
 @lru_cache(REMEMBERED)

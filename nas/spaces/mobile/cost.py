@@ -7,17 +7,11 @@ include those of batch norm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from nas.spaces.base import Cost
 from nas.spaces.mobile.architecture import REMEMBERED, Architecture, LayerSpec
 from nas.spaces.mobile.geometry import output_size
-
-if TYPE_CHECKING:
-    from nas.spaces.mobile.sections import Choice
-    from nas.spaces.mobile.space import SearchSpace
 
 
 def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
@@ -68,32 +62,3 @@ def _layer(layer: LayerSpec, in_channels: int, in_size: int) -> tuple[int, int, 
             parts.append(_convolution(in_channels, hidden, 1, in_size))
     macs, params, statistics = map(sum, zip(*parts, strict=True))
     return macs, params, statistics
-
-
-def least_cost(space: SearchSpace, num_classes: int, what: str) -> int:
-    """The least `macs` or `params` of a network of the space, as far as `cheapest_values` finds it."""
-
-    def cost(values: Mapping[str, Choice]) -> int:
-        return int(getattr(architecture_cost(space.architecture(values), num_classes), what))
-
-    return cost(cheapest_values(space, cost))
-
-
-def cheapest_values(
-    space: SearchSpace, cost: Callable[[Mapping[str, Choice]], float], start: Mapping[str, Choice] | None = None
-) -> dict[str, Choice]:
-    """The setting of least cost, as far as changing one choice after another of `start` finds it.
-
-    The space's smallest network, where it starts by default, has the cheapest value of each choice by itself. Together they
-    may be dearer: a stage that is left out takes its stride with it, and all that follows works on larger maps.
-    """
-    values: dict[str, Choice] = dict(space.locate(space.smallest) if start is None else start)
-    least, improved = cost(values), True
-    while improved:
-        improved = False
-        for name, choices in space.parameters.items():
-            for choice in choices:
-                changed = values | {name: choice}
-                if (found := cost(changed)) < least:
-                    values, least, improved = changed, found, True
-    return values

@@ -19,9 +19,7 @@ from pydantic import (
 )
 
 from nas.common.errors import did_you_mean
-
-Choice = int | float | bool
-"""A value that a parameter can have."""
+from nas.spaces.base import Choice
 
 
 def _as_tuple(value: Any) -> Any:

@@ -7,17 +7,15 @@ chosen depth), so that every sampler sees one fixed space. What is inactive neve
 from __future__ import annotations
 
 import itertools
-import math
-import random
-import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from nas.common.errors import InputError
+from nas.spaces.base import Choice, Slot, Space, Values, choices_text
 from nas.spaces.mobile.architecture import (
     Activation,
     Architecture,
@@ -32,7 +30,6 @@ from nas.spaces.mobile.geometry import Padding, output_size
 from nas.spaces.mobile.sections import (
     LAYER_KEYS,
     STAGE_KEYS,
-    Choice,
     HeadWidths,
     InputSpace,
     Section,
@@ -44,24 +41,19 @@ from nas.spaces.mobile.sections import (
     unchosen,
 )
 
-if TYPE_CHECKING:
-    import optuna
-
-Values = Mapping[str, Choice]
-"""A value for every parameter of a space."""
-
-_ENUMERABLE = 20_000
-_STAGE_SLOT = re.compile(r"s(\d+)\.(?:l\d+\.)?(\w+)")
+_LETTERS = {"kernel_size": "k", "dilation": "d", "expansion": "e"}
 
 
-class SearchSpace(Section):
-    """A search space, as written in its YAML file.
+class SearchSpace(Section, Space):
+    """A search space of mobile networks, as written in its YAML file.
 
     Every field but the name, the padding, the activation and `norm_eps` takes one value or a list of choices.
     `backbone`, at the top and in a stage, names the choices of the reference network (the middle one where it is
     silent).
     `data` is the data set used where none is given.
     """
+
+    family: ClassVar[str] = "mobile"
 
     name: Annotated[
         str,
@@ -87,7 +79,7 @@ class SearchSpace(Section):
     @property
     def _marked(self) -> dict[str, tuple[Choice, ...]]:
         """The slots of which `backbone` at the top names the choice."""
-        return {name: choices for name, choices in self._slots.items() if not _STAGE_SLOT.match(name)}
+        return {name: choices for name, choices in self._slots.items() if self.slot(name).stage is None}
 
     def _without_layers(self) -> Iterator[str]:
         if all(min(stage.depth) == 0 for stage in self.stages):
@@ -104,7 +96,23 @@ class SearchSpace(Section):
                 )
             size = output_size(size, stride)
 
+    @property
+    def input_channels(self) -> int:
+        return self.input.channels
+
+    @property
+    def input_sizes(self) -> tuple[int, ...]:
+        return self.input.size
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
     # ---------------------------------------------------------------- parameters
+
+    @property
+    def slots(self) -> Mapping[str, tuple[Choice, ...]]:
+        """Every slot of the template with its choices, those with a single choice included."""
+        return self._slots
 
     @cached_property
     def _slots(self) -> dict[str, tuple[Choice, ...]]:
@@ -142,11 +150,6 @@ class SearchSpace(Section):
             )
             for i, stage in enumerate(self.stages)
         ]
-
-    @property
-    def raw_size(self) -> int:
-        """Number of parameter settings, spellings of one network counted apart."""
-        return math.prod(len(choices) for choices in self.parameters.values())
 
     @cached_property
     def size(self) -> int:
@@ -290,88 +293,85 @@ class SearchSpace(Section):
         self.locate(architecture)
         return architecture
 
-    def encode(self, values: Values) -> tuple[int, ...]:
-        """Choice indices, one a parameter, in the order of `parameters`."""
-        return tuple(choices.index(values[name]) for name, choices in self.parameters.items())
+    # ---------------------------------------------------------------- what a parameter means
 
-    def encode_canonical(self, architecture: Architecture) -> tuple[int, ...]:
-        """Choice indices of an architecture, equal for all spellings of it.
+    def slot(self, name: str) -> Slot:
+        """Depth, channels and stride are those of a stage; all else that has a stage is of one of its layers."""
+        return self._meaning.get(name, Slot(name))
 
-        A parameter of a layer that is not there has an index of its own, one more than its last choice. Raises
-        `InputError` when the space does not contain the architecture.
+    @cached_property
+    def _meaning(self) -> dict[str, Slot]:
+        found = {name: Slot(name) for name in self._slots}
+        for i, (stage, (of_stage, of_layers)) in enumerate(zip(self.stages, self._stage_slots, strict=True)):
+            found |= {name: Slot(key, i) for name, key in zip(of_stage, STAGE_KEYS, strict=True)}
+            for j, names in enumerate(of_layers):
+                optional = j >= min(stage.depth)
+                found |= {name: Slot(key, i, j, optional) for name, key in zip(names, LAYER_KEYS, strict=True)}
+        return found
+
+    def is_active(self, name: str, values: Values) -> bool:
+        """Whether the stage has the parameter's layer; channels and stride of a stage that is left out decide nothing."""
+        slot = self.slot(name)
+        if slot.stage is None or slot.key == "depth":
+            return True
+        return self._depth(slot.stage, values) > (slot.layer or 0)
+
+    def choice_word(self, name: str, choice: Choice) -> str:
+        """As compact strings have it (k3, d2, e4); separable layers and dense ones by these words."""
+        key = self.slot(name).key
+        if key == "separable":
+            return "separable" if choice else "dense"
+        return f"{_LETTERS.get(key, f'{key} ')}{choice:g}"
+
+    @property
+    def layer_legend(self) -> str:
+        return "k is the kernel size, d the dilation, e the expansion, / the stride. "
+
+    def choices_table(self) -> list[list[str]]:
+        """A row a stage."""
+        keys = (*STAGE_KEYS, *LAYER_KEYS)
+        stem = [choices_text(each) for each in (self.stem.out_channels, self.stem.stride, self.stem.kernel_size)]
+        return [
+            ["", "depth", "channels", "stride", "kernel size", "dilation", "expansion", "separable"],
+            ["input", "", f"{self.input.channels}", "", "", "", "", ""],
+            ["stem", "1", *stem, "1", "", "no"],
+            *(
+                [f"stage {i}", *(choices_text(getattr(stage, key)) for key in keys)]
+                for i, stage in enumerate(self.stages)
+            ),
+            ["head", "", choices_text(self.head_channels), "", "", "", "", ""],
+        ]
+
+    def places(self, architecture: Architecture) -> list[tuple[int, int]]:
+        """Of each layer of an architecture its stage in the space, and its number there. Raises `InputError`.
+
+        Equal for all spellings: where neighbouring stages agree in channels and stride, a layer might count to either.
         """
         values = self.locate(architecture)
-        indices = []
-        for name, choices in self.parameters.items():
-            stage, _, layer = name.partition(".l")
-            index = int(layer.partition(".")[0]) if layer else -1
-            depth = values.get(f"{stage}.depth", self._slots[f"{stage}.depth"][0]) if layer else 0
-            indices.append(choices.index(values[name]) if index < int(depth) else len(choices))
-        return tuple(indices)
+        return [(i, j) for i in range(len(self.stages)) for j in range(self._depth(i, values))]
 
-    def decode(self, indices: Sequence[int]) -> dict[str, Choice]:
-        """The inverse of `encode`."""
-        return {name: choices[index] for (name, choices), index in zip(self.parameters.items(), indices, strict=True)}
+    def _depth(self, stage: int, values: Values) -> int:
+        return int(values.get(f"s{stage}.depth", self.stages[stage].depth[0]))
 
-    # ---------------------------------------------------------------- drawing
+    # ---------------------------------------------------------------- reference networks
 
-    def suggest(self, trial: optuna.trial.BaseTrial) -> Architecture:
-        """Ask an Optuna trial for every parameter."""
-        values = {name: trial.suggest_categorical(name, choices) for name, choices in self.parameters.items()}
-        return self.architecture(values)
-
-    def sample(self, rng: random.Random) -> dict[str, Choice]:
-        """A uniformly drawn setting of the parameters."""
-        return {name: rng.choice(choices) for name, choices in self.parameters.items()}
-
-    def mutate(self, values: Values, rng: random.Random, changes: int = 1) -> dict[str, Choice]:
-        """A copy in which `changes` parameters take another of their values."""
-        mutant = dict(values)
-        for name in rng.sample(list(self.parameters), min(changes, len(self.parameters))):
-            mutant[name] = rng.choice([choice for choice in self.parameters[name] if choice != values[name]])
-        return mutant
-
-    def all_values(self) -> Iterator[dict[str, Choice]]:
-        """Every setting of the parameters, in a fixed order."""
-        for choice in itertools.product(*self.parameters.values()):
-            yield dict(zip(self.parameters, choice, strict=True))
-
-    def unseen(
-        self,
-        known: Container[str],
-        rng: random.Random,
-        draw: Callable[[random.Random], dict[str, Choice]] | None = None,
-        allowed: Callable[[Values], bool] = lambda values: True,
-    ) -> dict[str, Choice] | None:
-        """A random setting whose digest is not in `known`, or None when none was found.
-
-        Spaces of up to 20,000 settings are searched in full for one that is `allowed`; of larger ones 2,000 are drawn, by
-        `draw` where it is given.
-        """
-        for _ in range(2_000):
-            values = (draw or self.sample)(rng)
-            if self.architecture(values).digest not in known:
-                return values
-        if self.raw_size <= _ENUMERABLE:
-            for values in self.all_values():
-                if allowed(values) and self.architecture(values).digest not in known:
-                    return values
-        return None
-
-    # ---------------------------------------------------------------- landmarks
+    @property
+    def references(self) -> Mapping[str, Architecture]:
+        """Networks that the space is shown by."""
+        return {name: getattr(self, name) for name in ("smallest", "middle", "backbone", "largest")}
 
     def _pick(self, rule: Literal["smallest", "middle", "largest", "backbone"], dilation: int = 0) -> Architecture:
         values: dict[str, Choice] = {}
         for name, choices in self._slots.items():
+            slot = self.slot(name)
             # A stride or a depthwise kernel makes a network cheaper the larger (truer) it is.
-            ordered = choices[::-1] if name.endswith(("stride", "separable")) else choices
+            ordered = choices[::-1] if slot.key in ("stem.stride", "stride", "separable") else choices
             values[name] = ordered[{"smallest": 0, "largest": -1}.get(rule, (len(choices) - 1) // 2)]
-            if name.endswith("dilation") and rule in ("smallest", "largest"):
+            if slot.key == "dilation" and rule in ("smallest", "largest"):
                 values[name] = choices[dilation]
             if rule == "backbone":
-                stage = _STAGE_SLOT.match(name)
-                marked = self.stages[int(stage[1])].backbone if stage else self.backbone_input
-                values[name] = marked.get(stage[2] if stage else name, values[name])
+                marked = self.backbone_input if slot.stage is None else self.stages[slot.stage].backbone
+                values[name] = marked.get(slot.key, values[name])
         return self.architecture(values)
 
     @property

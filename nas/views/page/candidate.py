@@ -14,11 +14,12 @@ from nas.runs.record import TrainingRecord, TrialRecord
 from nas.runs.results import measured_text, of_search
 from nas.runs.trained import alike, best_of, ended
 from nas.runs.words import cost_text, score_title, trial_text
+from nas.spaces.families import layer_rows
 from nas.views.front_latency import same_latency
 from nas.views.page.actions import Job
 from nas.views.page.runs import Seen
 from nas.views.report.figures import landmarks
-from nas.views.report.layers import KINDS
+from nas.views.report.layers import looks
 from nas.views.text import NOTHING, label
 
 _MOST_RECORD = 200_000
@@ -97,13 +98,12 @@ def _in_full(group: Sequence[TrainingRecord]) -> str:
     return f"{', '.join(parts)} ({', '.join(how)})".strip()
 
 
-def layer_key(record: TrialRecord) -> html.P:
-    """What the colours of its layers mean."""
-    kinds = {"separable": "▮", "dense": "▨"}
-    used = {"separable" if layer.separable else "dense" for layer in record.architecture.layers}
-    parts = [
-        html.Span(f"{sign} {kind}", style={"color": KINDS[kind][0]}) for kind, sign in kinds.items() if kind in used
-    ]
+def layer_key(record: TrialRecord, classes: int) -> html.P:
+    """What the colours of its layers mean, but for those that are named like their kind."""
+    rows = layer_rows(record.architecture, classes)
+    known = looks(row.kind for row in rows)
+    told = dict.fromkeys(row.kind for row in rows if row.name != row.kind)
+    parts = [html.Span(f"{'▨' if known[kind][1] else '▮'} {kind}", style={"color": known[kind][0]}) for kind in told]
     return html.P(parts, className="key")
 
 

@@ -146,7 +146,7 @@ def drawer(app: Dash, runs: Runs) -> None:
             False,
             digest,
             *texts,
-            [candidate.layer_key(record), sized(strip)],
+            [candidate.layer_key(record, seen.classes), sized(strip)],
             views.drawn(views.curves_figure, {digest: record}, seen.metric),
         )
 

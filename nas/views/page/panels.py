@@ -11,7 +11,7 @@ from dash.exceptions import PreventUpdate
 
 from nas.runs.front import primary_cost, reference_point
 from nas.runs.record import TrialRecord
-from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.base import Space
 from nas.views.page import candidate, tables, views
 from nas.views.page.layout import sized
 from nas.views.page.runs import Seen
@@ -121,9 +121,7 @@ def other_views(app: Dash, runs: Runs) -> None:
         seen = shown("progress", tab, version, run)
         return views.drawn(outcomes_figure, seen.recorded), views.drawn(views.front_curves, seen)
 
-    def of_space(
-        figure: Callable[[Sequence[TrialRecord], Sequence[str], SearchSpace], go.Figure], seen: Seen
-    ) -> go.Figure:
+    def of_space(figure: Callable[[Sequence[TrialRecord], Sequence[str], Space], go.Figure], seen: Seen) -> go.Figure:
         return views.drawn(figure, seen.comparable, seen.objectives, seen.settings.space)
 
     @app.callback(Output("choices-figure", "children"), Output("parallel", "figure"), *here)

@@ -228,7 +228,7 @@ class LiveRun:
                 for digest in {record.digest for record in read.trainings}
             },
             quantities=tuple(quantities(comparable, objectives)) or objectives,
-            colours=tuple(colours(comparable)),
+            colours=tuple(colours(comparable, self._run.settings.space)),
             texts=read.texts,
             problems=tuple(problems),
         )

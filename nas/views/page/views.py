@@ -75,6 +75,7 @@ def front_figure(
         log_x=_LOG[axes.scale_x],
         log_y=_LOG[axes.scale_y],
         colour=axes.colour,
+        space=seen.settings.space,
         marks=marks,
         limits=seen.settings.evaluation.limits,
         baselines=seen.baselines,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nas.common.text import capital, command_text, plural
-from nas.models.licences import licence_of
 from nas.models.sources import IMAGENET, SCRATCH
+from nas.models.weights import licence_of
 from nas.runs.front import beaten_by
 from nas.runs.record import BaselineRecord, Outcome
 from nas.runs.words import score_title
@@ -84,7 +84,7 @@ def _answer(found: Findings) -> str:
 def _caveats(found: Findings) -> str:
     """What to know before believing the comparison."""
     settings, sentences = found.settings, ["Same data, protocol and recipe as the candidates."]
-    side = max(settings.space.input.size)
+    side = max(settings.space.input_sizes)
     if found.front and found.compared:
         sentences.append(
             "The front was selected on these validation images and the baselines were not, which favours the front a "

@@ -15,13 +15,11 @@ from nas.common.text import capital, plural
 from nas.runs.front import pareto_front, trained
 from nas.runs.objectives import objective
 from nas.runs.record import TrialRecord
-from nas.spaces.mobile.sections import LAYER_KEYS, Choice, StageSpace
-from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.base import Choice, Space
 from nas.views.report.figures import BLUE, GREY, MONO, is_wide, layout, quiet
 from nas.views.report.quantities import choice_of, choice_text, unit_of, value_of
 from nas.views.text import NOTHING, label
 
-_LETTERS = {"kernel_size": "k", "dilation": "d", "expansion": "e"}
 _PARAMETERS = 6
 """Parameters that get an axis of their own, those that vary most on the front."""
 _LINES = 200
@@ -43,7 +41,7 @@ def few_members(front: Sequence[TrialRecord]) -> str | None:
     )
 
 
-def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
+def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: Space) -> go.Figure:
     """A heat map: the share of the front's members that take each choice, of those that have the layer.
 
     The last column is the share of members that lack the layer. Of a layer that hardly any of them have no share is shown.
@@ -58,16 +56,16 @@ def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], sp
         return quiet(few)
     if not columns:
         return quiet("The layers of this space have no choices.")
-    layers = [(i, j) for i, stage in enumerate(space.stages) for j in range(max(stage.depth))]
+    layers = _layers(space)
     shares: list[list[float | None]] = []
     hovers = []
-    for i, j in layers:
-        of_front, of_all = (_Taken.of(group, space.stages[i], i, j) for group in (front, everything))
-        offered = _offered(space.stages[i], j)
+    for place, layer in layers.items():
+        of_front, of_all = (_Taken.of(group, layer, space) for group in (front, everything))
+        offered = _offered(layer, space)
         shares.append([of_front.share(column) if column in offered else None for column in columns])
         hovers.append(
             [
-                f"<b>s{i}.l{j}</b> {column}<br>"
+                f"<b>{place}</b> {column}<br>"
                 + (
                     f"front: {of_front.text(column)}<br>all trained: {of_all.text(column)}"
                     if column in offered
@@ -80,7 +78,7 @@ def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], sp
     figure.add_trace(
         go.Heatmap(
             x=columns,
-            y=[f"s{i}.l{j}" for i, j in layers],
+            y=list(layers),
             z=[[None if share is None else round(100 * share, 1) for share in line] for line in shares],
             text=[["" if share is None else f"{100 * share:.0f}" for share in line] for line in shares],
             texttemplate="%{text}",
@@ -101,7 +99,7 @@ def choices_figure(records: Sequence[TrialRecord], objectives: Sequence[str], sp
     return figure.update_layout(height=124 + 26 * len(layers), margin={"t": 90, "b": 16})
 
 
-def parallel_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
+def parallel_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: Space) -> go.Figure:
     """Objectives, multiply-adds and the parameters that vary most on the front, an axis each, a line a candidate.
 
     Members of the front are blue; drag along an axis to pick out lines. A choice of a layer that is not there is its own.
@@ -116,13 +114,13 @@ def parallel_figure(records: Sequence[TrialRecord], objectives: Sequence[str], s
     members = {record.number for record in front}
     behind = [record for record in valued if record.number not in members]
     drawn = [*behind[:: -(-len(behind) // _LINES) or 1], *front]  # the last ones are drawn on top
-    varied = sorted(space.parameters, key=lambda name: -_entropy([choice_of(record, name) for record in front]))
+    varied = sorted(space.parameters, key=lambda name: -_entropy([choice_of(record, name, space) for record in front]))
     figure = go.Figure(layout=layout())
     figure.add_trace(
         go.Parcoords(
             dimensions=[
                 *(_quantity_axis(drawn, name) for name in names),
-                *(_choice_axis(drawn, name, space.parameters[name]) for name in varied[:_PARAMETERS]),
+                *(_choice_axis(drawn, name, space) for name in varied[:_PARAMETERS]),
             ],
             line={
                 "color": [int(record.number in members) for record in drawn],
@@ -151,8 +149,8 @@ class _Taken:
     counts: Counter[str]
 
     @classmethod
-    def of(cls, records: Sequence[TrialRecord], stage: StageSpace, i: int, j: int) -> _Taken:
-        return cls(len(records), Counter(word for record in records for word in _words(record, stage, i, j)))
+    def of(cls, records: Sequence[TrialRecord], layer: Sequence[str], space: Space) -> _Taken:
+        return cls(len(records), Counter(word for record in records for word in _words(record, layer, space)))
 
     def among(self, word: str) -> int:
         """Of how many networks the word is told: those that have the layer, or all."""
@@ -169,33 +167,40 @@ class _Taken:
         return counted if share is None else f"{100 * share:.0f} % ({counted})"
 
 
-def _words(record: TrialRecord, stage: StageSpace, i: int, j: int) -> list[str]:
+def _layers(space: Space) -> dict[str, list[str]]:
+    """The names of the slots of each layer, by the layer's place: s0.l1 is the second one of the first stage."""
+    found: dict[str, list[str]] = {}
+    for name in space.slots:
+        slot = space.slot(name)
+        if slot.layer is not None:
+            stage = "" if slot.stage is None else f"s{slot.stage}."
+            found.setdefault(f"{stage}l{slot.layer}", []).append(name)
+    return found
+
+
+def _words(record: TrialRecord, layer: Sequence[str], space: Space) -> list[str]:
     """What a network takes at a layer, as names of columns."""
-    if j >= record.parameters.get(f"s{i}.depth", stage.depth[0]):
+    if not space.is_active(layer[0], record.parameters):
         return [_NOT_THERE]
-    return [_word(key, record.parameters.get(f"s{i}.l{j}.{key}", getattr(stage, key)[0])) for key in LAYER_KEYS]
+    return [space.choice_word(name, record.parameters.get(name, space.slots[name][0])) for name in layer]
 
 
-def _word(key: str, choice: Choice) -> str:
-    if key == "separable":
-        return "separable" if choice else "dense"
-    return f"{_LETTERS[key]}{choice:g}"
+def _columns(space: Space) -> list[str]:
+    """All choices that layers of the space have, key by key in the order of the slots."""
+    of_layers = [name for layer in _layers(space).values() for name in layer]
+    words: dict[str, dict[Choice, str]] = {space.slot(name).key: {} for name in of_layers}
+    for name in of_layers:
+        if len(space.slots[name]) > 1:
+            words[space.slot(name).key] |= {choice: space.choice_word(name, choice) for choice in space.slots[name]}
+    columns = [own[choice] for own in words.values() for choice in sorted(own)]
+    return [*columns, _NOT_THERE] if any(space.slot(name).optional for name in of_layers) else columns
 
 
-def _columns(space: SearchSpace) -> list[str]:
-    """All choices that layers of the space have, kernel sizes first."""
-    words = []
-    for key in LAYER_KEYS:
-        several = [getattr(stage, key) for stage in space.stages if len(getattr(stage, key)) > 1]
-        words += [_word(key, choice) for choice in sorted({choice for choices in several for choice in choices})]
-    return [*words, _NOT_THERE] if any(len(stage.depth) > 1 for stage in space.stages) else words
-
-
-def _offered(stage: StageSpace, j: int) -> set[str]:
+def _offered(layer: Sequence[str], space: Space) -> set[str]:
     """The columns of a layer that are a choice there."""
-    several = [key for key in LAYER_KEYS if len(getattr(stage, key)) > 1]
-    words = {_word(key, choice) for key in several for choice in getattr(stage, key)}
-    return words | ({_NOT_THERE} if j >= min(stage.depth) else set())
+    several = [name for name in layer if len(space.slots[name]) > 1]
+    words = {space.choice_word(name, choice) for name in several for choice in space.slots[name]}
+    return words | ({_NOT_THERE} if any(space.slot(name).optional for name in layer) else set())
 
 
 # ---------------------------------------------------------------- parallel axes
@@ -220,9 +225,9 @@ def _quantity_axis(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
     return {"label": title, "values": [round(math.log10(v), 5) for v in values], "tickvals": ticks, "ticktext": texts}
 
 
-def _choice_axis(records: Sequence[TrialRecord], name: str, choices: Sequence[Choice]) -> dict[str, Any]:
-    chosen = [choice_of(record, name) for record in records]
-    stops: list[Choice | None] = [*([None] if None in chosen else []), *choices]
+def _choice_axis(records: Sequence[TrialRecord], name: str, space: Space) -> dict[str, Any]:
+    chosen = [choice_of(record, name, space) for record in records]
+    stops: list[Choice | None] = [*([None] if None in chosen else []), *space.parameters[name]]
     return {
         "label": escape(name, quote=False),
         "values": [stops.index(choice) if choice in stops else 0 for choice in chosen],

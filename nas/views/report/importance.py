@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from nas.common.text import capital
 from nas.runs.objectives import objective
 from nas.runs.record import Outcome, TrialRecord
-from nas.spaces.mobile.space import SearchSpace
+from nas.spaces.base import Space
 from nas.views.report.figures import BLUE, GREEN, GREY, MONO, ORANGE, PURPLE, VERMILLION, layout, quiet
 from nas.views.report.quantities import value_of
 from nas.views.text import label
@@ -29,9 +29,7 @@ _TREES = 32
 _LOOKS = ((BLUE, ""), (ORANGE, "/"), (GREEN, "."), (PURPLE, "x"), (VERMILLION, "\\"), (GREY, "-"))
 
 
-def importances(
-    records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace
-) -> dict[str, dict[str, float]]:
+def importances(records: Sequence[TrialRecord], objectives: Sequence[str], space: Space) -> dict[str, dict[str, float]]:
     """By objective, the share of each parameter in what a forest of decision trees explains; the largest first.
 
     Optuna's mean decrease in impurity, over candidates that were trained. An objective in which they do not differ is
@@ -55,7 +53,7 @@ def importances(
     return found
 
 
-def importance_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: SearchSpace) -> go.Figure:
+def importance_figure(records: Sequence[TrialRecord], objectives: Sequence[str], space: Space) -> go.Figure:
     """The `SHOWN` parameters that matter most in any objective, a bar for each objective."""
     found = importances(records, objectives, space)
     if not found:
@@ -86,7 +84,7 @@ def _value(index: int, trial: FrozenTrial) -> float:
     return trial.values[index]
 
 
-def _is_usable(record: TrialRecord, objectives: Sequence[str], space: SearchSpace) -> bool:
+def _is_usable(record: TrialRecord, objectives: Sequence[str], space: Space) -> bool:
     """Whether it was trained to the end, has all values, and its choices are those of the space."""
     return (
         record.outcome is Outcome.DONE
@@ -96,7 +94,7 @@ def _is_usable(record: TrialRecord, objectives: Sequence[str], space: SearchSpac
 
 
 def _study(
-    records: Sequence[TrialRecord], objectives: Sequence[str], values: dict[str, list[float]], space: SearchSpace
+    records: Sequence[TrialRecord], objectives: Sequence[str], values: dict[str, list[float]], space: Space
 ) -> optuna.Study:
     """The records as a study in memory, for Optuna to look at."""
     distributions = {name: CategoricalDistribution(choices) for name, choices in space.parameters.items()}

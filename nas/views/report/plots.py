@@ -68,9 +68,9 @@ def networks(found: Findings, figures: Figures) -> Html:
     named = [record for record in found.front if record.digest in found.names]
     others = [record for record in found.front if record.digest not in found.names]
     caption = (
-        "A bar a layer, as long as its share of the network's multiply-adds, from the image down. k is the kernel size, d "
-        "the dilation, e the expansion, / the stride; then the channels in and out. The field is the receptive field: the "
-        "side in pixels of what one output sees, up to there."
+        "A bar a layer, as long as its share of the network's multiply-adds, from the image down. "
+        f"{found.settings.space.layer_legend}Behind what was chosen are the channels in and out. The field is the receptive "
+        "field: the side in pixels of what one output sees, up to there."
     )
     parts = [tag("h2", "Networks"), tag("p", caption, class_="soft")]
     parts.append(tag("div", *(_network(found, record, figures) for record in named), class_="pair"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from nas.common.text import capital
 from nas.runs.objectives import objective, objective_values, target_objective, target_of
 from nas.runs.record import BaselineRecord, TrialRecord
 from nas.runs.words import score_title
-from nas.spaces.mobile.sections import Choice
+from nas.spaces.base import Choice, Space
 from nas.views.text import cost_title
 
 QUANTITY = ("accuracy", "latency", "macs", "params", "memory", "trial", "seconds")
@@ -17,7 +16,6 @@ QUANTITY = ("accuracy", "latency", "macs", "params", "memory", "trial", "seconds
 
 _TITLES = {"trial": "Trial", "seconds": "Training time (s)"}
 _UNITS = {"trial": "", "seconds": "s"}
-_SLOT = re.compile(r"(s\d+)\.(?:l(\d+)\.)?(\w+)")
 
 
 def quantities(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[str]:
@@ -44,24 +42,19 @@ def value_of(record: TrialRecord | BaselineRecord, name: str) -> float | None:
     return objective_values(evaluation, [name]).get(name)
 
 
-def colours(records: Sequence[TrialRecord]) -> list[str]:
+def colours(records: Sequence[TrialRecord], space: Space) -> list[str]:
     """What a colour can tell: the quantities, then the parameters of the space that vary among the records."""
     names = dict.fromkeys(name for record in records for name in record.parameters)
 
     def varies(name: str) -> bool:  # told by the first few of thousands of records
-        return any(choice_of(record, name) != choice_of(records[0], name) for record in records)
+        return any(choice_of(record, name, space) != choice_of(records[0], name, space) for record in records)
 
     return [*quantities(records, ()), *filter(varies, names)]
 
 
-def choice_of(record: TrialRecord, name: str) -> Choice | None:
+def choice_of(record: TrialRecord, name: str, space: Space) -> Choice | None:
     """A parameter's value; None where its layer or stage is not in the network, so that it decides nothing."""
-    slot = _SLOT.fullmatch(name)
-    if slot is not None and slot[3] != "depth":
-        depth = record.parameters.get(f"{slot[1]}.depth")
-        if depth is not None and depth <= int(slot[2] or 0):
-            return None
-    return record.parameters.get(name)
+    return record.parameters.get(name) if space.is_active(name, record.parameters) else None
 
 
 def choice_text(choice: Choice) -> str:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from nas.common.text import capital, command_text, duration_text, plural, resume_line, time_text
-from nas.models.licences import NOT_KNOWN, licence_of
+from nas.models.licences import NOT_KNOWN
+from nas.models.weights import licence_of
 from nas.runs.picks import GRAMMAR
 from nas.runs.settings import SearchSettings
 from nas.runs.store import Change, Provenance

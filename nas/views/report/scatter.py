@@ -19,7 +19,7 @@ from nas.runs.front import pareto_front, trained
 from nas.runs.objectives import measured_latency, objective
 from nas.runs.record import BaselineRecord, TrialRecord
 from nas.runs.words import standard_error
-from nas.spaces.mobile.sections import Choice
+from nas.spaces.base import Choice, Space
 from nas.views.report.figures import (
     BLUE,
     COLOURS,
@@ -59,6 +59,7 @@ def scatter_figure(
     log_x: bool | None = None,
     log_y: bool | None = None,
     colour: str | None = None,
+    space: Space | None = None,
     marks: Mapping[str, str] | None = None,
     limits: Mapping[str, float] | None = None,
     baselines: Sequence[BaselineRecord] = (),
@@ -70,7 +71,7 @@ def scatter_figure(
     Filled points are the front in all objectives. Where one axis is accuracy and the other a cost, a line joins what no
     candidate beats in these two. Bars are where a latency lies with 95 % (p10 to p90 of older records), and the binomial standard error of an accuracy on
     `images` images. An axis is logarithmic as `log_x` and `log_y` say; None is as the values ask. `colour` is a
-    quantity or a parameter of the space. `marks` are texts by digest. Beyond `limits`, hard budgets by objective in its
+    quantity or a parameter of the `space`. `marks` are texts by digest. Beyond `limits`, hard budgets by objective in its
     unit, the plane is shaded, where that is near the candidates. `baselines` are trained reference networks, drawn as
     open squares with their names; the widths of one network are joined. `again` are longer trainings, by digest, drawn
     as open circles. Points carry their digest as the first of their `customdata`. `texts` keeps what pointing at a
@@ -93,11 +94,13 @@ def scatter_figure(
         known.update({each.number: hover_text(each, metric, images) for each in group if each.number not in known})
         hover = [known[record.number] for record in group]
         if colour is not None:
-            hover = [f"{text}<br>{_colour_text(record, colour)}" for text, record in zip(hover, group, strict=True)]
+            hover = [
+                f"{text}<br>{_colour_text(record, colour, space)}" for text, record in zip(hover, group, strict=True)
+            ]
         # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
         return _points(group, at) | {"mode": "markers", "hoverinfo": "text", "hovertext": _column(hover)}
 
-    paint, legend = _paint(drawn, colour)
+    paint, legend = _paint(drawn, colour, space)
     scatter = go.Scatter if len(dominated) <= SVG_POINTS else go.Scattergl
     outline = {"line": {"color": GREY, "width": 1}} if colour else {}
     plain = colour is None
@@ -289,21 +292,21 @@ def _mark_colour(text: str) -> str:
 Paint = Callable[[Sequence[TrialRecord], str], "str | list[str]"]
 
 
-def _paint(records: Sequence[TrialRecord], name: str | None) -> tuple[Paint, list[go.Scatter]]:
+def _paint(records: Sequence[TrialRecord], name: str | None, space: Space | None) -> tuple[Paint, list[go.Scatter]]:
     """How to colour the points of some records, given the colour of those that lack a value; and the key to it."""
     if name is None:
         return lambda group, plain: plain, []
     if is_quantity(name):
         return _paint_quantity(records, name)
-    present = {choice for record in records if (choice := choice_of(record, name)) is not None}
+    present = {choice for record in records if (choice := _choice(record, name, space)) is not None}
     choices: list[Choice] = sorted(present)
     known = dict(zip(choices, _shades([i / max(len(choices) - 1, 1) for i in range(len(choices))]), strict=True))
     key = {f"{name} {choice_text(choice)}": colour for choice, colour in known.items()}
-    if any(choice_of(record, name) is None for record in records):
+    if any(_choice(record, name, space) is None for record in records):
         key[f"{name} not there"] = GREY
 
     def paint(group: Sequence[TrialRecord], plain: str) -> list[str]:
-        chosen = (choice_of(record, name) for record in group)
+        chosen = (_choice(record, name, space) for record in group)
         return [GREY if choice is None else known[choice] for choice in chosen]
 
     return paint, [_key(text, colour, 9) for text, colour in key.items()]
@@ -347,12 +350,16 @@ def _shades(shares: Sequence[float]) -> list[str]:
     return list(sample_colorscale(_SCALE, [0.15 + 0.85 * share for share in shares])) if shares else []
 
 
-def _colour_text(record: TrialRecord, name: str) -> str:
+def _choice(record: TrialRecord, name: str, space: Space | None) -> Choice | None:
+    return record.parameters.get(name) if space is None else choice_of(record, name, space)
+
+
+def _colour_text(record: TrialRecord, name: str, space: Space | None) -> str:
     if is_quantity(name):
         value = value_of(record, name)
         text = f"{quantity_title(name)}: {'not known' if value is None else quantity_text(name, value)}"
     else:
-        choice = choice_of(record, name)
+        choice = _choice(record, name, space)
         text = f"{name}: {'not there' if choice is None else choice_text(choice)}"
     return escape(text, quote=False)
 

@@ -15,6 +15,7 @@ from nas.common.signals import gentle_signals
 from nas.common.text import duration_text, plural
 from nas.data.sets import ImageData
 from nas.models.sources import SCRATCH
+from nas.models.weights import load_weights
 from nas.runs.record import AuditRecord, Evaluation, InitialWeights, Outcome
 from nas.runs.replica import replicated
 from nas.runs.settings import Budgets, Resources, SearchSettings
@@ -23,7 +24,7 @@ from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.conditions import check_scored_untrained, data_of, settings_here
 from nas.training.history import EpochMetrics
-from nas.training.images import check_unseen, init_fingerprint
+from nas.training.images import check_unseen
 from nas.training.recipe import Recipe, steps_of
 from nas.workflows.fidelity.audit import Training, choose, full_recipe, trainings_of
 from nas.workflows.fidelity.inits import recipe_from
@@ -227,17 +228,16 @@ def _seconds_of_training(run: RunDirectory, images: int) -> float | None:
 
 
 def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequence[str]) -> list[InitialWeights]:
-    from nas.models.backbones import check_fits
-
     found = []
     for init in inits:
         if inits.count(init) > 1:
             raise InputError(f"--init {init}: is given twice")
         try:
-            check_fits(init, settings.space)
+            weights = load_weights(init)
+            weights.check_fits(settings.space)
             check_unseen(init, settings.data, settings.split_seed)
             check_scored_untrained(replace(settings.evaluation, init=init), settings.data, classes)
-            found.append(InitialWeights(init, init_fingerprint(init)))
+            found.append(InitialWeights(init, weights.fingerprint()))
         except InputError as error:
             raise InputError(f"--init {init}: {error}") from error
     return found

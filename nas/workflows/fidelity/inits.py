@@ -12,13 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from nas.common.text import plural
-from nas.models.sources import SCRATCH, SUPERNET
+from nas.models.sources import SCRATCH
+from nas.models.weights import source_of
 from nas.training.recipe import Recipe, default_recipe
 from nas.workflows.fidelity.agreement import Coefficient, Floats, Interval, interval, mean_correlation, resamples
 from nas.workflows.fidelity.proxy import MIN_NETWORKS
@@ -78,8 +78,7 @@ def short_names(inits: Sequence[str]) -> dict[str, str]:
     """A folder of weights by its last part, where no other one ends alike; a name as it is."""
     short = {}
     for init in inits:
-        path = init.removeprefix(SUPERNET)
-        short[init] = f"{init.removesuffix(path)}{Path(path).name}" if Path(path).is_absolute() else init
+        short[init] = source_of(init).short
     counts = Counter(short.values())
     return {init: name if counts[name] == 1 else init for init, name in short.items()}
 
