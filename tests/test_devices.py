@@ -30,7 +30,7 @@ from nas.runs.targets import latency_devices, places, targets_here
 from nas.search.conditions import settings_here
 from nas.search.evaluate import evaluate_steps
 from nas.search.ray.placement import capacity, fitted_resources
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.device_data import DeviceData
 from nas.training.recipe import Recipe
 from nas.workflows.plan import plan_search
