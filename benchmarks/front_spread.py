@@ -4,7 +4,7 @@
 
 For each seed: wall time, size of the front, its fastest and most accurate member, and by how many standard errors
 the two differ. In accuracy the error is binomial, of both members. In latency both members are measured again
-after the search, in turn, each time on a network built anew: the error is that of the mean over these measurements,
+after the search, in turn, each time on a network built again: the error is that of the mean over these measurements,
 since blocks of one measurement are not independent on a shared machine.
 """
 

@@ -1,4 +1,4 @@
-"""Which rule of weight inheritance gives the best candidates after a brief fine-tune? An ablation over random candidates.
+"""Which rule of weight inheritance gives the best candidates after a proxy training? An ablation over random candidates.
 
     python benchmarks/inheritance.py --data CIFAR10_FOLDER [--candidates 20] [--seeds 2] [--out FILE.jsonl] [--table]
 

@@ -1,4 +1,4 @@
-"""Real learning curves of brief fine-tunes, recorded once, for benchmarks/early_stopping.py to stop early or not.
+"""Real learning curves of proxy trainings, recorded once, for benchmarks/early_stopping.py to stop early or not.
 
     python benchmarks/learning_curves.py drawn --count 250 --out FILE [--space digits] [--epochs 10] [--seed 0]
     python benchmarks/learning_curves.py searched --count 60 --search 0 --out FILE

@@ -1,4 +1,4 @@
-"""Images a second of the fine-tune against the usual training loop, side by side; and where a brief fine-tune's time goes.
+"""Images a second of the fine-tune against the usual training loop, side by side; and where a proxy training's time goes.
 
     python benchmarks/train_speed.py --data CIFAR10_FOLDER [--rounds 5] [--steps 40] [--batch-size 64] [--device cpu]
 
@@ -119,7 +119,7 @@ def synchronise(device: str) -> None:
 
 
 def parts(arguments: argparse.Namespace) -> dict[str, float]:
-    """Seconds of each part of one brief fine-tune: 2,000 training and 1,000 validation images, two epochs."""
+    """Seconds of each part of one proxy training: 2,000 training and 1,000 validation images, two epochs."""
     seconds: dict[str, float] = {}
 
     def timed(name: str, function: Callable[[], T]) -> T:
@@ -199,7 +199,7 @@ def main() -> None:
         )
     ratios = sorted(a["images_per_s"] / b["images_per_s"] for a, b in rounds)
     print(f"ratio  {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    print("\nParts of one brief fine-tune (Lite0's own configuration, 2,000 images, two epochs), seconds:")
+    print("\nParts of one proxy training (Lite0's own configuration, 2,000 images, two epochs), seconds:")
     for name, value in run("parts").items():
         print(f"{value:8.2f}  {name}")
 

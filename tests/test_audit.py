@@ -119,7 +119,7 @@ THEORY: dict[str, Callable[[float], float]] = {
 
 
 def test_repeats_give_the_reliability_and_with_it_what_noise_allows() -> None:
-    """An unbiased brief score agrees with a full one exactly as far as both reliabilities allow; a biased one less."""
+    """An unbiased proxy score agrees with a full one exactly as far as both reliabilities allow; a biased one less."""
     rng = np.random.default_rng(1)
     true, bias = rng.normal(size=(2, 1_500))
     brief, full = noisy(true, 0.5, rng), noisy(true, 0.8, rng)
@@ -229,7 +229,7 @@ def test_candidates_that_score_alike_are_not_ranked() -> None:
 
 
 def test_verdicts_over_many_audits_are_seldom_wrong() -> None:
-    """A perfect brief score is seldom told to be raised, and one that ranks at random never ranks well enough."""
+    """A perfect proxy score is seldom told to be raised, and one that ranks at random never ranks well enough."""
     perfect = [simulated(30, 0.95, seed=seed).verdict.kind for seed in range(12)]
     assert perfect.count("raise") <= 1
     assert perfect.count("enough") >= 9
@@ -247,7 +247,7 @@ def test_bands_of_latency_are_told_apart_where_each_has_enough() -> None:
 
 
 def test_the_members_of_the_front_that_the_brief_scores_have_are_counted() -> None:
-    """Three candidates, each slower than the one before: by full scores the second is beaten, by brief scores the third."""
+    """Three candidates, each slower than the one before: by full scores the second is beaten, by proxy scores the third."""
     scores = [((0.5, 0.5), 0.5), ((0.7, 0.7), 0.4), ((0.6, 0.6), 0.8)]
     audited = [
         Audited(trial(index, brief[0], 1.0 + index), brief, (full, full), ((full,), (full,)))
@@ -369,7 +369,7 @@ def test_an_audit_that_was_killed_goes_on_where_it_was(run: RunDirectory) -> Non
 def test_another_recipe_is_another_audit_in_the_same_file(run: RunDirectory) -> None:
     give(Auditor(run, plan_audit(run, 8).missing), 24)
     longer = plan_audit(run, 8, Recipe(epochs=16, precision="float32"))
-    assert len(longer.missing) == 16  # the brief trainings serve both
+    assert len(longer.missing) == 16  # the proxy trainings serve both
     give(Auditor(run, longer.missing), 2)
     latest, first = audit_of(run), audit_of(run, plan_audit(run, 8).full)
     assert latest is not None
@@ -437,13 +437,13 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["--epochs", "2"], "the recipe is the run's own; give more --epochs, or another --recipe"),
         (
             ["--epochs", "1"],
-            "a full training of 1 epoch (1 step of 64 images) is shorter than the search's brief one of 2",
+            "a full training of 1 epoch (1 step of 64 images) is shorter than the search's proxy one of 2",
         ),
         (
             ["--epochs", "8", "--set", "steps=1"],
-            "8 epochs (1 step of 64 images) is shorter than the search's brief one",
+            "8 epochs (1 step of 64 images) is shorter than the search's proxy one",
         ),
-        (["--set", "seconds=0.1"], "8 epochs (8 steps of 64 images) in 0.1 s is shorter than the search's brief one"),
+        (["--set", "seconds=0.1"], "8 epochs (8 steps of 64 images) in 0.1 s is shorter than the search's proxy one"),
         (["--set", "epocs=9"], "--set epocs=9: unknown key 'epocs'"),
         (["--set", "precision=float16"], "precision float16: only on cuda"),
         (["--recipe", "none.yaml"], "--recipe none.yaml: cannot be read"),

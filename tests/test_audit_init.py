@@ -90,7 +90,7 @@ def noisy(true: Floats, reliability: float, rng: np.random.Generator) -> list[fl
 
 
 def made_up(count: int, own: float, other: float, *, times: float = 1.0, seed: int = 0) -> list[Audited]:
-    """Candidates whose brief scores have these reliabilities, the others' trainings taking `times` as long."""
+    """Candidates whose proxy scores have these reliabilities, the others' trainings taking `times` as long."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=count)
     scores = [noisy(true, reliability, rng) for reliability in (own, own, other, 0.95, 0.95)]
@@ -130,10 +130,10 @@ def test_weights_that_truly_rank_better_are_told_so_with_what_they_cost() -> Non
     assert other.lead.value == pytest.approx(gained)
     assert other.verdict.sentence.startswith("other ranks better than scratch at the same cost: τ 0.")
     assert list(other.bands) == ["fast third", "middle third", "slow third"]
-    dearer = of_other(compared(40, own=0.3, other=0.95, times=2.5))
-    assert dearer.verdict is not None
-    assert dearer.times == pytest.approx(2.5)
-    assert "ranks better than scratch at 2.5 times its cost" in dearer.verdict.sentence
+    costlier = of_other(compared(40, own=0.3, other=0.95, times=2.5))
+    assert costlier.verdict is not None
+    assert costlier.times == pytest.approx(2.5)
+    assert "ranks better than scratch at 2.5 times its cost" in costlier.verdict.sentence
 
 
 def test_the_terminal_shows_all_in_eighty_columns() -> None:
@@ -166,7 +166,7 @@ def test_where_it_cannot_be_told_that_is_said() -> None:
     few = of_other(compared(7, own=0.2, other=0.95))
     assert few.verdict is not None
     assert (few.agreements, few.lead, few.verdict.kind) == ({}, None, "unsure")
-    assert "7 candidates have a brief score from other, and it takes 8" in few.verdict.sentence
+    assert "7 candidates have a proxy score from other, and it takes 8" in few.verdict.sentence
 
 
 def test_scores_that_are_all_alike_rank_nothing() -> None:
@@ -431,7 +431,7 @@ def test_an_audit_on_ray_compares_initial_weights_and_goes_on_where_it_was(
     said = " ".join(out.split())
     assert code == 0
     assert "32 of 32 trainings are recorded already" in said
-    assert "And once by the brief recipe from supernet:net, with learning rate 0.002" in said
+    assert "And once by the proxy recipe from supernet:net, with learning rate 0.002" in said
     assert other["verdict"]["sentence"] in said
     assert len(run.audit_records()) == 32
     page = write_report(run).read_text(encoding="utf-8")

@@ -517,7 +517,7 @@ def test_a_damaged_study_file_is_set_aside_and_rebuilt(
         {"torn": content[:-30] + b"\n", "foreign": content + b"what\n", "overwritten": b"\0" * 200}[damage]
     )
     resumed = Broker(open_run(run.path))
-    assert "made anew from the records" in caplog.text
+    assert "made again from the records" in caplog.text
     assert list(run.path.glob("study.journal.damaged-*"))
     assert resumed.trained == 3
     again = resumed.ask()

@@ -420,7 +420,7 @@ def test_a_search_of_which_nothing_could_be_forecast_or_trained_says_so(
 def test_reports_of_the_test_part_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "4", "--test")
     assert code == 0
-    assert "Test part, 360 images" in out
+    assert "Test split, 360 images" in out
     assert "F1 % before → after" in out
     code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "4", "--test", "--json")
     reports = json.loads(out)["test"]

@@ -1,4 +1,4 @@
-"""`nas search --resume DIR` with flags: what may be given anew, what needs a warm start, and a real search that goes on by it."""
+"""`nas search --resume DIR` with flags: what may be given again, what needs a warm start, and a real search that goes on by it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(make_run: RunFactory) -> RunDirectory:
 
 
 def given(run: RunDirectory, *arguments: str) -> Renewal:
-    """What `nas search --resume RUN ARGUMENTS` gives a run anew."""
+    """What `nas search --resume RUN ARGUMENTS` gives a run again."""
     search = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
     context = search.make_context("search", ["--resume", str(run.path), *arguments])
     return renewal(context, run)
@@ -173,9 +173,9 @@ def test_a_search_that_was_killed_goes_on_under_other_limits(tmp_path: Path) -> 
     before = open_run(out).recorded()
     macs = sorted(record.evaluation.cost.macs for record in before if record.evaluation.cost)
     limit = macs[len(macs) // 2]
-    anew = [*NAS, "search", "--resume", str(out), "--objectives", "accuracy,macs"]
+    again = [*NAS, "search", "--resume", str(out), "--objectives", "accuracy,macs"]
     ended = subprocess.run(
-        [*anew, "--max-macs", str(limit), "--max-params", "20k", "--trials", str(len(before) + 3)],
+        [*again, "--max-macs", str(limit), "--max-params", "20k", "--trials", str(len(before) + 3)],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -186,7 +186,7 @@ def test_a_search_that_was_killed_goes_on_under_other_limits(tmp_path: Path) -> 
     assert run.recorded()[: len(before)] == before
     assert {r.number for r in records} == {
         r.number for r in run.recorded()
-    }  # none was rejected, so none is a candidate anew
+    }  # none was rejected, so none is a candidate again
     over = [record for record in records if record.over_limit]
     assert over
     assert all(record.number in {each.number for each in before} for record in over)

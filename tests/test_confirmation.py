@@ -91,7 +91,7 @@ def test_scores_of_longer_trainings_are_compared_with_each_other_only() -> None:
     lucky = confirmed([*FRONT], [again(FRONT[1], 0.90), again(FRONT[2], 0.85)], OBJECTIVES, "accuracy", IMAGES)
     assert set(lucky) == {FRONT[1].digest, FRONT[2].digest}
     assert lucky[FRONT[1].digest].on_front
-    assert not lucky[FRONT[2].digest].on_front  # dearer and worse now
+    assert not lucky[FRONT[2].digest].on_front  # more expensive and worse now
     once = lucky[FRONT[1].digest]
     assert once.error == pytest.approx((0.9 * 0.1 / IMAGES) ** 0.5)
     twice = confirmed(FRONT, [again(FRONT[1], 0.88, 1), again(FRONT[1], 0.92, 2)], OBJECTIVES, "accuracy", IMAGES)

@@ -245,7 +245,7 @@ def _not_an_image(root: Path) -> None:
         (Path.mkdir, "holds no images"),
         (_one_class, "found only 'only'"),
         (_empty_class, "b: no images"),
-        (_one_image, "too few images to split off a test part: 5 of 2 classes, 1 of class 'b'"),
+        (_one_image, "too few images for a test split: 5 of 2 classes, 1 of class 'b'"),
         (_not_utf8, r"a folder or file is not UTF-8"),
         (_extra_class, "val/c: a class that .*train does not have"),
         (_not_an_image, r"1 of 5 images \(20\.0%\) .* the first is b/x\.png: not an image"),
@@ -371,7 +371,7 @@ def _exiting() -> None:
 
 
 def _changed(**changes: Any) -> ImageData:
-    """The digits with their training part changed."""
+    """The digits with their training split changed."""
     digits = load_data("digits", channels=3)
     return replace(digits, train=replace(digits.train, **changes))
 
@@ -393,7 +393,7 @@ FLOATS: Any = np.full((1077, 3, 8, 8), 0.5)
         ({}, "returned no part 'train', only an empty mapping"),
         ({"val": items(pil)}, "returned no part 'train', only val"),
         ({"train": items(pil), "dev": items(pil)}, "returned a part 'dev': use train, val, valid, validation, test"),
-        ({"train": items(pil), "val": items(pil), "valid": []}, "the validation part twice: train, val, valid"),
+        ({"train": items(pil), "val": items(pil), "valid": []}, "the validation split twice: train, val, valid"),
         (Unreliable(items(pil)), "train: item 0 raised KeyError: 'gone'"),
         ([1, 2], "train: item 0 is int, not an image and a label"),
         ([(pil(0), 0.5)], "train: item 0 has the label 0.5, not an int"),
@@ -408,7 +408,7 @@ FLOATS: Any = np.full((1077, 3, 8, 8), 0.5)
         (Items([(pil(0), 0), (pil(0), 1)], ["a", "b", "c"]), "has images of 2 of 3 classes"),
         ([(pil(0), 0)], "has images of 1 of 1 classes, and needs all of at least two"),
         ({"train": items(pil), "val": [(pil(0), 2)]}, "val: has the label 2: labels must be 0 to 1"),
-        (items(pil, 3), "too few images to split off a test part: 3 of 2 classes, 1 of class '1'"),
+        (items(pil, 3), "too few images for a test split: 3 of 2 classes, 1 of class '1'"),
     ],
 )
 def test_functions_that_return_something_else(plugin: Callable[[Any], str], made: Any, message: str) -> None:
@@ -489,7 +489,7 @@ def test_what_is_left_out_is_said_each_time(tmp_path: Path, packed: bool, caplog
         data = load_data(path, size=8)
         assert data.licence == "LICENSE: MIT License"
         assert data.remarks == (
-            "Training/ is taken as the training part, Testing/ is taken as the test part",
+            "Training/ is taken as the training split, Testing/ is taken as the test split",
             "1 file in class folders left out, not images by name: 1 .npy (first: Training/a/1.npy)",
         )
         assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [

@@ -1,4 +1,4 @@
-"""The cache of decoded images: found again, made anew when damaged or outdated, and memory-mapped when large."""
+"""The cache of decoded images: found again, made again when damaged or outdated, and memory-mapped when large."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_damaged_entry_is_made_anew(
     (entry,) = entries(cache)
     damage(entry)
     assert same(first, load_decoded(folder, 3, 8, cache))
-    assert "damaged, so its images are decoded anew" in caplog.text
+    assert "damaged, so its images are decoded again" in caplog.text
     assert entries(cache) == [entry]
     no_decoding()
     assert same(first, load_decoded(folder, 3, 8, cache))

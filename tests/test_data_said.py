@@ -57,7 +57,7 @@ LINE = (
     "24×20 px → 16×16 px, RGB"
 )
 SAID = [
-    "Training/ is taken as the training part, Testing/ is taken as the test part",
+    "Training/ is taken as the training split, Testing/ is taken as the test split",
     "1 file in class folders left out, not images by name: 1 without suffix (first: Training/dark/notes)",
 ]
 FIRST = [LINE, *(f"photos: {remark}" for remark in SAID)]

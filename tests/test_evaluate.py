@@ -71,7 +71,7 @@ def test_a_brief_finetune_learns_real_digits(digits: ImageData, learned: Evaluat
     assert last < first
     assert evaluation.cost is not None
     assert evaluation.latency is not None
-    # The score is that of the network handed back, on the validation part.
+    # The score is that of the network handed back, on the validation split.
     assert result.network is not None
     data = DeviceData(digits, "cpu")
     predictions = predict(result.network, data, data.validation, 8).predictions

@@ -620,7 +620,7 @@ def test_several_picks_are_exported_side_by_side_or_not_at_all(
     for record in (slow, fast):
         assert json.loads((tmp_path / "out" / record.digest / "model.json").read_text())["digest"] == record.digest
         assert (
-            f"is in {tmp_path / 'out' / record.digest}, with the weights of the search's brief training, 1 epoch:"
+            f"is in {tmp_path / 'out' / record.digest}, with the weights of the search's proxy training, 1 epoch:"
             in out
         )
     run.weights_path(slow.digest).unlink()

@@ -126,7 +126,7 @@ def test_what_was_taken_over_starts_the_hypervolume_and_is_not_counted() -> None
     earlier = [replace(record, imported_from="old trial 1") for record in scattered(10)]
     own = [replace(record, number=record.number + 10) for record in scattered(20)[10:]]
     drawn = traces(hypervolume_figure([*earlier, *own], TWO))
-    assert drawn["hypervolume"].x[0] == drawn["taken over from earlier runs"].x[0] == 0
+    assert drawn["hypervolume"].x[0] == drawn["imported from earlier runs"].x[0] == 0
     assert drawn["hypervolume"].x[-1] == 10
 
 

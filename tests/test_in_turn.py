@@ -492,14 +492,14 @@ def test_a_hypervolume_without_a_course_or_a_range_says_so() -> None:
 
 
 def test_predictions_put_to_the_test_too_seldom_are_not_shown_as_shares(tmp_path: Path) -> None:
-    def foretold(record: TrialRecord) -> TrialRecord:
+    def predicted(record: TrialRecord) -> TrialRecord:
         return replace(record, evaluation=replace(record.evaluation, predicted=Predicted(1.0, 10.0, 8)))
 
     records = [make_record(i, 0.5 + i / 50, 1.0 + i, macs=1000 * (i + 1)) for i in range(20)]
     for name, count in (("few", 2), ("many", 12)):
         run = RunDirectory.create(tmp_path / name, SETTINGS, PROVENANCE)
         for number, record in enumerate(records):
-            run.append(foretold(record) if number < count else record)
+            run.append(predicted(record) if number < count else record)
         page = write_report(run).read_text()
         assert ("2 networks, too few to say how well" in page) == (count == 2)
         assert ("(68 % expected)" in page) == (count == 12)

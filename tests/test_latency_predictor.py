@@ -25,7 +25,7 @@ def networks(count: int, seed: int = 0) -> Ints:
 
 
 def additive(encodings: Ints, noise: float = 0.0) -> Floats:
-    """Choices of 0.1 to 2 ms, dearer towards the end of the network, upon 5 ms."""
+    """Choices of 0.1 to 2 ms, more expensive towards the end of the network, upon 5 ms."""
     ms = np.array([0.1, 0.5, 1.0, 2.0])[encodings] * np.linspace(0.5, 1.5, POSITIONS)
     return (5 + ms.sum(1)) * np.exp(noise * np.random.default_rng(1).normal(size=len(encodings)))
 

@@ -98,10 +98,10 @@ def test_freed_memory_is_used_again_and_goes_back_in_the_end() -> None:
             libc.free(address)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
 
-    anew = pages_of(5)
+    fresh = pages_of(5)
     with reused_memory(CPU):
         pages_of(1)
-        assert pages_of(5) < anew / 10
+        assert pages_of(5) < fresh / 10
         kept = resident_mb()
     assert resident_mb() < kept - 90
-    assert pages_of(5) > anew / 2
+    assert pages_of(5) > fresh / 2

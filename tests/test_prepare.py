@@ -362,7 +362,7 @@ class CopiesToItself(Holds):
 
 
 class CopiesToAnother(Holds):
-    """A copy draws its weights anew."""
+    """A copy draws its weights again."""
 
     def __deepcopy__(self, memo: object) -> nn.Module:
         return CopiesToAnother()

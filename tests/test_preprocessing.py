@@ -116,7 +116,7 @@ def write_photos(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Road:
-    """An export, the files of the validation part, and what nas's own validation makes of them."""
+    """An export, the files of the validation split, and what nas's own validation makes of them."""
 
     export: Path
     photos: list[Path]

@@ -1,4 +1,4 @@
-"""A search resumed under other limits and budgets: records judged anew, the study told alike, and nothing lost on the way."""
+"""A search resumed under other limits and budgets: records judged again, the study told alike, and nothing lost on the way."""
 
 from __future__ import annotations
 
@@ -182,15 +182,15 @@ def test_limits_of_macs_and_parameters_are_judged_anew_and_proposals_keep_to_the
 def test_a_prediction_is_held_against_the_limit_of_now(make_run: RunFactory) -> None:
     run = make_run(limited(1.0))
     broker = Broker(run)
-    foretold = [Predicted(5.0, 0.1, 20), Predicted(2.0, 0.1, 20), Predicted(2.5, 1.0, 20)]
-    for predicted in foretold:
+    predictions = [Predicted(5.0, 0.1, 20), Predicted(2.0, 0.1, 20), Predicted(2.5, 1.0, 20)]
+    for predicted in predictions:
         candidate = broker.ask()
         assert candidate is not None
         broker._predicted[candidate.digest] = predicted
         broker.finish(candidate, Evaluation(Outcome.REJECTED, "a predicted latency", violation=1.0))
     run = renewed(run, max_latency_ms=2.2)
     kept = run.records()
-    assert [record.evaluation.predicted for record in kept] == foretold[:1]  # the others may be within
+    assert [record.evaluation.predicted for record in kept] == predictions[:1]  # the others may be within
     assert kept[0].evaluation.violation == pytest.approx(5.0 / 2.2 - 1)
 
 
@@ -227,7 +227,7 @@ def test_the_same_records_and_limits_give_the_same_proposals(
     search(run, 14)
     limit = median_ms(run)
     asked = {}
-    for name in ("at once", "there and back", "killed before the study was made anew", "without its study"):
+    for name in ("at once", "there and back", "killed before the study was made again", "without its study"):
         path = tmp_path / name
         shutil.copytree(run.path, path)
         copy = open_run(path)

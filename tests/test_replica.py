@@ -1,4 +1,4 @@
-"""Runs copied to a real S3 server (moto's) and to folders: followed, cut off, killed, taken over, and resumed."""
+"""Runs copied to a real S3 server (moto's) and to folders: followed, cut off, killed, imported, and resumed."""
 
 from __future__ import annotations
 

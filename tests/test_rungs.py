@@ -45,7 +45,7 @@ def so_far(score: float, macs: int | None, epochs: int = RUNG) -> Evaluation:
 
 
 def filled(count: int = 30) -> Rungs:
-    """Candidates on one line, the dearer the more accurate: each is on the front."""
+    """Candidates on one line, the more expensive the more accurate: each is on the front."""
     rungs = Rungs(OBJECTIVES, EPOCHS)
     for index in range(count):
         rungs.remember(f"member {index}", so_far(0.5 + index / 100, 1000 + 100 * index))
@@ -117,7 +117,7 @@ DIGITS = load_space("digits")
 ORDER = (
     "r8-c8k3-k3e1s16/2-h32",
     "r8-c4k3-k5e1s8-k5e1s8-k5e1s16/2-k5e1s16-k5e1s16-h0",
-    # Two that are dearer than the one before, and learn more slowly.
+    # Two that are more expensive than the one before, and learn more slowly.
     "r8-c8k3-k3e4f16/2-h32",
     "r8-c8k3-k3e4f16/2-k3e4f16-h32",
     str(DIGITS.smallest.canonical),

@@ -39,7 +39,7 @@ def test_a_mode_runs_the_network_one_after_another(mode: str) -> None:
         expected = module(images)
         session = prepare(module, images, replace(CPU, mode=mode))
         torch.testing.assert_close(output(session), expected, rtol=1e-4, atol=1e-5)
-        images.mul_(2)  # the images are read anew in each run
+        images.mul_(2)  # the images are read again in each run
         torch.testing.assert_close(output(session), module(images), rtol=1e-4, atol=1e-5)
 
 

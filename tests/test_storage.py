@@ -121,7 +121,7 @@ def test_a_run_restored_from_an_older_copy_has_its_study_made_anew(
     records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:2]))
     before = run.records()
     finish_all(Broker(open_run(run.path)))
-    assert "made anew" in caplog.text
+    assert "made again" in caplog.text
     assert run.records()[:2] == before
     check_told(run)
 

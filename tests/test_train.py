@@ -278,7 +278,7 @@ def test_each_training_is_tested_once_and_recorded_once(
     assert all(Path(row["weights"]).is_file() for row in shown)
     page = run.report_path.read_text(encoding="utf-8")
     assert "Trained in full" in page
-    assert page.count("Test part, class by class") == 2
+    assert page.count("Test split, class by class") == 2
 
 
 def test_with_the_validation_part_nothing_is_left_to_score_by(
@@ -394,7 +394,7 @@ def test_data_without_a_test_part(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = searched(tmp_path / "run", "test_train:digits_without_test_part")
     code, out, err = train(capsys, run, "--pick", "fastest", "--epochs", "1")
     assert code == 0, err
-    assert "The data set has no test part" in out
+    assert "The data set has no test split" in out
     (record,) = run.training_records()
     assert (record.before, record.after) == (None, None)
     assert record.score is not None
@@ -457,7 +457,7 @@ def test_the_live_page_shows_a_training_as_soon_as_it_is_recorded(run: RunDirect
     assert after.version > before.version
     assert figures(after, run.records()[0])["Trained in full"] == (
         "75.00 ± 35.36 % test accuracy, 85.00 ± 7.07 % validation (2 seeds × 1 epoch from search, 1 failed); "
-        "75.00 % test accuracy (1 seed × 1 epoch from search, validation part too)"
+        "75.00 % test accuracy (1 seed × 1 epoch from search, validation split too)"
     )
     assert figures(after, run.records()[1])["Trained in full"] == "–"
 
@@ -536,7 +536,7 @@ def test_an_export_of_a_full_training_has_the_numbers_of_that_training(
     source = (tmp_path / "full" / "model.py").read_text()
     docstring = source.split('"""')[1]
     card = (tmp_path / "full" / "README.md").read_text()
-    own, search = card[card.index("## Figures") :].split("Of the search's brief training, 1 epoch: other weights")
+    own, search = card[card.index("## Figures") :].split("Of the search's proxy training, 1 epoch: other weights")
     content = json.loads((tmp_path / "full" / "model.json").read_text())
     for told in (out, docstring):
         assert "those of a full training, 1 epoch from the search's weights, seed 0" in told.replace(
@@ -569,7 +569,7 @@ def test_an_export_of_the_searchs_weights_has_the_numbers_of_the_search(
     card = (tmp_path / "search" / "README.md").read_text()
     docstring = (tmp_path / "search" / "model.py").read_text().split('"""')[1]
     for told in (out, docstring):
-        assert "the search's brief training, 1 epoch" in told
+        assert "the search's proxy training, 1 epoch" in told
         assert "validation accuracy 51.00" in told
         assert "not tested" in told
         assert "1.000 ms (1.000–1.000), measured in the search" in told
@@ -602,14 +602,14 @@ def test_report_page_and_tables_lead_with_the_latest_and_keep_the_searchs_number
     shown = figures(LiveRun(run).look(), first)
     names = list(shown)
     assert names.index("Trained in full") < names.index("Validation accuracy in the search")
-    assert "weights of the search's brief training, 1 epoch" in shown["Validation accuracy in the search"]
+    assert "weights of the search's proxy training, 1 epoch" in shown["Validation accuracy in the search"]
     assert "7.250 ms" in shown["Latency after that"]
     assert "1.000 ms (1.000–1.000), measured in the search" in shown["Latency in the search"]
     with pytest.raises(SystemExit):
         main(["front", str(run.path)])
     out = capsys.readouterr().out
     assert out.index("Trained in full") < out.index("75.00") < out.index("51.00")
-    assert out.index("7.250") < out.index("of the search's brief training, 1 epoch: other weights")
+    assert out.index("7.250") < out.index("of the search's proxy training, 1 epoch: other weights")
     assert max(map(len, out.splitlines())) <= 80
 
 

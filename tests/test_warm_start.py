@@ -201,7 +201,7 @@ def test_wrong_flags_are_one_sentence_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
-# ---------------------------------------------------------------- trials taken over
+# ---------------------------------------------------------------- trials imported
 
 
 def test_trials_of_an_overlapping_space_are_known_and_not_counted(make_run: RunFactory, earlier: RunDirectory) -> None:
@@ -209,7 +209,7 @@ def test_trials_of_an_overlapping_space_are_known_and_not_counted(make_run: RunF
     warm = warm_start(given, HERE)
     within = [r for r in earlier.records() if r.outcome is Outcome.DONE and "k1" not in r.text]
     assert [record.digest for record in warm.records] == [record.digest for record in within]
-    assert f"{len(within)} of 10 trials taken over" in warm.notes[0]
+    assert f"{len(within)} of 10 trials imported" in warm.notes[0]
     run = begin(make_run, given, warm)
     broker = Broker(run)
     assert broker.trained == 0
@@ -235,8 +235,8 @@ def test_trials_of_an_overlapping_space_are_known_and_not_counted(make_run: RunF
     assert f"<dt>From earlier runs</dt><dd>{len(within)}</dd>" in page
     assert "<dt>Trained</dt><dd>5<small> of 5</small></dd>" in page
     assert f"<dt>Repeat</dt><dd>{own - 5}</dd>" in page
-    assert f"taken over from earlier, trial {within[0].number}" in page
-    assert "taken over from" not in write_report(earlier).read_text(encoding="utf-8")
+    assert f"imported from earlier, trial {within[0].number}" in page
+    assert "imported from" not in write_report(earlier).read_text(encoding="utf-8")
 
 
 def test_a_repeat_of_a_trial_taken_over_is_answered_and_shown(make_run: RunFactory, earlier: RunDirectory) -> None:
@@ -349,7 +349,7 @@ def test_under_other_conditions_the_front_is_trained_anew_and_it_says_why(
     assert warm.records == ()
     assert warm.enqueue == tuple(record.text for record in front)
     assert why in warm.notes[0]
-    assert f"{len(front)} networks of its front will be trained anew, first" in warm.notes[0]
+    assert f"{len(front)} networks of its front will be trained again, first" in warm.notes[0]
     broker = Broker(make_run(replace(from_earlier(earlier, **changes), enqueue=warm.enqueue, trials=20)))
     asked = [candidate.digest for _ in front if (candidate := broker.ask()) is not None]
     assert asked == [record.digest for record in front]
@@ -386,7 +386,7 @@ def test_trials_taken_over_are_judged_by_the_budgets_of_the_new_run(
     costs = [
         record.evaluation.cost.macs for record in again if record.outcome is Outcome.REJECTED and record.evaluation.cost
     ]
-    assert all(macs > 2 * limit for macs in costs)  # what was rejected there and is not here is asked for anew
+    assert all(macs > 2 * limit for macs in costs)  # what was rejected there and is not here is asked for again
     assert {record.imported_from for record in again if record.digest == front[0].digest} == {front[0].imported_from}
 
 
@@ -412,7 +412,7 @@ def test_weights_of_the_front_come_along_and_are_exported(
     assert front
     assert export_candidate(run, front[0], tmp_path / "model", ExportOptions(measure=False)).is_dir()
     run.weights_path(front[0].digest).unlink()
-    with pytest.raises(InputError, match=r"was taken over from earlier, trial .* had not kept its weights"):
+    with pytest.raises(InputError, match=r"was imported from earlier, trial .* had not kept its weights"):
         export_candidate(run, front[0], tmp_path / "again", ExportOptions(measure=False))
 
 
@@ -432,7 +432,7 @@ def test_a_search_goes_on_from_another_and_from_known_points(
     flags = ["--warm-start", first, "--enqueue", "middle", "--seed", "1"]
     code, out, err = nas(capsys, "search", "digits", "--trials", "2", *quick, *flags, "--out", second)
     assert code == 0, err
-    assert f"Warm start from {first}: 3 of 3 trials taken over" in out
+    assert f"Warm start from {first}: 3 of 3 trials imported" in out
     assert "2 done, " in out
     assert "3 from earlier runs" in out
     run = open_run(second)

@@ -1,7 +1,7 @@
-"""Does a brief score rank candidates as a full training does, from which initial weights, and at what cost?
+"""Does a proxy score rank candidates as a full training does, from which initial weights, and at what cost?
 
     python benchmarks/fidelity train --work DIR [--variants "own taps;grid of taps"]     # the backbone, then supernets
-    python benchmarks/fidelity score --work DIR [--shard 0/2]                            # brief scores, full trainings
+    python benchmarks/fidelity score --work DIR [--shard 0/2]                            # proxy scores, full trainings
     python benchmarks/fidelity score --work DIR --untrained --variants "own taps;grid of taps"   # how supernets share
     python benchmarks/fidelity search --work DIR --seconds 600 [--shard 0/2]             # searches of equal device time
     python benchmarks/fidelity tables FILE...
@@ -10,7 +10,7 @@ Random candidates of a space (by default `cifar16.yaml`, all kinds of changes at
 initial weights; and the backbone with one kind of change made to all of its layers. `scratch` are random weights, `sliced`
 those inherited from the space's backbone, trained before in full on the same images, `elastic` those of a supernet that
 began with the same backbone. The reference is a training that is `--full` epochs long, from `sliced` and from `scratch`,
-scored on the test part; brief scores are those of the validation part, as in a search. One JSON line an evaluation in
+scored on the test split; proxy scores are those of the validation split, as in a search. One JSON line an evaluation in
 DIR/rows.jsonl; what is there is not evaluated again. With `--published` the candidates and the reference are those of
 NAS-Bench-Macro. With a GPU: `--device cuda --space lite0_small --init
 efficientnet_lite0`, and FIDELITY_TRAIN=45000.
@@ -66,7 +66,7 @@ def main() -> None:
         one.add_argument(
             "--score-images", type=int, help="validation images of scores without a training, by default all"
         )
-        one.add_argument("--starts", default="scratch;sliced;elastic", help="initial weights of brief scores")
+        one.add_argument("--starts", default="scratch;sliced;elastic", help="initial weights of proxy scores")
         one.add_argument("--untrained", action="store_true", help="scores straight from supernets alone")
         one.add_argument("--shard", default="0/1")
     verbs.add_parser("tables").add_argument("files", type=Path, nargs="+")

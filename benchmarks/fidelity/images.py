@@ -29,7 +29,7 @@ class Images:
 
 
 def cifar10() -> dict[str, Images]:
-    """Training images, 4,000 others of the training part for validation, and all test images; alike for each class."""
+    """Training images, 4,000 others of the training split for validation, and all test images; alike for each class."""
     found: dict[tuple[str, str], list[Image.Image]] = {}
     for part, label, image in _files(SHARED / "data" / "cifar10-imagefolder.tar.xz"):
         found.setdefault((part, label), []).append(image)

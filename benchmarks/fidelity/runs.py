@@ -179,7 +179,7 @@ class Bench:
     # ---------------------------------------------------------------- evaluations
 
     def evaluate(self, job: Job) -> Row:
-        """One evaluation, as a row; device time is that of inheritance, training and scoring on the validation part."""
+        """One evaluation, as a row; device time is that of inheritance, training and scoring on the validation split."""
         side = job.architecture.input_size
         began = device_time(self.setting.device)
         network = self.starting(job)

@@ -1,4 +1,4 @@
-"""What an earlier run of a smaller space is worth to a search: hypervolume with its trials taken over, and without.
+"""What an earlier run of a smaller space is worth to a search: hypervolume with its trials imported, and without.
 
     python benchmarks/search_quality/warm_start.py [--problems macs,revealed] [--seeds 10]
 

@@ -64,7 +64,7 @@ def evaluate(
     assignments: Assignments = None,
     split_seed: SplitSeed = 0,
     test: Annotated[
-        bool, typer.Option("--test", help="Report on the test part too, before and after the fine-tune.")
+        bool, typer.Option("--test", help="Report on the test split too, before and after the fine-tune.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
 ) -> None:
@@ -98,7 +98,7 @@ def evaluate(
     warn_unfit(loaded, data_name(data, loaded))
     images = load_images(loaded, data_name(data, loaded), split_seed, init)
     if test and images.test is None:
-        raise InputError(f"--test: the data set {images.name} has no test part")
+        raise InputError(f"--test: the data set {images.name} has no test split")
     if not as_json:
         console.print(f"{architecture.canonical}  digest {architecture.digest}", highlight=False, soft_wrap=True)
 
@@ -122,7 +122,7 @@ def evaluate(
             from nas.common.text import plural
             from nas.views.terminal.front import confusion_table, report_table
 
-            console.print(f"\n[bold]Test part[/bold], {plural(reports[1].images, 'image')}", highlight=False)
+            console.print(f"\n[bold]Test split[/bold], {plural(reports[1].images, 'image')}", highlight=False)
             console.print(report_table(*reports))
             console.print(confusion_table(reports[1]))
     if evaluation.outcome is not Outcome.DONE:

@@ -1,4 +1,4 @@
-"""`nas fidelity`: can the run's brief fine-tune rank candidates?"""
+"""`nas fidelity`: can the run's proxy training rank candidates?"""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def fidelity(
         typer.Option(
             "--init",
             metavar="WEIGHTS",
-            help="Compare with brief trainings from these initial weights, as nas search --init takes them; may be repeated.",
+            help="Compare with proxy trainings from these initial weights, as nas search --init takes them; may be repeated.",
         ),
     ] = None,
     max_concurrent: Annotated[int, typer.Option(min=0, help="Trainings at once; 0 is as many as fit.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False,
 ) -> None:
-    """Can the run's brief fine-tune rank candidates? Some are trained again, by a longer recipe, and compared.
+    """Can the run's proxy training rank candidates? Some are trained again, by a longer recipe, and compared.
 
-    Each is trained twice by the full recipe and once more by the brief one, with new seeds. What is recorded already is
+    Each is trained twice by the full recipe and once more by the proxy one, with new seeds. What is recorded already is
     not trained again, so that an audit that was stopped goes on with the same command. With --init each is trained by the
-    brief recipe from other initial weights too, and compared: which of them rank better, and at what cost?
+    proxy recipe from other initial weights too, and compared: which of them rank better, and at what cost?
 
     Example: nas fidelity results/digits-20261124-070000 --count 20
     """
@@ -104,7 +104,7 @@ def _announcement(plan: AuditPlan) -> list[str]:
 
     brief, full, missing = plan.settings.evaluation.recipe, plan.full, plan.missing
     if brief.epochs:
-        beside = f", {full.epochs / brief.epochs:g} times the run's {brief.epochs}, and once more by the brief one"
+        beside = f", {full.epochs / brief.epochs:g} times the run's {brief.epochs}, and once more by the proxy one"
     else:
         beside = "; the search scored them without fine-tuning"
     lines = [
@@ -114,7 +114,7 @@ def _announcement(plan: AuditPlan) -> list[str]:
     own = plan.settings.evaluation.init
     names = short_names([own, *(weights.name for weights in plan.inits)])
     lines += [
-        f"And once by the brief recipe from {names[weights.name]}, with learning rate {recipe.learning_rate:g}, to be compared "
+        f"And once by the proxy recipe from {names[weights.name]}, with learning rate {recipe.learning_rate:g}, to be compared "
         f"with {names[own]}"
         for weights, recipe in plan.inits.items()
     ]

@@ -208,7 +208,7 @@ TrainDevice = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]
 SplitSeed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split in training, validation and test part.")
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split in training, validation and test images.")
 ]
 Metric = Annotated[
     str, typer.Option(help="accuracy, macro_f1, balanced_accuracy, or module:function(labels, predictions).")
@@ -225,7 +225,7 @@ Epochs = Annotated[
         "--epochs",
         "--finetune",
         min=0,
-        help="Epochs of the brief fine-tune; by default 10. 0 scores what --init supernet:FOLDER gives as it is.",
+        help="Epochs of the proxy training; by default 10. 0 scores what --init supernet:FOLDER gives as it is.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""`nas search --resume DIR`: the flags that a run may be given anew, and the search that all others ask for in its place."""
+"""`nas search --resume DIR`: the flags that a run may be given again, and the search that all others ask for in its place."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _RENEWED = {
     "max_params": "max_params",
     "max_latency": "max_latency_ms",
 }
-"""Flags that a run may be given anew, and what they are called in `Renewal`."""
+"""Flags that a run may be given again, and what they are called in `Renewal`."""
 _OF_THE_SESSION = ("resume", "address", "log", "replica", "storage")
 """Flags that are no settings of the search, or that `resume_search` takes by themselves."""
 
 
 def renewal(context: typer.Context, run: RunDirectory) -> Renewal:
-    """What the command line gives the run anew.
+    """What the command line gives the run again.
 
     Raises `InputError`, with the search to start in its place, for what cannot change; what the run has already may be given.
     """
@@ -58,7 +58,7 @@ def renewal(context: typer.Context, run: RunDirectory) -> Renewal:
         flags = " and ".join(_flag(context, name) for name in dict.fromkeys(other))
         may = ", ".join(_flag(context, name) for name in _RENEWED)
         raise InputError(
-            f"{flags} cannot change in a search that is resumed, which may be given {may} and limits of targets anew; start "
+            f"{flags} cannot change in a search that is resumed, which may be given {may} and limits of targets again; start "
             f"one that takes over the trials which can be compared: {warm_start_command(context, run)}"
         )
     return Renewal(targets=limits, **{_RENEWED[name]: value for name, value in given.items() if name in _RENEWED})

@@ -85,7 +85,7 @@ def search(
     ] = None,
     data: Data = None,
     trials: Annotated[
-        int | None, typer.Option(help="Budget in brief trainings, of a candidate each; by default 30.")
+        int | None, typer.Option(help="Budget in proxy trainings, of a candidate each; by default 30.")
     ] = None,
     objectives: Annotated[
         str, typer.Option(help="accuracy and one or more of latency, macs, params, memory, latency:TARGET.")
@@ -104,7 +104,7 @@ def search(
     ] = None,
     warm_start: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="An earlier run whose trials are taken over; may be repeated."),
+        typer.Option(metavar="RUN", help="An earlier run whose trials are imported; may be repeated."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run directory to make; by default results/SPACE-DATE-TIME.")
@@ -114,7 +114,7 @@ def search(
         typer.Option(
             metavar="DIR|URI",
             help="Go on with this run instead, or with its replica in a new --out; budgets, limits and --max-concurrent may be "
-            "given anew.",
+            "given again.",
         ),
     ] = None,
     replica: Annotated[
@@ -220,12 +220,12 @@ def search(
             fetch_run(resume, folder)
             console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
         run = open_run(folder)
-        anew = renewal(context, run)
-        for note in renewal_notes(run, anew):
+        renewed = renewal(context, run)
+        for note in renewal_notes(run, renewed):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         pulse.doing = "reading the data, and starting Ray and its workers"
         progress = Progresses([display, *make_trackers(logs, folder)])
-        _end_of_search(resume_search(folder, anew, address, progress, replica, storage))
+        _end_of_search(resume_search(folder, renewed, address, progress, replica, storage))
         return
     loaded, why = chosen_space(space, data, init)
     if why is not None:

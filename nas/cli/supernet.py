@@ -45,7 +45,7 @@ def supernet_train(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the supernet is kept.")],
     data: Data = None,
     init: Init = SCRATCH,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 60,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 60,
     time_budget: Annotated[
         float | None,
         typer.Option(

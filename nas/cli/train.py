@@ -1,4 +1,4 @@
-"""`nas train`: chosen candidates trained in full, and what they get on the test part."""
+"""`nas train`: chosen candidates trained in full, and what they get on the test split."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def train(
     ] = "search",
     with_validation: Annotated[
         bool,
-        typer.Option("--with-validation", help="Train on the validation part too; then only the test part scores."),
+        typer.Option("--with-validation", help="Train on the validation split too; then only the test split scores."),
     ] = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False,
 ) -> None:
-    """Train chosen candidates in full, and report on the test part, once for each training.
+    """Train chosen candidates in full, and report on the test split, once for each training.
 
     What is recorded already is not trained again. A training that was stopped, or killed, goes on with the same command
     from its last whole epoch. A search may run meanwhile.
@@ -82,7 +82,7 @@ def train(
         console.print(trainings_table(run, records))
         console.print(reports_on_test_part(records))
         if not any(record.after for record in records):
-            console.print("The data set has no test part, so there is no report on one", highlight=False)
+            console.print("The data set has no test split, so there is no report on one", highlight=False)
         console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
     if ending is not None:
         (errors if as_json else console).print(
@@ -107,7 +107,7 @@ def _announcement(plan: TrainingPlan) -> list[str]:
         f"{plural(first.recipe.epochs, 'epoch')} (the search: {brief or 'none'}), from {STARTS[first.start]}, on {plan.device}"
     ]
     if first.with_validation:
-        lines.append("On the training and the validation part: no score is left, and the last epoch counts")
+        lines.append("On the training and the validation split: no score is left, and the last epoch counts")
     if recorded := len(plan.trainings) - len(missing):
         lines.append(f"{recorded} of {plural(len(plan.trainings), 'training')} recorded already, and not done again")
     if missing and brief:

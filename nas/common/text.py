@@ -65,7 +65,7 @@ def ms_text(ms: float) -> str:
 
 
 def done_word(epochs: int) -> str:
-    """What a candidate is called that came to the end of a brief fine-tune of so many epochs, or was scored without one."""
+    """What a candidate is called that came to the end of a proxy training of so many epochs, or was scored without one."""
     return "trained" if epochs else "scored"
 
 

@@ -148,7 +148,7 @@ def _read(entry: Path, channels: int, size: int) -> Decoded | None:
                 raise ValueError(f"{part}.npy holds {array.dtype} {array.shape}")
     except Exception as error:  # whatever the damage does to JSON or to numpy's header
         reason = str(error).splitlines()[0]
-        logger.warning("%s: damaged, so its images are decoded anew: %s", entry, reason)
+        logger.warning("%s: damaged, so its images are decoded again: %s", entry, reason)
         return None
     with suppress(OSError):  # it may be another user's
         os.utime(entry / "index.json")  # when it was last used, for nas clean

@@ -40,7 +40,7 @@ def read_function(name: str, channels: int, size: int) -> ImageData | Returned:
     if "train" not in datasets:
         raise InputError(f"data {name!r} returned no part 'train', only {', '.join(datasets) or 'an empty mapping'}")
     if len({PART_NAMES[part] for part in datasets}) < len(datasets):
-        raise InputError(f"data {name!r} returned the validation part twice: {', '.join(datasets)}")
+        raise InputError(f"data {name!r} returned the validation split twice: {', '.join(datasets)}")
     sizes: list[tuple[int, int]] = []
     parts = {
         PART_NAMES[part]: _part(f"data {name!r}, {part}", items, channels, size, sizes)

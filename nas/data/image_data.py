@@ -1,6 +1,6 @@
 """Images and what is to be told of them in three parts, in memory or memory-mapped: training, validation, test.
 
-A search is handed training and validation only (`ImageData.without_test`); the test part is for the end.
+A search is handed training and validation only (`ImageData.without_test`); the test split is for the end.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set split in three; `mean` and `std` per channel of the training part, on a scale of 0 to 1.
+    """A data set split in three; `mean` and `std` per channel of the training split, on a scale of 0 to 1.
 
     `hflip` says whether an image flipped left to right is still of its class (not so for digits). `corrupt` names the files that
     could not be read and are left out; `remarks` are sentences on what else was left out and what was guessed.
@@ -118,7 +118,7 @@ class ImageData:
         return int(height), int(width)
 
     def without_test(self) -> ImageData:
-        """The same without the test part: what a search may see."""
+        """The same without the test split: what a search may see."""
         return replace(self, test=None)
 
     def with_validation(self) -> ImageData:
@@ -126,7 +126,7 @@ class ImageData:
         return replace(self, train=_joined(self.train, self.validation))
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the content of training and validation parts."""
+        """Sixteen hexadecimal digits of the content of training and validation splits."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation):
             digest.update(repr((len(part), *part.images.shape[1:])).encode())

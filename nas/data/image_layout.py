@@ -181,7 +181,7 @@ def _part_folders(tree: _Tree, root: str) -> tuple[dict[str, str], list[str]]:
         if like_parts[name].rank < 2 or set(tree.classes(within[name])) == train
     }
     guessed = [
-        f"{name}/ is taken as the {PART_WORDS[part]} part" for part, name in parts.items() if like_parts[name].rank
+        f"{name}/ is taken as the {PART_WORDS[part]} split" for part, name in parts.items() if like_parts[name].rank
     ]
     return {part: within[name] for part, name in parts.items()}, [", ".join(guessed)] if guessed else []
 

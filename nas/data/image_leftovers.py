@@ -46,7 +46,7 @@ def left_over(listing: Listing, class_folders: Collection[str], tests: Collectio
     remarks = []
     for folder in tests:
         images = plural(unused.pop(place(folder) or folder)["images"], "image")
-        remarks.append(f"{printable(folder)}/ has no folders by class: {images} left out, and a test part is split off")
+        remarks.append(f"{printable(folder)}/ has no folders by class: {images} left out, and a test split is drawn")
     if odd:
         remarks.append(
             f"{plural(len(odd), 'file')} in class folders left out, not images by name: {kinds_text(odd)} (first: "

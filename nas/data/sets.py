@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 TEST_SHARE = 0.2
 VALIDATION_IMAGES = 2_500
-"""Aimed at where the data set brings no validation part: the standard error of 90 % is then 0.6 points.
+"""Aimed at where the data set brings no validation split: the standard error of 90 % is then 0.6 points.
 
-Kept between a tenth and a quarter of what is left after the test part.
+Kept between a tenth and a quarter of what is left after the test split.
 """
 STATISTICS_IMAGES = 20_000
 """Training images, evenly spaced, of which mean and standard deviation are taken at most."""
@@ -270,8 +270,8 @@ def _split(name: str, classes: Sequence[str], part: Split, wanted: str, share: f
         counts = np.bincount(part.labels, minlength=len(classes))
         fewest = int(counts.argmin())
         raise InputError(
-            f"data set {name}: too few images to split off a {wanted} part: {len(part)} of {len(classes)} classes, "
-            f"{counts[fewest]} of class {classes[fewest]!r}; give more, or a {wanted} part of its own"
+            f"data set {name}: too few images for a {wanted} split: {len(part)} of {len(classes)} classes, "
+            f"{counts[fewest]} of class {classes[fewest]!r}; give more, or a {wanted} split of its own"
         ) from error
     return part.subset(np.sort(rest)), part.subset(np.sort(split))
 

@@ -136,7 +136,7 @@ def model_json(
     }
 
 
-_OTHER_WEIGHTS = "of the search's brief training: other weights, which are not in this folder"
+_OTHER_WEIGHTS = "of the search's proxy training: other weights, which are not in this folder"
 
 
 def _search_json(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _result_json(result: Result) -> dict[str, Any]:
 
 
 def _recipe_json(training: TrainingRecord) -> dict[str, Any]:
-    """How the full training went that the weights are of, and the test part class by class."""
+    """How the full training went that the weights are of, and the test split class by class."""
     return {
         "seed": training.seed,
         "start": training.start,

@@ -163,7 +163,7 @@ def _searched(run: RunDirectory, record: TrialRecord, training: TrainingRecord |
     else:
         if record.imported_from and not run.weights_path(record.digest).is_file():
             raise InputError(
-                f"{record.digest} was taken over from {record.imported_from}, and that run had not kept its weights: pick "
+                f"{record.digest} was imported from {record.imported_from}, and that run had not kept its weights: pick "
                 "another one"
             )
         state = run.load_weights(record.digest)

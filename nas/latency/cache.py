@@ -161,7 +161,7 @@ class LatencyCache:
         size = path.stat().st_size
         if size == known:
             return
-        if size < known:  # deleted and begun anew
+        if size < known:  # deleted and begun again
             known = 0
         for line in read_lines(path, known):
             if not line.endswith(b"\n"):

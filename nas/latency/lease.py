@@ -235,7 +235,7 @@ def lease_for(device: str) -> DeviceLease:
 class Bursts:
     """Work under the shared lease in bursts of about `BURST_S`: enter once a step; `close` after the last one.
 
-    Taking the lease anew for each step would cost more than a small network's step. `waited_s` is the time spent
+    Taking the lease again for each step would cost more than a small network's step. `waited_s` is the time spent
     waiting for it.
     """
 

@@ -204,7 +204,7 @@ class _Watch(TorchDispatchMode):
         self._counts = counter.flop_registry
         self._made = WeakIdKeyDictionary()  # the storages that operators made, and whether of weights alone
         self._made[_storage(image)] = False
-        # A weak dictionary does not keep these, which TorchScript makes anew for each look at them.
+        # A weak dictionary does not keep these, which TorchScript makes again for each look at them.
         self._weights = [
             _storage(tensor) for tensor in (*network.parameters(), *network.buffers()) if not is_lazy(tensor)
         ]

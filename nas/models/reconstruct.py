@@ -1,7 +1,7 @@
 """Least-squares reconstruction: a candidate's projections refitted to the features of the backbone.
 
 After inheritance a changed block gives other features than the backbone's, and the error grows from block to block.
-Front to back, each projection (the last convolution of a block) is fitted anew, so that on calibration images the
+Front to back, each projection (the last convolution of a block) is fitted again, so that on calibration images the
 block's output comes close to the backbone's at the same place; the idea is from channel pruning (He, Zhang & Sun,
 ICCV 2017, section 3.1), here for any change of a block, and with a prior: the inherited weights. The last layer of a
 stage aims at the end of the backbone's stage, so that a shallower stage makes up for the layers left out.

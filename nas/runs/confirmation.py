@@ -51,7 +51,7 @@ def confirmed(
     metric: str,
     images: int,
 ) -> dict[str, Confirmed]:
-    """What is known of the candidates that were trained again, by digest; `images` are those of the validation part."""
+    """What is known of the candidates that were trained again, by digest; `images` are those of the validation split."""
     scores = _scores(confirmations)
     epochs = {confirmation.digest: confirmation.epochs for confirmation in confirmations}
     again = [_scored(record, float(np.mean(scores[record.digest]))) for record in _of(records, scores)]
@@ -85,7 +85,7 @@ def next_to_confirm(
 ) -> TrialRecord | None:
     """The candidate to train again next, or None where nothing is trained; `running` are digests in training again.
 
-    The front is that of the best guesses: the mean of longer trainings, or the brief score and what longer trainings
+    The front is that of the best guesses: the mean of longer trainings, or the proxy score and what longer trainings
     gave on average. First come its members that were not trained again, by what each adds to the hypervolume; then
     those so near behind it that noise may hide them; then the members that were trained again the least.
     """

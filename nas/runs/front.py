@@ -73,7 +73,7 @@ def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -
     """The run's reference point, or None while too few candidates are trained to fix it.
 
     The records are only ever appended to, so that it never moves once fixed, also where a resumed search was given limits that
-    some of them are over. Those taken over from earlier runs come
+    some of them are over. Those imported from earlier runs come
     first: then it is theirs.
     """
     # One after another: the first few decide, of thousands.
@@ -123,7 +123,7 @@ def contributions(points: NDArray[np.float64], among: NDArray[np.float64]) -> ND
 def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[tuple[int, float]]:
     """(trained candidates so far, hypervolume) after each one that changed it, once the reference point is fixed.
 
-    What was taken over from earlier runs is there at the start, and not counted.
+    What was imported from earlier runs is there at the start, and not counted.
     """
     reference = reference_point(records, objectives)
     history: dict[int, float] = {}

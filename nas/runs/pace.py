@@ -25,7 +25,7 @@ def seconds_left(
     """Wall seconds until the budget is spent, by what ended since the command started (`since`, UTC seconds).
 
     What candidates took themselves, divided by how many ran at once; `running` says when those that run now were started.
-    A worker's own start is no part of what a candidate takes. Confirmations count as the brief trainings that they take
+    A worker's own start is no part of what a candidate takes. Confirmations count as the proxy trainings that they take
     the time of. None before anything ended.
     """
     late = [record for record in records if record.finished >= since and record.imported_from is None]

@@ -93,9 +93,9 @@ Start = Literal["search", "init", "scratch"]
 class TrainingRecord:
     """One line of trainings.jsonl: the candidate of trial `number`, trained in full by a recipe and a seed of its own.
 
-    One `with_validation` was trained on the validation part too: nothing was left to score it by, and its evaluation has
+    One `with_validation` was trained on the validation split too: nothing was left to score it by, and its evaluation has
     no history. `losses` are those of the training by epoch. `before` and `after` are what the network got on the test
-    part at its start and at its end; None where the data have none, or it failed. `key` is in the names of its files.
+    split at its start and at its end; None where the data have none, or it failed. `key` is in the names of its files.
     """
 
     number: int
@@ -121,7 +121,7 @@ class TrainingRecord:
 
     @property
     def test_accuracy(self) -> tuple[float | None, float | None]:
-        """The accuracy on the test part before and after; None where it was not looked at."""
+        """The accuracy on the test split before and after; None where it was not looked at."""
         return self.before.accuracy if self.before else None, self.after.accuracy if self.after else None
 
 
@@ -196,7 +196,7 @@ class TrialRecord:
 
     `objectives` holds the values by name where the candidate has them all; `started` and `finished` are UTC
     seconds since the epoch; `repeat_of` is the number of the trial that answered a repeat; `imported_from` names the
-    earlier run, and the trial there, that it was taken over from (`nas search --warm-start`).
+    earlier run, and the trial there, that it was imported from (`nas search --warm-start`).
     """
 
     number: int
@@ -229,7 +229,7 @@ class TrialRecord:
 
 
 def count_outcomes(records: Sequence[TrialRecord]) -> dict[str, int]:
-    """How many trials ended how, where any did, and how many were taken over "from earlier runs"."""
+    """How many trials ended how, where any did, and how many were imported "from earlier runs"."""
     own = [record.outcome for record in records if record.imported_from is None]
     counts = {outcome.value: own.count(outcome) for outcome in Outcome} | {"from earlier runs": len(records) - len(own)}
     return {what: count for what, count in counts.items() if count}

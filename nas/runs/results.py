@@ -1,6 +1,6 @@
 """What one set of a candidate's weights got. A score belongs to the weights that got it, and to the images that it is of.
 
-A candidate has several sets: those of the search's brief training, and those of each full training. Whatever prints a
+A candidate has several sets: those of the search's proxy training, and those of each full training. Whatever prints a
 score or a latency of a candidate takes it from here, so that no number stands beside weights that are not its own.
 """
 
@@ -22,7 +22,7 @@ class Result:
     """Whose weights, what they scored, and the latency that was measured with them; None is what was not looked at.
 
     `weights` says whose they are, within a sentence; `full` that they are of a full training. `tested` is the accuracy on
-    the test part, `score` the run's `metric` on the validation part, each of so many images.
+    the test split, `score` the run's `metric` on the validation split, each of so many images.
     """
 
     weights: str
@@ -38,14 +38,14 @@ class Result:
 
     @property
     def test_text(self) -> str:
-        """The accuracy on the test part and of how many images it is."""
+        """The accuracy on the test split and of how many images it is."""
         if self.tested is None:
             return NOT_TESTED
         return f"{score_text(self.tested, 'accuracy', self.test_images)} of {plural(self.test_images, 'test image')}"
 
     @property
     def validation_text(self) -> str:
-        """The score on the validation part and of how many images it is."""
+        """The score on the validation split and of how many images it is."""
         if self.trained_on_validation:
             return "none: trained on the validation images too"
         if self.score is None:
@@ -80,11 +80,11 @@ def measured_text(latency: Latency | None, when: str) -> str:
 
 
 def of_search(trial: TrialRecord, metric: str, images: int) -> Result:
-    """What the weights of a search's trial got; `images` are those of the validation part."""
+    """What the weights of a search's trial got; `images` are those of the validation split."""
     evaluation = trial.evaluation
     epochs = plural(evaluation.epochs, "epoch")
     return Result(
-        weights=f"the search's brief training, {epochs}" if evaluation.epochs else "the search, without fine-tuning",
+        weights=f"the search's proxy training, {epochs}" if evaluation.epochs else "the search, without fine-tuning",
         full=False,
         metric=metric,
         score=trial.objectives.get("accuracy") if evaluation.history else None,

@@ -111,13 +111,13 @@ class Resources:
 class SearchSettings:
     """Everything that a search is told; times are in seconds.
 
-    `trials` is the budget in brief trainings, each of another candidate but for the share `confirm`, for which members
+    `trials` is the budget in proxy trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/runs/confirmation.py).
     `sampler` is a name of the door of samplers (nas/search/samplers). `stop_early` ends trainings whose candidates fall behind
     (nas/search/rungs.py); `skip_dominated` trains none that are nearly certainly dominated, given their exact costs
     (nas/search/dominated.py). A trial that takes longer than `trial_timeout_s` has failed; where a member of the front is
     trained again, it may take longer in proportion. `enqueue` names networks to try first, as `nas search --enqueue` does
-    (nas/spaces/known.py), and `warm_start` run directories whose trials are taken over (nas/workflows/warm_start.py);
+    (nas/spaces/known.py), and `warm_start` run directories whose trials are imported (nas/workflows/warm_start.py);
     `plan_search` writes both out in full. What decides no result: `replica` is the URI that the run directory is copied to
     (nas/runs/replica.py), and `storage` the URL of the database that holds its study, without a password
     (nas/search/storage.py).
@@ -170,7 +170,7 @@ class SearchSettings:
 
 
 def terms(settings: SearchSettings) -> dict[str, float | int | str | None]:
-    """The settings that a resumed search may be given anew and that decide how it ends, by name."""
+    """The settings that a resumed search may be given again and that decide how it ends, by name."""
     budgets = settings.evaluation.budgets
     return {
         "trials": settings.trials,

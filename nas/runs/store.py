@@ -109,7 +109,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Change:
-    """Settings that a resumed search was given anew, at a time (UTC seconds): the values `before`, by name.
+    """Settings that a resumed search was given again, at a time (UTC seconds): the values `before`, by name.
 
     They held for the `trials` that were recorded by then, and were not in an earlier change.
     """
@@ -429,7 +429,7 @@ class RunDirectory:
         """The weights of a full training; raises `InputError` when they are gone or damaged."""
         path = self.trained_weights(record)
         if not path.is_file():
-            raise InputError(f"{path}: the weights of this training are gone; it has to be trained anew")
+            raise InputError(f"{path}: the weights of this training are gone; it has to be trained again")
         return load_tensors(path)
 
     def save_checkpoint(self, key: str, content: bytes) -> None:

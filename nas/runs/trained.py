@@ -29,7 +29,7 @@ def best_training(run: RunDirectory, digest: str) -> TrainingRecord | None:
 def best_of(records: Sequence[TrainingRecord]) -> TrainingRecord | None:
     """The same of one candidate's full trainings.
 
-    The test part never decides. A training on the validation part too, of which there is no score, is what is asked for
+    The test split never decides. A training on the validation split too, of which there is no score, is what is asked for
     last and goes before the others: of the latest of that kind the first seed. Of the others the best validation score
     counts.
     """

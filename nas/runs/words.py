@@ -55,8 +55,8 @@ def cost_text(record: TrialRecord | BaselineRecord) -> str:
 
 
 def trial_text(record: TrialRecord) -> str:
-    """The trial's number, and which earlier run it was taken over from, if it was."""
-    origin = f", taken over from {record.imported_from}" if record.imported_from else ""
+    """The trial's number, and which earlier run it was imported from, if it was."""
+    origin = f", imported from {record.imported_from}" if record.imported_from else ""
     return f"trial {record.number}{origin}"
 
 

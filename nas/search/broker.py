@@ -216,7 +216,7 @@ class Broker:
         return None
 
     def _ask_study(self) -> Candidate:
-        # Seeded anew for each trial, so that the proposal depends on the study and the seed, not on the process.
+        # Seeded again for each trial, so that the proposal depends on the study and the seed, not on the process.
         seed = derive_seed(self.settings.seed, "sampler", self.study.size)
         trial = self.study.ask(make_sampler(self.settings.sampler, seed, self._known))
         candidate = self._candidate(trial)

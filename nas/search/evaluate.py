@@ -173,7 +173,7 @@ def starting_network(
 def before_and_after(
     architecture: Architecture, data: ImageData, settings: EvaluationSettings, trained: nn.Module
 ) -> tuple[Any, Any]:
-    """Reports on the test part: of the candidate before its fine-tune, and of the trained network."""
+    """Reports on the test split: of the candidate before its fine-tune, and of the trained network."""
     assert data.test is not None
     on_device = DeviceData(data, settings.device)
     assert on_device.test is not None

@@ -114,7 +114,7 @@ class Remeasurer:
         logger.warning("latencies of the front%s were not measured in turn, and stay single ones: %s", of, reason)
 
     def _to_ask(self, records: Sequence[TrialRecord]) -> InTurn | None:
-        """Worked out anew where something has changed: it is asked for again and again."""
+        """Worked out again where something has changed: it is asked for again and again."""
         state = len(records), len(self.measured), len(self._given_up)
         if self._next is None or self._next[0] != state:
             self._next = state, self._worked_out(records)

@@ -1,4 +1,4 @@
-"""What a search that is resumed may be given anew: budgets, limits, and how many trials run at once. Nothing here imports torch."""
+"""What a search that is resumed may be given again: budgets, limits, and how many trials run at once. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Renewal:
     targets: Mapping[str, float] = field(default_factory=dict)
 
     def applied(self, settings: SearchSettings) -> SearchSettings:
-        """The settings with what is given anew; raises `InputError` for a target that they lack."""
+        """The settings with what is given again; raises `InputError` for a target that they lack."""
         evaluation = settings.evaluation
         unknown = self.targets.keys() - {target.name for target in evaluation.targets}
         if unknown:
@@ -55,7 +55,7 @@ class Renewal:
 
 
 def renewal_notes(run: RunDirectory, renewal: Renewal) -> list[str]:
-    """What a run is given anew, and what its records say by it, in sentences."""
+    """What a run is given again, and what its records say by it, in sentences."""
     after = renewal.applied(run.settings)
     before, now = terms(run.settings), terms(after)
     changed = [name for name in now if now[name] != before[name]]

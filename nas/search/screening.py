@@ -17,7 +17,7 @@ from nas.spaces.families import architecture_cost
 MIN_NETWORKS = 8
 """Measured networks from which on latencies are predicted."""
 _GROWTH = 1.6
-"""The predictor is fitted anew when it could learn from so many times the networks, on the first ones measured: then
+"""The predictor is fitted again when it could learn from so many times the networks, on the first ones measured: then
 what it says depends on the records alone, not on when it was asked or when the search was started again."""
 MAX_NETWORKS = 400
 """Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""

@@ -70,7 +70,7 @@ def connected(settings: SearchSettings) -> tuple[SearchSettings, RDBStorage | No
 def study_name(run: RunDirectory) -> str:
     """The study's name in a database of many: that of the run's folder, and when the run was started.
 
-    A folder of another name is another study, made anew from the records, so that copies of a run do not share one.
+    A folder of another name is another study, made again from the records, so that copies of a run do not share one.
     """
     created = run.provenance.created
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(created))

@@ -1,4 +1,4 @@
-"""The Optuna study of a run: asked for parameters, told only what is recorded. It can be made anew from the records."""
+"""The Optuna study of a run: asked for parameters, told only what is recorded. It can be made again from the records."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class RunStudy:
                 raise
             aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
             self._path.rename(aside)
-            logger.warning("%s cannot be read (%s): moved to %s, made anew from the records", self._path, error, aside)
+            logger.warning("%s cannot be read (%s): moved to %s, made again from the records", self._path, error, aside)
             self._study = self._open()
         if _LIMITS not in self._study.user_attrs and not (run.limits_changed and self.trials):  # a new one, or an old
             self._study.set_user_attr(_LIMITS, self._limits)
         if storage is not None and self._is_ahead_of(run.recorded()):
-            logger.warning("the study %s knows trials that the records lack: made anew from them", self._name)
+            logger.warning("the study %s knows trials that the records lack: made again from them", self._name)
             self.make_anew()
         self.size = len(self.trials)
         """How many trials there are, counted, since listing thousands takes as long as a proposal."""

@@ -19,7 +19,7 @@ from nas.common.files import writing
 
 
 class _Journal(JournalFileBackend):
-    """The study's journal file, for one writer: it could be made anew from the records, which are on the disk.
+    """The study's journal file, for one writer: it could be made again from the records, which are on the disk.
 
     Optuna waits for the disk after each parameter of a trial, and keeps other writers out by a link, which a driver
     that is killed leaves behind, so that the next one would wait for 30 s. The run's lock keeps other drivers out.

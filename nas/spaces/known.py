@@ -58,7 +58,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str | dict[str, object]]]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        hint = "; trials of a run are taken over by --warm-start" if (path / "run.yaml").is_file() else ""
+        hint = "; trials of a run are imported by --warm-start" if (path / "run.yaml").is_file() else ""
         raise InputError(f"--enqueue {path}: not a folder that nas export made (no model.json there){hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--enqueue {path}: cannot be read: {getattr(error, 'strerror', 'not a text')}") from error

@@ -98,7 +98,7 @@ class DeviceData:
         return torch.tensor(values, device=self.device).view(1, -1, 1, 1)
 
     def calibration_batches(self, side: int) -> list[torch.Tensor]:
-        """A fixed, mixed subset of the training part, prepared: for batch norm statistics and least squares.
+        """A fixed, mixed subset of the training split, prepared: for batch norm statistics and least squares.
 
         512 images up to 64x64 pixels, fewer of larger ones (at least 64), so that memory stays bounded.
         """

@@ -32,14 +32,14 @@ def check_unseen(init: str, data: str, split_seed: int) -> None:
     if theirs is not None and theirs.data == data and theirs.split_seed != split_seed:
         raise InputError(
             f"--split-seed {split_seed}: {source.title} was trained with --split-seed {theirs.split_seed}, so "
-            f"that it has seen images of this validation part; use {theirs.split_seed}"
+            f"that it has seen images of this validation split; use {theirs.split_seed}"
         )
 
 
 def load_images(space: Space, data: str, split_seed: int, init: str, task: str = "classification") -> ImageData:
     """The task's data set in the channels, size and normalisation that the space and the initial weights ask for.
 
-    Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation part.
+    Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation split.
     """
     weights = load_weights(init)
     weights.check_fits(space)

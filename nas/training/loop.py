@@ -1,4 +1,4 @@
-"""The fine-tune: one loop for the brief training of a search and for the full one."""
+"""The fine-tune: one loop for the proxy training of a search and for the full one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def finetune(
     """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
 
     With a recipe of 0 epochs the model is scored as it is, as epoch 0, and no optimiser is made.
-    The task is that of the data, and the metric a score of it. Without a metric the validation part is not looked at: its loss and scores are NaN, and there is no patience.
+    The task is that of the data, and the metric a score of it. Without a metric the validation split is not looked at: its loss and scores are NaN, and there is no patience.
     `keep` is told of each epoch but the last with the state after it, to be saved before the next one changes it; given
     to `resume`, it lets the same call go on behind that epoch as if nothing had happened, to the bit on a CPU.
     Raises `CandidateError` when the loss is not finite, and `OutOfTimeError` before a step that would begin after `until`
@@ -93,7 +93,7 @@ def finetune(
 
 
 def _scores(model: nn.Module, data: DeviceData, side: int, metric: Score, lease: DeviceLease | None) -> dict[str, Any]:
-    """What a model gets on the validation part."""
+    """What a model gets on the validation split."""
     task, targets = task_of(data.data.task), data.data.validation.labels
     predicted = predict(model, data, data.validation, side, lease=lease)
     return {

@@ -1,4 +1,4 @@
-"""What keeps the memory of a training step on a CPU from being fetched anew, or copied, at every step."""
+"""What keeps the memory of a training step on a CPU from being fetched again, or copied, at every step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 def reused_memory(device: torch.device) -> Iterator[None]:
     """Keep what is freed on a CPU for what is allocated next; afterwards it goes back to the system.
 
-    glibc maps and unmaps large tensors one by one, and the kernel clears each page of theirs anew, at every step
+    glibc maps and unmaps large tensors one by one, and the kernel clears each page of theirs again, at every step
     (mallopt(3)). Does nothing for a GPU or another C library.
     """
     libc = ctypes.CDLL(None)

@@ -50,7 +50,7 @@ class Recipe:
         precision: of the training steps; auto is bfloat16 or float16 on CUDA, and on a CPU whichever of float32 and
             bfloat16 takes less time. Scores are always those of the float32 network. compile: by torch.compile, which
             pays off in long trainings only.
-    Augmentation, drawn anew for each image on the device
+    Augmentation, drawn for each image on the device
         hflip: flipped left to right, every other image (torchvision's word); None is as the data say. crop_share: by how much of the side a crop of the padded image may shift.
         resized_crop: smallest share of the area that a random crop keeps before it is resized; 0 is none.
         cutout: side of a blanked square as a share of the image's (DeVries & Taylor, 2017).

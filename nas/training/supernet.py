@@ -200,7 +200,7 @@ class _Trainer:
             targets = self._task.move(targets, motion)
         mixed = mix(x, targets, self._recipe, self._generator)
         x = x if mixed is None else mixed.images
-        # Drawn anew from the number of the step, so that a training that goes on draws the same ones.
+        # Drawn from the number of the step, so that a training that goes on draws the same ones.
         rng = random.Random(derive_seed(self._file.seed, "candidates", self._done))
         space = self._file.space
         others = [self._smallest, *(space.architecture(space.sample(rng)) for _ in range(self._file.random))]
@@ -220,7 +220,7 @@ class _Trainer:
             return self._network(resize(x, architecture.input_size), architecture).float()
 
     def _score(self, architecture: Architecture) -> float:
-        """The task's score on the validation part, of the network cut out, its batch norm recalibrated."""
+        """The task's score on the validation split, of the network cut out, its batch norm recalibrated."""
         side = architecture.input_size
         alone = build(architecture, self._outputs)
         alone.load_state_dict(self._network.extract_subnet(architecture))
@@ -258,4 +258,4 @@ class _Trainer:
         try:
             return torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises whatever unpickling, zip files and its own checks raise
-            raise InputError(f"{self._checkpoint}: cannot be read; delete it to begin anew") from error
+            raise InputError(f"{self._checkpoint}: cannot be read; delete it to begin again") from error

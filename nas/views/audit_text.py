@@ -13,10 +13,10 @@ from nas.workflows.fidelity.ranking import MARGIN, Agreement, Ranking, interval_
 
 COEFFICIENTS: dict[Coefficient, str] = {"kendall": "Kendall τ", "spearman": "Spearman ρ"}
 _COMPARED: dict[str, Callable[[Agreement], Interval]] = {
-    "brief score": lambda agreement: agreement.brief,
+    "proxy score": lambda agreement: agreement.brief,
     "MACs alone": lambda agreement: agreement.macs,
     "ceiling: another full training": lambda agreement: agreement.ceiling,
-    "noise allows a brief one": lambda agreement: agreement.allowed,
+    "noise allows a proxy one": lambda agreement: agreement.allowed,
 }
 
 
@@ -37,8 +37,8 @@ def legend(audit: Audit) -> str:
     """What the columns are, in plain text."""
     return (
         "Agreement with the ranking of one full training, with 95 % intervals. Ceiling: what another full training "
-        "reaches, with a new seed. Noise allows: what a brief training without bias would reach, its own noise included. "
-        f"A brief score ranks well enough where it surely loses at most {MARGIN:g} in τ against the ceiling, which is one "
+        "reaches, with a new seed. Noise allows: what a proxy training without bias would reach, its own noise included. "
+        f"A proxy score ranks well enough where it surely loses at most {MARGIN:g} in τ against the ceiling, which is one "
         f"pair of candidates in {2 / MARGIN:.0f}."
     )
 
@@ -48,7 +48,7 @@ INIT_COLUMNS = ("initial weights", *COEFFICIENTS.values(), "score", "s each", "n
 
 
 def init_rows(audit: Audit) -> list[tuple[str, ...]]:
-    """How well brief scores from each initial weights rank, their mean in percent, and the seconds of a training."""
+    """How well proxy scores from each initial weights rank, their mean in percent, and the seconds of a training."""
     names = short_names([ranking.init for ranking in audit.inits])
     return [
         (
@@ -96,7 +96,7 @@ def _each(audit: Audit) -> str:
     if not audit.brief.epochs:
         return "One score without fine-tuning from each initial weights"
     epochs = plural(audit.brief.epochs, "epoch")
-    return f"One brief training of {epochs} from each initial weights, all with the same seed, which is not that of the search"
+    return f"One proxy training of {epochs} from each initial weights, all with the same seed, which is not that of the search"
 
 
 def _interval_or_nothing(value: Interval | None) -> str:
@@ -116,6 +116,6 @@ def counts(audit: Audit) -> str:
     if audit.audited:
         members = plural(audit.full_front, "candidate")
         parts.append(
-            f"Of the {members} on the front by the full scores, the brief scores have {audit.kept_front} on theirs."
+            f"Of the {members} on the front by the full scores, the proxy scores have {audit.kept_front} on theirs."
         )
     return " ".join(parts)

@@ -101,7 +101,7 @@ def _decoded(processes: str, unused_s: float) -> Iterator[Leftover]:
             reason = "the next run on them need not decode them" if whole else "may be in use"
             yield Leftover(_DECODED, path, _size(path), used, False, reason)
         else:
-            reason = "not used since; decoded anew when needed" if whole else "cut off half-way"
+            reason = "not used since; decoded again when needed" if whole else "cut off half-way"
             yield Leftover(_DECODED, path, _size(path), used, True, reason)
 
 

@@ -45,7 +45,9 @@ class Heartbeat:
         self._here = socket.gethostname()
         self._epochs: dict[tuple[int, float], EpochMetrics] = {}
         now, before = time.time(), None
-        with suppress(InputError):  # who takes the directory has warned of it; this one writes it anew, or warns itself
+        with suppress(
+            InputError
+        ):  # who takes the directory has warned of it; this one writes it again, or warns itself
             before = self._run.read_state()
         self._state = DriverState(
             now,

@@ -158,7 +158,7 @@ def check_pins(resources: Resources, address: str | None) -> None:
 
 
 def check_amounts(settings: SearchSettings) -> None:
-    """Raise `InputError` when one of the numbers is out of bounds that a resumed search may be given anew."""
+    """Raise `InputError` when one of the numbers is out of bounds that a resumed search may be given again."""
     if settings.trials < 1:
         raise InputError(f"--trials {settings.trials}: needs at least 1")
     if not 0 <= settings.confirm <= MOST_CONFIRM:

@@ -121,7 +121,7 @@ def resume_search(
 ) -> Finished:
     """Go on with a search where its records end, with the same settings but for those of the `renewal`.
 
-    Records are judged by its limits. A budget of time starts anew. `replica` is the URI of another replica than the run's, or
+    Records are judged by its limits. A budget of time starts again. `replica` is the URI of another replica than the run's, or
     `off`; `storage` the URL of the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
     began = time.time()

@@ -1,4 +1,4 @@
-"""Full trainings of chosen candidates, one after another in this process; then, once for each, the test part.
+"""Full trainings of chosen candidates, one after another in this process; then, once for each, the test split.
 
 What is recorded is not trained again, and one that was killed goes on from the end of its last whole epoch. The same
 process must have as many threads then for the same weights: torch adds up in another order with another number.
@@ -96,7 +96,7 @@ class TrainingProgress:
         """A training begins, or goes on after so many epochs."""
 
     def epoch(self, training: FullTraining, metrics: EpochMetrics) -> None:
-        """An epoch ended; where the validation part is trained on, what it would give is NaN."""
+        """An epoch ended; where the validation split is trained on, what it would give is NaN."""
 
     def record(self, record: TrainingRecord) -> None:
         """A training ended and is on disk."""
@@ -233,7 +233,7 @@ def _read_checkpoint(run: RunDirectory, key: str) -> _Checkpoint | None:
         return _CHECKPOINT.validate_python(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises whatever unpickling, zip files and its own checks raise
         raise InputError(
-            f"{path}: cannot be read, so that the training cannot go on; delete it to begin anew"
+            f"{path}: cannot be read, so that the training cannot go on; delete it to begin again"
         ) from error
 
 
@@ -335,7 +335,7 @@ class _Trainer:
         return task_of(data.data.task).report(predicted.predictions, data.data.test.labels, data.data.classes)
 
     def _latencies(self, network: nn.Module) -> tuple[Latency | None, dict[str, Latency]]:
-        """Measured anew by the run's own protocols, where this machine has their devices."""
+        """Measured again by the run's own protocols, where this machine has their devices."""
         settings, shape = self._run.settings, self._architecture.input_shape
 
         def measured(protocol: LatencyProtocol) -> Latency | None:

@@ -1,4 +1,4 @@
-"""What an earlier run gives a new search: its trials, where they can be compared, or else its front to train anew."""
+"""What an earlier run gives a new search: its trials, where they can be compared, or else its front to train again."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from nas.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a search begins with: records taken over and, by digest, the weights of their front that are still there.
+    """What a search begins with: records imported and, by digest, the weights of their front that are still there.
 
-    `enqueue` are compact strings of networks to train anew, first; `notes` say in a line a run what became of it.
+    `enqueue` are compact strings of networks to train again, first; `notes` say in a line a run what became of it.
     """
 
     records: tuple[TrialRecord, ...] = ()
@@ -60,7 +60,7 @@ def open_earlier(path: str) -> RunDirectory:
 
 
 def warmed(settings: SearchSettings, data: ImageData, models: Mapping[str, str]) -> tuple[SearchSettings, WarmStart]:
-    """What the runs that the settings name give, and the settings with the networks to train anew and whole paths.
+    """What the runs that the settings name give, and the settings with the networks to train again and whole paths.
 
     `models` are those of the devices of a trial's worker, by device. Raises `InputError` as `warm_start` does.
     """
@@ -98,8 +98,8 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
             front = pareto_front(within, earlier.settings.objectives)
             enqueue += [record.text for record in front]
             notes.append(
-                f"{path}: nothing is taken over, as it differs ({'; '.join(reasons)}); "
-                f"{plural(len(front), 'network')} of its front will be trained anew, first"
+                f"{path}: nothing is imported, as it differs ({'; '.join(reasons)}); "
+                f"{plural(len(front), 'network')} of its front will be trained again, first"
             )
             continue
         before = len(taken)
@@ -109,7 +109,7 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
                 taken[found.digest] = replace(found, number=len(taken))
                 weights[found.digest] = earlier.weights_path(found.digest)
         notes.append(
-            f"{path}: {len(taken) - before} of {plural(len(ended), 'trial')} taken over, not counted in --trials"
+            f"{path}: {len(taken) - before} of {plural(len(ended), 'trial')} imported, not counted in --trials"
         )
     records = tuple(taken.values())
     near = (*pareto_front(records, settings.objectives), *rivals(records, settings.objectives))
@@ -172,7 +172,7 @@ def adopted_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -
 def adopted_estimators(settings: SearchSettings) -> SearchSettings:
     """The settings with latencies valued as the earlier runs did, where their protocols are else the same.
 
-    An older run took the median wall time; with another value none of its latencies could be taken over.
+    An older run took the median wall time; with another value none of its latencies could be imported.
     """
     before = [open_earlier(path).settings.evaluation for path in settings.warm_start]
     now = settings.evaluation

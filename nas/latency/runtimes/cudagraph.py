@@ -44,7 +44,7 @@ def captured(run: Run) -> Run:
     """A CUDA graph of one run; warm-up on a side stream, as capturing asks for (PyTorch's notes on CUDA graphs).
 
     That stream captures too: the default one belongs to the GPU that captured first in this process, and libraries
-    that set themselves up anew for each stream would do so while capturing.
+    that set themselves up again for each stream would do so while capturing.
     """
     import torch
 

@@ -288,7 +288,7 @@ def run_candidates(
 
     `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/ray/worker.py);
     `placement` says where and how many at once, by default on this machine as many as fit.
-    A crash of Tune itself, as where Ray kills a worker because its node is short of memory, starts it anew, unless
+    A crash of Tune itself, as where Ray kills a worker because its node is short of memory, starts it again, unless
     that happened `_MAX_CRASHES` times with nothing finished between; candidates that ran are queued again.
     """
     settings = source.run.settings

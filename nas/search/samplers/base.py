@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SamplerKind:
     """A way to propose candidates.
 
-    `make(seed, known)` gives an Optuna sampler. It is called anew for every trial, with another seed, so that proposals depend
+    `make(seed, known)` gives an Optuna sampler. It is called again for every trial, with another seed, so that proposals depend
     on the study and the seed alone; `known` tells costs without building a network. `startup` are the trials that it draws
     before it goes by what it knows of them; None: it never does. Unless it `keeps_limits` (`known.allowed`) itself, what it
     proposes is brought within. In the report's chart its phases are called `draws` and `proposes`, by default "by NAME".

@@ -23,7 +23,7 @@ FITTED = 120
 FEWEST = 8
 """Observations from which on hyperparameters are kept for a while."""
 REFIT = 1.1
-"""Hyperparameters are fitted anew when there are so many times the observations."""
+"""Hyperparameters are fitted again when there are so many times the observations."""
 REMEMBERED = 64
 """Fits that are remembered, by their content."""
 

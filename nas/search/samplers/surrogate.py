@@ -1,4 +1,4 @@
-"""A quick Gaussian process over categorical parameters, for a sampler that fits one anew every few trials.
+"""A quick Gaussian process over categorical parameters, for a sampler that fits one again every few trials.
 
 It differs from the one behind the latency predictor (nas/latency/choice_process.py) in what it is for: milliseconds a fit
 matter here more than the last percent of likelihood, and nothing is known of positions.

@@ -84,7 +84,7 @@ def described(seen: Seen, record: TrialRecord) -> list[object]:
 
 
 def _in_full(group: Sequence[TrainingRecord]) -> str:
-    """What full trainings that differ in their seed gave, on the validation part and on the test part."""
+    """What full trainings that differ in their seed gave, on the validation split and on the test split."""
     done = ended(group)
     scores = [record.score for record in done if record.score is not None]
     tests = [record.after.accuracy for record in done if record.after]
@@ -93,7 +93,7 @@ def _in_full(group: Sequence[TrainingRecord]) -> str:
     ]
     epochs = max((len(record.losses) for record in done), default=0)
     how = [f"{plural(len(done), 'seed')} × {plural(epochs, 'epoch')} from {group[0].start}"] if done else []
-    how += ["validation part too"] if group[0].with_validation else []
+    how += ["validation split too"] if group[0].with_validation else []
     how += [f"{len(group) - len(done)} failed"] if len(done) < len(group) else []
     return f"{', '.join(parts)} ({', '.join(how)})".strip()
 

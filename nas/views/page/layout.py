@@ -113,7 +113,7 @@ def _front(runs: Runs) -> html.Section:
     steps = html.Div(
         [
             html.Button("← cheaper", id="previous", className="quiet"),
-            html.Button("dearer →", id="next", className="quiet"),
+            html.Button("more expensive →", id="next", className="quiet"),
             html.Span(
                 "A click opens a candidate, the arrow keys step along the front. A shift-click adds one to the comparison or "
                 "takes it out, a lasso chooses several.",
@@ -124,7 +124,7 @@ def _front(runs: Runs) -> html.Section:
     )
     scatter = _graph("scatter", _SELECTABLE, "plot large")
     whose = html.P(
-        "Scores are those of the search's own weights on the validation part, latencies those measured in the search. What a "
+        "Scores are those of the search's own weights on the validation split, latencies those measured in the search. What a "
         "full training got, with other weights, is told of the opened candidate.",
         className="soft",
     )

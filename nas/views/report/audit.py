@@ -1,4 +1,4 @@
-"""The report's section on trust in the ranking: can the brief fine-tune tell which candidates are better?"""
+"""The report's section on trust in the ranking: can the proxy training tell which candidates are better?"""
 
 from __future__ import annotations
 

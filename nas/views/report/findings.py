@@ -26,7 +26,7 @@ class Findings:
     `recorded` are the records as the trials left them, `records` the same judged by the latencies measured `in_turn`;
     `scored` are those trained to the full budget with a value for every objective; `names` says by digest what a front
     member is known for; `baselines` are reference networks; `again` is what training candidates again gave, by digest; `audit` says whether the
-    brief fine-tune can rank candidates, where that was looked into; `trainings` are the full ones that came to their end.
+    proxy training can rank candidates, where that was looked into; `trainings` are the full ones that came to their end.
     `seconds` is what the search took by the clock; `changes` are the settings that held before.
     """
 

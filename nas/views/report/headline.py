@@ -64,7 +64,7 @@ def _answers(found: Findings) -> list[str]:
     if not found.trainings:
         return [_answer(found)]
     epochs = found.settings.evaluation.recipe.epochs
-    weights = "the weights of its brief training" if epochs else "weights that it did not train"
+    weights = "the weights of its proxy training" if epochs else "weights that it did not train"
     return [_in_full(found), f"The search, with {weights}, on the validation images: {_answer(found)}"]
 
 

@@ -89,7 +89,7 @@ def _bias(found: Findings) -> Html:
         return Html("")
     epochs = found.settings.evaluation.recipe.epochs
     weights = (
-        f"the weights of the search's brief training, {plural(epochs, 'epoch')}," if epochs else "weights as inherited"
+        f"the weights of the search's proxy training, {plural(epochs, 'epoch')}," if epochs else "weights as inherited"
     )
     text = (
         f"Scores are of {weights} on the {plural(found.provenance.validation_images, 'validation image')} that the search "

@@ -69,7 +69,7 @@ def layers_figure(architecture: Architecture, classes: int) -> go.Figure:
 def compare_figure(architectures: Mapping[str, Architecture], classes: int) -> go.Figure:
     """The layers of several networks by name, a strip each above the next, aligned from the stem on.
 
-    Bars are multiply-adds, on one scale for all, so that a dearer network looks dearer.
+    Bars are multiply-adds, on one scale for all, so that a more expensive network looks more expensive.
     """
     if not architectures:
         return quiet("Choose two or more candidates to compare.")

@@ -156,7 +156,7 @@ def hypervolume_figure(
     )
     if history[0][0] == 0:
         start = {"x": [0], "y": [history[0][1]], "mode": "markers", "marker": {"color": BLUE, "size": 9}}
-        figure.add_trace(go.Scatter(**start, name="taken over from earlier runs", hoverinfo="skip"))
+        figure.add_trace(go.Scatter(**start, name="imported from earlier runs", hoverinfo="skip"))
     for phase in phases(records, settings) if settings else ():
         name = f"{phase.name} ({phase.end - phase.start:,})"
         figure.add_vrect(

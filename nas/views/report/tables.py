@@ -123,7 +123,7 @@ def _latency_of(found: Findings, name: str) -> Callable[[TrialRecord], object]:
 
 def trial_note(record: TrialRecord) -> str:
     """Where it comes from, when it was stopped, and why it ended as it did, as far as there is something to say."""
-    parts = [f"taken over from {record.imported_from}"] if record.imported_from else []
+    parts = [f"imported from {record.imported_from}"] if record.imported_from else []
     if record.outcome is Outcome.STOPPED:
         parts.append(f"after {plural(len(record.evaluation.history), 'epoch')}")
     return ": ".join([*parts, *([record.evaluation.reason] if record.evaluation.reason else [])])

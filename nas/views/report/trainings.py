@@ -1,4 +1,4 @@
-"""The report's section on full trainings: what they gave, and how the networks do on the test part, class by class."""
+"""The report's section on full trainings: what they gave, and how the networks do on the test split, class by class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trainings(found: Findings) -> Html:
     for group in groups:
         first = group[0]
         if first.after is not None:
-            summary = f"Test part, class by class: {first.digest[:8]}, seed {first.seed}"
+            summary = f"Test split, class by class: {first.digest[:8]}, seed {first.seed}"
             tables = (_classes(first.before, first.after), _confusion(first.after))
             parts.append(tag("details", tag("summary", summary), *tables))
     return join(parts)
@@ -49,7 +49,7 @@ def _table(found: Findings, groups: Sequence[Sequence[TrainingRecord]]) -> Html:
 
 def _row(found: Findings, record: TrainingRecord) -> tuple[object, ...]:
     how = f"{plural(len(record.losses), 'epoch')} from {STARTS[record.start]}"
-    how += ", validation part too" if record.with_validation else ""
+    how += ", validation split too" if record.with_validation else ""
     images, latency = found.provenance.validation_images, record.evaluation.latency
     before, after = record.test_accuracy
     tested = f"{plural(record.after.images, 'image')}" if record.after else ""
@@ -71,7 +71,7 @@ def _share(share: float | None, of: str) -> Html:
 def _search_table(found: Findings) -> Html:
     """What the search's own weights of these candidates got."""
     trained = {record.number for record in found.trainings}
-    head = ["Candidate", f"{capital(score_title(found.metric))}, brief training", "Latency in the search"]
+    head = ["Candidate", f"{capital(score_title(found.metric))}, proxy training", "Latency in the search"]
     rows = [
         (
             join([tag("span", trial.digest, class_="code digest"), tag("small", f"trial {trial.number}")]),
@@ -87,11 +87,11 @@ def _search_table(found: Findings) -> Html:
 def _caveats(found: Findings) -> str:
     records = found.trainings
     sentences = [
-        "Scores are of the weights of these trainings, latencies were measured after them. The test part was looked at "
+        "Scores are of the weights of these trainings, latencies were measured after them. The test split was looked at "
         "once for each, at its end; nothing was chosen by it."
     ]
     if any(record.with_validation for record in records):
-        sentences.append("What was trained on the validation part too has no validation score.")
+        sentences.append("What was trained on the validation split too has no validation score.")
     if any(record.before for record in records):
         sentences.append("Before is the network that the training began with.")
     return " ".join(sentences)

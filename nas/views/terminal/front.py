@@ -86,7 +86,7 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
 def _whose_scores(run: RunDirectory, front: Sequence[TrialRecord]) -> list[str]:
     """Of which weights and images the scores of a front are."""
     epochs, images = run.settings.evaluation.recipe.epochs, run.provenance.validation_images
-    how = f"brief training ({plural(epochs, 'epoch')})" if epochs else "weights, without training"
+    how = f"proxy training ({plural(epochs, 'epoch')})" if epochs else "weights, without training"
     text = f"scores: {plural(images, 'validation image')}, by the search's {how}; not tested"
     return [text] if front else []
 
@@ -267,7 +267,7 @@ def _row(
 
 
 def outcome_counts(records: Sequence[TrialRecord]) -> str:
-    """How many trials ended how, in words, and how many were taken over from earlier runs."""
+    """How many trials ended how, in words, and how many were imported from earlier runs."""
     return counts_text(count_outcomes(records))
 
 

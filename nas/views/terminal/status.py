@@ -117,7 +117,7 @@ def _figures(status: RunStatus) -> Table:
     table.add_row("trials", counts_text(status.outcomes))
     if status.limits:
         limits = ", ".join(f"{name} at most {objective(name).show(limit)}" for name, limit in status.limits.items())
-        table.add_row("limits", limits + (", by which trials were judged anew" if status.limits_changed else ""))
+        table.add_row("limits", limits + (", by which trials were judged again" if status.limits_changed else ""))
     volume = "not fixed yet" if status.hypervolume is None else f"{status.hypervolume:.3f}"
     table.add_row("front", f"{plural(status.front, 'network')}, hypervolume {volume}")
     return table

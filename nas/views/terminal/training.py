@@ -75,7 +75,7 @@ def _search_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group
         score = share_text(trial.objectives.get("accuracy"))
         table.add_row(trial.digest[:8], score, latency_text(latency) if latency else NOTHING)
     epochs = run.settings.evaluation.recipe.epochs
-    training = f"brief training, {plural(epochs, 'epoch')}" if epochs else "scoring without training"
+    training = f"proxy training, {plural(epochs, 'epoch')}" if epochs else "scoring without training"
     return Group(table, Text(f"of the search's {training}: other weights, not comparable with the above", style="dim"))
 
 
@@ -85,7 +85,7 @@ def share_text(share: float | None) -> str:
 
 
 def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
-    """The report on the test part and the confusion matrix, for each candidate of its first seed."""
+    """The report on the test split and the confusion matrix, for each candidate of its first seed."""
     parts: list[Table | Text] = []
     for group in alike(records):
         first = group[0]

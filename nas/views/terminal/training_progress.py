@@ -102,7 +102,7 @@ class BarProgress(LineProgress):
         self._bar.refresh()
 
     def epoch(self, training: FullTraining, metrics: EpochMetrics) -> None:
-        """Draw it anew."""
+        """Draw it again."""
         self._count(metrics)
         self._bar.update(self._task, completed=metrics.epoch, told=self._told(training, metrics), refresh=True)
 

@@ -1,8 +1,8 @@
-"""Can a run's brief fine-tune rank candidates? What an audit trains, and what its trainings say.
+"""Can a run's proxy training rank candidates? What an audit trains, and what its trainings say.
 
-Each chosen candidate is trained by a longer recipe, twice, and once more by the brief one, all with new seeds: nas/workflows/fidelity/ranking.py
-says what these are for. The cost is that of two full trainings and a brief one for each candidate; further initial weights
-add one brief training each (nas/workflows/fidelity/inits.py). What was scored without fine-tuning has no seed: it would score the same once
+Each chosen candidate is trained by a longer recipe, twice, and once more by the proxy one, all with new seeds: nas/workflows/fidelity/ranking.py
+says what these are for. The cost is that of two full trainings and a proxy one for each candidate; further initial weights
+add one proxy training each (nas/workflows/fidelity/inits.py). What was scored without fine-tuning has no seed: it would score the same once
 more, and is only trained in full.
 """
 
@@ -23,7 +23,7 @@ from nas.workflows.fidelity.inits import InitRanking, compare
 from nas.workflows.fidelity.ranking import Audited, Brief, Ranking, Verdict, by_latency, rank, verdict_on
 
 LENGTHENED = 4
-"""How many times as long as the brief fine-tune a full training is where nothing is said."""
+"""How many times as long as the proxy training a full training is where nothing is said."""
 FULL_TRAININGS = 2
 """Full trainings of a candidate: as many as it takes to see how far two of them agree."""
 
@@ -49,7 +49,7 @@ class Audit:
 
     `rankings` begins with all candidates; bands of latency follow where each has enough. `failed` and `unfinished`
     count candidates that are left out. Of the `full_front` candidates that are on the front by their mean full score,
-    `kept_front` are on that of the brief scores. `seconds` is what all trainings took together. `inits` compares initial
+    `kept_front` are on that of the proxy scores. `seconds` is what all trainings took together. `inits` compares initial
     weights, the run's own first; it is empty where no others were tried.
     """
 
@@ -70,7 +70,7 @@ class Audit:
 
 
 def full_recipe(brief: Recipe, epochs: int | None = None) -> Recipe:
-    """The brief recipe made longer, to `epochs` or `LENGTHENED` times its own; steps and seconds grow alike.
+    """The proxy recipe made longer, to `epochs` or `LENGTHENED` times its own; steps and seconds grow alike.
 
     One of 0 epochs counts as one of as many as by default. Patience is lifted: a full training goes on to the end of its
     schedule.
@@ -112,7 +112,7 @@ def trainings_of(
 ) -> list[Training]:
     """What an audit trains of one candidate; `seed` is that of the run's evaluations.
 
-    `inits` are further initial weights, with their brief recipes.
+    `inits` are further initial weights, with their proxy recipes.
     """
     again = [Training(trial, brief, _brief_seed(seed))] if brief.epochs else []
     others = [Training(trial, recipe, _brief_seed(seed), init) for init, recipe in (inits or {}).items()]

@@ -126,7 +126,7 @@ class AuditPlan:
     """An audit that was checked and can start.
 
     `settings` are the run's for the trainings; `candidates` is how many were chosen, of `trained` that could be. `inits` are
-    the initial weights beside the run's own, with their brief recipes.
+    the initial weights beside the run's own, with their proxy recipes.
     """
 
     run: RunDirectory
@@ -154,7 +154,7 @@ def plan_audit(
 ) -> AuditPlan:
     """Choose candidates and say what an audit trains; `recipe` is the full one, by default the run's made longer.
 
-    Brief trainings from `inits` are compared with those from the run's own weights, which may be named too. Raises
+    Proxy trainings from `inits` are compared with those from the run's own weights, which may be named too. Raises
     `InputError` when too few candidates are trained, the recipe is the run's own or cannot be followed here, or initial weights are
     not there, do not fit or are given twice.
     """
@@ -209,7 +209,7 @@ def _check_longer(run: RunDirectory, full: Recipe) -> None:
     too_fast = full.seconds is not None and took is not None and full.seconds < took
     if seen(full) < seen(brief) or too_fast:
         raise InputError(
-            f"{run.path}: a full training of {length(full, full.seconds)} is shorter than the search's brief one of "
+            f"{run.path}: a full training of {length(full, full.seconds)} is shorter than the search's proxy one of "
             f"{length(brief, took if too_fast else None)}, which it is to judge; give more --epochs, --set steps or "
             "--set seconds"
         )

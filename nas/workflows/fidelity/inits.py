@@ -1,6 +1,6 @@
-"""Which initial weights let the brief fine-tune rank better? Brief scores from each, held against the same full ones.
+"""Which initial weights let the proxy training rank better? Proxy scores from each, held against the same full ones.
 
-All of a candidate's brief trainings that are compared have the same seed. The run's own is therefore the second one: the
+All of a candidate's proxy trainings that are compared have the same seed. The run's own is therefore the second one: the
 first has another seed, and chose by its luck which candidates are on the front and thus audited. The difference of two
 agreements has an interval of its own, from the same bootstrap samples for both (Efron and Tibshirani, An Introduction to the
 Bootstrap, 1993, chapter 8): what makes some candidates hard to rank for both weights then cancels.
@@ -38,7 +38,7 @@ class InitVerdict:
 
 @dataclass(frozen=True)
 class InitRanking:
-    """How well brief scores from some initial weights rank the candidates that have one, and one from the run's own.
+    """How well proxy scores from some initial weights rank the candidates that have one, and one from the run's own.
 
     `agreements` and the τ of `bands` of latency are there where there are enough candidates. `score` and `seconds` are means
     over them; `times` is the cost as a multiple of that of the run's own weights, on the same candidates, and `lead` by how
@@ -58,7 +58,7 @@ class InitRanking:
 
 
 def recipe_from(brief: Recipe, own: str, init: str) -> Recipe:
-    """The run's brief recipe for other initial weights.
+    """The run's proxy recipe for other initial weights.
 
     Where its learning rate is the default for the run's own weights, `own`, it becomes the default for those.
     """
@@ -102,7 +102,7 @@ def _ranking(ordered: Sequence[Audited], brief: Recipe, own: str, init: str) -> 
 
 
 def _samples(kind: Coefficient, group: Sequence[Audited], init: str) -> Floats:
-    """How well the brief scores from some weights rank what one full training gives, in each bootstrap sample."""
+    """How well the proxy scores from some weights rank what one full training gives, in each bootstrap sample."""
     scores = [candidate.by_init[init].score for candidate in group]
     full = np.array([candidate.full for candidate in group])
     return mean_correlation(kind, scores, full, resamples(len(group)))
@@ -115,7 +115,7 @@ def _mean(values: Sequence[float]) -> float:
 def _verdict(ranking: InitRanking, names: Mapping[str, str], own: str) -> InitVerdict:
     init, lead = names[ranking.init], ranking.lead
     if lead is None:
-        few = plural(ranking.candidates, "candidate has a brief score", "candidates have a brief score")
+        few = plural(ranking.candidates, "candidate has a proxy score", "candidates have a proxy score")
         return InitVerdict("unsure", f"Cannot tell with so few: {few} from {init}, and it takes {MIN_NETWORKS}.")
     if not math.isfinite(lead.value):
         return InitVerdict("unsure", f"Cannot tell whether {init} ranks better: some scores are the same for all.")

@@ -1,8 +1,8 @@
-"""What the trainings of an audit say: how far scores agree, whether the brief one ranks well enough, and what would help.
+"""What the trainings of an audit say: how far scores agree, whether the proxy one ranks well enough, and what would help.
 
 The ceiling is how well one full training ranks what the other gives: no score can be expected to do better against a single
 training (the noise ceiling of Nili et al., "A toolbox for representational similarity analysis", 2014). The brief
-score, MACs and the ceiling are therefore all held against a single full training, the mean over the two. A second brief
+score, MACs and the ceiling are therefore all held against a single full training, the mean over the two. A second proxy
 training tells noise from bias: two scores that rank alike but for the noise of their trainings agree as far as their
 reliabilities allow (`nas.workflows.fidelity.agreement.attenuated`).
 """
@@ -40,7 +40,7 @@ _BANDS = ("fast third", "middle third", "slow third")
 
 @dataclass(frozen=True)
 class Brief:
-    """What a brief training gave: its score, and the seconds that it took, those of inheriting weights among them."""
+    """What a proxy training gave: its score, and the seconds that it took, those of inheriting weights among them."""
 
     score: float
     seconds: float
@@ -48,10 +48,10 @@ class Brief:
 
 @dataclass(frozen=True)
 class Audited:
-    """A candidate with all of its trainings: the scores of the search and of one more brief training, then the full ones.
+    """A candidate with all of its trainings: the scores of the search and of one more proxy training, then the full ones.
 
-    Where the search scored without fine-tuning, both brief scores are that of the search. `curves` holds the score after
-    each epoch of each full training. `by_init` has a brief training for each of the initial weights that were tried, the
+    Where the search scored without fine-tuning, both proxy scores are that of the search. `curves` holds the score after
+    each epoch of each full training. `by_init` has a proxy training for each of the initial weights that were tried, the
     run's own among them, all with the seed of that one more.
     """
 
@@ -66,8 +66,8 @@ class Audited:
 class Agreement:
     """How well each of these ranks what one full training gives, by one coefficient.
 
-    `ceiling` is another full training, `allowed` what the noise of both trainings leaves to a brief one that has no
-    bias, `shortfall` the ceiling less the brief score, `bias` what is allowed less the brief score, and `lead` the brief
+    `ceiling` is another full training, `allowed` what the noise of both trainings leaves to a proxy one that has no
+    bias, `shortfall` the ceiling less the proxy score, `bias` what is allowed less the proxy score, and `lead` the proxy
     score less MACs.
     """
 
@@ -93,7 +93,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the brief fine-tune ranks well enough, or the `epochs` it should have; the sentence, and what else to know."""
+    """Whether the proxy training ranks well enough, or the `epochs` it should have; the sentence, and what else to know."""
 
     kind: Literal["enough", "raise", "unsure"]
     sentence: str
@@ -152,9 +152,9 @@ def _agreements(group: Sequence[Audited]) -> dict[Coefficient, Agreement]:
 
 
 def verdict_on(brief: Recipe, full: Recipe, audited: Sequence[Audited], rankings: Sequence[Ranking]) -> Verdict:
-    """By the interval of what the brief score loses, in Kendall's tau, against a second full training.
+    """By the interval of what the proxy score loses, in Kendall's tau, against a second full training.
 
-    Enough where the loss is surely within the margin and the brief score surely ranks at all; to be raised where there
+    Enough where the loss is surely within the margin and the proxy score surely ranks at all; to be raised where there
     surely is a loss; else not to be told.
     """
     if not rankings:
@@ -187,12 +187,12 @@ def verdict_on(brief: Recipe, full: Recipe, audited: Sequence[Audited], rankings
 
 
 def _brief_text(brief: Recipe) -> str:
-    return f"the brief fine-tune of {plural(brief.epochs, 'epoch')}" if brief.epochs else "scoring without fine-tuning"
+    return f"the proxy training of {plural(brief.epochs, 'epoch')}" if brief.epochs else "scoring without fine-tuning"
 
 
 def _cause(tau: Agreement) -> str:
-    """What a loss comes from: the noise of a brief training, or what it gets wrong with every seed."""
-    left = f"The noise of the trainings leaves a brief one τ {interval_text(tau.allowed)}"
+    """What a loss comes from: the noise of a proxy training, or what it gets wrong with every seed."""
+    left = f"The noise of the trainings leaves a proxy one τ {interval_text(tau.allowed)}"
     if tau.bias.low > 0:
         return f"{left}: the rest of the loss is the same with every seed, and takes more epochs."
     return f"{left}, which may explain the loss: the mean of several seeds may help as much as more epochs."
