@@ -171,7 +171,5 @@ def test_limits_that_exclude_each_other_are_said_to() -> None:
     assert not any(cost.macs == macs and cost.params == params for cost in costs)
     check_computed(limited(space, "front", Budgets(max_macs=macs)), 2)
     check_computed(limited(space, "front", Budgets(max_params=params)), 2)
-    with pytest.raises(
-        InputError, match=r"--max-macs .* and --max-params .* cannot be met together: of the space opposed"
-    ):
+    with pytest.raises(InputError, match=r"max_macs .* and max_params .* cannot be met together: of the space opposed"):
         check_computed(limited(space, "front", Budgets(max_macs=macs, max_params=params)), 2)

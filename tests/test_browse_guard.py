@@ -373,9 +373,9 @@ def test_a_port_that_is_taken_is_named(run: RunDirectory) -> None:
     first = open_server([run.path])
     try:
         port = int(first.url.split(":")[2].split("/")[0])
-        with pytest.raises(InputError, match=rf"--port {port} on 127\.0\.0\.1: another program has it"):
+        with pytest.raises(InputError, match=rf"port {port} on 127\.0\.0\.1: another program has it"):
             open_server([run.path], port=port)
-        with pytest.raises(InputError, match=r"--host no\.such\.host\.invalid: no address"):
+        with pytest.raises(InputError, match=r"host no\.such\.host\.invalid: no address"):
             open_server([run.path], "no.such.host.invalid")
     finally:
         first.wsgi.server_close()

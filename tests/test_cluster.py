@@ -199,7 +199,7 @@ def test_pins_are_for_clusters(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             plan_search(settings(1, **pin), tmp_path / "run")
     for name, amount in (("CPU", 1.0), ("BOARD", 1.5), ("BOARD", 0.0)):
-        with pytest.raises(InputError, match=f"--resource: resource .?{name}"):
+        with pytest.raises(InputError, match=f"resource: resource .?{name}"):
             plan_search(settings(1, custom={name: amount}), tmp_path / "run", "auto")
 
 
@@ -235,7 +235,7 @@ def test_in_a_job_the_cluster_is_its_own_and_code_joins_what_it_ships(
     modules = [str(Path(nas.__file__).parent), str(tmp_path / "elsewhere" / "mine.py"), "gcs://b.zip"]
     assert joined == job | {"py_modules": modules}
     settings = SearchSettings(load_space("digits"), "digits")
-    with pytest.raises(InputError, match=r"--out results/mine: lies in the Ray job's copy .* give an absolute path"):
+    with pytest.raises(InputError, match=r"out results/mine: lies in the Ray job's copy .* give an absolute path"):
         plan_search(settings, Path("results/mine"))
 
 

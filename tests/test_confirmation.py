@@ -218,7 +218,7 @@ def test_report_and_table_show_confirmed_members_apart(make_run: RunFactory) -> 
 
 @pytest.mark.parametrize("share", [-0.1, 0.6, float("nan")])
 def test_a_share_that_leaves_no_search_is_refused(share: float) -> None:
-    with pytest.raises(InputError, match=r"--confirm .*: needs a share from 0 to 0\.5"):
+    with pytest.raises(InputError, match=r"confirm .*: needs a share from 0 to 0\.5"):
         plan_search(settings(confirm=share))
 
 

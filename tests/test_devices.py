@@ -177,19 +177,19 @@ def test_a_device_to_train_on_that_is_not_here_is_named_by_its_flag(
     flags = ["--train-device", "cuda", "--latency", "device:cpu", "--out", str(out)]
     code, _, err = call(capsys, "search", "digits", *flags)
     assert code == 2
-    assert err.startswith("nas: --train-device: device cuda: torch sees no CUDA GPU here")
+    assert err.startswith("nas: device cuda: torch sees no CUDA GPU here; use --train-device cpu")
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
-    ("evaluation", "flag"),
+    ("evaluation", "name"),
     [
-        (replace(SPLIT, train_device="cuda:1"), "--train-device"),
-        (replace(SPLIT, protocol=replace(ON_GPU, device="cuda:1"), train_device="cpu"), "--device"),
+        (replace(SPLIT, train_device="cuda:1"), "train_device"),
+        (replace(SPLIT, protocol=replace(ON_GPU, device="cuda:1"), train_device="cpu"), "device"),
     ],
 )
-def test_gpus_are_dealt_out_by_ray(evaluation: EvaluationSettings, flag: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"{flag} cuda:1: Ray deals out the GPUs; use {flag} cuda"):
+def test_gpus_are_dealt_out_by_ray(evaluation: EvaluationSettings, name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"^{name} cuda:1: Ray deals out the GPUs; use {name} cuda"):
         plan_search(searched(evaluation), tmp_path / "run")
 
 

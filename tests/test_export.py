@@ -407,11 +407,11 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
     assert (tmp_path / "out").read_text() == "mine"
     with pytest.raises(InputError, match="no such folder"):
         export_candidate(run, record, tmp_path / "no" / "out")
-    with pytest.raises(InputError, match="--format tflite: use pt2, onnx, torchscript"):
+    with pytest.raises(InputError, match="formats tflite: use pt2, onnx, torchscript"):
         export_candidate(run, record, tmp_path / "new", ExportOptions(("tflite",)))
     with monkeypatch.context() as patch:
         patch.setattr(nas.latency.runtimes.onnxruntime, "find_spec", lambda name: None)
-        with pytest.raises(InputError, match=r"--format onnx needs onnx, .*pip install 'pareto-nas\[onnx\]'"):
+        with pytest.raises(InputError, match=r"formats onnx needs onnx, .*pip install 'pareto-nas\[onnx\]'"):
             export_candidate(run, record, tmp_path / "new", ExportOptions(("onnx",)))
     with monkeypatch.context() as patch:
         patch.delattr(torch.jit, "trace")

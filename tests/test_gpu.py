@@ -155,7 +155,7 @@ def test_a_supernet_that_was_killed_goes_on_and_serves_candidates(tmp_path: Path
 def test_more_devices_than_there_are_gpus_are_refused(tmp_path: Path) -> None:
     count = torch.cuda.device_count()
     recipe = replace(RECIPE, batch_size=(count + 1) * 8)
-    with pytest.raises(InputError, match=f"--devices {count + 1}: torch sees {count} GPUs here"):
+    with pytest.raises(InputError, match=f"devices {count + 1}: torch sees {count} GPUs here"):
         plan_supernet(tmp_path / "many", SPACE, "digits", recipe, device="cuda", devices=count + 1)
 
 

@@ -208,7 +208,7 @@ def test_what_a_file_does_not_give_is_said_in_a_sentence(file: Path, name: str, 
 
 
 def test_a_file_needs_its_input_and_has_to_be_importable(tmp_path: Path, file: Path) -> None:
-    with pytest.raises(InputError, match="give --input"), named(f"{file}:Network", None):
+    with pytest.raises(InputError, match="give input, as in input 3x224x224"), named(f"{file}:Network", None):
         pass
     broken = tmp_path / "broken.py"
     broken.write_text("import torch\nclass Network(:\n")
@@ -235,7 +235,7 @@ def test_an_exported_folder(make_run: RunFactory, tmp_path: Path) -> None:
         images = torch.randn(2, *found.input_shape)
         torch.testing.assert_close(found.module(images), network.eval()(images))
     assert not (folder / "__pycache__").exists()
-    with pytest.raises(InputError, match="--input cannot be given"), named(str(folder), (1, 8, 8)):
+    with pytest.raises(InputError, match="input cannot be given"), named(str(folder), (1, 8, 8)):
         pass
     (folder / "model.json").write_text('{"preprocessing": {"input_shape": [1, 8]}}')
     with (

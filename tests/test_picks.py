@@ -100,5 +100,5 @@ def test_several_at_once_in_their_order_each_once() -> None:
     found = pick_all(RECORDS, OBJECTIVES, ["most-accurate,knee", "latency<=1.2ms", RECORDS[3].digest])
     assert [r.number for r in found] == [2, 1, 3]
     for empty in ([], [" , "]):
-        with pytest.raises(InputError, match="--pick is empty"):
+        with pytest.raises(InputError, match="pick is empty"):
             pick_all(RECORDS, OBJECTIVES, empty)

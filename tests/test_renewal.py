@@ -158,7 +158,7 @@ def test_a_limit_of_a_target_is_judged_anew_too(make_run: RunFactory) -> None:
     over = [record for record in run.records() if record.over_limit]
     assert 0 < len(over) < 16
     assert all("on target edge" in (record.evaluation.reason or "") for record in over)
-    with pytest.raises(InputError, match="--target phone: the run has no such target"):
+    with pytest.raises(InputError, match="target phone: the run has no such target"):
         renewed(run, targets={"phone": 1.0})
 
 

@@ -181,7 +181,7 @@ def test_passwords_are_left_out_of_urls(url: str, kept: str, monkeypatch: pytest
     ],
 )
 def test_a_wrong_storage_is_said_before_anything_is_written(tmp_path: Path, url: str, says: str) -> None:
-    with pytest.raises(InputError, match=f"^--storage .*{says}.*it takes the URL") as refused:
+    with pytest.raises(InputError, match=f"^storage .*{says}.*it takes the URL") as refused:
         plan_search(settings(storage=url), tmp_path / "run")
     assert "hunter2" not in str(refused.value)
     assert not (tmp_path / "run").exists()
@@ -196,7 +196,7 @@ def test_a_database_that_fails_meanwhile_ends_the_search_and_says_how_to_go_on(
     candidate = broker.ask()
     assert candidate is not None
     database.write_bytes(b"no database" * 1000)
-    says = f"^--storage sqlite:///{database}: fails: .*--resume {run.path}"
+    says = f"^storage sqlite:///{database}: fails: .*--resume {run.path}"
     with pytest.raises(InputError, match=says), database_errors(run):
         broker.finish(candidate, answer(candidate))
     assert len(run.records()) == 1  # on disk before the study is told
@@ -242,9 +242,9 @@ def test_a_study_in_postgresql(
     finish_all(Broker(run, storage))
     check_told(run, postgres)
     assert run.settings.storage == without_password(postgres)
-    with pytest.raises(InputError, match=r"^--storage postgresql://me@.*no password supplied.*PGPASSWORD"):
+    with pytest.raises(InputError, match=r"^storage postgresql://me@.*no password supplied.*PGPASSWORD"):
         Broker(run)
-    with pytest.raises(InputError, match=r"^--storage postgresql://me@.*password authentication failed") as refused:
+    with pytest.raises(InputError, match=r"^storage postgresql://me@.*password authentication failed") as refused:
         plan_search(settings(storage=postgres.replace("ter2", "ter3")), tmp_path / "other")
     assert "ter3" not in str(refused.value)
     monkeypatch.setenv("PGPASSWORD", SECRET)

@@ -142,12 +142,12 @@ def test_two_processes_share_the_batches_of_one_training(space_file: Path, tmp_p
 def test_validation_images_that_the_supernet_was_trained_on_are_refused(trained: Path, space_file: Path) -> None:
     space, init = mobile_space(str(space_file)), f"{SUPERNET}{trained}"
     load_images(space, "digits", 0, init)
-    with pytest.raises(InputError, match=r"--split-seed 1: the supernet .* was trained with --split-seed 0"):
+    with pytest.raises(InputError, match=r"split_seed 1: the supernet .* was trained with split_seed 0"):
         load_images(space, "digits", 1, init)
 
 
 def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path, space_file: Path) -> None:
-    with pytest.raises(InputError, match=r"holds a supernet of another seed; give another --out"):
+    with pytest.raises(InputError, match=r"holds a supernet of another seed; give another out"):
         plan_supernet(trained, mobile_space(str(space_file)), "digits", RECIPE, seed=1)
 
 

@@ -252,7 +252,7 @@ def test_a_resource_that_no_node_has_is_said_at_once(
 
 def test_a_target_that_its_node_cannot_measure_is_said_before_anything_runs(cluster: TwoNodes, tmp_path: Path) -> None:
     wrong = replace(EDGE, protocol=replace(QUICK, mode="cudagraph"), max_ms=1.0)
-    with pytest.raises(InputError, match="--target edge: mode cudagraph needs a CUDA device"):
+    with pytest.raises(InputError, match="target edge: mode cudagraph needs a CUDA device"):
         run_search(plan_search(settings(wrong), tmp_path / "run", cluster.address))
     assert not (tmp_path / "run").exists()
 

@@ -103,13 +103,13 @@ def broker(make_run: RunFactory, monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 def test_an_unknown_tracker_lists_the_known_ones(tmp_path: Path) -> None:
     for check in (check_trackers, lambda names: make_trackers(names, tmp_path)):
-        with pytest.raises(InputError, match="--log wandb: unknown; choose from tensorboard, mlflow"):
+        with pytest.raises(InputError, match="log wandb: unknown; choose from tensorboard, mlflow"):
             check(["wandb"])
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"--log mlflow: .* not installed: pip install 'pareto-nas\[mlflow\]'"):
+    with pytest.raises(InputError, match=r"log mlflow: .* not installed: pip install 'pareto-nas\[mlflow\]'"):
         check_trackers(["mlflow"])
 
 

@@ -20,7 +20,7 @@ from nas.cli.export import export
 from nas.cli.fidelity import fidelity
 from nas.cli.measure import measure
 from nas.cli.old_spellings import as_now
-from nas.cli.options import Directory
+from nas.cli.options import Directory, flag_of
 from nas.cli.report import report
 from nas.cli.search import SearchCommand, search
 from nas.cli.space import space_app
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
         if sys.stdout is not None:  # closed
             sys.stdout.flush()
     except InputError as error:
-        _print_error(str(error))
+        _print_error(error.said(flag_of))
         code = usage_error
     except ExportError as error:
         _print_error(str(error))

@@ -23,6 +23,22 @@ if TYPE_CHECKING:
     from nas.spaces import base
 
 
+FLAGS = {
+    "assignments": "--set",
+    "formats": "--format",
+    "max_latency_ms": "--max-latency",
+    "mirror": "--replica",
+    "recipe.epochs": "--epochs/--finetune",
+    "start": "--from",
+}
+"""Arguments that errors name whose flag has another name."""
+
+
+def flag_of(argument: str) -> str:
+    """What an argument that an error names is called on the command line."""
+    return FLAGS.get(argument, f"--{argument.replace('_', '-')}")
+
+
 def parse_duration(text: str) -> float:
     """`90s`, `30m`, `2h` or plain seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
@@ -159,7 +175,7 @@ def check_mode(where: str, mode: str) -> None:
     try:
         RUNTIMES.check(mode)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error.marked}") from error
 
 
 def data_name(given: str | None, space: base.Space) -> str:

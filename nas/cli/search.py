@@ -35,6 +35,7 @@ from nas.cli.options import (
     absolute_init,
     chosen_recipe,
     data_name,
+    flag_of,
     latency_device,
     parse_amounts,
     parse_duration,
@@ -305,7 +306,8 @@ def _trained_on(train_device: str | None, device: str, here: Callable[[str], str
     try:
         return here(train_device)
     except InputError as error:
-        raise InputError(f"--train-device: {error}") from error
+        called = {"device": "--train-device"}
+        raise InputError(error.said(lambda name: called.get(name, flag_of(name)))) from error
 
 
 def _cut_short(init: str) -> str | None:

@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+
+_MARK = "\u2060"
+"""Around the name of an argument in a message: it has no width and no meaning where it is shown after all."""
+_MARKED = re.compile(rf"{_MARK}([\w.]+){_MARK}")
+
+
+def arg(name: str) -> str:
+    """An argument, named in the message of an `InputError`: whoever prints that calls it as it was given.
+
+    >>> str(InputError(f"{arg('max_macs')} 0: must be above 0"))
+    'max_macs 0: must be above 0'
+    >>> InputError(f"{arg('max_macs')} 0: must be above 0").said(lambda name: f"--{name.replace('_', '-')}")
+    '--max-macs 0: must be above 0'
+    """
+    return f"{_MARK}{name}{_MARK}"
 
 
 class InputError(ValueError):
-    """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2)."""
+    """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2).
+
+    It speaks of arguments of the function that raises it, or of the settings, by `arg`.
+    """
+
+    @property
+    def marked(self) -> str:
+        """The message with its arguments marked, for a message around it."""
+        return super().__str__()
+
+    def said(self, called: Callable[[str], str]) -> str:
+        """The message, each argument called what `called` gives for its name."""
+        return _MARKED.sub(lambda found: called(found[1]), self.marked)
+
+    def __str__(self) -> str:
+        return self.said(str)
 
 
 class CandidateError(RuntimeError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nas.common.errors import ExportError, InputError
+from nas.common.errors import ExportError, InputError, arg
 from nas.export.check import FILES
 from nas.latency.measuring import measure_ready
 from nas.latency.prepare import Preparation
@@ -28,11 +28,13 @@ def check_formats(formats: Collection[str]) -> None:
     """Raise `InputError` when one of the formats is unknown, or cannot be written here."""
     for form in formats:
         if form not in FILES:
-            raise InputError(f"--format {form}: use {', '.join(FILES)}")
+            raise InputError(f"{arg('formats')} {form}: use {', '.join(FILES)}")
     if "onnx" in formats:
-        check_onnx("--format onnx")
+        check_onnx(f"{arg('formats')} onnx")
     if "torchscript" in formats and not hasattr(torch.jit, "trace"):
-        raise InputError(f"--format torchscript: torch {torch.__version__} has no TorchScript any more: use pt2")
+        raise InputError(
+            f"{arg('formats')} torchscript: torch {torch.__version__} has no TorchScript any more: use pt2"
+        )
 
 
 def write_formats(

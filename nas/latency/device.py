@@ -6,7 +6,7 @@ import contextlib
 import platform
 from collections.abc import Iterator
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 
 
 def resolve_device(name: str) -> str:
@@ -19,7 +19,7 @@ def resolve_device(name: str) -> str:
     if name != "cpu" and (kind != "cuda" or not (index.isdigit() or name == "cuda")):
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name}: torch sees no CUDA GPU here; use --device cpu")
+        raise InputError(f"device {name}: torch sees no CUDA GPU here; use {arg('device')} cpu")
     if index and int(index) >= torch.cuda.device_count():
         raise InputError(f"device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
     return name

@@ -61,10 +61,10 @@ def trial_request(resources: Resources, on_gpu: bool) -> ResourceRequest:
     return ResourceRequest(resources.cpus_per_trial, gpus, resources.accelerator, custom)
 
 
-def check_custom(flag: str, resources: Mapping[str, float]) -> None:
-    """Raise `InputError` unless these can be custom resources of Ray, in amounts that it deals out."""
+def check_custom(where: str, resources: Mapping[str, float]) -> None:
+    """Raise `InputError`, which begins with `where`, unless these can be custom resources of Ray, in amounts that it deals out."""
     for resource, amount in resources.items():
         if resource in _NOT_CUSTOM:
-            raise InputError(f"{flag}: resource {resource!r}: must be the name of a custom resource")
+            raise InputError(f"{where}: resource {resource!r}: must be the name of a custom resource")
         if not (0 < amount <= 1 or (amount > 1 and float(amount).is_integer())):
-            raise InputError(f"{flag}: resource {resource}={amount:g}: must be a whole number, or part of one")
+            raise InputError(f"{where}: resource {resource}={amount:g}: must be a whole number, or part of one")

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.latency.compare import groups
 from nas.runs.front import knee, pareto_front, primary_cost, trained
 from nas.runs.objectives import OBJECTIVES, measured_latency, objective, objective_values, target_objective
@@ -77,7 +77,7 @@ def pick_texts(which: Sequence[str]) -> list[str]:
     """Each pick by itself, of texts that may hold several with commas between; raises `InputError` where there is none."""
     texts = [text.strip() for given in which for text in given.split(",") if text.strip()]
     if not texts:
-        raise InputError(f"--pick is empty: use {GRAMMAR}")
+        raise InputError(f"{arg('pick')} is empty: use {GRAMMAR}")
     return texts
 
 
@@ -88,10 +88,10 @@ def _within(
     targets = [target_objective(target) for target in (records[0].evaluation.latencies if records else ())]
     known = [*OBJECTIVES, *targets]
     if name not in known:
-        raise InputError(f"--pick {text!r}: {name} is not one of {', '.join(known)}")
+        raise InputError(f"{arg('pick')} {text!r}: {name} is not one of {', '.join(known)}")
     wanted = ">=" if name == "accuracy" else "<="
     if relation != wanted:
-        raise InputError(f"--pick {text!r}: write {name}{wanted}{value}")
+        raise InputError(f"{arg('pick')} {text!r}: write {name}{wanted}{value}")
     limit = _amount(text, name, value)
     values = {r.number: (objective_values(r.evaluation, [name]) | r.objectives).get(name) for r in records}
     measured = {number: value for number, value in values.items() if value is not None}
@@ -100,7 +100,7 @@ def _within(
     if not fits:
         best = min(measured.values(), key=loss, default=None)
         closest = "it is not known of any" if best is None else f"the closest has {objective(name).show(best)}"
-        raise InputError(f"--pick {text!r}: no trained candidate is within it; {closest}")
+        raise InputError(f"{arg('pick')} {text!r}: no trained candidate is within it; {closest}")
     if name == "accuracy":
         cost = primary_cost(objectives)
         if objective(cost).unit == "ms":
@@ -113,10 +113,12 @@ def _amount(text: str, name: str, value: str) -> float:
     units = _UNITS["%" if name == "accuracy" else objective(name).unit]
     amount = _AMOUNT.fullmatch(value)
     if amount is None or amount["unit"] not in units:
-        raise InputError(f"--pick {text!r}: {value!r} is not a number with a unit of {', '.join(filter(None, units))}")
+        raise InputError(
+            f"{arg('pick')} {text!r}: {value!r} is not a number with a unit of {', '.join(filter(None, units))}"
+        )
     number = float(amount["number"]) * units[amount["unit"]]
     if name == "accuracy" and number > 1:
-        raise InputError(f"--pick {text!r}: an accuracy is a share of 1, or has a % behind it")
+        raise InputError(f"{arg('pick')} {text!r}: an accuracy is a share of 1, or has a % behind it")
     return number
 
 

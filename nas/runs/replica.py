@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
 from nas.common.text import plural, resume_line
 from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
@@ -49,14 +49,16 @@ def is_uri(text: str) -> bool:
 
 def check_new_replica(uri: str, out: Path) -> None:
     """Raise `InputError` unless a URI names an empty folder that can be written to, outside the run directory `out`."""
-    remote = _reached("--replica", uri)
+    remote = _reached(arg("mirror"), uri)
     if remote.filesystem.type_name == "local" and Path(remote.root).resolve().is_relative_to(out.resolve()):
-        raise InputError(f"--replica {uri}: lies in the run directory {out}; {_ALLOWED}")
-    names = _answer("--replica", uri, remote.names)
+        raise InputError(f"{arg('mirror')} {uri}: lies in the run directory {out}; {_ALLOWED}")
+    names = _answer(arg("mirror"), uri, remote.names)
     if MARKER in names or "run.yaml" in names:
-        raise InputError(f"--replica {uri}: a run is there already; give another prefix, or --resume {uri}")
+        raise InputError(
+            f"{arg('mirror')} {uri}: a run is there already; give another prefix, or {arg('resume')} {uri}"
+        )
     _check_empty(uri, names)
-    _probe("--replica", uri, remote)
+    _probe(arg("mirror"), uri, remote)
 
 
 def check_replica(run: RunDirectory) -> None:
@@ -65,11 +67,11 @@ def check_replica(run: RunDirectory) -> None:
     if uri is None:
         return
     try:
-        remote = _reached("--replica", uri)
-        _answer("--replica", uri, lambda: _check_takeover(remote, run))
-        _probe("--replica", uri, remote)
+        remote = _reached(arg("mirror"), uri)
+        _answer(arg("mirror"), uri, lambda: _check_takeover(remote, run))
+        _probe(arg("mirror"), uri, remote)
     except InputError as error:
-        raise InputError(f"{error} (or copy no more: --replica {OFF} beside --resume)") from error
+        raise InputError(f"{error.marked} (or copy no more: {arg('mirror')} {OFF} beside {arg('resume')})") from error
 
 
 def fetch_run(uri: str, out: Path) -> None:
@@ -77,22 +79,22 @@ def fetch_run(uri: str, out: Path) -> None:
 
     Raises `InputError` when no run is there, or a driver elsewhere goes on with it.
     """
-    remote = _reached("--resume", uri)
-    names = _answer("--resume", uri, remote.names)
+    remote = _reached(arg("resume"), uri)
+    names = _answer(arg("resume"), uri, remote.names)
     if "run.yaml" not in names or "trials.jsonl" not in names:
-        raise InputError(f"--resume {uri}: no run is there (no run.yaml and trials.jsonl)")
-    marker = _answer("--resume", uri, remote.marker)
+        raise InputError(f"{arg('resume')} {uri}: no run is there (no run.yaml and trials.jsonl)")
+    marker = _answer(arg("resume"), uri, remote.marker)
     if marker is not None and marker.wait_s:
-        raise InputError(f"--resume {uri}: {_held_by(marker)}")
+        raise InputError(f"{arg('resume')} {uri}: {_held_by(marker)}")
     if out.exists():
-        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+        raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         for name in names:
             if name in (MARKER, STATE) or _is_passing(Path(name)):  # a state would seem to be that of a driver alive
                 continue
             if ".." in Path(name).parts:
-                raise InputError(f"--resume {uri}: {name!r} there is no name that a run gives a file")
+                raise InputError(f"{arg('resume')} {uri}: {name!r} there is no name that a run gives a file")
             content = remote.read(name)
             if content is not None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +105,7 @@ def fetch_run(uri: str, out: Path) -> None:
     except InputError:
         raise
     except Exception as error:  # file systems of fsspec's raise their own
-        raise InputError(f"--resume {uri}: cannot be copied to {out}: {_short(error)}") from error
+        raise InputError(f"{arg('resume')} {uri}: cannot be copied to {out}: {_short(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -157,23 +159,27 @@ def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> None:
         _check_empty(uri, remote.names())
         return
     if (marker.created, marker.started_on) != (mine.created, mine.started_on):
-        raise InputError(f"--replica {uri}: another run is there, started on {marker.started_on}; give another prefix")
+        raise InputError(
+            f"{arg('mirror')} {uri}: another run is there, started on {marker.started_on}; give another prefix"
+        )
     # Whoever holds the lock of the run directory knows that no other driver on this host goes on with it.
     if marker.wait_s and (marker.host, marker.folder) != (mine.host, mine.folder):
-        raise InputError(f"--replica {uri}: {_held_by(marker)}")
+        raise InputError(f"{arg('mirror')} {uri}: {_held_by(marker)}")
     for name in remote.names():
         if name.endswith(".jsonl") and "/" not in name:
             here = run.path / name
             if not (here.read_bytes() if here.is_file() else b"").startswith(remote.read(name) or b""):
                 raise InputError(
-                    f"--replica {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
-                    f"go on from there with --resume {uri}"
+                    f"{arg('mirror')} {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
+                    f"go on from there with {arg('resume')} {uri}"
                 )
 
 
 def _check_empty(uri: str | None, names: list[str]) -> None:
     if names:
-        raise InputError(f"--replica {uri}: files are there that no search copied ({names[0]}); give an empty prefix")
+        raise InputError(
+            f"{arg('mirror')} {uri}: files are there that no search copied ({names[0]}); give an empty prefix"
+        )
 
 
 def _held_by(marker: Marker) -> str:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Self
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.files import (
     SCHEMA_VERSION,
     LaterRecords,
@@ -184,7 +184,7 @@ class RunDirectory:
         try:
             path.mkdir(parents=True)
         except FileExistsError as error:
-            raise InputError(f"{path}: exists already; give another --out, or --resume {path}") from error
+            raise InputError(f"{path}: exists already; give another {arg('out')}, or {arg('resume')} {path}") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be made: {error.strerror}") from error
         run = cls(path, content)

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.runs.demands import ResourceRequest, check_custom
 from nas.runs.objectives import target_objective
 from nas.runs.settings import LatencyTarget, SearchSettings
@@ -43,20 +43,24 @@ def check_targets(settings: SearchSettings) -> None:
     targets = settings.evaluation.targets
     for name, count in Counter(target.name for target in targets).items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise InputError(f"--target {name}: a name has letters, digits and _ . - after its first letter or digit")
+            raise InputError(
+                f"{arg('target')} {name}: a name has letters, digits and _ . - after its first letter or digit"
+            )
         if count > 1:
-            raise InputError(f"--target {name}: two targets have this name")
+            raise InputError(f"{arg('target')} {name}: two targets have this name")
     for target in targets:
         device = target.protocol.device
         if device not in ("cpu", "cuda"):
-            raise InputError(f"--target {target.name}: device {device}: must be cpu or cuda; Ray deals out the GPUs")
+            raise InputError(
+                f"{arg('target')} {target.name}: device {device}: must be cpu or cuda; Ray deals out the GPUs"
+            )
         if target.max_ms is not None and target.max_ms <= 0:
-            raise InputError(f"--target {target.name}: max {target.max_ms:g} ms: must be above 0")
-        check_custom(f"--target {target.name}", target.resources)
+            raise InputError(f"{arg('target')} {target.name}: max {target.max_ms:g} ms: must be above 0")
+        check_custom(f"{arg('target')} {target.name}", target.resources)
         if target.max_ms is None and target_objective(target.name) not in settings.objectives:
             raise InputError(
-                f"--target {target.name}: serves for nothing: give it a max, or {target_objective(target.name)} in "
-                "--objectives"
+                f"{arg('target')} {target.name}: serves for nothing: give it a max, or {target_objective(target.name)} in "
+                f"{arg('objectives')}"
             )
 
 
@@ -70,7 +74,7 @@ def check_measurable(targets: Sequence[LatencyTarget]) -> None:
             resolve_device(target.protocol.device)
             check_protocol(target.protocol)
         except InputError as error:
-            raise InputError(f"--target {target.name}: {error}") from error
+            raise InputError(f"{arg('target')} {target.name}: {error.marked}") from error
 
 
 def _in_worker(target: LatencyTarget, settings: SearchSettings) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.text import classes_text
 from nas.data.class_names import same_classes
 from nas.data.sets import ImageData
@@ -84,13 +84,13 @@ def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: S
     theirs = source.trained_on()
     if theirs is None:
         raise InputError(
-            f"--epochs/--finetune 0: with --init {evaluation.init} random weights would be scored; use --init {SUPERNET}DIR of nas "
+            f"{arg('recipe.epochs')} 0: with {arg('init')} {evaluation.init} random weights would be scored; use {arg('init')} {SUPERNET}DIR of nas "
             "supernet train, or at least 1 epoch"
         )
     ours = tuple(classes)
     if not same_classes(theirs.classes, ours):
         raise InputError(
-            f"--epochs/--finetune 0: {source.title} was trained for {classes_text(theirs.classes)}, and {data} has {classes_text(ours)}, "
+            f"{arg('recipe.epochs')} 0: {source.title} was trained for {classes_text(theirs.classes)}, and {data} has {classes_text(ours)}, "
             "so that a random classifier would be scored; use a supernet of the same classes in the same order, or at "
             "least 1 epoch"
         )

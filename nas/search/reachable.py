@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.text import plural
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
@@ -38,11 +38,11 @@ def check_computed(settings: SearchSettings, num_classes: int) -> None:
         least = least_cost(settings.space, num_classes, name)
         if least > limit:
             raise InputError(
-                f"--max-{name} {limit:,} cannot be met: the smallest network of the space {settings.space.name} "
+                f"{arg(f'max_{name}')} {limit:,} cannot be met: the smallest network of the space {settings.space.name} "
                 f"has {least:,} {_WORDS[name]} with {num_classes} classes"
             )
     if not allowed.possible:
-        both = " and ".join(f"--max-{name} {limit:,}" for name, limit in allowed.limits.items())
+        both = " and ".join(f"{arg(f'max_{name}')} {limit:,}" for name, limit in allowed.limits.items())
         cost = architecture_cost(settings.space.architecture(allowed.cheapest), num_classes)
         raise InputError(
             f"{both} cannot be met together: of the space {settings.space.name} the network that comes closest has "
@@ -155,13 +155,14 @@ def cheapest_networks(settings: SearchSettings, num_classes: int) -> Sequence[Ar
 def _impossible(
     space: Space, target: str | None, limit_ms: float, measured: Sequence[tuple[Architecture, Latency]]
 ) -> str:
-    flag = f"--max-latency {limit_ms:g}ms" if target is None else f"--target {target}: max {limit_ms:g} ms"
+    own = f"{arg('max_latency_ms')} {limit_ms:g}ms"
+    limit = own if target is None else f"{arg('target')} {target}: max {limit_ms:g} ms"
     smallest, fastest = measured[0][1], min((latency for _, latency in measured), key=lambda latency: latency.ms)
     low, high = smallest.range_ms
     others = ""
     if len(measured) > 1:
         others = f", and the fastest of {plural(len(measured), 'network')} of the least cost {fastest.ms:.3g} ms"
     return (
-        f"{flag} cannot be met here: the smallest network of the space {space.name} takes {smallest.ms:.3g} ms "
+        f"{limit} cannot be met here: the smallest network of the space {space.name} takes {smallest.ms:.3g} ms "
         f"({low:.3g} to {high:.3g}){others}, on {smallest.device_name}; allow at least {1.1 * fastest.ms:.2g} ms"
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.text import plural
 from nas.runs.limits import judged_anew
 from nas.runs.record import Outcome
@@ -38,7 +38,7 @@ class Renewal:
         evaluation = settings.evaluation
         unknown = self.targets.keys() - {target.name for target in evaluation.targets}
         if unknown:
-            raise InputError(f"--target {min(unknown)}: the run has no such target")
+            raise InputError(f"{arg('target')} {min(unknown)}: the run has no such target")
         targets = tuple(
             replace(target, max_ms=self.targets.get(target.name, target.max_ms)) for target in evaluation.targets
         )

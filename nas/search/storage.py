@@ -14,7 +14,7 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
 from nas.common.text import resume_line
 from nas.runs.settings import SearchSettings
@@ -37,11 +37,11 @@ def stored_url(url: str) -> str:
     try:
         parsed = make_url(url)
     except SQLAlchemyError as error:
-        raise InputError(f"--storage {without_password(url)}: not the URL of a database; {_ALLOWED}") from error
+        raise InputError(f"{arg('storage')} {without_password(url)}: not the URL of a database; {_ALLOWED}") from error
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:"):
             raise InputError(
-                f"--storage {without_password(url)}: names no file, so that no study would be kept; {_ALLOWED}"
+                f"{arg('storage')} {without_password(url)}: names no file, so that no study would be kept; {_ALLOWED}"
             )
         if not parsed.database.startswith("file:"):
             url = parsed.set(database=str(Path(parsed.database).absolute())).render_as_string(hide_password=False)
@@ -55,7 +55,7 @@ def open_storage(url: str) -> RDBStorage:
         storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # the server may restart between two trials
     except Exception as error:  # the driver's own, or that of a module that is missing
         why = _without_secrets(_first_cause(error), url)
-        raise InputError(f"--storage {kept}: cannot be used: {why}; {_ALLOWED}{_hint(url)}") from None
+        raise InputError(f"{arg('storage')} {kept}: cannot be used: {why}; {_ALLOWED}{_hint(url)}") from None
     storage.url = kept  # which would be pickled with a study
     return storage
 
@@ -86,7 +86,7 @@ def database_errors(run: RunDirectory) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         raise InputError(
-            f"--storage {run.settings.storage}: fails: {_first_cause(error)}; every finished trial is recorded, go on with "
+            f"{arg('storage')} {run.settings.storage}: fails: {_first_cause(error)}; every finished trial is recorded, go on with "
             + resume_line(run.path)
         ) from error
 
@@ -101,7 +101,7 @@ def _first_cause(error: BaseException) -> str:
 def _hint(url: str) -> str:
     if has_password(url) or not url.startswith("postgres"):
         return ""
-    return "; a password comes from PGPASSWORD, from ~/.pgpass, or with --storage, beside --resume too"
+    return f"; a password comes from PGPASSWORD, from ~/.pgpass, or with {arg('storage')}, beside {arg('resume')} too"
 
 
 def _without_secrets(text: str, url: str) -> str:

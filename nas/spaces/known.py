@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.spaces.base import Architecture, Space
 from nas.spaces.families import read_architecture
 
@@ -29,7 +29,7 @@ def known_architectures(space: Space, given: str) -> list[Architecture]:
         try:
             return [chosen_architecture(space, given)]
         except InputError as error:
-            raise InputError(f"--enqueue {given[:200]}: {error}, and there is no such file") from error
+            raise InputError(f"{arg('enqueue')} {given[:200]}: {error.marked}, and there is no such file") from error
     found = []
     for where, named in _entries(path):
         try:
@@ -40,9 +40,9 @@ def known_architectures(space: Space, given: str) -> list[Architecture]:
                 space.locate(architecture)
                 found.append(architecture)
         except InputError as error:
-            raise InputError(f"--enqueue {given}: {where}: {error}") from error
+            raise InputError(f"{arg('enqueue')} {given}: {where}: {error.marked}") from error
     if not found:
-        raise InputError(f"--enqueue {given}: names no architecture")
+        raise InputError(f"{arg('enqueue')} {given}: names no architecture")
     return found
 
 
@@ -58,10 +58,14 @@ def _entries(path: Path) -> Iterator[tuple[str, str | dict[str, object]]]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        hint = "; trials of a run are imported by --warm-start" if (path / "run.yaml").is_file() else ""
-        raise InputError(f"--enqueue {path}: not a folder that nas export made (no model.json there){hint}") from error
+        hint = f"; trials of a run are imported by {arg('warm_start')}" if (path / "run.yaml").is_file() else ""
+        raise InputError(
+            f"{arg('enqueue')} {path}: not a folder that nas export made (no model.json there){hint}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--enqueue {path}: cannot be read: {getattr(error, 'strerror', 'not a text')}") from error
+        raise InputError(
+            f"{arg('enqueue')} {path}: cannot be read: {getattr(error, 'strerror', 'not a text')}"
+        ) from error
     if text.lstrip().startswith("{"):
         return _of_json(path, text)
     lines = text.splitlines()
@@ -77,13 +81,13 @@ def _of_json(path: Path, text: str) -> Iterator[tuple[str, str | dict[str, objec
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--enqueue {path}: not valid JSON: {' '.join(str(error).split())}") from error
+        raise InputError(f"{arg('enqueue')} {path}: not valid JSON: {' '.join(str(error).split())}") from error
     members = data.get("front", [data])
     if not isinstance(members, list):
-        raise InputError(f"--enqueue {path}: front is not a list, as it is in what nas front --json prints")
+        raise InputError(f"{arg('enqueue')} {path}: front is not a list, as it is in what nas front --json prints")
     for number, member in enumerate(members, 1):
         named = member.get("architecture") if isinstance(member, dict) else None
         where = f"member {number} of the front" if "front" in data else "architecture"
         if not isinstance(named, str | dict):
-            raise InputError(f"--enqueue {path}: {where}: there is no architecture")
+            raise InputError(f"{arg('enqueue')} {path}: {where}: there is no architecture")
         yield where, named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.data.image_data import ImageData
 from nas.models.weights import Weights, load_weights, source_of
 from nas.spaces.base import Space
@@ -31,7 +31,7 @@ def check_unseen(init: str, data: str, split_seed: int) -> None:
     theirs = source.trained_on()
     if theirs is not None and theirs.data == data and theirs.split_seed != split_seed:
         raise InputError(
-            f"--split-seed {split_seed}: {source.title} was trained with --split-seed {theirs.split_seed}, so "
+            f"{arg('split_seed')} {split_seed}: {source.title} was trained with {arg('split_seed')} {theirs.split_seed}, so "
             f"that it has seen images of this validation split; use {theirs.split_seed}"
         )
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
-from nas.common.errors import InputError, did_you_mean
+from nas.common.errors import InputError, arg, did_you_mean
 from nas.common.yaml_file import UNREADABLE, read_yaml
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -136,25 +136,25 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
     changes: dict[Any, Any] = {}
     problems: list[str] = []
     if file is not None:
-        content, lines = read_yaml(file, f"--recipe {file}")
+        content, lines = read_yaml(file, f"{arg('recipe')} {file}")
         if not isinstance(content, dict):
-            raise InputError(f"--recipe {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
+            raise InputError(f"{arg('recipe')} {file}: needs lines of KEY: VALUE, with keys of {', '.join(_KEYS)}")
         for given, value in content.items():
             line, key = lines.get((given,), lines.get((str(given),))), _ONCE.get(given, given)
-            problems += _problems(base, key, value, f"--recipe {file}" + (f":{line}" if line else ""))
+            problems += _problems(base, key, value, f"{arg('recipe')} {file}" + (f":{line}" if line else ""))
             changes[key] = value
     for text in assignments:
         key, sign, value = text.partition("=")
         if not sign:
-            problems.append(f"--set {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
+            problems.append(f"{arg('assignments')} {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
             continue
         try:
             parsed = yaml.safe_load(value)
         except UNREADABLE:
-            problems.append(f"--set {text}: {value!r} is not a value")
+            problems.append(f"{arg('assignments')} {text}: {value!r} is not a value")
             continue
         key = _ONCE.get(key.strip(), key.strip())
-        problems += _problems(base, key, parsed, f"--set {text}")
+        problems += _problems(base, key, parsed, f"{arg('assignments')} {text}")
         changes[key] = parsed
     if problems:
         raise InputError("\n".join(problems))
@@ -182,7 +182,7 @@ def _problems(base: Recipe, key: Any, value: Any, source: str) -> list[str]:
     try:
         _validated(base, {key: value}, f"{source}: ")
     except InputError as error:
-        return [str(error)]
+        return [error.marked]
     if isinstance(value, bool) and key not in ("hflip", "compile"):  # pydantic takes true for 1
         return [f"{source}: {key} {value!r}: input should be a number"]
     return []

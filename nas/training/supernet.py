@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.files import weights_content, write_atomically, writing
 from nas.common.seeds import derive_seed
 from nas.latency.lease import Bursts, lease_for
@@ -183,7 +183,9 @@ class _Trainer:
         bursts.close()
         loss = losses.item() / steps  # of this rank's images
         if loss != loss or loss in (float("inf"), float("-inf")):
-            raise InputError(f"{self._plan.folder}: the training loss became {loss}; try a smaller --set learning_rate")
+            raise InputError(
+                f"{self._plan.folder}: the training loss became {loss}; try a smaller {arg('assignments')} learning_rate"
+            )
         scored = REFERENCES if self._rank == 0 else ()
         scores = {name: self._score(getattr(self._file.space, name)) for name in scored}
         share = self._done / self._total

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.jsonl import fields_of
 from nas.runs.objectives import target_objective
 from nas.runs.record import Confirmation, Outcome, TrialRecord
@@ -230,9 +230,11 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise `InputError` unless each name is that of a tracker, and the package of that name is installed."""
     for name in names:
         if name not in _TRACKERS:
-            raise InputError(f"--log {name}: unknown; choose from {', '.join(_TRACKERS)}")
+            raise InputError(f"{arg('log')} {name}: unknown; choose from {', '.join(_TRACKERS)}")
         if find_spec(name) is None:
-            raise InputError(f"--log {name}: the package {name} is not installed: pip install 'pareto-nas[{name}]'")
+            raise InputError(
+                f"{arg('log')} {name}: the package {name} is not installed: pip install 'pareto-nas[{name}]'"
+            )
 
 
 def make_trackers(names: Sequence[str], folder: Path) -> list[Progress]:

@@ -22,7 +22,7 @@ from torchvision.models import (
     resnet18,
 )
 
-from nas.common.errors import CandidateError, InputError
+from nas.common.errors import CandidateError, InputError, arg
 from nas.common.seeds import derive_seed
 from nas.data.sets import ImageData
 from nas.latency.device import device_name, torch_threads
@@ -110,8 +110,8 @@ def measure_baselines(
     settings = settings_here(run, device)
     if train and settings.evaluation.recipe.epochs == 0:
         raise InputError(
-            "--train: the run scored its candidates without fine-tuning (--finetune 0), so that there is no recipe to train "
-            "reference networks by; without --train they are measured"
+            f"{arg('train')}: the run scored its candidates without fine-tuning (--finetune 0), so that there is no recipe to train "
+            f"reference networks by; without {arg('train')} they are measured"
         )
     _check_measured_here(run, settings.evaluation.protocol.device)
     data = data_of(run) if train else None

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.plugins import searched_last
 from nas.models.networks import build
 from nas.spaces.base import Architecture
@@ -48,7 +48,7 @@ def parse_shape(text: str) -> Shape:
     """`3x96x96` as (C, H, W); raises `InputError`."""
     match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", text.strip())
     if match is None:
-        raise InputError(f"--input {text}: write channels x height x width of one image, as in 3x224x224")
+        raise InputError(f"{arg('input')} {text}: write channels x height x width of one image, as in 3x224x224")
     return int(match[1]), int(match[2]), int(match[3])
 
 
@@ -68,12 +68,12 @@ def named(what: str, input_shape: Shape | None) -> Iterator[Measurable]:
     path, _, name = what.rpartition(":")
     if os.path.isdir(what):
         if input_shape is not None:
-            raise InputError(f"--input cannot be given with the exported folder {what}, which says its own")
+            raise InputError(f"{arg('input')} cannot be given with the exported folder {what}, which says its own")
         with _exported(Path(what)) as found:
             yield found
     elif path.endswith(".py"):
         if input_shape is None and os.path.isfile(path):
-            raise InputError(f"{what}: its input is not known; give --input, as in --input 3x224x224")
+            raise InputError(f"{what}: its input is not known; give {arg('input')}, as in {arg('input')} 3x224x224")
         with _imported(Path(path)) as module:
             assert input_shape is not None
             yield Measurable(what, _constructed(what, getattr(module, name, None), name), input_shape)

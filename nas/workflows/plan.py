@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.storages import BaseStorage
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.signals import notices_ignored
 from nas.common.text import plural
 from nas.common.user_cache import assume_home
@@ -84,15 +84,15 @@ def plan_search(
     epochs = settings.evaluation.recipe.epochs
     if settings.stop_early and not levels(epochs):
         raise InputError(
-            f"--stop-early: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
+            f"{arg('stop_early')}: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
         )
-    for flag, device in (
-        ("--device", settings.evaluation.protocol.device),
-        ("--train-device", settings.evaluation.train_device),
+    for name, device in (
+        ("device", settings.evaluation.protocol.device),
+        ("train_device", settings.evaluation.train_device),
     ):
         if device and device.startswith("cuda:"):
             raise InputError(
-                f"{flag} {device}: Ray deals out the GPUs; use {flag} cuda, and CUDA_VISIBLE_DEVICES to choose"
+                f"{arg(name)} {device}: Ray deals out the GPUs; use {arg(name)} cuda, and CUDA_VISIBLE_DEVICES to choose"
             )
     check_computed(settings, 2)  # of classes there are at least two
     check_targets(settings)
@@ -101,8 +101,8 @@ def plan_search(
     check_new_folder(out)
     if deleted_with_job(out) and settings.replica is None:
         raise InputError(
-            f"--out {out}: lies in the Ray job's copy of its working directory, which Ray deletes; give an absolute path, "
-            "or --replica"
+            f"{arg('out')} {out}: lies in the Ray job's copy of its working directory, which Ray deletes; give an absolute path, "
+            f"or {arg('mirror')}"
         )
     if settings.replica is not None:
         check_new_replica(settings.replica, out)
@@ -151,21 +151,23 @@ def cluster_address(address: str | None) -> str | None:
 
 def check_pins(resources: Resources, address: str | None) -> None:
     """Raise `InputError` when trials are to run on some nodes alone, and cannot: there is no cluster, or no such name."""
-    check_custom("--resource", resources.custom)
+    check_custom(arg("resource"), resources.custom)
     if address is None and (resources.accelerator or resources.custom):
-        flag = "--accelerator" if resources.accelerator else "--resource"
-        raise InputError(f"{flag} {resources.accelerator or next(iter(resources.custom))}: needs a cluster, --address")
+        pin = arg("accelerator" if resources.accelerator else "resource")
+        raise InputError(
+            f"{pin} {resources.accelerator or next(iter(resources.custom))}: needs a cluster, {arg('address')}"
+        )
 
 
 def check_amounts(settings: SearchSettings) -> None:
     """Raise `InputError` when one of the numbers is out of bounds that a resumed search may be given again."""
     if settings.trials < 1:
-        raise InputError(f"--trials {settings.trials}: needs at least 1")
+        raise InputError(f"{arg('trials')} {settings.trials}: needs at least 1")
     if not 0 <= settings.confirm <= MOST_CONFIRM:
-        raise InputError(f"--confirm {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
+        raise InputError(f"{arg('confirm')} {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
     if settings.confirm and settings.evaluation.recipe.epochs == 0:
         raise InputError(
-            f"--confirm {settings.confirm:g}: without fine-tuning (--finetune 0) a candidate scores the same again; needs 0"
+            f"{arg('confirm')} {settings.confirm:g}: without fine-tuning (--finetune 0) a candidate scores the same again; needs 0"
         )
 
 
@@ -175,11 +177,11 @@ def check_new_folder(out: Path) -> None:
         exists = out.exists()
         parent = next(folder for folder in out.absolute().parents if folder.exists())
     except OSError as error:
-        raise InputError(f"--out {str(out)[:200]}: {error.strerror}") from error
+        raise InputError(f"{arg('out')} {str(out)[:200]}: {error.strerror}") from error
     if exists:
-        raise InputError(f"--out {out}: exists already; give another --out, or --resume {out}")
+        raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"--out {out}: {parent} is not a folder that can be written to")
+        raise InputError(f"{arg('out')} {out}: {parent} is not a folder that can be written to")
 
 
 def placement_of(settings: SearchSettings, address: str | None) -> Placement:

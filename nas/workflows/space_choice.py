@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.plugins import code_folder, searched_last
 from nas.common.text import plural
 from nas.data.archives import members
@@ -89,7 +89,7 @@ def chosen_space(given: str | None, data: str | None, init: str) -> tuple[Space,
     check_data_name(data)
     look = look_at(data, counted=True)
     if look is None:
-        raise InputError(f"--data {data}: none of its images can be read")
+        raise InputError(f"{arg('data')} {data}: none of its images can be read")
     space = min(fitting(look), key=lambda space: _not_inherited(init, space))  # the first of those that are alike
     return space, f"Space {space.name} for {look}; name another one to have that (nas space list)"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.files import only_process, writing
 from nas.common.signals import gentle_signals
 from nas.data.class_names import normal
@@ -62,9 +62,9 @@ def plan_supernet(
     if recipe.precision == "auto":
         recipe = replace(recipe, precision="float32" if device == "cpu" else gpu_precision())
     if recipe.batch_size % devices:
-        raise InputError(f"--devices {devices}: a batch of {recipe.batch_size} images is not shared out evenly")
+        raise InputError(f"{arg('devices')} {devices}: a batch of {recipe.batch_size} images is not shared out evenly")
     if device != "cpu" and devices > torch.cuda.device_count():
-        raise InputError(f"--devices {devices}: torch sees {torch.cuda.device_count()} GPUs here")
+        raise InputError(f"{arg('devices')} {devices}: torch sees {torch.cuda.device_count()} GPUs here")
     warn_unfit(space, data)
     images = load_images(space, data, split_seed, init)
     file = SupernetFile(
@@ -91,7 +91,7 @@ def plan_supernet(
         known = replace(known, classes=tuple(map(normal, known.classes)))
         for key in SupernetFile.__dataclass_fields__:
             if key not in _MAY_DIFFER and getattr(known, key) != getattr(file, key):
-                raise InputError(f"--out {folder}: holds a supernet of another {key}; give another --out")
+                raise InputError(f"{arg('out')} {folder}: holds a supernet of another {key}; give another {arg('out')}")
     return SupernetPlan(folder, file, images)
 
 

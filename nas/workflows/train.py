@@ -18,7 +18,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from nas.common.errors import CandidateError, InputError
+from nas.common.errors import CandidateError, InputError, arg
 from nas.common.files import weights_content
 from nas.common.seeds import derive_seed
 from nas.common.signals import gentle_signals
@@ -137,7 +137,7 @@ def plan_training(
         recipe = replace(recipe, patience=0)  # nothing is left to lose patience over
     check_recipe(recipe, here)
     if start == "init" and run.settings.evaluation.init == SCRATCH:
-        raise InputError("--from init: the run's candidates inherited nothing; use search or scratch")
+        raise InputError(f"{arg('start')} init: the run's candidates inherited nothing; use search or scratch")
     trainings = [FullTraining(trial, recipe, seed, start, with_validation) for trial in trials for seed in range(seeds)]
     plan = TrainingPlan(run, here, tuple(trainings))
     if start == "search":
@@ -160,8 +160,8 @@ def _check_kept(run: RunDirectory, training: FullTraining) -> None:
         return
     others = "scratch" if run.settings.evaluation.init == SCRATCH else "init or scratch"
     raise InputError(
-        f"--from search: the search did not keep the weights of {digest} (it keeps those of its front, of what is "
-        f"near it and of the last few trials); use --from {others}"
+        f"{arg('start')} search: the search did not keep the weights of {digest} (it keeps those of its front, of what is "
+        f"near it and of the last few trials); use {arg('start')} {others}"
     )
 
 

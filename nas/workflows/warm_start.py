@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.text import plural
 from nas.data.class_names import same_classes
 from nas.data.sets import ImageData
@@ -56,7 +56,7 @@ def open_earlier(path: str) -> RunDirectory:
     try:
         return open_run(Path(path).resolve())
     except InputError as error:
-        raise InputError(f"--warm-start {path}: {error}") from error
+        raise InputError(f"{arg('warm_start')} {path}: {error.marked}") from error
 
 
 def warmed(settings: SearchSettings, data: ImageData, models: Mapping[str, str]) -> tuple[SearchSettings, WarmStart]:
@@ -88,10 +88,10 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
         within = [record for record in ended if _located(record, settings.space) is not None]
         if not within:
             raise InputError(
-                f"--warm-start {path}: none of its {plural(len(ended), 'network')} is in the space "
+                f"{arg('warm_start')} {path}: none of its {plural(len(ended), 'network')} is in the space "
                 f"{settings.space.name}"
                 if ended
-                else f"--warm-start {path}: it has no finished trial yet"
+                else f"{arg('warm_start')} {path}: it has no finished trial yet"
             )
         reasons = differences(earlier, within, settings, conditions)
         if reasons:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, get_args
 
 from nas.common.doors import Door
-from nas.common.errors import CandidateError, InputError
+from nas.common.errors import CandidateError, InputError, arg
 from nas.latency.device import cpu_identity
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.runtimes.base import Runtime, Session, quiet
@@ -70,7 +70,7 @@ def _check_able(runtime: Runtime, protocol: LatencyProtocol) -> None:
     """Raise `InputError` unless the runtime has the protocol's device and precision."""
     kind, mode = protocol.device.partition(":")[0], f"mode {protocol.mode}"
     if kind == "cuda" and kind not in runtime.devices:
-        raise InputError(f"{mode} measures on the CPU alone, not {protocol.device}: use --device cpu")
+        raise InputError(f"{mode} measures on the CPU alone, not {protocol.device}: use {arg('device')} cpu")
     if kind == "cpu" and kind not in runtime.devices:
         *others, last = (name for name in RUNTIMES.own if kind in RUNTIMES.get(name).devices)
         raise InputError(f"{mode} needs a CUDA device, not {protocol.device}: use {', '.join(others)} or {last}")

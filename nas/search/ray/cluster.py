@@ -20,7 +20,7 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import RuntimeEnvSetupError
 
 import nas
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.plugins import FOLDER, code_folder, hidden, is_installed, searched_last
 from nas.search.ray.local import start_local_ray
 
@@ -40,7 +40,7 @@ def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) ->
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would print is in the records
     if address and address.startswith("ray://"):
         raise InputError(
-            f"--address {address}: under a ray:// client Tune moves the driver and its files to the head node; "
+            f"{arg('address')} {address}: under a ray:// client Tune moves the driver and its files to the head node; "
             "run `nas search --address auto` on a node of the cluster, or submit it with `ray job submit`"
         )
     if ray.is_initialized():
@@ -57,11 +57,13 @@ def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) ->
                 ray.init(address=address, runtime_env=environment, **quiet)
         except RuntimeEnvSetupError as error:
             reason = " ".join(str(error).split())[:300]
-            raise InputError(f"--address {address}: the code of workers cannot be sent there ({reason})") from error
+            raise InputError(
+                f"{arg('address')} {address}: the code of workers cannot be sent there ({reason})"
+            ) from error
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; one with a token wants RAY_AUTH_MODE=token"
-            raise InputError(f"--address {address}: no Ray cluster answers there ({reason}{token})") from error
+            raise InputError(f"{arg('address')} {address}: no Ray cluster answers there ({reason}{token})") from error
         return
     start_local_ray(gpus)
 
@@ -70,12 +72,14 @@ def _check_reachable(address: str) -> None:
     """Raise `InputError` when nothing listens at the address; Ray itself would try for two minutes."""
     found = os.environ.get("RAY_ADDRESS") or read_ray_address() if address == "auto" else address
     if not found:
-        raise InputError("--address auto: no Ray cluster runs on this machine; start one with `ray start --head`")
+        raise InputError(
+            f"{arg('address')} auto: no Ray cluster runs on this machine; start one with `ray start --head`"
+        )
     host, _, port = found.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers at {found} ({error})") from error
+        raise InputError(f"{arg('address')} {address}: no Ray cluster answers at {found} ({error})") from error
 
 
 @contextmanager

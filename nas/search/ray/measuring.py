@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from torch import nn
 
-from nas.common.errors import InputError, LostError
+from nas.common.errors import InputError, LostError, arg
 from nas.latency.lease import lease_for
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
@@ -183,7 +183,7 @@ def _check_cluster(place: ResourceRequest, targets: Sequence[LatencyTarget]) -> 
         return
     there = sorted({name for node in nodes for name in node if not name.startswith(("node:", "memory", "object_"))})
     raise InputError(
-        f"--target {targets[0].name}: no node of the Ray cluster has {place.words}; there is {', '.join(there)}"
+        f"{arg('target')} {targets[0].name}: no node of the Ray cluster has {place.words}; there is {', '.join(there)}"
     )
 
 
@@ -194,10 +194,10 @@ def _wait_for_start(check: Any, targets: Sequence[LatencyTarget]) -> None:
         raise error.cause from None
     except GetTimeoutError:
         raise InputError(
-            f"--target {targets[0].name}: a node has its device, but gave no answer within {START_S:g} s; "
+            f"{arg('target')} {targets[0].name}: a node has its device, but gave no answer within {START_S:g} s; "
             "it may be in use by others"
         ) from None
     except RayError as error:
         raise InputError(
-            f"--target {targets[0].name}: its process cannot start: {' '.join(str(error).split())[:300]}"
+            f"{arg('target')} {targets[0].name}: its process cannot start: {' '.join(str(error).split())[:300]}"
         ) from error

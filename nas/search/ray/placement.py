@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.common.errors import InputError, WrongNodeError
+from nas.common.errors import InputError, WrongNodeError, arg
 from nas.common.text import plural
 from nas.runs.demands import ResourceRequest, trial_request
 from nas.runs.settings import Resources, SearchSettings
@@ -87,7 +87,7 @@ def fitted_resources(
     elif fit < 1:
         kept = sum(place.gpus for place in places(settings))
         targets = f", {kept:g} GPUs of it for targets" if kept else ""
-        hint = "; with --max-concurrent N a search waits for nodes" if elastic else ""
+        hint = f"; with {arg('max_concurrent')} N a search waits for nodes" if elastic else ""
         raise InputError(f"a trial takes {_takes(trial)}, but Ray has {_inventory(nodes)}{targets}{hint}")
     at_once = given.max_concurrent if elastic else min(given.max_concurrent, fit)
     return replace(given, gpus_per_trial=trial.gpus, max_concurrent=at_once)
@@ -183,7 +183,7 @@ class Placement:
         told = "; ".join(f"{model} on {', '.join(found)}" for model, found in sorted(by_model.items()))
         raise InputError(
             f"latencies of different devices cannot be compared, and the nodes have several: {told}; "
-            "let trials run on one of them by --accelerator TYPE or --resource NAME"
+            f"let trials run on one of them by {arg('accelerator')} TYPE or {arg('resource')} NAME"
         )
 
     def _learn(self, nodes: Sequence[Mapping[str, Any]]) -> None:

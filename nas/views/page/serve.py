@@ -14,7 +14,7 @@ from pathlib import Path
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.runs.store import open_run
 from nas.views.page.actions import Jobs
 from nas.views.page.app import make_app
@@ -77,7 +77,7 @@ def _bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise InputError(f"--host {host}: no address of this machine") from error
+        raise InputError(f"{arg('host')} {host}: no address of this machine") from error
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
@@ -88,5 +88,5 @@ def _bound(host: str, port: int) -> socket.socket:
             hint = "another program has it, perhaps another nas browse; give another --port, or 0 for any free one"
         else:
             hint = error.strerror or str(error)
-        raise InputError(f"--port {port} on {host}: {hint}") from error
+        raise InputError(f"{arg('port')} {port} on {host}: {hint}") from error
     return bound

@@ -132,7 +132,7 @@ def picked(seen: Seen, texts: str) -> tuple[dict[str, TrialRecord], str]:
         try:
             found |= {text: pick_all(seen.comparable, seen.objectives, [text])[0]} if text else {}
         except InputError as error:
-            return found, capital(str(error).removeprefix("--pick "))
+            return found, capital(str(error).removeprefix("pick "))
     return found, ""
 
 

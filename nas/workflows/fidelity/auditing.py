@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.signals import gentle_signals
 from nas.common.text import duration_text, plural
 from nas.data.sets import ImageData
@@ -166,12 +166,16 @@ def plan_audit(
     if full.precision == "auto":  # settled once, by the search
         full = replace(full, precision=brief.precision)
     if count < MIN_NETWORKS:
-        raise InputError(f"--count {count}: with fewer than {MIN_NETWORKS} candidates a rank correlation says nothing")
+        raise InputError(
+            f"{arg('count')} {count}: with fewer than {MIN_NETWORKS} candidates a rank correlation says nothing"
+        )
     from nas.training.optim import check_recipe
 
     check_recipe(full, settings.device)
     if full == brief:
-        raise InputError(f"{run.path}: the recipe is the run's own; give more --epochs, or another --recipe")
+        raise InputError(
+            f"{run.path}: the recipe is the run's own; give more {arg('epochs')}, or another {arg('recipe')}"
+        )
     _check_longer(run, full)
     further = {
         weights: recipe_from(brief, evaluation.init, weights.name)
@@ -210,8 +214,8 @@ def _check_longer(run: RunDirectory, full: Recipe) -> None:
     if seen(full) < seen(brief) or too_fast:
         raise InputError(
             f"{run.path}: a full training of {length(full, full.seconds)} is shorter than the search's proxy one of "
-            f"{length(brief, took if too_fast else None)}, which it is to judge; give more --epochs, --set steps or "
-            "--set seconds"
+            f"{length(brief, took if too_fast else None)}, which it is to judge; give more {arg('epochs')}, {arg('assignments')} steps or "
+            f"{arg('assignments')} seconds"
         )
 
 
@@ -231,7 +235,7 @@ def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequ
     found = []
     for init in inits:
         if inits.count(init) > 1:
-            raise InputError(f"--init {init}: is given twice")
+            raise InputError(f"{arg('init')} {init}: is given twice")
         try:
             weights = load_weights(init)
             weights.check_fits(settings.space)
@@ -239,7 +243,7 @@ def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequ
             check_scored_untrained(replace(settings.evaluation, init=init), settings.data, classes)
             found.append(InitialWeights(init, weights.fingerprint()))
         except InputError as error:
-            raise InputError(f"--init {init}: {error}") from error
+            raise InputError(f"{arg('init')} {init}: {error.marked}") from error
     return found
 
 
