@@ -77,6 +77,7 @@ def test_what_may_be_given_anew(run: RunDirectory, arguments: list[str], renewed
         ["--objectives", "accuracy, latency", "--metric", "accuracy", "--sampler", "front"],
         ["--epochs", "10", "--batch-size", "64", "--set", "optimizer=adamw", "--set", "precision=auto"],
         ["--init", "scratch", "--device", "auto", "--latency", "mode:eager,threads:1"],
+        ["--train-device", "cpu", "--latency", "device:cpu"],
         ["--cpus-per-trial", "1", "--gpus-per-trial", "0"],
         ["--trials", "12", "--target", "edge=batch:8,max:5ms"],
     ],
@@ -95,6 +96,8 @@ def test_what_the_run_has_already_may_be_given_again(run: RunDirectory, argument
         (["--epochs", "3"], "--epochs", ["--epochs", "3"]),
         (["--set", "dropout=0.2"], "--set", ["--set", "dropout=0.2"]),
         (["--latency", "batch:2"], "--latency", ["--latency", "batch:2"]),
+        (["--latency", "device:cuda"], "--latency", ["--latency", "device:cuda"]),
+        (["--train-device", "cuda"], "--train-device", ["--train-device", "cuda"]),
         (["--init", "efficientnet_lite0"], "--init", ["--init", "efficientnet_lite0"]),
         (["--objectives", "accuracy,macs"], "--objectives", ["--objectives", "accuracy,macs"]),
         (["--target", "edge=batch:4,max:5ms"], "--target", ["--target", "edge=batch:4,max:5ms"]),
@@ -136,6 +139,16 @@ def test_what_cannot_change_is_named_with_the_search_that_takes_the_trials_over(
             continue
         expected = asked[name] if asked[name] != default[name] else before[name]
         assert value == (default[name] if name == "out" and "--out" not in arguments else expected), name
+
+
+def test_a_run_that_trains_elsewhere_than_it_measures_keeps_both_devices(run: RunDirectory) -> None:
+    evaluation = replace(run.settings.evaluation, train_device="cuda")
+    split = RunDirectory(run.path, replace(run.content, settings=replace(run.settings, evaluation=evaluation)))
+    for flags in (["--train-device", "cuda"], ["--train-device", "auto"], ["--device", "cuda"]):
+        assert given(split, *flags, "--latency", "device:cpu,mode:eager").applied(split.settings) == split.settings
+    for flags in (["--train-device", "cpu"], ["--latency", "device:cuda"]):
+        with pytest.raises(InputError, match=f"^{flags[0]} cannot change"):
+            given(split, *flags)
 
 
 @pytest.mark.parametrize("command", ["nas search", "nas search --data digits --trials 4"])
