@@ -17,7 +17,7 @@ from nas.cli.app import app
 from nas.cli.options import flag_of
 from nas.common.errors import InputError, arg
 from nas.runs.settings import EvaluationSettings, SearchSettings
-from nas.spaces.mobile.space_file import load_space
+from nas.spaces.files import load_space
 from nas.training.recipe import Recipe, read_recipe
 from nas.workflows.plan import check_amounts
 
