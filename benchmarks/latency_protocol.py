@@ -38,10 +38,10 @@ def measured(architecture: Architecture, protocol: LatencyProtocol) -> Latency:
     return measure(build(architecture, CLASSES), architecture.input_shape, protocol)
 
 
-def in_fresh_process(arguments: argparse.Namespace, landmark: str, mode: str) -> dict[str, float]:
-    """The same, of a landmark of the space, in a process of its own."""
+def in_fresh_process(arguments: argparse.Namespace, reference: str, mode: str) -> dict[str, float]:
+    """The same, of a reference network of the space, in a process of its own."""
     command = [sys.executable, __file__, "--space", arguments.space, "--device", arguments.device]
-    done = subprocess.run([*command, "--only", landmark, mode], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--only", reference, mode], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
@@ -52,8 +52,8 @@ def stability(arguments: argparse.Namespace, modes: list[str], out: TextIO | Non
         f"\n| network | mode | median ms | range of {arguments.repeats} medians | (max − min) / median | noisy | contended |"
     )
     print("|---|---|---|---|---|---|---|")
-    landmarks = ("smallest", "backbone", "largest")
-    found: dict[tuple[str, str], list[dict[str, float]]] = {(name, mode): [] for mode in modes for name in landmarks}
+    references = ("smallest", "backbone", "largest")
+    found: dict[tuple[str, str], list[dict[str, float]]] = {(name, mode): [] for mode in modes for name in references}
     for _ in range(arguments.repeats):
         for (name, mode), repeats in found.items():
             repeats.append(in_fresh_process(arguments, name, mode))
@@ -108,8 +108,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.only:
-        landmark, mode = arguments.only
-        architecture = getattr(load_space(arguments.space), landmark)
+        reference, mode = arguments.only
+        architecture = getattr(load_space(arguments.space), reference)
         latency = measured(architecture, replace(default_protocol(arguments.device), mode=mode))
         row = {"median_ms": latency.median_ms, "spread": latency.spread, "drift": latency.drift}
         print(json.dumps(row | {"noisy": latency.noisy, "contended": latency.contended, "attempts": latency.attempts}))

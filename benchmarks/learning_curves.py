@@ -51,7 +51,7 @@ def drawn(space: SearchSpace) -> Iterator[Architecture]:
     """Distinct networks of the space, in a fixed order, without end."""
     rng = random.Random(0)
     ends = [space.locate(space.smallest), space.locate(space.largest)]
-    seen = {landmark.digest: landmark for landmark in (space.smallest, space.backbone, space.largest)}
+    seen = {reference.digest: reference for reference in (space.smallest, space.backbone, space.largest)}
     yield from list(seen.values())
     number = 0
     while True:
@@ -89,8 +89,8 @@ def record_searched(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = KnownCosts(space, classes, OBJECTIVES)
     study = optuna.create_study(directions=[objective(name).direction for name in OBJECTIVES])
-    for landmark in (space.smallest, space.backbone, space.largest):
-        study.enqueue_trial(space.locate(landmark))
+    for reference in (space.smallest, space.backbone, space.largest):
+        study.enqueue_trial(space.locate(reference))
     asked: set[str] = set()
     while len(asked) < count:
         study.sampler = make_sampler("front", derive_seed(seed, "sampler", len(study.trials)), known)

@@ -280,7 +280,7 @@ OVERLAPS = """() => { const boxes = [...document.querySelectorAll(
 
 @pytest.mark.parametrize("width", [480, 1280])
 def test_labels_of_the_front_do_not_overlap(site: Site, context: BrowserContext, width: int) -> None:
-    """Picks beside each other, baselines and the landmarks of the front, on two pairs of axes."""
+    """Picks beside each other, baselines and the named members of the front, on two pairs of axes."""
     picks = ",".join(f"latency<={ms}ms" for ms in (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2))
     for axes in ("", "&x=macs&scale-x=linear", "&x=latency&y=params"):
         for opened in open_page(site, context, f"pick={picks}{axes}", width):

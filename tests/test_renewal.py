@@ -118,9 +118,9 @@ def test_what_was_rejected_and_fits_a_looser_limit_is_a_candidate_again(make_run
     assert not any(record.outcome is Outcome.REJECTED for record in run.records())
     broker = Broker(run)
     assert not rejected & broker.answers.keys()
-    first = [broker.ask() for _ in range(3)]  # the landmarks that were rejected come first, again
+    first = [broker.ask() for _ in range(3)]  # the reference networks that were rejected come first, again
     assert {candidate.digest for candidate in first if candidate} & rejected == {
-        landmark.digest for landmark in (DIGITS.backbone, DIGITS.largest) if landmark.digest in rejected
+        network.digest for network in (DIGITS.backbone, DIGITS.largest) if network.digest in rejected
     }
     for candidate in first:
         assert candidate is not None
@@ -197,7 +197,7 @@ def test_a_prediction_is_held_against_the_limit_of_now(make_run: RunFactory) -> 
 def test_repeats_follow_their_originals(make_run: RunFactory) -> None:
     run = make_run(limited())
     broker = Broker(run)
-    for _ in range(3):  # the landmarks
+    for _ in range(3):  # the reference networks
         candidate = broker.ask()
         assert candidate is not None
         broker.finish(candidate, evaluated(candidate))

@@ -40,7 +40,7 @@ RANDOM = [
     "r8-c8k3/2-k3d2e2s16-k5e2f16-k3e2f16/2-k1e1s16-k3e1s16-h32",
 ]
 """The first networks of `nas search digits --sampler random --trials 12 --confirm 0 --epochs 1 --max-concurrent 1
---objectives accuracy,macs` by commit 1b20abf, the three landmarks first."""
+--objectives accuracy,macs` by commit 1b20abf, the three reference networks first."""
 
 
 @pytest.fixture

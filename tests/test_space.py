@@ -1,4 +1,4 @@
-"""The search space: settings to networks and back, sizes, drawing, landmarks; and the shipped spaces' balance."""
+"""The search space: settings to networks and back, sizes, drawing, reference networks; and the shipped spaces' balance."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ def test_unseen_of_a_large_space_is_new() -> None:
         known.add(digest)
 
 
-# -------------------------------------------------------------------- landmarks and the shipped spaces
+# -------------------------------------------------------------------- reference networks and the shipped spaces
 
 
 @shipped
@@ -332,23 +332,23 @@ def test_smallest_and_largest_bound_random_samples(space: SearchSpace) -> None:
 
 
 @shipped
-@pytest.mark.parametrize("landmark", ["smallest", "largest"])
-def test_no_single_choice_goes_beyond_smallest_and_largest(space: SearchSpace, landmark: str) -> None:
-    values = space.locate(getattr(space, landmark))
+@pytest.mark.parametrize("reference", ["smallest", "largest"])
+def test_no_single_choice_goes_beyond_smallest_and_largest(space: SearchSpace, reference: str) -> None:
+    values = space.locate(getattr(space, reference))
     costs = {
         (name, choice): macs(space.architecture(values | {name: choice}))
         for name, choices in space.parameters.items()
         for choice in choices
     }
-    bound = min(costs.values()) if landmark == "smallest" else max(costs.values())
+    bound = min(costs.values()) if reference == "smallest" else max(costs.values())
     best = [setting for setting, cost in costs.items() if cost == bound]
-    assert macs(getattr(space, landmark)) == bound, f"{best} give {bound:,} MACs"
+    assert macs(getattr(space, reference)) == bound, f"{best} give {bound:,} MACs"
 
 
 @shipped
-def test_landmarks_are_in_the_space(space: SearchSpace) -> None:
-    for landmark in (space.smallest, space.middle, space.largest, space.backbone):
-        assert space.architecture(space.locate(landmark)).digest == landmark.digest
+def test_reference_networks_are_in_the_space(space: SearchSpace) -> None:
+    for reference in (space.smallest, space.middle, space.largest, space.backbone):
+        assert space.architecture(space.locate(reference)).digest == reference.digest
 
 
 @shipped

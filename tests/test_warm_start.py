@@ -111,7 +111,7 @@ def from_earlier(run: RunDirectory, **changes: Any) -> SearchSettings:
 # ---------------------------------------------------------------- known good points
 
 
-def test_known_points_are_tried_before_the_landmarks_also_after_a_restart(make_run: RunFactory) -> None:
+def test_known_points_are_tried_before_the_reference_networks_also_after_a_restart(make_run: RunFactory) -> None:
     known = ["r8-c8k3-k3e2s8-k1e1s8-h0", "r8-c8k3-k3e1s16-h0"]
     digests = [SOME.parse(text).digest for text in known]
     run = make_run(settings(enqueue=(*known, str(SOME.largest))))
@@ -318,7 +318,7 @@ def test_samplers_learn_from_trials_taken_over(make_run: RunFactory, earlier: Ru
         asked[name] = finish_all(broker)
         assert broker.trained == 2
     assert asked["warm"] != asked["cold"]
-    assert SOME.smallest.digest not in asked["warm"]  # a landmark that is known is not trained again
+    assert SOME.smallest.digest not in asked["warm"]  # a reference network that is known is not trained again
 
 
 # ---------------------------------------------------------------- other conditions

@@ -59,12 +59,12 @@ def space_show(
     name: Space,
     classes: Annotated[int, typer.Option(min=2, help="Classes of the classifier that costs are counted with.")] = 10,
     device: Device = "auto",
-    measure: Annotated[bool, typer.Option(help="Measure latency of the landmark networks.")] = True,
+    measure: Annotated[bool, typer.Option(help="Measure latency of the reference networks.")] = True,
     max_latency: MaxLatency = None,
     max_macs: MaxMacs = None,
     max_params: MaxParams = None,
 ) -> None:
-    """Choices, size, landmark networks with cost and measured latency, and whether a budget can be met.
+    """Choices, size, reference networks with cost and measured latency, and whether a budget can be met.
 
     Example: nas space show lite0 --max-macs 100M
     """
@@ -92,12 +92,12 @@ def space_show(
         where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
         if console.is_terminal:
             console.print("measuring", style="dim")  # no spinner: its thread would be measured too
-        for landmark, architecture in space.references.items():
-            latencies[landmark] = candidate_latency(architecture, classes, protocol)
+        for reference, architecture in space.references.items():
+            latencies[reference] = candidate_latency(architecture, classes, protocol)
         cached = sum(latency.cached for latency in latencies.values())
         where += f", {cached} of {len(latencies)} looked up" if cached else ""
     console.print(f"with {classes} classes; {where}\n", highlight=False)
-    console.print(show_space.landmarks_table(space, classes, latencies))
+    console.print(show_space.references_table(space, classes, latencies))
     ratio = show_space.median_macs(space, classes) / architecture_cost(space.backbone, classes).macs
     console.print(f"\nThe median of 1,000 sampled networks has {ratio:.2f} times the backbone's MACs.", highlight=False)
     budgets = Budgets(max_macs, max_params, max_latency)

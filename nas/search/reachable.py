@@ -59,8 +59,8 @@ def left_out_text(settings: SearchSettings, num_classes: int) -> str | None:
     """Which of the networks to try first are over a limit that can be computed, and so are not tried; None without any."""
     space, allowed = settings.space, allowed_of(settings, num_classes)
     named = {space.parse(text).digest: (text, space.parse(text)) for text in settings.enqueue}
-    landmarks = {"largest": space.largest, "backbone": space.backbone, "smallest": space.smallest}
-    named |= {network.digest: (name, network) for name, network in landmarks.items()}
+    references = {"largest": space.largest, "backbone": space.backbone, "smallest": space.smallest}
+    named |= {network.digest: (name, network) for name, network in references.items()}
     over = [(name, network) for name, network in named.values() if space.locate(network) not in allowed]
     if not over:
         return None

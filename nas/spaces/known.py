@@ -1,4 +1,4 @@
-"""Architectures that a user names: by a compact string or a landmark's name, or many of them in a file."""
+"""Architectures that a user names: by a compact string or a reference network's name, or many of them in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.spaces.families import read_architecture
 
 
 def chosen_architecture(space: Space, text: str) -> Architecture:
-    """A network of the space by its compact string, or by the name of a landmark."""
+    """A network of the space by its compact string, or by the name of a reference network."""
     return space.references.get(text) or space.parse(text)
 
 

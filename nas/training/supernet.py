@@ -161,7 +161,7 @@ class _Trainer:
         return min(1.0, max(self._done / self._total, of_time))
 
     def epoch(self) -> SupernetEpoch:
-        """Train for an epoch, or until the budget is spent, and score the landmarks."""
+        """Train for an epoch, or until the budget is spent, and score the reference networks."""
         began, before = time.perf_counter(), self._seconds
         order = torch.randperm(len(self._data.train), generator=self._generator)
         losses, steps = torch.zeros((), device=self._data.device), 0

@@ -21,7 +21,7 @@ REFERENCES = ("smallest", "backbone", "largest")
 
 @dataclass(frozen=True)
 class SupernetEpoch:
-    """What an epoch gave: mean loss of the largest network, and the task's score on the validation split of the landmarks.
+    """What an epoch gave: mean loss of the largest network, and the task's score on the validation split of the reference networks.
 
     In files the scores are called accuracy. `share` is how much of all planned steps was done by its end; older files lack it.
     """

@@ -18,7 +18,7 @@ from nas.spaces.families import layer_rows
 from nas.views.front_latency import same_latency
 from nas.views.page.actions import Job
 from nas.views.page.runs import Seen
-from nas.views.report.figures import landmarks
+from nas.views.report.figures import member_names
 from nas.views.report.layers import looks
 from nas.views.text import NOTHING, label
 
@@ -72,7 +72,7 @@ def _as_fast(seen: Seen, record: TrialRecord) -> list[str]:
 
 def described(seen: Seen, record: TrialRecord) -> list[object]:
     """The architecture in its compact form, badges, and its figures; what is not known is left out."""
-    names = landmarks(seen.front, seen.objectives).get(record.digest, ())
+    names = member_names(seen.front, seen.objectives).get(record.digest, ())
     on_front = any(member.digest == record.digest for member in seen.front)
     badges = [html.Span(name, className="badge") for name in (*(["Pareto front"] if on_front else []), *names)]
     rows = [(name, text) for name, text in figures(seen, record).items() if text != NOTHING]

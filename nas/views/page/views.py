@@ -18,7 +18,7 @@ from nas.runs.record import TrialRecord
 from nas.runs.words import score_title
 from nas.views.page.runs import Seen
 from nas.views.report.curves import curve, learning_curves_figure
-from nas.views.report.figures import GREEN, ORANGE, PURPLE, SKY, VERMILLION, counting_axis, landmarks, layout, quiet
+from nas.views.report.figures import GREEN, ORANGE, PURPLE, SKY, VERMILLION, counting_axis, layout, member_names, quiet
 from nas.views.report.layers import layers_figure
 from nas.views.report.quantities import value_of
 from nas.views.report.scatter import scatter_figure
@@ -62,7 +62,7 @@ def front_figure(
     compared: Sequence[TrialRecord] = (),
 ) -> go.Figure:
     """The scatter of a run, over it the fronts of `others` by their keys, and last the rings of `compared` and `chosen`."""
-    marks = {digest: " · ".join(names) for digest, names in landmarks(seen.front, seen.objectives).items()}
+    marks = {digest: " · ".join(names) for digest, names in member_names(seen.front, seen.objectives).items()}
     for text, record in picked(seen, axes.picks)[0].items():
         marks[record.digest] = " · ".join(filter(None, (marks.get(record.digest), text)))
     figure = scatter_figure(

@@ -13,7 +13,7 @@ from nas.runs.front import pareto_front
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.words import score_title
 from nas.training.history import EpochMetrics
-from nas.views.report.figures import BLUE, COLOURS, GREY, ORANGE, counting_axis, landmarks, layout, quiet, wrapped
+from nas.views.report.figures import BLUE, COLOURS, GREY, ORANGE, counting_axis, layout, member_names, quiet, wrapped
 from nas.workflows.fidelity.ranking import Audited
 
 
@@ -45,7 +45,7 @@ def learning_curves_figure(
                 hoverinfo="skip",
             )
         )
-    named = landmarks(front, objectives)
+    named = member_names(front, objectives)
     for record in sorted(front, key=lambda record: record.digest in named):  # the named ones are drawn on top
         names = named.get(record.digest, ())
         figure.add_trace(

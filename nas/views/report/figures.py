@@ -38,7 +38,7 @@ _FONT = "system-ui, sans-serif"
 MONO = "ui-monospace, Menlo, Consolas, monospace"
 
 
-def landmarks(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def member_names(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """What the members of a front are known for (cheapest, knee, most accurate), by digest, cheapest first."""
     if not front:
         return {}

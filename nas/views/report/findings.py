@@ -15,7 +15,7 @@ from nas.runs.settings import LatencyTarget, SearchSettings
 from nas.runs.store import Change, Provenance, RunDirectory
 from nas.runs.trained import ended
 from nas.runs.words import score_text
-from nas.views.report.figures import landmarks
+from nas.views.report.figures import member_names
 from nas.workflows.fidelity.audit import Audit, audit_of
 
 
@@ -98,7 +98,7 @@ def find(run: RunDirectory) -> Findings:
         scored=tuple(scored),
         front=tuple(front),
         reference=reference_point(recorded, objectives),
-        names=landmarks(front, objectives),
+        names=member_names(front, objectives),
         baselines=tuple(cheapest_first(run.baselines(), objectives)),
         again=confirmed_in(run, scored),
         audit=audit_of(run),

@@ -1,4 +1,4 @@
-"""A search space as tables: its choices, its landmarks, and whether a budget can be met."""
+"""A search space as tables: its choices, its reference networks, and whether a budget can be met."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def median_macs(space: Space, num_classes: int, samples: int = 1_000) -> float:
     return statistics.median(architecture_cost(architecture, num_classes).macs for architecture in drawn)
 
 
-def landmarks_table(space: Space, num_classes: int, latencies: dict[str, Latency]) -> Group:
-    """Cost of the landmarks, latency where it was measured; then their architectures, which fit no column."""
+def references_table(space: Space, num_classes: int, latencies: dict[str, Latency]) -> Group:
+    """Cost of the reference networks, latency where it was measured; then their architectures, which fit no column."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("network", no_wrap=True)
     ranges = range_title([*latencies.values()])
@@ -67,7 +67,7 @@ def _receptive_field(architecture: Architecture, num_classes: int) -> str:
 
 
 def budget_sentences(space: Space, num_classes: int, budgets: Budgets, latencies: dict[str, Latency]) -> list[str]:
-    """For each budget given, whether the space can meet it; of latency as far as the landmarks show, where measured."""
+    """For each budget given, whether the space can meet it; of latency as far as the reference networks show, where measured."""
     sentences = []
     limits = {"macs": ("MACs", budgets.max_macs), "params": ("parameters", budgets.max_params)}
     for name, (what, limit) in limits.items():
