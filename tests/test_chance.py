@@ -11,8 +11,9 @@ from conftest import RunFactory
 from mobile import mobile_space
 
 from nas.cli.app import main
-from nas.runs.chance import by_guessing, chance_note
+from nas.runs.chance import chance_note
 from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.tasks.classification_metrics import by_guessing
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.training.supernet_file import SupernetEpoch, SupernetFile, cut_short, read_file

@@ -21,6 +21,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import MAX_LOSSES, Confirmer
 from nas.spaces.files import load_space
+from nas.tasks.classification_metrics import METRICS
 from nas.training.history import EpochMetrics
 from nas.views.report import write_report
 from nas.views.terminal.front import front_csv
@@ -62,7 +63,7 @@ NEAR, FAR = trained(3, 0.795, 2.5e6), trained(4, 0.40, 4e6)
 
 
 def choose(confirmations: list[Confirmation], running: tuple[str, ...] = ()) -> int:
-    chosen = next_to_confirm([*FRONT, NEAR, FAR], confirmations, OBJECTIVES, "accuracy", IMAGES, running)
+    chosen = next_to_confirm([*FRONT, NEAR, FAR], confirmations, OBJECTIVES, METRICS["accuracy"], IMAGES, running)
     assert chosen is not None
     return chosen.number
 
@@ -88,18 +89,22 @@ def test_a_candidate_that_others_passed_when_trained_again_makes_room_for_those_
 
 
 def test_scores_of_longer_trainings_are_compared_with_each_other_only() -> None:
-    lucky = confirmed([*FRONT], [again(FRONT[1], 0.90), again(FRONT[2], 0.85)], OBJECTIVES, "accuracy", IMAGES)
+    lucky = confirmed([*FRONT], [again(FRONT[1], 0.90), again(FRONT[2], 0.85)], OBJECTIVES, METRICS["accuracy"], IMAGES)
     assert set(lucky) == {FRONT[1].digest, FRONT[2].digest}
     assert lucky[FRONT[1].digest].on_front
     assert not lucky[FRONT[2].digest].on_front  # more expensive and worse now
     once = lucky[FRONT[1].digest]
     assert once.error == pytest.approx((0.9 * 0.1 / IMAGES) ** 0.5)
-    twice = confirmed(FRONT, [again(FRONT[1], 0.88, 1), again(FRONT[1], 0.92, 2)], OBJECTIVES, "accuracy", IMAGES)
+    twice = confirmed(
+        FRONT, [again(FRONT[1], 0.88, 1), again(FRONT[1], 0.92, 2)], OBJECTIVES, METRICS["accuracy"], IMAGES
+    )
     assert twice[FRONT[1].digest].score == pytest.approx(0.9)
     assert twice[FRONT[1].digest].trainings == 2
     assert twice[FRONT[1].digest].error == pytest.approx((0.9 * 0.1 / IMAGES + 0.02**2) ** 0.5)
-    assert confirmed(FRONT, [again(FRONT[1], 0.9)], OBJECTIVES, "macro_f1", IMAGES)[FRONT[1].digest].error is None
-    assert confirmed(FRONT, [again(FRONT[1], None)], OBJECTIVES, "accuracy", IMAGES) == {}
+    assert (
+        confirmed(FRONT, [again(FRONT[1], 0.9)], OBJECTIVES, METRICS["macro_f1"], IMAGES)[FRONT[1].digest].error is None
+    )
+    assert confirmed(FRONT, [again(FRONT[1], None)], OBJECTIVES, METRICS["accuracy"], IMAGES) == {}
 
 
 # ---------------------------------------------------------------- the source

@@ -24,7 +24,9 @@ from nas.search.evaluate import evaluate_steps
 from nas.training.device_data import DeviceData
 
 # On a scale where less is better: a fast rival that is bad, and one of middling cost that is good.
-ESTIMATE = DominanceEstimate(("latency",), 0.0, 0.5, 0.7, (Rival((1.0,), 1.0, 0.1, 0.5), Rival((2.0,), -2.0, 0.1, 0.9)))
+ESTIMATE = DominanceEstimate(
+    ("latency",), 0.0, 0.5, 0.7, "accuracy", "%", (Rival((1.0,), 1.0, 0.1, 0.5), Rival((2.0,), -2.0, 0.1, 0.9))
+)
 
 
 def known(ms: float, contended: bool = False) -> Evaluation:
@@ -47,7 +49,9 @@ def test_hopeless_is_who_is_surely_worse_than_a_network_that_costs_no_more() -> 
 def test_nobody_is_hopeless_by_a_cost_that_is_not_known_for_sure() -> None:
     assert ESTIMATE.dominated(known(9.0, contended=True)) is None
     assert ESTIMATE.dominated(replace(known(9.0), latency=None)) is None
-    two = DominanceEstimate(("latency", "latency:phone"), 0.0, 0.1, 0.7, (Rival((1.0, 1.0), -2.0, 0.1, 0.9),))
+    two = DominanceEstimate(
+        ("latency", "latency:phone"), 0.0, 0.1, 0.7, "accuracy", "%", (Rival((1.0, 1.0), -2.0, 0.1, 0.9),)
+    )
     assert two.dominated(known(9.0)) is None
     latency = known(9.0).latency
     assert latency is not None

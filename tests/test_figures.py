@@ -19,6 +19,8 @@ from nas.runs.front import pareto_front
 from nas.runs.record import Outcome, TrialRecord
 from nas.spaces.families import architecture_cost, layer_rows
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
+from nas.tasks.base import Score
+from nas.tasks.classification_metrics import METRICS
 from nas.views.report.choices import choices_figure, parallel_figure
 from nas.views.report.curves import learning_curves_figure
 from nas.views.report.importance import importance_figure, importances
@@ -59,7 +61,7 @@ def test_an_axis_of_memory_is_in_bytes() -> None:
 
 def test_a_metric_other_than_accuracy_has_no_binomial_error() -> None:
     records = [make_record(0, 0.8, 0.2), make_record(1, 0.9, 0.4)]
-    figure = scatter_figure(records, TWO, "latency", "accuracy", metric="macro_f1", images=400)
+    figure = scatter_figure(records, TWO, "latency", "accuracy", metric=METRICS["macro_f1"], images=400)
     assert traces(figure)["Pareto front"].error_y.array is None
     assert "±" not in traces(figure)["Pareto front"].hovertext[0]
     assert figure.layout.yaxis.title.text == "Validation macro f1 (%)"
@@ -263,8 +265,8 @@ def test_marks_are_named_beside_their_candidates() -> None:
 def test_what_can_be_put_on_axes_and_colours() -> None:
     records = scattered(20)
     assert quantities(records, ("accuracy", "macs")) == ["accuracy", "macs", "latency", "params", "trial", "seconds"]
-    assert set(colours(records, SPACE)) == {*quantities(records, TWO), *SPACE.parameters}
-    assert colours(records[:1], SPACE) == quantities(records, TWO)
+    assert set(colours(records, TWO, SPACE)) == {*quantities(records, TWO), *SPACE.parameters}
+    assert colours(records[:1], TWO, SPACE) == quantities(records, TWO)
     shallow = next(record for record in records if record.parameters["s0.depth"] == 0)
     assert [choice_of(shallow, name, SPACE) for name in ("s0.depth", "s0.out_channels", "s0.l0.kernel_size")] == [
         0,
@@ -467,7 +469,9 @@ def test_hostile_names_in_marks_baselines_and_comparisons_are_escaped() -> None:
     marks = {record.digest: HOSTILE for record in records}
     baselines = [replace(make_baseline(HOSTILE, 0.8, 1.0), init=HOSTILE)]
     for figure in (
-        scatter_figure(records, TWO, "latency", "accuracy", metric=HOSTILE, marks=marks, baselines=baselines),
+        scatter_figure(
+            records, TWO, "latency", "accuracy", metric=Score(HOSTILE, lambda *_: 0.0), marks=marks, baselines=baselines
+        ),
         compare_figure({HOSTILE: SPACE.smallest}, 10),
     ):
         assert "&lt;img" in str(figure.to_plotly_json())

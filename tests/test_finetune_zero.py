@@ -172,7 +172,7 @@ def test_its_report_and_page_say_that_nothing_was_trained(searched: tuple[RunDir
     assert "scored candidates" in body
     assert "Learning curves" not in body
     assert "0 epochs" not in body
-    figure = curves_figure({record.digest: record for record in run.records()}, "accuracy")
+    figure = curves_figure({record.digest: record for record in run.records()}, run.settings.evaluation.score)
     assert "no learning curve" in figure.to_json()
 
 

@@ -19,7 +19,7 @@ from nas.common.errors import InputError
 from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.protocol import LatencyProtocol
 from nas.runs.front import pareto_front
-from nas.runs.objectives import OBJECTIVES
+from nas.runs.objectives import COSTS
 from nas.runs.picks import pick
 from nas.runs.record import Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
@@ -125,7 +125,7 @@ def test_a_second_search_measures_nothing_twice_and_memory_is_an_objective_besid
     assert "4 candidates, measured before" in page
     memories = [record.objectives["memory"] for record in pareto_front(records, ("accuracy", "memory"))]
     assert memories == sorted(memories)
-    shown = [OBJECTIVES["memory"].show(value) for value in memories]
+    shown = [COSTS["memory"].show(value) for value in memories]
     table = Console(width=300, record=True, file=io.StringIO())
     table.print(front_table(run, records))
     text = table.export_text()

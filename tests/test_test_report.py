@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nas.tasks.classification_metrics import METRICS
 from nas.tasks.classification_report import ClassScore, SplitReport, part_report
-from nas.views.terminal.front import confusion_table, report_table
+from nas.views.terminal.part_report import part_tables
 
 CLASSES = ("cat", "dog", "[red]fox")
 
@@ -78,7 +78,7 @@ def test_averages_are_the_metrics_that_a_search_scores_by() -> None:
 
 
 def test_table_of_a_report(report: SplitReport) -> None:
-    head, cat, dog, fox, macro, accuracy = shown(report_table(None, report))
+    head, cat, dog, fox, macro, accuracy = shown(part_tables(None, report)[0])
     assert " ".join(head) == "class precision % recall % F1 % images"
     assert cat == ["cat", "50.00", "75.00", "60.00", "4"]
     assert dog == ["dog", "50.00", "33.33", "40.00", "3"]
@@ -89,7 +89,7 @@ def test_table_of_a_report(report: SplitReport) -> None:
 
 def test_table_of_two_reports_shows_the_change(report: SplitReport) -> None:
     better = part_report(indices("00001112"), indices("00001110"), CLASSES)
-    _, cat, *_, macro, accuracy = shown(report_table(report, better))
+    _, cat, *_, macro, accuracy = shown(part_tables(report, better)[0])
     assert cat == ["cat", "80.00", "100.00", "60.00", "→", "88.89", "4"]
     assert macro[-4:] == ["33.33", "→", "62.96", "8"]
     assert accuracy == ["accuracy", "50.00", "→", "87.50", "8"]
@@ -97,13 +97,13 @@ def test_table_of_two_reports_shows_the_change(report: SplitReport) -> None:
 
 def test_a_score_of_zero_before_is_shown(report: SplitReport) -> None:
     worst = part_report(indices("00001112"), indices("11110000"), CLASSES)
-    *_, macro, accuracy = shown(report_table(worst, report))
+    *_, macro, accuracy = shown(part_tables(worst, report)[0])
     assert macro[-4:] == ["0.00", "→", "33.33", "8"]
     assert accuracy == ["accuracy", "0.00", "→", "50.00", "8"]
 
 
 def test_confusion_matrix(report: SplitReport) -> None:
-    *_, head, cat, dog, fox = shown(confusion_table(report))
+    *_, head, cat, dog, fox = shown(part_tables(None, report)[1])
     assert head == ["0", "1", "2"]
     assert cat == ["0", "cat", "3", "1", "·"]
     assert dog == ["1", "dog", "2", "1", "·"]
@@ -116,7 +116,7 @@ def test_confusion_of_many_classes_is_the_pairs_most_confused() -> None:
     predictions = labels.copy()
     for i in range(25):
         predictions[30 * i : 30 * i + i] = 0
-    head, *pairs = shown(confusion_table(part_report(labels, predictions, [f"c{i}" for i in range(25)])))
+    head, *pairs = shown(part_tables(None, part_report(labels, predictions, [f"c{i}" for i in range(25)]))[1])
     assert " ".join(head) == "true → predicted images of the class %"
     assert len(pairs) == 20
     assert pairs[0] == ["c24", "→", "c0", "24", "80.00"]
@@ -126,5 +126,5 @@ def test_confusion_of_many_classes_is_the_pairs_most_confused() -> None:
 def test_ten_classes_fit_a_narrow_terminal() -> None:
     labels = np.repeat(np.arange(10), 1000)
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    lines = shown(confusion_table(part_report(labels, labels, names)), width=80)
+    lines = shown(part_tables(None, part_report(labels, labels, names))[1], width=80)
     assert lines[2] == ["0", "airplane", "1000", *"·" * 9]

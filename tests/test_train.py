@@ -404,7 +404,7 @@ def test_a_terminal_has_a_bar_and_keeps_a_line_for_each_training(run: RunDirecto
     shown = io.StringIO()
     plan = plan_training(run, [run.records()[0]], replace(BRIEF, epochs=2), device="cpu")
     terminal = Pulse(Console(file=shown, force_terminal=True, width=120), "nothing")
-    progress = BarProgress(terminal, plan.missing(), "accuracy")
+    progress = BarProgress(terminal, plan.missing(), run.settings.evaluation)
     assert run_training(plan, progress) is None
     (record,) = run.training_records()
     for epoch in (1, 2):

@@ -19,6 +19,7 @@ from nas.cli.options import (
     RecipeFile,
     Seed,
     SplitSeed,
+    Task,
     absolute_init,
     chosen_recipe,
     data_name,
@@ -29,7 +30,7 @@ from nas.latency.protocol import default_protocol
 from nas.models.sources import SCRATCH
 from nas.runs.settings import EvaluationSettings
 from nas.spaces.known import chosen_architecture
-from nas.tasks.base import task_of
+from nas.tasks.base import DEFAULT, task_of
 
 if TYPE_CHECKING:
     from nas.runs.record import Evaluation
@@ -53,7 +54,8 @@ def evaluate(
         ),
     ] = None,
     data: Data = None,
-    metric: Metric = "accuracy",
+    task: Task = DEFAULT,
+    metric: Metric = "",
     seed: Seed = 0,
     init: Init = SCRATCH,
     device: Device = "auto",
@@ -89,6 +91,7 @@ def evaluate(
     settings = EvaluationSettings(
         recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
         protocol=default_protocol(resolve_device(device)),
+        task=task,
         metric=metric,
         seed=seed,
         init=init,
@@ -96,7 +99,7 @@ def evaluate(
     settings.load_metric()
     check_recipe(settings.recipe, settings.device, least_epochs=0)
     warn_unfit(loaded, data_name(data, loaded))
-    images = load_images(loaded, data_name(data, loaded), split_seed, init)
+    images = load_images(loaded, data_name(data, loaded), split_seed, init, task)
     if test and images.test is None:
         raise InputError(f"--test: the data set {images.name} has no test split")
     if not as_json:
@@ -120,11 +123,11 @@ def evaluate(
         _print_costs(evaluation)
         if reports:
             from nas.common.text import plural
-            from nas.views.terminal.front import confusion_table, report_table
+            from nas.views.terminal.part_report import part_tables
 
             console.print(f"\n[bold]Test split[/bold], {plural(reports[1].images, 'image')}", highlight=False)
-            console.print(report_table(*reports))
-            console.print(confusion_table(reports[1]))
+            for table in part_tables(*reports):
+                console.print(table)
     if evaluation.outcome is not Outcome.DONE:
         errors.print(
             f"nas: the candidate {evaluation.outcome.value}: {evaluation.reason}", highlight=False, soft_wrap=True

@@ -17,11 +17,16 @@ from nas.latency.runtimes import RUNTIMES
 from nas.models.sources import SCRATCH
 from nas.models.weights import source_of
 from nas.runs.settings import LatencyTarget
+from nas.tasks.base import DEFAULT, task_of
+from nas.tasks.classification_metrics import METRICS
 from nas.training.recipe import INHERITED_RATE, SCRATCH_RATE, Recipe, default_recipe, read_recipe
 
 if TYPE_CHECKING:
     from nas.spaces import base
 
+
+SCORE = task_of(DEFAULT).score.name
+"""The score that examples name."""
 
 FLAGS = {
     "assignments": "--set",
@@ -199,7 +204,7 @@ Picks = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WHICH",
-        help="knee (the default), most-accurate, fastest, a limit like 'latency<=2ms' or 'accuracy>=93%', or a digest of nas "
+        help=f"knee (the default), most-accurate, fastest, a limit like 'latency<=2ms' or '{SCORE}>=93%', or a digest of nas "
         "front; several with commas between, or repeated.",
         show_default=False,
     ),
@@ -226,8 +231,16 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but th
 SplitSeed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split in training, validation and test images.")
 ]
+Task = Annotated[
+    str, typer.Option(help="What is learnt: classification, a task of an installed package, or module:name.")
+]
 Metric = Annotated[
-    str, typer.Option(help="accuracy, macro_f1, balanced_accuracy, or module:function(labels, predictions).")
+    str,
+    typer.Option(
+        help="The score that counts, by default the task's own; for classification "
+        f"{', '.join(METRICS)}, or module:function(labels, predictions).",
+        show_default=False,
+    ),
 ]
 Init = Annotated[
     str,

@@ -135,8 +135,8 @@ def _is_as_before(name: str, value: Any, run: RunDirectory) -> bool:
             return value == settings.data or os.path.realpath(value) == os.path.realpath(settings.data)
         case "objectives":
             return tuple(each.strip() for each in value.split(",")) == settings.objectives
-        case "metric":
-            return bool(value == evaluation.metric)
+        case "metric" | "task":
+            return bool(value == getattr(evaluation, name))
         case "init":
             return absolute_init(value) == evaluation.init
         case "device":

@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperOption
 
 from nas.cli.options import (
+    SCORE,
     Assignments,
     BatchSize,
     Data,
@@ -31,6 +32,7 @@ from nas.cli.options import (
     Seed,
     SplitSeed,
     Targets,
+    Task,
     TrainDevice,
     absolute_init,
     chosen_recipe,
@@ -46,6 +48,7 @@ from nas.common.errors import InputError
 from nas.models.sources import SCRATCH
 from nas.models.weights import source_of
 from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
+from nas.tasks.base import DEFAULT
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -88,9 +91,14 @@ def search(
     trials: Annotated[
         int | None, typer.Option(help="Budget in proxy trainings, of a candidate each; by default 30.")
     ] = None,
+    task: Task = DEFAULT,
     objectives: Annotated[
-        str, typer.Option(help="accuracy and one or more of latency, macs, params, memory, latency:TARGET.")
-    ] = "accuracy,latency",
+        str,
+        typer.Option(
+            help="The task's score and one or more of latency, macs, params, memory, latency:TARGET.",
+            show_default=f"{SCORE},latency",
+        ),
+    ] = "",
     seed: Seed = 0,
     time_budget: Annotated[
         float | None,
@@ -98,7 +106,7 @@ def search(
             parser=parse_duration, metavar="TIME", help="Wall time from the start of the command to its end, e.g. 30m."
         ),
     ] = None,
-    metric: Metric = "accuracy",
+    metric: Metric = "",
     enqueue: Annotated[
         list[str] | None,
         typer.Option(metavar="ARCH|FILE", help="A network to try first, or a file of them; may be repeated."),
@@ -239,7 +247,7 @@ def search(
     recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate)
     modes = [parse_protocol(latency, "cpu").mode, *(parse_target(text, "cpu").protocol.mode for text in target or ())]
     here = functools.partial(
-        device_of, address=address, resources=resources, functions=(metric, named_data, *dict.fromkeys(modes))
+        device_of, address=address, resources=resources, functions=(metric, named_data, task, *dict.fromkeys(modes))
     )
     protocol = parse_protocol(latency, here(latency_device(latency) or device))
     trained_on = _trained_on(train_device, device, here) or protocol.device
@@ -247,11 +255,12 @@ def search(
         space=loaded,
         data=named_data,
         split_seed=split_seed,
-        objectives=tuple(name.strip() for name in objectives.split(",")),
+        objectives=tuple(name.strip() for name in objectives.split(",")) if objectives else (),
         evaluation=EvaluationSettings(
             recipe=recipe,
             protocol=protocol,
             budgets=Budgets(max_macs, max_params, max_latency),
+            task=task,
             metric=metric,
             seed=seed,
             init=absolute_init(init),

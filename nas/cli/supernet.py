@@ -27,6 +27,7 @@ from nas.cli.options import (
 )
 from nas.cli.search import STOPPED_EARLY
 from nas.models.sources import SCRATCH, SUPERNET
+from nas.tasks.base import Score, task_of
 from nas.training.recipe import SUPERNET_RATE
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def supernet_train(
         devices=devices,
         sharing=Sharing(taps),
     )
+    by = task_of(plan.file.task).score
     if not plan.done:
         pulse.say(
             f"Training a supernet of {loaded.name} ({count_text(loaded.size)} networks) on {plan.file.data}, "
@@ -108,7 +110,7 @@ def supernet_train(
         )
 
     def epoch_ended(epoch: SupernetEpoch) -> None:
-        pulse.say(_line(epoch, plan.file.recipe.epochs))
+        pulse.say(_line(epoch, plan.file.recipe.epochs, by))
         pulse.doing = f"after epoch {epoch.epoch} of {plan.file.recipe.epochs}"
 
     pulse.doing = f"epoch 1 of {plan.file.recipe.epochs}"
@@ -124,24 +126,24 @@ def supernet_train(
 
 def _warnings(plan: SupernetPlan) -> list[str]:
     """What makes the weights poor ones to rank candidates by."""
-    from nas.runs.chance import by_guessing
+    from nas.tasks.base import task_of
     from nas.training.supernet_file import cut_short, read_file
 
     file = read_file(plan.folder)
     found = []
     if short := cut_short(file):
         found.append(f"{short}: candidates that start from it may be ranked by luck; give a larger --time-budget")
-    most = by_guessing(len(file.classes), len(plan.data.validation))
-    guesses = [name for name, score in file.history[-1].scores.items() if score <= most]
-    if guesses:
+    guess = task_of(file.task).guess(file.classes, len(plan.data.validation))
+    guesses = [name for name, score in file.history[-1].scores.items() if guess and guess.covers(score)]
+    if guess and guesses:
         who = f"{' and '.join(guesses)} {'network scores' if len(guesses) == 1 else 'networks score'}"
         found.append(
-            f"its {who} no better than guessing would (at most {100 * most:.1f} % with {len(file.classes)} classes), so "
-            "that it ranks nothing yet; train it for longer"
+            f"its {who} no better than guessing would ({guess.text}), so that it ranks nothing yet; train it for longer"
         )
     return found
 
 
-def _line(epoch: SupernetEpoch, epochs: int) -> str:
-    scores = ", ".join(f"{name} {100 * score:.2f} %" for name, score in epoch.scores.items())
-    return f"epoch {epoch.epoch}/{epochs}: training loss {epoch.train_loss:.4f}, validation accuracy {scores}; {epoch.seconds:.1f} s"
+def _line(epoch: SupernetEpoch, epochs: int, by: Score) -> str:
+    scores = ", ".join(f"{name} {by.show(score)}" for name, score in epoch.scores.items())
+    told = f"training loss {epoch.train_loss:.4f}, validation {by.title} {scores}"
+    return f"epoch {epoch.epoch}/{epochs}: {told}; {epoch.seconds:.1f} s"

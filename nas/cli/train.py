@@ -72,7 +72,7 @@ def train(
         for line in _announcement(plan):
             pulse.say(line)
         kind = BarProgress if console.is_terminal else LineProgress
-        progress = kind(pulse, plan.missing(), run.settings.evaluation.metric)
+        progress = kind(pulse, plan.missing(), run.settings.evaluation)
     ending = run_training(plan, progress, data)
     records = plan.recorded()
     if as_json:

@@ -11,15 +11,26 @@ CUT_OFF = "cut off by the time budget"
 """Begins the reason of a training that was."""
 
 
-def percent_text(share: float, error: float | None) -> str:
-    """A share in percent, with its standard error where there is one."""
-    return f"{100 * share:.2f} %" if error is None else f"{100 * share:.2f} ± {100 * error:.2f} %"
+def scale_of(unit: str) -> float:
+    """What a value is multiplied by where its unit stands beside it: 100 for a share of 1 in percent."""
+    return 100.0 if unit == "%" else 1.0
 
 
-def spread_text(shares: Sequence[float]) -> str:
-    """The mean of shares in percent, with their standard deviation where there are several."""
-    mean = f"{100 * statistics.mean(shares):.2f}"
-    return f"{mean} ± {100 * statistics.stdev(shares):.2f} %" if len(shares) > 1 else f"{mean} %"
+def amount_text(value: float, error: float | None = None, unit: str = "%") -> str:
+    """A value with its unit, with its standard error where there is one; one of the unit % is a share of 1."""
+    scale, places, of_error = scale_of(unit), *(("{:.2f}", " ± {:.2f}") if unit == "%" else ("{:.4g}", " ± {:.2g}"))
+    shown = places.format(scale * value) + ("" if error is None else of_error.format(scale * error))
+    return f"{shown} {unit}".rstrip()
+
+
+def spread_text(values: Sequence[float], unit: str = "%") -> str:
+    """The mean of values with their unit, with their standard deviation where there are several."""
+    return amount_text(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, unit)
+
+
+def gain_text(gain: float, unit: str = "%") -> str:
+    """By how much a value grew: a share of 1 in points, all else in its unit."""
+    return f"{100 * gain:+.2f} points" if unit == "%" else f"{gain:+.3g} {unit}".rstrip()
 
 
 def duration_text(seconds: float) -> str:

@@ -22,6 +22,7 @@ from nas.runs.record import TrainingRecord, TrialRecord
 from nas.runs.results import Result, measured_text, of_search, of_training
 from nas.runs.store import RunDirectory
 from nas.runs.words import cost_text, estimator_text, latency_text, protocol_text, score_title, trial_text
+from nas.tasks.base import About, task_of
 
 _IMAGE_SIZES = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "svhn": 32}
 """Of the data sets by name, for runs older than `Provenance.image_size`."""
@@ -74,8 +75,8 @@ def preprocessing(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[st
 
 def exported_result(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> Result:
     """What the weights got that are exported: those of a full training, or without one those of the search."""
-    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
-    return of_search(record, metric, images) if training is None else of_training(training, metric, images)
+    settings, images = run.settings.evaluation, run.provenance.validation_images
+    return of_search(record, settings, images) if training is None else of_training(training, settings, images)
 
 
 def embedded(run: RunDirectory, record: TrialRecord, result: Result, dtype: str) -> dict[str, str]:
@@ -153,10 +154,10 @@ def _search_json(run: RunDirectory, record: TrialRecord) -> dict[str, Any]:
 
 def _training_json(run: RunDirectory, training: TrainingRecord) -> dict[str, Any]:
     """What the weights of a full training got."""
-    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
+    settings, images = run.settings.evaluation, run.provenance.validation_images
     cost = training.evaluation.cost
     return {
-        **_result_json(of_training(training, metric, images)),
+        **_result_json(of_training(training, settings, images)),
         "objectives": objective_values(training.evaluation, run.settings.objectives),
         "cost": asdict(cost) if cost else None,
         "epochs": len(training.losses),
@@ -168,9 +169,9 @@ def _result_json(result: Result) -> dict[str, Any]:
     latency = result.latency
     return {
         "weights": result.weights,
-        "test": None if result.tested is None else {"accuracy": result.tested, "images": result.test_images},
-        "validation": None if result.score is None else {result.metric: result.score, "images": result.images},
-        "metric": result.metric,
+        "test": None if result.tested is None else {result.by.name: result.tested, "images": result.test_images},
+        "validation": None if result.score is None else {result.metric.name: result.score, "images": result.images},
+        "metric": result.metric.name,
         "validation_images": result.images,
         "sentences": [result.score_line, result.latency_line],
         "latency": latency_json(latency) if latency else None,
@@ -234,22 +235,24 @@ def _licences(run: RunDirectory, training: TrainingRecord | None) -> list[str]:
 def _summary(run: RunDirectory, record: TrialRecord, export: Mapping[str, Any]) -> list[str]:
     channels, height, width = record.architecture.input_shape
     folded = "folded into the convolutions" if export["batch_norm_folded"] else "as trained"
+    about = _about(run)
+    classes = json.dumps(list(run.provenance.classes))
+    in_order = ["", "Classes in the order of the logits:", "", "```json", classes, "```"]
     return [
-        f"# An image classifier of {plural(len(run.provenance.classes), 'class', 'classes')}, found by nas",
+        f"# {_plain(about.headline)}, found by nas",
         "",
         "A convolutional network that a hardware-aware architecture search found and trained, as plain PyTorch. It reads "
-        f"{'grey' if channels == 1 else 'RGB'} images of {height}x{width} pixels and gives a logit for each class.",
+        f"{'grey' if channels == 1 else 'RGB'} images of {height}x{width} pixels and gives {_plain(about.gives)}.",
         "",
         f"- Architecture {_code(str(record.architecture.canonical))}, digest {_code(record.architecture.digest)}",
         f"- Cost of one image: {cost_text(record)} (in float32)",
         f"- Weights and computation in {export['dtype']}, batch norm {folded}",
-        "",
-        "Classes in the order of the logits:",
-        "",
-        "```json",
-        json.dumps(list(run.provenance.classes)),
-        "```",
+        *(in_order if run.provenance.classes else ()),
     ]
+
+
+def _about(run: RunDirectory) -> About:
+    return task_of(run.settings.evaluation.task).about(run.provenance.classes)
 
 
 def _found(run: RunDirectory, record: TrialRecord) -> list[str]:
@@ -297,7 +300,7 @@ def _own_figures(result: Result) -> list[str]:
     chosen_by = "" if result.full or result.score is None else ". The search chose by it, which flatters the best"
     looked = ", which were looked at once, after it" if result.tested is not None else ""
     lines = [
-        f"- Test accuracy: {result.test_text}{looked}",
+        f"- Test {_plain(result.by.title)}: {result.test_text}{looked}",
         f"- {_plain(capital(score_title(result.metric)))}: {_plain(result.validation_text)}{chosen_by}",
         f"- {_plain(capital(result.latency_line))}",
     ]
@@ -360,8 +363,7 @@ def _limits(run: RunDirectory, record: TrialRecord, training: TrainingRecord | N
     height, width = record.architecture.input_shape[1:]
     search = " `nas train` trains in full, and then scores on images that no search saw."
     return [
-        f"- Any image gets one of the {plural(len(run.provenance.classes), 'class', 'classes')} above, also one that shows "
-        "none of them; probabilities are not calibrated.",
+        *(f"- {_plain(limit)}" for limit in _about(run).limits),
         f"- The input is {height}x{width} pixels; images unlike those of training were never tried.",
         f"- Scores of the search are of the images that it chose by.{'' if training else search}",
         "- Latencies hold for the device, batch and versions beside them.",

@@ -31,7 +31,7 @@ from nas.common.files import weights_content
 from nas.export import check as export_check
 from nas.export.card import card_text, embedded, exported_result, model_json, preprocessing
 from nas.export.formats import SOURCE, check_formats, measured, write_formats
-from nas.export.source import PREDICT, model_source
+from nas.export.source import model_source
 from nas.latency.device import resolve_device
 from nas.latency.measuring import fold_batch_norm
 from nas.latency.protocol import LatencyProtocol, Precision
@@ -39,6 +39,7 @@ from nas.models.networks import build
 from nas.runs.record import TrainingRecord, TrialRecord
 from nas.runs.store import RunDirectory
 from nas.runs.trained import best_training
+from nas.tasks.base import task_of
 
 Weights = Literal["full", "search"]
 
@@ -167,7 +168,7 @@ def _searched(run: RunDirectory, record: TrialRecord, training: TrainingRecord |
                 "another one"
             )
         state = run.load_weights(record.digest)
-    network = build(record.architecture, len(run.provenance.classes))
+    network = build(record.architecture, run.outputs)
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:  # it names every tensor
@@ -195,8 +196,9 @@ def _write(
     result = exported_result(run, record, training)
     steps = preprocessing(run, record, options.dtype)
     source = model_source(run, record, result, tuple(steps["image_size"]), options.fold_bn, options.dtype)
+    task = task_of(run.settings.evaluation.task)
     (draft / "model.py").write_text(source, encoding="utf-8")
-    (draft / "predict.py").write_text(PREDICT, encoding="utf-8")
+    (draft / "predict.py").write_text(task.predict_source(), encoding="utf-8")
     torch.save(state, draft / "model.pt")
     (draft / "model.safetensors").write_bytes(weights_content(state))  # save_file makes one that others cannot read
     images = torch.randn(_TRACED, *record.architecture.input_shape).to(getattr(torch, options.dtype))

@@ -109,67 +109,6 @@ def _cropped(image: Any) -> torch.Tensor:
 
 {preparation}'''
 
-PREDICT = '''"""Classify image files with the network of this folder. Needs torch, numpy and Pillow.
-
-    python predict.py IMAGE... [--top 3]
-
-A file that cannot be read is named on standard error; the others are classified, and the exit code is 1.
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-
-import torch
-from PIL import UnidentifiedImageError
-
-import model
-
-
-def shown(text: str) -> str:
-    """The text in one line, without anything that a terminal obeys."""
-    return text if text.isprintable() else ascii(text)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def main() -> int:
-    """Print a line for each image: its most probable classes."""
-    parser = argparse.ArgumentParser(description="Classify image files with the network of this folder.")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--top", type=positive, default=1, help="so many classes each, the most probable first")
-    arguments = parser.parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # for signs that the terminal lacks
-    network, failed = model.load(), False
-    for path in arguments.images:
-        try:
-            with torch.inference_mode():
-                found = network(model.preprocess(path))[0].float().softmax(0)
-        except UnidentifiedImageError:
-            reason = "not an image of a known format"
-        except Exception as error:  # Pillow raises nearly anything on a broken file
-            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        else:
-            top = found.topk(min(arguments.top, len(model.CLASSES)))
-            best = zip(top.values.tolist(), top.indices.tolist(), strict=True)
-            print(f"{shown(path)}: " + ", ".join(f"{shown(model.CLASSES[i])} {p:.2%}" for p, i in best))
-            continue
-        print(f"{shown(path)}: cannot be read: {shown(reason)}", file=sys.stderr)
-        failed = True
-    return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-'''
-
 _FOLDED = (
     ("ConvNormAct", "ConvAct"),
     (
@@ -204,7 +143,7 @@ def model_source(
             f"networks of the family {arch.family} cannot be exported: source is written of mobile ones alone"
         )
     preparation: tuple[Callable[..., Any], ...] = (*PREPARATION, prepared, resize)
-    parts = plan(arch, len(run.provenance.classes))
+    parts = plan(arch, run.outputs)
     details = {"architecture": str(arch), "digest": arch.digest, "weights": f"those of {result.weights}"}
     details |= {"score": result.score_line, "latency": measured_text(result.latency, result.when)}
     source = "\n\n".join(map(inspect.getsource, (blocks.ConvNormAct, blocks.InvertedResidual, blocks.Network)))

@@ -33,7 +33,7 @@ class SupernetInfo:
     """What supernet.yaml says to whoever inherits from it.
 
     `mean` and `std` are the normalisation that it was trained with. The licences are what is known of those of the weights
-    that it began with, `init`, and of its data.
+    that it began with, `init`, and of its data. `outputs` is how many values its networks give; None is one a class.
     """
 
     space: SearchSpace
@@ -48,7 +48,14 @@ class SupernetInfo:
     init_licence: str | None = None
     data_licence: str | None = None
     sharing: Sharing = field(default_factory=Sharing)
+    task: str = "classification"
+    outputs: int | None = None
     schema: int = SCHEMA_VERSION
+
+    @property
+    def num_outputs(self) -> int:
+        """How many values its networks give for an image."""
+        return len(self.classes) if self.outputs is None else self.outputs
 
 
 _INFO = TypeAdapter(SupernetInfo)
@@ -131,12 +138,12 @@ def load_supernet(folder: Path) -> Supernet:
     tensors = load_tensors(path)
     shapes = {
         name: tensor.shape
-        for name, tensor in Elastic(file.space, len(file.classes), sharing=file.sharing).state_dict().items()
+        for name, tensor in Elastic(file.space, file.num_outputs, sharing=file.sharing).state_dict().items()
     }
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
         raise InputError(f"{path}: does not hold the weights of the space in supernet.yaml")
     ordered = {name: tensors[name] for name in shapes}  # safetensors sorts by name
-    return Supernet(str(folder), file.space, file.sharing, ordered, len(file.classes), file.mean, file.std)
+    return Supernet(str(folder), file.space, file.sharing, ordered, file.num_outputs, file.mean, file.std)
 
 
 def read_info(folder: Path) -> SupernetInfo:

@@ -14,22 +14,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nas.common.text import percent_text
+from nas.common.text import amount_text
 from nas.runs.front import contributions, losses, pareto_front, trained
+from nas.runs.objectives import is_cost, score_of
 from nas.runs.record import Confirmation, TrialRecord
 from nas.runs.store import RunDirectory
-from nas.runs.words import standard_error
+from nas.tasks.base import Score
 
 NEAR = math.sqrt(2)
-"""Standard errors of an accuracy within which two candidates cannot be told apart by one training each."""
+"""Standard errors of a score within which two candidates cannot be told apart by one training each."""
 
 
 @dataclass(frozen=True)
 class Confirmed:
     """What training a candidate again gave: the mean score of so many trainings of so many epochs.
 
-    `error` is the standard error: of the validation images (binomial) and, from two trainings on, of the seeds; None
-    for a metric other than accuracy. `on_front` says whether no other confirmed candidate dominates it now.
+    `error` is the standard error: of the validation images and, from two trainings on, of the seeds; None where the
+    metric's is not known. `on_front` says whether no other confirmed candidate dominates it now.
     """
 
     score: float
@@ -37,33 +38,35 @@ class Confirmed:
     trainings: int
     epochs: int
     on_front: bool
+    unit: str = "%"
 
     @property
     def text(self) -> str:
-        """The score in percent, with its standard error where there is one."""
-        return percent_text(self.score, self.error)
+        """The score with its unit, and its standard error where there is one."""
+        return amount_text(self.score, self.error, self.unit)
 
 
 def confirmed(
     records: Sequence[TrialRecord],
     confirmations: Sequence[Confirmation],
     objectives: Sequence[str],
-    metric: str,
+    metric: Score,
     images: int,
 ) -> dict[str, Confirmed]:
     """What is known of the candidates that were trained again, by digest; `images` are those of the validation split."""
     scores = _scores(confirmations)
     epochs = {confirmation.digest: confirmation.epochs for confirmation in confirmations}
-    again = [_scored(record, float(np.mean(scores[record.digest]))) for record in _of(records, scores)]
+    name = score_of(objectives)
+    again = [_scored(record, name, float(np.mean(scores[record.digest]))) for record in _of(records, scores)]
     front = {record.digest for record in pareto_front(again, objectives)}
     found = {}
     for record in again:
-        score, values = record.objectives["accuracy"], scores[record.digest]
-        error = standard_error(score, metric, images)
+        score, values = record.objectives[name], scores[record.digest]
+        error = metric.error(score, images)
         if error is not None and len(values) > 1:
             error = math.hypot(error, float(np.std(values, ddof=1)) / math.sqrt(len(values)))
         found[record.digest] = Confirmed(
-            score, error, len(values), epochs[record.digest], on_front=record.digest in front
+            score, error, len(values), epochs[record.digest], on_front=record.digest in front, unit=metric.unit
         )
     return found
 
@@ -72,14 +75,14 @@ def confirmed_in(run: RunDirectory, records: Sequence[TrialRecord]) -> dict[str,
     """The same of a run that holds these records."""
     settings = run.settings
     images = run.provenance.validation_images
-    return confirmed(records, run.confirmations(), settings.objectives, settings.evaluation.metric, images)
+    return confirmed(records, run.confirmations(), settings.objectives, settings.evaluation.score, images)
 
 
 def next_to_confirm(
     records: Sequence[TrialRecord],
     confirmations: Sequence[Confirmation],
     objectives: Sequence[str],
-    metric: str,
+    metric: Score,
     images: int,
     running: Sequence[str] = (),
 ) -> TrialRecord | None:
@@ -93,9 +96,10 @@ def next_to_confirm(
     asked = Counter([*(confirmation.digest for confirmation in confirmations), *running])
     brief = {record.digest: record for record in trained(records) if all(n in record.objectives for n in objectives)}
     known = {digest: float(np.mean(values)) for digest, values in scores.items() if digest in brief}
-    lift = float(np.mean([known[d] - brief[d].objectives["accuracy"] for d in known])) if known else 0.0
+    name = score_of(objectives)
+    lift = float(np.mean([known[d] - brief[d].objectives[name] for d in known])) if known else 0.0
     guesses = [
-        _scored(record, known.get(digest, record.objectives["accuracy"] + lift)) for digest, record in brief.items()
+        _scored(record, name, known.get(digest, record.objectives[name] + lift)) for digest, record in brief.items()
     ]
     front = pareto_front(guesses, objectives)
     if not front:
@@ -120,20 +124,20 @@ def _near(
     guesses: Sequence[TrialRecord],
     front: Sequence[TrialRecord],
     objectives: Sequence[str],
-    metric: str,
+    metric: Score,
     images: int,
     asked: Mapping[str, int],
 ) -> dict[str, float]:
     """By digest how many standard errors the nearest candidates are behind the front, at their cost."""
-    costs = [name for name in objectives if name != "accuracy"]
-    of_front, accuracy = losses(front, costs), np.array([record.objectives["accuracy"] for record in front])
+    costs, score = [name for name in objectives if is_cost(name)], score_of(objectives)
+    of_front, best = losses(front, costs), losses(front, [score])[:, 0]
     found = {}
     for record in guesses:
-        error = standard_error(record.objectives["accuracy"], metric, images)
+        error = metric.error(record.objectives[score], images)
         no_dearer = (of_front <= losses([record], costs)).all(1)
         if asked[record.digest] or not error or not no_dearer.any():
             continue
-        behind = float(accuracy[no_dearer].max() - record.objectives["accuracy"]) / error
+        behind = (score.loss(record.objectives[score]) - float(best[no_dearer].min())) / error
         if behind <= NEAR:
             found[record.digest] = behind
     return found
@@ -151,5 +155,5 @@ def _of(records: Sequence[TrialRecord], digests: Mapping[str, object]) -> list[T
     return [record for record in trained(records) if record.digest in digests]
 
 
-def _scored(record: TrialRecord, accuracy: float) -> TrialRecord:
-    return replace(record, objectives=record.objectives | {"accuracy": accuracy})
+def _scored(record: TrialRecord, name: str, score: float) -> TrialRecord:
+    return replace(record, objectives=record.objectives | {name: score})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
-from nas.runs.objectives import objective
+from nas.runs.objectives import is_cost, objective
 from nas.runs.record import BaselineRecord, Outcome, TrialRecord
 
 REFERENCE_TRIALS = 8
@@ -148,8 +148,8 @@ def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str
 
 
 def primary_cost(objectives: Sequence[str]) -> str:
-    """The objective that a front is sorted by: latency, or where that is none the first one beside accuracy."""
-    return "latency" if "latency" in objectives else next(name for name in objectives if name != "accuracy")
+    """The objective that a front is sorted by: latency, or where that is none the first cost."""
+    return "latency" if "latency" in objectives else next(name for name in objectives if is_cost(name))
 
 
 def cheapest_first(baselines: Sequence[BaselineRecord], objectives: Sequence[str]) -> list[BaselineRecord]:

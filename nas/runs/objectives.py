@@ -1,25 +1,32 @@
-"""The objectives a search may have: name, direction, unit, and where a record holds the value."""
+"""The objectives a search may have: name, direction, unit, and where a record holds the value.
+
+One is the task's score, under its name; all others are costs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
 
 from nas.common.errors import InputError
+from nas.common.text import amount_text
 from nas.latency.result import Latency
 from nas.runs.record import Evaluation
+from nas.tasks.base import DEFAULT, TASKS, Direction, task_of
 
-Direction = Literal["maximize", "minimize"]
 
+class Objective(str):
+    """One objective: a text, which is its name, and how its values are read.
 
-@dataclass(frozen=True)
-class Objective:
-    """One objective; `unit` is ms, bytes, or empty for a share or a count."""
+    `unit` is ms, bytes, % for a share of 1, empty for a count or a bare number, or a score's own.
+    """
 
-    name: str
     direction: Direction
-    unit: str = ""
+    unit: str
+
+    def __new__(cls, name: str, direction: Direction = "minimize", unit: str = "") -> Objective:
+        made = super().__new__(cls, name)
+        made.direction, made.unit = direction, unit
+        return made
 
     def loss(self, value: float) -> float:
         """The value with its sign turned so that less is better."""
@@ -27,23 +34,17 @@ class Objective:
 
     def show(self, value: float) -> str:
         """The value as people read it: percent, ms, kB or MB, or a count in thousands, millions or billions."""
-        if self.name == "accuracy":
-            return f"{100 * value:.2f} %"
         if self.unit == "ms":
             return f"{value:.3f} ms"
         if self.unit == "bytes":
             return bytes_text(value)
-        return count_text(value)
+        return count_text(value) if is_cost(self) else amount_text(value, unit=self.unit)
 
 
-OBJECTIVES = {
-    "accuracy": Objective("accuracy", "maximize"),
-    "latency": Objective("latency", "minimize", "ms"),
-    "macs": Objective("macs", "minimize"),
-    "params": Objective("params", "minimize"),
-    "memory": Objective("memory", "minimize", "bytes"),
+COSTS = {
+    name: Objective(name, unit=unit)
+    for name, unit in (("latency", "ms"), ("macs", ""), ("params", ""), ("memory", "bytes"))
 }
-_COSTS = [name for name in OBJECTIVES if name != "accuracy"]
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -60,25 +61,62 @@ def target_of(name: str) -> str | None:
     return name.removeprefix(_TARGET) if name.startswith(_TARGET) else None
 
 
+def is_cost(name: str) -> bool:
+    """Whether the objective is a cost, rather than the score of a task."""
+    return name in COSTS or target_of(name) is not None
+
+
+def is_score(name: str) -> bool:
+    """Whether the name is the score of a task; of other packages' and users' tasks, whether it is their objective."""
+    return not is_cost(name) and (
+        isinstance(name, Objective) or name in [str(score_objective(task)) for task in TASKS.own]
+    )
+
+
+def score_objective(task: str) -> Objective:
+    """The objective that is the score of a task."""
+    score = task_of(task).score
+    return Objective(score.name, score.direction, score.unit)
+
+
+def score_of(objectives: Iterable[str]) -> Objective:
+    """The one of some objectives that is the task's score."""
+    return next(objective(name) for name in objectives if not is_cost(name))
+
+
 def objective(name: str) -> Objective:
-    """The objective of a name that was checked; `latency:TARGET` is one of each further target."""
-    return Objective(name, "minimize", "ms") if target_of(name) else OBJECTIVES[name]
+    """The objective of a name that was checked; `latency:TARGET` is one of each further target.
+
+    A name alone is enough for costs and for the scores of our own tasks.
+    """
+    if isinstance(name, Objective):
+        return name
+    if target_of(name):
+        return Objective(name, unit="ms")
+    return COSTS[name] if name in COSTS else {str(one): one for one in map(score_objective, TASKS.own)}[name]
 
 
-def check_objectives(names: Sequence[str], targets: Sequence[str] = ()) -> tuple[str, ...]:
-    """The names as given; raises `InputError` unless they are two or more known ones, accuracy among them.
+def named_objectives(names: Iterable[str], task: str) -> tuple[str, ...]:
+    """Names with what they mean for a task; one that means nothing is left as it is (`check_objectives`)."""
+    score = score_objective(task)
+    return tuple(score if name == score else objective(name) if is_cost(name) else name for name in names)
+
+
+def check_objectives(names: Sequence[str], targets: Sequence[str] = (), task: str = DEFAULT) -> tuple[str, ...]:
+    """The names as given; raises `InputError` unless they are two or more known ones, the task's score among them.
 
     Those of `targets` are known beside the others.
     """
-    known = [*OBJECTIVES, *map(target_objective, targets)]
+    score = score_objective(task)
+    known = [score, *COSTS, *map(target_objective, targets)]
     for name in names:
         if name not in known:
             raise InputError(f"unknown objective {name!r}: choose from {', '.join(known)}")
     if len(set(names)) != len(names):
         raise InputError(f"objectives {','.join(names)}: one is listed twice")
-    if "accuracy" not in names or len(names) < 2:
-        raise InputError(f"objectives {','.join(names)}: needs accuracy and at least one of {', '.join(_COSTS)}")
-    return tuple(names)
+    if score not in names or len(names) < 2:
+        raise InputError(f"objectives {','.join(names)}: needs {score} and at least one of {', '.join(COSTS)}")
+    return named_objectives(names, task)
 
 
 def measured_latency(evaluation: Evaluation, name: str) -> Latency | None:
@@ -88,21 +126,21 @@ def measured_latency(evaluation: Evaluation, name: str) -> Latency | None:
 
 
 def objective_values(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
-    """Values of the named objectives that the evaluation has; accuracy is the run's metric at the last epoch."""
+    """Values of the named objectives that the evaluation has; the score is the run's metric at the last epoch."""
     values = ((name, _value(evaluation, name)) for name in names)
     return {name: float(value) for name, value in values if value is not None}
 
 
 def _value(evaluation: Evaluation, name: str) -> float | None:
     match name:
-        case "accuracy":
-            return evaluation.history[-1].score if evaluation.history else None
         case "macs":
             return evaluation.cost.macs if evaluation.cost else None
         case "params":
             return evaluation.cost.params if evaluation.cost else None
         case "memory":
             return peak_memory(evaluation)
+    if is_score(name):
+        return evaluation.history[-1].score if evaluation.history else None
     latency = measured_latency(evaluation, name)
     return latency.ms if latency else None
 

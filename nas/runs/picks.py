@@ -9,12 +9,29 @@ from collections.abc import Sequence
 from nas.common.errors import InputError, arg
 from nas.latency.compare import groups
 from nas.runs.front import knee, pareto_front, primary_cost, trained
-from nas.runs.objectives import OBJECTIVES, measured_latency, objective, objective_values, target_objective
+from nas.runs.objectives import (
+    COSTS,
+    Objective,
+    measured_latency,
+    objective,
+    objective_values,
+    score_objective,
+    score_of,
+    target_objective,
+)
 from nas.runs.record import TrialRecord
+from nas.tasks.base import DEFAULT
 
 PICKS = ("knee", "most-accurate", "fastest")
-GRAMMAR = f"{', '.join(PICKS)}, a limit like 'latency<=2ms' or 'accuracy>=93%', or a digest of `nas front`"
 
+
+def grammar(score: Objective) -> str:
+    """What a pick of a run with that score may be, within a sentence."""
+    limit = "'latency<=2ms'" + (f" or '{score}>=93%'" if score.unit == "%" and score.direction == "maximize" else "")
+    return f"{', '.join(PICKS)}, a limit like {limit}, or a digest of `nas front`"
+
+
+GRAMMAR = grammar(score_objective(DEFAULT))
 _LIMIT = re.compile(r"(?P<name>[^<>=\s]+)\s*(?P<relation><=|>=|<|>|=)\s*(?P<value>\S+)")
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>[a-zA-Z%]*)")
 _UNITS = {
@@ -28,9 +45,8 @@ _UNITS = {
 def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) -> TrialRecord:
     """One trained candidate: `knee`, `most-accurate`, `fastest`, a limit, or a digest (its first four or more digits).
 
-    `latency<=2ms`, or any other cost, gives the most accurate candidate within it, and `accuracy>=93%` the cheapest one
-    that reaches it. `fastest` goes by measured latency, also where latency is no objective. Among latencies that do not
-    differ the most accurate candidate is taken. Raises `InputError` when there is none.
+    `latency<=2ms`, or any other cost, gives the candidate of the best score within it, and a limit of the score the cheapest one that reaches it. `fastest` goes by measured latency, also where latency is no objective. Among latencies that do not
+    differ the candidate of the best score is taken. Raises `InputError` when there is none.
     """
     front = pareto_front(records, objectives)
     if not front:
@@ -41,13 +57,13 @@ def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) 
         case "most-accurate":
             return _most_accurate(front, objectives)
         case "fastest":
-            return fastest(front)
+            return fastest(front, objectives)
     limit = _LIMIT.fullmatch(which.strip())
     if limit is not None:
         return _within(trained(records), objectives, which.strip(), **limit.groupdict())
     found = [record for record in trained(records) if len(which) >= 4 and record.digest.startswith(which)]
     if not found:
-        raise InputError(f"no trained candidate {which!r}: use {GRAMMAR}")
+        raise InputError(f"no trained candidate {which!r}: use {grammar(score_of(objectives))}")
     if len({record.digest for record in found}) > 1:
         raise InputError(f"the digest {which!r} fits {len(found)} candidates: give more of its digits")
     return found[0]
@@ -84,54 +100,62 @@ def pick_texts(which: Sequence[str]) -> list[str]:
 def _within(
     records: Sequence[TrialRecord], objectives: Sequence[str], text: str, name: str, relation: str, value: str
 ) -> TrialRecord:
-    """The best candidate within a limit: of an accuracy the cheapest, of a cost the most accurate."""
+    """The best candidate within a limit: of the score the cheapest, of a cost that of the best score."""
     targets = [target_objective(target) for target in (records[0].evaluation.latencies if records else ())]
-    known = [*OBJECTIVES, *targets]
+    score = score_of(objectives)
+    known = {str(each): objective(each) for each in (score, *COSTS, *targets)}
     if name not in known:
         raise InputError(f"{arg('pick')} {text!r}: {name} is not one of {', '.join(known)}")
-    wanted = ">=" if name == "accuracy" else "<="
+    limited = known[name]
+    wanted = ">=" if limited.direction == "maximize" else "<="
     if relation != wanted:
         raise InputError(f"{arg('pick')} {text!r}: write {name}{wanted}{value}")
-    limit = _amount(text, name, value)
-    values = {r.number: (objective_values(r.evaluation, [name]) | r.objectives).get(name) for r in records}
+    limit = _amount(text, limited, value)
+    values = {r.number: (objective_values(r.evaluation, [limited]) | r.objectives).get(name) for r in records}
     measured = {number: value for number, value in values.items() if value is not None}
-    loss = objective(name).loss
+    loss = limited.loss
     fits = [r for r in records if r.number in measured and loss(measured[r.number]) <= loss(limit)]
     if not fits:
         best = min(measured.values(), key=loss, default=None)
-        closest = "it is not known of any" if best is None else f"the closest has {objective(name).show(best)}"
+        closest = "it is not known of any" if best is None else f"the closest has {limited.show(best)}"
         raise InputError(f"{arg('pick')} {text!r}: no trained candidate is within it; {closest}")
-    if name == "accuracy":
+    if limited == score:
         cost = primary_cost(objectives)
         if objective(cost).unit == "ms":
-            return fastest(fits, cost)
+            return fastest(fits, objectives, cost)
         return min(fits, key=lambda record: (record.objectives.get(cost, math.inf), record.number))
     return _most_accurate(fits, objectives)
 
 
-def _amount(text: str, name: str, value: str) -> float:
-    units = _UNITS["%" if name == "accuracy" else objective(name).unit]
+def _amount(text: str, limited: Objective, value: str) -> float:
+    units = _UNITS.get(limited.unit, {"": 1.0, limited.unit: 1.0})
     amount = _AMOUNT.fullmatch(value)
     if amount is None or amount["unit"] not in units:
         raise InputError(
             f"{arg('pick')} {text!r}: {value!r} is not a number with a unit of {', '.join(filter(None, units))}"
         )
     number = float(amount["number"]) * units[amount["unit"]]
-    if name == "accuracy" and number > 1:
-        raise InputError(f"{arg('pick')} {text!r}: an accuracy is a share of 1, or has a % behind it")
+    if limited.unit == "%" and number > 1:
+        raise InputError(f"{arg('pick')} {text!r}: {limited} is a share of 1, or has a % behind it")
     return number
 
 
 def _most_accurate(records: Sequence[TrialRecord], objectives: Sequence[str]) -> TrialRecord:
     cost = primary_cost(objectives)
-    return max(records, key=lambda r: (r.objectives.get("accuracy", -math.inf), -r.objectives.get(cost, math.inf)))
+    return min(records, key=lambda r: (score_loss(r, objectives), r.objectives.get(cost, math.inf)))
 
 
-def fastest(records: Sequence[TrialRecord], name: str = "latency") -> TrialRecord:
-    """The most accurate of those whose latency does not differ from the smallest: noise must not decide between them."""
+def score_loss(record: TrialRecord, objectives: Sequence[str]) -> float:
+    """A record's score, its sign turned so that less is better; infinite where it has none."""
+    score = score_of(objectives)
+    return score.loss(record.objectives[score]) if score in record.objectives else math.inf
+
+
+def fastest(records: Sequence[TrialRecord], objectives: Sequence[str], name: str = "latency") -> TrialRecord:
+    """The best score of those whose latency does not differ from the smallest: noise must not decide between them."""
     measured = [measured_latency(record.evaluation, name) for record in records]
     known = [(record, latency) for record, latency in zip(records, measured, strict=True) if latency is not None]
     if not known:
         return min(records, key=lambda record: record.objectives.get(name, math.inf))
     group = groups([latency for _, latency in known])[0]
-    return max((known[index] for index in group), key=lambda each: (each[0].objectives["accuracy"], -each[1].ms))[0]
+    return min((known[index] for index in group), key=lambda each: (score_loss(each[0], objectives), each[1].ms))[0]

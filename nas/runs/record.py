@@ -12,6 +12,7 @@ from nas.latency.result import Latency, Predicted
 from nas.spaces.base import Choice, Cost
 from nas.spaces.families import AnyArchitecture
 from nas.tasks.classification_report import SplitReport
+from nas.tasks.report import PartReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 
@@ -85,6 +86,8 @@ class Confirmation:
         return evaluation.history[-1].score if evaluation.outcome is Outcome.DONE and evaluation.history else None
 
 
+AnyReport = SplitReport | PartReport
+"""How a network does on the test part."""
 Start = Literal["search", "init", "scratch"]
 """Weights that a full training begins with: those that the search kept, what its candidates inherited, or random ones."""
 
@@ -107,8 +110,8 @@ class TrainingRecord:
     key: str
     evaluation: Evaluation
     losses: tuple[float, ...] = ()
-    before: SplitReport | None = None
-    after: SplitReport | None = None
+    before: AnyReport | None = None
+    after: AnyReport | None = None
     started: float = 0.0
     finished: float = 0.0
     schema: int = SCHEMA_VERSION
@@ -120,9 +123,9 @@ class TrainingRecord:
         return history[-1].score if self.evaluation.outcome is Outcome.DONE and history else None
 
     @property
-    def test_accuracy(self) -> tuple[float | None, float | None]:
-        """The accuracy on the test split before and after; None where it was not looked at."""
-        return self.before.accuracy if self.before else None, self.after.accuracy if self.after else None
+    def tested(self) -> tuple[float | None, float | None]:
+        """The task's score on the test split before and after; None where it was not looked at."""
+        return self.before.score if self.before else None, self.after.score if self.after else None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pydantic import AliasChoices, Field
 
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
+from nas.runs.objectives import named_objectives, score_objective
 from nas.spaces.families import AnySpace
-from nas.tasks.base import Score, task_of
+from nas.tasks.base import DEFAULT, Score, task_of
 from nas.training.recipe import LONGER, Recipe
 
 
@@ -53,7 +54,7 @@ class EvaluationSettings:
     seed: int = 0
     init: str = SCRATCH
     targets: tuple[LatencyTarget, ...] = ()
-    task: str = "classification"
+    task: str = DEFAULT
     train_device: str | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +114,7 @@ class SearchSettings:
 
     `trials` is the budget in proxy trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/runs/confirmation.py).
-    `sampler` is a name of the door of samplers (nas/search/samplers). `stop_early` ends trainings whose candidates fall behind
+    `objectives` are by default the task's score and latency. `sampler` is a name of the door of samplers (nas/search/samplers). `stop_early` ends trainings whose candidates fall behind
     (nas/search/rungs.py); `skip_dominated` trains none that are nearly certainly dominated, given their exact costs
     (nas/search/dominated.py). A trial that takes longer than `trial_timeout_s` has failed; where a member of the front is
     trained again, it may take longer in proportion. `enqueue` names networks to try first, as `nas search --enqueue` does
@@ -126,7 +127,7 @@ class SearchSettings:
     space: AnySpace
     data: str
     split_seed: int = 0
-    objectives: tuple[str, ...] = ("accuracy", "latency")
+    objectives: tuple[str, ...] = ()
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     trials: int = 30
     time_budget_s: float | None = None
@@ -142,6 +143,11 @@ class SearchSettings:
     warm_start: tuple[str, ...] = ()
     replica: Annotated[str | None, Field(validation_alias=AliasChoices("replica", "mirror"))] = None
     storage: str | None = None
+
+    def __post_init__(self) -> None:
+        task = self.evaluation.task
+        names = self.objectives or (score_objective(task), "latency")
+        object.__setattr__(self, "objectives", named_objectives(names, task))
 
     @property
     def confirmations(self) -> int:

@@ -53,6 +53,7 @@ from nas.runs.limits import judged_anew
 from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
 from nas.runs.settings import SearchSettings, is_limit, terms
 from nas.runs.state import SILENT_S, DriverState
+from nas.tasks.base import task_of
 
 if TYPE_CHECKING:
     import torch
@@ -155,6 +156,11 @@ class RunDirectory:
     def provenance(self) -> Provenance:
         """Where and with what it was started."""
         return self.content.provenance
+
+    @property
+    def outputs(self) -> int:
+        """How many values its networks give for an image."""
+        return task_of(self.settings.evaluation.task).outputs(self.provenance.classes)
 
     @property
     def report_path(self) -> Path:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from nas.common.text import capital, duration_text, percent_text
+from nas.common.text import capital, duration_text
 from nas.latency.result import Latency
 from nas.runs.objectives import bytes_text, objective
 from nas.runs.record import BaselineRecord, Outcome, TrialRecord
+from nas.tasks.base import Score
 
 STARTS = {"search": "the search's weights", "init": "the inherited weights", "scratch": "random weights"}
 """What a full training begins with."""
 
 
-def score_title(metric: str) -> str:
-    """What the accuracy objective is called where the run scores by `metric`."""
-    return f"validation {metric.replace('_', ' ')}"
+def score_title(metric: Score) -> str:
+    """What the score is called where the run goes by `metric`."""
+    return f"validation {metric.title}"
 
 
-def standard_error(accuracy: float, metric: str, images: int) -> float | None:
-    """The binomial standard error of an accuracy over that many images; None for every other metric."""
-    if metric != "accuracy" or images < 1 or not 0 <= accuracy <= 1:
-        return None
-    return math.sqrt(accuracy * (1 - accuracy) / images)
-
-
-def score_text(accuracy: float, metric: str, images: int) -> str:
-    """In percent, with its standard error where there is one."""
-    return percent_text(accuracy, standard_error(accuracy, metric, images))
+def score_axis(metric: Score) -> str:
+    """The same as the title of an axis or a column, with its unit."""
+    return capital(score_title(metric)) + (f" ({metric.unit})" if metric.unit else "")
 
 
 def latency_text(latency: Latency) -> str:

@@ -91,10 +91,10 @@ class Broker:
         self.running: dict[str, Candidate] = {}
         decides = self.settings.evaluation.budgets.max_latency_ms is not None
         most = MAX_NETWORKS if decides else MAX_UNDECIDED
-        self._screen = LatencyScreen(self._space, len(run.provenance.classes), most)
+        self._screen = LatencyScreen(self._space, run.outputs, most)
         self._known = KnownCosts(
             self._space,
-            len(run.provenance.classes),
+            run.outputs,
             self.settings.objectives,
             self.settings.evaluation.limits,
         )
@@ -246,7 +246,7 @@ class Broker:
 
     def seconds_of(self, architecture: Architecture) -> float | None:
         """What a candidate is predicted to take; None while nothing is known."""
-        return self._durations.seconds(architecture_cost(architecture, len(self.run.provenance.classes)).macs)
+        return self._durations.seconds(architecture_cost(architecture, self.run.outputs).macs)
 
     def _surely_too_slow(self, candidate: Candidate) -> bool:
         """Predict a candidate's latency; whether it is surely over the budget, and rejected for that."""

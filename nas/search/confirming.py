@@ -148,7 +148,7 @@ class Confirmer:
         passed_over: list[str] = []
         while True:
             asked = [*running, *passed_over]
-            objectives, metric = settings.objectives, settings.evaluation.metric
+            objectives, metric = settings.objectives, settings.evaluation.score
             record = next_to_confirm(records, self.confirmations, objectives, metric, images, asked)
             if record is None or record.digest in passed_over:
                 return None

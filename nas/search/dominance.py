@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nas.common.text import amount_text
 from nas.runs.objectives import measured_latency, objective, objective_values, target_of
 from nas.runs.record import Evaluation
 
@@ -17,27 +18,29 @@ Where the deviations are what they say; docs/results/search.md has how often it 
 
 @dataclass(frozen=True)
 class Rival:
-    """A trained network that nothing dominates: the losses of its exact costs, and what its accuracy is believed to be."""
+    """A trained network that nothing dominates: the losses of its exact costs, and what its score is believed to be."""
 
     costs: tuple[float, ...]
     mean: float
     std: float
-    accuracy: float
+    score: float
 
 
 @dataclass(frozen=True)
 class DominanceEstimate:
-    """An accuracy predicted, and the front that it would have to reach, at the time the candidate was asked for.
+    """A score predicted, and the front that it would have to reach, at the time the candidate was asked for.
 
     Means and standard deviations are those of losses on a scale that candidate and rivals share; the noise of a training
-    is in them. `accuracy` is the mean on its own scale, in words. `costs` names the other objectives, in the order of
+    is in them. `score` is the mean on its own scale, that of the objective `name`, in its unit. `costs` names the other objectives, in the order of
     the rivals' losses.
     """
 
     costs: tuple[str, ...]
     mean: float
     std: float
-    accuracy: float
+    score: float
+    name: str
+    unit: str
     rivals: tuple[Rival, ...]
 
     def chance(self, losses: tuple[float, ...]) -> float:
@@ -49,7 +52,7 @@ class DominanceEstimate:
         return min(chances, default=1.0)
 
     def dominated(self, known: Evaluation) -> str | None:
-        """Why a candidate of which all but the accuracy is known is not worth training; None where it may be.
+        """Why a candidate of which all but the score is known is not worth training; None where it may be.
 
         Never where a cost is not known, or a latency was measured beside others.
         """
@@ -62,10 +65,14 @@ class DominanceEstimate:
         if chance >= LEAST_CHANCE:
             return None
         best = min(self._ahead(losses), key=lambda rival: rival.mean)
+        own, other = self._about(self.score), self._about(best.score)
         return (
-            f"nearly certainly dominated, so not trained: an accuracy of about {100 * self.accuracy:.1f} % is predicted, and "
-            f"a network that costs no more has about {100 * best.accuracy:.1f} %; a chance of {chance:.1g} to be on the front"
+            f"nearly certainly dominated, so not trained: {self.name} of about {own} is predicted, and a network that "
+            f"costs no more has about {other}; a chance of {chance:.1g} to be on the front"
         )
+
+    def _about(self, score: float) -> str:
+        return f"{100 * score:.1f} %" if self.unit == "%" else amount_text(score, unit=self.unit)
 
     def _ahead(self, losses: tuple[float, ...]) -> list[Rival]:
         return [r for r in self.rivals if all(own <= loss for own, loss in zip(r.costs, losses, strict=True))]

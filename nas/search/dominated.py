@@ -8,6 +8,7 @@ from itertools import takewhile
 
 import numpy as np
 
+from nas.runs.objectives import is_cost, score_of
 from nas.runs.record import Outcome, TrialRecord
 from nas.search.candidate import Candidate
 from nas.search.dominance import DominanceEstimate, Rival
@@ -35,19 +36,22 @@ def dominance_of(
     row = space.row(parameters)
     if row is None:
         return None
-    which = list(objectives).index("accuracy")
+    score = score_of(objectives)
+    which = list(objectives).index(score)
     model = FrontModel(space, history, table)
     belief = model.belief(np.vstack([history.feasible, row]), which)
     costs = np.delete(history.losses, which, axis=1)
     on_front = np.flatnonzero(front_of(np.column_stack([belief.means[:-1], costs])))
-    accuracy = -belief.natural
+    scores = score.loss(1.0) * belief.natural
     return DominanceEstimate(
-        tuple(name for name in objectives if name != "accuracy"),
+        tuple(name for name in objectives if is_cost(name)),
         float(belief.means[-1]),
         float(np.hypot(belief.stds[-1], belief.noise)),
-        float(accuracy[-1]),
+        float(scores[-1]),
+        str(score),
+        score.unit,
         tuple(
-            Rival(tuple(costs[i].tolist()), float(belief.means[i]), float(belief.stds[i]), float(accuracy[i]))
+            Rival(tuple(costs[i].tolist()), float(belief.means[i]), float(belief.stds[i]), float(scores[i]))
             for i in on_front
         ),
     )

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,16 +24,16 @@ from nas.models.cost import known_peak
 from nas.models.networks import build
 from nas.models.weights import Weights, load_weights
 from nas.runs.limits import budget_violation
-from nas.runs.record import Evaluation, Outcome
+from nas.runs.record import AnyReport, Evaluation, Outcome
 from nas.runs.settings import EvaluationSettings, LatencyTarget
 from nas.search.conditions import check_scored_untrained
 from nas.search.latency import candidate_latency
 from nas.spaces.base import Architecture, Cost
 from nas.spaces.families import architecture_cost
-from nas.tasks.base import outputs_of, task_of
+from nas.tasks.base import outputs_of
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
-from nas.training.loop import finetune, predict
+from nas.training.loop import finetune, predict, report_on
 from nas.training.optim import check_recipe, faster_precision
 from nas.training.recipe import Recipe
 
@@ -172,18 +171,14 @@ def starting_network(
 
 def before_and_after(
     architecture: Architecture, data: ImageData, settings: EvaluationSettings, trained: nn.Module
-) -> tuple[Any, Any]:
+) -> tuple[AnyReport, AnyReport]:
     """Reports on the test split: of the candidate before its fine-tune, and of the trained network."""
     assert data.test is not None
     on_device = DeviceData(data, settings.device)
     assert on_device.test is not None
     network, _ = starting_network(architecture, on_device, settings)
     before, after = (
-        task_of(data.task).report(
-            predict(model, on_device, on_device.test, architecture.input_size).predictions,
-            data.test.labels,
-            data.classes,
-        )
+        report_on(predict(model, on_device, on_device.test, architecture.input_size), data, data.test)
         for model in (network, trained)
     )
     return before, after

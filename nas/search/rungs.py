@@ -1,7 +1,7 @@
 """Early stopping for several objectives: asynchronous successive halving by rank of domination. It knows no Ray.
 
 Li et al., "A System for Massively Parallel Hyperparameter Tuning" (ASHA, 2020), stops by one value; here a rung's order
-is that of non-dominated sorting (Deb et al., NSGA-II, 2002) over the accuracy so far and the exact costs, as others
+is that of non-dominated sorting (Deb et al., NSGA-II, 2002) over the score so far and the exact costs, as others
 have combined the two (Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021). Nothing is ever
 paused: a candidate goes on, or ends.
 """

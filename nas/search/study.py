@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.runs.objectives import objective, objective_values
+from nas.runs.objectives import objective, objective_values, score_of
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.store import RunDirectory, known_digests
 from nas.search.samplers.history import ChoiceSpace, History, signs_of
@@ -237,11 +237,15 @@ def told_as(
 def _stand_ins(record: TrialRecord, objectives: Sequence[str], records: Sequence[TrialRecord]) -> dict[str, float]:
     """What the study is told in place of what a rejected candidate was not worth finding out; Optuna wants a number.
 
-    The worst there is: an accuracy of 0, and the largest cost of the records before it, or the latency that was
-    predicted. Samplers mask it by the constraint.
+    The worst there is: a share of 0 (of another score the worst of the records before it), and the largest cost of
+    these, or the latency that was predicted. Samplers mask it by the constraint.
     """
     first = record.number if record.repeat_of is None else record.repeat_of
     before = list(takewhile(lambda earlier: earlier.number != first, records))
+    score = score_of(objectives)
     worst = {name: max((r.objectives.get(name, 0.0) for r in before), default=0.0) for name in objectives}
+    if score.direction == "maximize":
+        known = [r.objectives[score] for r in before if score in r.objectives]
+        worst[score] = 0.0 if score.unit == "%" else min(known, default=0.0)
     predicted = record.evaluation.predicted
-    return worst | {"accuracy": 0.0} | ({"latency": predicted.mean_ms} if predicted else {})
+    return worst | ({"latency": predicted.mean_ms} if predicted else {})

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nas.common.doors import Door
 from nas.common.errors import CandidateError, InputError
+from nas.common.text import amount_text, plural, scale_of
+from nas.tasks.predict import predict_source
+from nas.tasks.report import PartReport
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +36,8 @@ class Score:
     """A number that says how good predictions are: its name, how it is worked out, and how people read it.
 
     `compute` takes targets and predictions of the same examples. `unit` is % for a share of 1, else what stands behind
-    the number, if anything. `error` gives the standard error of a value from n examples, None where it is not known.
+    the number, if anything. `error` gives the standard error of a value from n examples, None where it is not known,
+    and `error_title` says what it is, empty where none is known of any.
     """
 
     name: str
@@ -41,10 +45,25 @@ class Score:
     direction: Direction = "maximize"
     unit: str = "%"
     error: Callable[[float, int], float | None] = not_known
+    error_title: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name in a sentence."""
+        return self.name.replace("_", " ")
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by where its unit stands beside it."""
+        return scale_of(self.unit)
 
     def show(self, value: float) -> str:
         """A value with its unit, a share in percent."""
-        return f"{100 * value:.2f} %" if self.unit == "%" else f"{value:.4g} {self.unit}".rstrip()
+        return amount_text(value, None, self.unit)
+
+    def text(self, value: float, examples: int) -> str:
+        """The same, with its standard error over so many examples where that is known."""
+        return amount_text(value, self.error(value, examples), self.unit)
 
     def __call__(self, targets: Any, predictions: Any) -> float:
         """The value of some predictions; raises `CandidateError` when it is not a finite number."""
@@ -52,6 +71,28 @@ class Score:
         if not math.isfinite(value):
             raise CandidateError(f"the metric gave {value}")
         return value
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The best value of a score that may be the luck of a guess; `text` says it, and of what (`at most 13.0 %`)."""
+
+    score: Score
+    best: float
+    text: str
+
+    def covers(self, value: float) -> bool:
+        """Whether a value is no better."""
+        return value <= self.best if self.score.direction == "maximize" else value >= self.best
+
+
+@dataclass(frozen=True)
+class About:
+    """A network for a task, in words: a headline, what it gives (`a logit for each class`), sentences on its limits."""
+
+    headline: str
+    gives: str
+    limits: tuple[str, ...]
 
 
 class Loss(ABC):
@@ -92,6 +133,10 @@ class Task(ABC):
             raise InputError(f"unknown metric {name!r}: {self.name} has {self.score.name}")
         return self.score
 
+    def guess(self, classes: Sequence[str], images: int) -> Guess | None:
+        """What guessing may score over so many images; None where that is not known."""
+        return None
+
     def title(self, name: str) -> str:
         """One of its scores as people call it."""
         return name.replace("_", " ")
@@ -124,11 +169,23 @@ class Task(ABC):
     def scores(self, raw: torch.Tensor, predictions: Any, targets: Any) -> dict[str, float]:
         """All scores by name, kept of each epoch; targets as the data have them."""
 
-    @abstractmethod
-    def report(self, predictions: Any, targets: Any, classes: Sequence[str]) -> Any:
-        """How a network does on a whole part of the data, as a value that is kept as JSON."""
+    def predict_source(self) -> str:
+        """The source of predict.py in exported folders, which says what their network tells of images."""
+        return predict_source()
+
+    def about(self, classes: Sequence[str]) -> About:
+        """What exported folders say of a network for it."""
+        return About(
+            f"A network for the task {self.name}", f"{plural(self.outputs(classes), 'value')} for each image", ()
+        )
+
+    def report(self, raw: torch.Tensor, predictions: Any, targets: Any, classes: Sequence[str]) -> PartReport:
+        """How a network does on a whole part of the data, kept with full trainings."""
+        return PartReport(len(targets), self.score(targets, predictions), self.scores(raw, predictions, targets))
 
 
+DEFAULT = "classification"
+"""The task where none is named."""
 TASKS: Door[Task] = Door("task", "nas.tasks", {"classification": "nas.tasks.classification:CLASSIFICATION"})
 
 

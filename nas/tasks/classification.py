@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from nas.common.errors import InputError
 from nas.common.plugins import load_function
-from nas.tasks.base import Score, Task
-from nas.tasks.classification_metrics import ACCURACY, METRICS
+from nas.common.text import plural
+from nas.tasks.base import About, Guess, Score, Task
+from nas.tasks.classification_metrics import ACCURACY, METRICS, by_guessing
+from nas.tasks.classification_predict import SOURCE
 from nas.tasks.classification_report import SplitReport, part_report
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ class Classification(Task):
             raise InputError(f"unknown metric {name!r}: use one of {', '.join(METRICS)}, or module:function")
         return Score(name, _OfTheUsers(name))
 
+    def guess(self, classes: Sequence[str], images: int) -> Guess:
+        """By the balanced accuracy: to guess the most frequent class does not raise it."""
+        best = by_guessing(len(classes), images)
+        return Guess(METRICS["balanced_accuracy"], best, f"at most {100 * best:.1f} % with {len(classes)} classes")
+
     def title(self, name: str) -> str:
         return {"top5": "top-5", "macro_f1": "macro F1"}.get(name, super().title(name))
 
@@ -82,7 +89,17 @@ class Classification(Task):
         figures = {name: score(targets, predictions) for name, score in METRICS.items()}
         return {ACCURACY.name: figures.pop(ACCURACY.name), "top5": top5, **figures}
 
-    def report(self, predictions: Labels, targets: Labels, classes: Sequence[str]) -> SplitReport:
+    def predict_source(self) -> str:
+        return SOURCE
+
+    def about(self, classes: Sequence[str]) -> About:
+        many = plural(len(classes), "class", "classes")
+        limit = f"Any image gets one of the {many} above, also one that shows none of them; probabilities are not calibrated."
+        return About(f"An image classifier of {many}", "a logit for each class", (limit,))
+
+    def report(  # type: ignore[override]  # one that files had before there were tasks
+        self, raw: torch.Tensor, predictions: Labels, targets: Labels, classes: Sequence[str]
+    ) -> SplitReport:
         return part_report(targets, predictions, classes)
 
 

@@ -43,7 +43,17 @@ def binomial_error(share: float, examples: int) -> float | None:
     return math.sqrt(share * (1 - share) / examples)
 
 
-ACCURACY = Score("accuracy", _accuracy, error=binomial_error)
+GUESS_ERRORS = 2.0
+"""Standard errors of a guess within which a score is taken for one."""
+
+
+def by_guessing(classes: int, images: int) -> float:
+    """The largest accuracy, each class weighing the same, that may be the luck of a guess over so many images."""
+    share = 1 / classes
+    return share + GUESS_ERRORS * math.sqrt(share * (1 - share) / max(1, images))
+
+
+ACCURACY = Score("accuracy", _accuracy, error=binomial_error, error_title="binomial standard error")
 METRICS = {
     score.name: score
     for score in (ACCURACY, Score("macro_f1", _macro_f1), Score("balanced_accuracy", _balanced_accuracy))

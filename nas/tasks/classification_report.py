@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.tasks.classification_metrics import METRICS
+from nas.tasks.report import Cell, Change, Column, Matrix, Table
 
 if TYPE_CHECKING:
     from nas.tasks.classification_metrics import Labels
 
 MATRIX_CLASSES = 20
 """Classes up to which a confusion matrix is shown whole, and pairs shown of a larger one."""
+
+_SCORES = (
+    Column("class"), Column("precision", "share"), Column("recall", "share"), Column("F1", "share"), Column("images", "count"),
+)  # fmt: skip
+_PAIRS = (Column("true → predicted", "pair"), Column("images", "count"), Column("of the class", "share"))
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class SplitReport:
     confusion: tuple[tuple[int, ...], ...]
 
     @property
+    def score(self) -> float:
+        """The task's own score."""
+        return self.accuracy
+
+    @property
     def macro_precision(self) -> float:
         """Mean precision of the classes that have images or were predicted, as in `macro_f1`."""
         predicted = [sum(column) for column in zip(*self.confusion, strict=True)]
@@ -48,6 +59,26 @@ class SplitReport:
             score.precision for score, count in zip(self.classes, predicted, strict=True) if score.support or count
         ]
         return sum(scores) / len(scores)
+
+    def tables(self, before: SplitReport | None) -> Sequence[Table | Matrix]:
+        """Scores a row a class, then their averages; F1 also as it was `before`. Then what was taken for what."""
+        earlier = [None] * len(self.classes) if before is None else [score.f1 for score in before.classes]
+        rows: list[tuple[Cell, ...]] = [
+            (score.name, score.precision, score.recall, Change(old, score.f1), score.support)
+            for score, old in zip(self.classes, earlier, strict=True)
+        ]
+        f1 = Change(before.macro_f1 if before else None, self.macro_f1)
+        rows.append(("macro average", self.macro_precision, self.balanced_accuracy, f1, self.images))
+        accuracy = Change(before.accuracy if before else None, self.accuracy)
+        rows.append(("accuracy", None, None, accuracy, self.images))
+        return Table(_SCORES, tuple(rows), totals=2), self._confusion()
+
+    def _confusion(self) -> Table | Matrix:
+        """The confusion matrix; of more than `MATRIX_CLASSES` classes the pairs most confused."""
+        if len(self.classes) <= MATRIX_CLASSES:
+            return Matrix(tuple(score.name for score in self.classes), self.confusion)
+        pairs = most_confused(self, MATRIX_CLASSES)
+        return Table(_PAIRS, tuple(((pair.truth, pair.taken), pair.images, pair.share) for pair in pairs))
 
 
 @dataclass(frozen=True)

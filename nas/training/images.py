@@ -8,7 +8,7 @@ from nas.common.errors import InputError, arg
 from nas.data.image_data import ImageData
 from nas.models.weights import Weights, load_weights, source_of
 from nas.spaces.base import Space
-from nas.tasks.base import task_of
+from nas.tasks.base import DEFAULT, task_of
 
 
 def normalised_for(data: ImageData, weights: Weights) -> ImageData:
@@ -36,7 +36,7 @@ def check_unseen(init: str, data: str, split_seed: int) -> None:
         )
 
 
-def load_images(space: Space, data: str, split_seed: int, init: str, task: str = "classification") -> ImageData:
+def load_images(space: Space, data: str, split_seed: int, init: str, task: str = DEFAULT) -> ImageData:
     """The task's data set in the channels, size and normalisation that the space and the initial weights ask for.
 
     Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation split.

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from nas.common.errors import CandidateError, InputError, OutOfTimeError
+from nas.data.image_data import ImageData, Split
 from nas.latency.lease import Bursts, DeviceLease
 from nas.models.freezing import Freezing
 from nas.tasks.base import Loss, Score, Task, task_of
@@ -255,6 +256,11 @@ def predict(
     task = task_of(data.data.task)
     loss = task.loss(part.labels, data.data.classes, smoothing=0.0)
     return Predicted(raw, task.decode(raw), loss(raw, part.labels).mean().item())
+
+
+def report_on(predicted: Predicted, data: ImageData, part: Split) -> Any:
+    """How a network does on a whole part of the data, as its task reports it."""
+    return task_of(data.task).report(predicted.raw, predicted.predictions, part.labels, data.classes)
 
 
 def augmented(

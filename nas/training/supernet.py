@@ -123,7 +123,7 @@ class _Trainer:
         self._data = DeviceData(plan.data.without_test(), device)
         self._lease = lease_for(device)
         self._task = task_of(self._data.data.task)
-        self._outputs = self._task.outputs(plan.file.classes)
+        self._outputs = plan.file.num_outputs
         space, recipe = plan.file.space, plan.file.recipe
         self._largest, self._smallest = space.largest, space.smallest
         self._network = network(space, self._outputs, plan.file.seed, plan.file.sharing)

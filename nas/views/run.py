@@ -14,11 +14,11 @@ from nas.common.text import capital
 from nas.runs import store
 from nas.runs.frames import front_frame, trials_frame
 from nas.runs.front import pareto_front, primary_cost
-from nas.runs.objectives import measured_latency, objective
+from nas.runs.objectives import is_cost, measured_latency, objective
 from nas.runs.picks import known_as
 from nas.runs.record import TrialRecord, count_outcomes
 from nas.runs.store import RunDirectory
-from nas.runs.words import latency_text, score_text, score_title
+from nas.runs.words import latency_text, score_title
 from nas.views.report.markup import Html, join, table, tag
 from nas.views.text import NOTHING, label
 
@@ -68,9 +68,7 @@ class Run(RunDirectory):
 
     def _members(self, front: list[TrialRecord], records: list[TrialRecord]) -> Html:
         objectives, names = self.settings.objectives, known_as(records, self.settings.objectives)
-        titles = [
-            score_title(self.settings.evaluation.metric) if name == "accuracy" else label(name) for name in objectives
-        ]
+        titles = [label(name) if is_cost(name) else score_title(self.settings.evaluation.score) for name in objectives]
         rows = [
             (
                 tag("code", record.digest[:8]),
@@ -84,9 +82,8 @@ class Run(RunDirectory):
 
     def _value(self, record: TrialRecord, name: str) -> str:
         latency = measured_latency(record.evaluation, name)
-        if name == "accuracy":
-            images = self.provenance.validation_images
-            return score_text(record.objectives[name], self.settings.evaluation.metric, images)
+        if not is_cost(name):
+            return self.settings.evaluation.score.text(record.objectives[name], self.provenance.validation_images)
         if objective(name).unit == "ms":
             return latency_text(latency) if latency else NOTHING
         return objective(name).show(record.objectives[name])

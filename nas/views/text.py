@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nas.common.text import gain_text
 from nas.runs.front import beaten_by
-from nas.runs.objectives import objective, target_of
+from nas.runs.objectives import is_cost, objective, target_of
 from nas.runs.record import BaselineRecord, Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, LatencyTarget
 
@@ -63,8 +64,8 @@ def lead_text(better: Mapping[str, float], worse: Mapping[str, float], objective
     for name in objectives:
         if better[name] == worse[name]:
             continue
-        if name == "accuracy":
-            parts.append(f"{100 * (better[name] - worse[name]):+.2f} points")
+        if not is_cost(name):
+            parts.append(gain_text(better[name] - worse[name], objective(name).unit))
         else:
             faster = label(name).replace("latency", "faster")
             less = "less" if name == "memory" else "fewer"

@@ -122,9 +122,7 @@ def measure_baselines(
             if name in recorded and _suffices(recorded[name], init):
                 continue
             on_epoch(name, 0)
-            record = _from_trials(run, name) or measure_baseline(
-                name, settings, len(run.provenance.classes), data, weights, on_epoch
-            )
+            record = _from_trials(run, name) or measure_baseline(name, settings, run.outputs, data, weights, on_epoch)
             run.append_baseline(record)
             yield record
 

@@ -18,6 +18,7 @@ from nas.runs.settings import SearchSettings
 from nas.search.time_budget import Point, TimeBudget, line_through
 from nas.spaces.base import Architecture
 from nas.spaces.families import architecture_cost
+from nas.tasks.base import outputs_of
 from nas.training.recipe import Recipe, steps_of
 from nas.workflows.plan import SearchPlan
 
@@ -116,7 +117,7 @@ class Forecast:
 def typical_macs(plan: SearchPlan) -> list[float]:
     """Multiply-adds of random networks of the plan's space, those over a limit that is known beforehand left out."""
     space, budgets = plan.settings.space, plan.settings.evaluation.budgets
-    rng, classes = random.Random(derive_seed(plan.settings.seed, "typical")), len(plan.data.classes)
+    rng, classes = random.Random(derive_seed(plan.settings.seed, "typical")), outputs_of(plan.data)
     costs = [architecture_cost(space.architecture(space.sample(rng)), classes) for _ in range(DRAWN)]
     most_macs, most_params = budgets.max_macs or math.inf, budgets.max_params or math.inf
     within = [float(cost.macs) for cost in costs if cost.macs <= most_macs and cost.params <= most_params]
@@ -170,7 +171,7 @@ def _timed(plan: SearchPlan, architecture: Architecture) -> tuple[Timed, int]:
     began = time.perf_counter()
     predict(network, data, data.validation, side, lease=lease)
     scored_s = (time.perf_counter() - began) / len(data.data.validation)
-    macs = architecture_cost(architecture, len(plan.data.classes)).macs
+    macs = architecture_cost(architecture, outputs_of(plan.data)).macs
     parameters = sum(tensor.numel() for tensor in network.state_dict().values())
     return Timed(float(macs), 1 / images_per_s, scored_s, begin_s), 4 * parameters
 
@@ -257,7 +258,7 @@ def _each(forecast: Forecast) -> str:
 
 
 def _references(forecast: Forecast) -> dict[str, float]:
-    space, classes = forecast.plan.settings.space, len(forecast.plan.data.classes)
+    space, classes = forecast.plan.settings.space, outputs_of(forecast.plan.data)
     networks = {"the smallest": space.smallest, "the backbone": space.backbone, "the largest": space.largest}
     return {name: float(architecture_cost(one, classes).macs) for name, one in networks.items()}
 

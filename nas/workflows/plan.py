@@ -32,6 +32,7 @@ from nas.search.samplers import sampler_kind
 from nas.search.storage import connected
 from nas.search.time_budget import Point
 from nas.spaces.known import tried_first
+from nas.tasks.base import outputs_of
 from nas.training.images import load_images
 from nas.workflows.space_choice import warn_unfit
 
@@ -77,7 +78,9 @@ def plan_search(
 
     began = time.time() if began is None else began
     address = cluster_address(address)
-    check_objectives(settings.objectives, [target.name for target in settings.evaluation.targets])
+    check_objectives(
+        settings.objectives, [target.name for target in settings.evaluation.targets], settings.evaluation.task
+    )
     settings.evaluation.load_metric()
     sampler_kind(settings.sampler)
     check_amounts(settings)
@@ -115,7 +118,7 @@ def plan_search(
     warn_unfit(settings.space, settings.data)
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init, evaluation.task)
     check_scored_untrained(evaluation, data.name, data.classes)
-    check_computed(settings, len(data.classes))
+    check_computed(settings, outputs_of(data))
     from nas.latency.cache import cache_folder
     from nas.search.evaluate import settled_recipe
 
@@ -124,7 +127,7 @@ def plan_search(
     placement = placement_of(settings, address)
     models = placement.ask(devices_here, settings)
     check_latencies(
-        settings, len(data.classes), limits_here(settings), measured_by(settings, len(data.classes), placement)
+        settings, outputs_of(data), limits_here(settings), measured_by(settings, outputs_of(data), placement)
     )
     few = replace(
         data, train=data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train)))), test=None
@@ -138,7 +141,7 @@ def plan_search(
         int(settings.resources.cpus_per_trial),
     )
     settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, models)
-    left_out = left_out_text(settings, len(data.classes))
+    left_out = left_out_text(settings, outputs_of(data))
     notes = (*(f"Warm start from {note}" for note in warm.notes), *([left_out] if left_out else ()))
     return SearchPlan(settings, data, out, address, warm, storage, models, began, notes=notes)
 
@@ -213,9 +216,10 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
 
 
 def user_code(settings: SearchSettings) -> tuple[str, ...]:
-    """What may be code of the user's (`module:name`) that workers need: metric, data, modes of latencies."""
+    """What may be code of the user's (`module:name`) that workers need: task, metric, data, modes of latencies."""
     evaluation = settings.evaluation
-    return (evaluation.metric, settings.data, *dict.fromkeys(target.protocol.mode for target in evaluation.latencies))
+    modes = dict.fromkeys(target.protocol.mode for target in evaluation.latencies)
+    return (evaluation.task, evaluation.metric, settings.data, *modes)
 
 
 def _before_ray(address: str | None) -> None:

@@ -34,6 +34,7 @@ from nas.search.reachable import check_computed, check_latencies, latency_limits
 from nas.search.remeasuring import Remeasurer
 from nas.search.renewal import Renewal
 from nas.search.storage import connected, database_errors
+from nas.tasks.base import outputs_of
 from nas.training.history import EpochMetrics
 from nas.workflows.heartbeat import Heartbeat
 from nas.workflows.plan import (
@@ -130,7 +131,7 @@ def resume_search(
     with run.locked():
         renewed = (renewal or Renewal()).applied(run.settings)
         check_amounts(renewed)
-        classes = len(run.provenance.classes)
+        classes = run.outputs
         check_computed(renewed, classes)
         check_pins(renewed.resources, address)
         renewed.evaluation.load_metric()
@@ -170,7 +171,7 @@ def _check_elsewhere(
 ) -> None:
     """Raise `InputError` when a limit on a target that only its actor can measure is impossible."""
     elsewhere = {target: limit_ms for target, limit_ms in limits.items() if target in actors}
-    classes = len(data.classes)
+    classes = outputs_of(data)
     check_latencies(settings, classes, elsewhere, measured_by(settings, classes, placement, actors))
 
 

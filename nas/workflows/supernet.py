@@ -17,6 +17,7 @@ from nas.models.sources import SCRATCH
 from nas.models.weights import licence_of, load_weights
 from nas.spaces.base import Space
 from nas.spaces.mobile.space import SearchSpace
+from nas.tasks.base import DEFAULT, outputs_of
 from nas.training.images import load_images
 from nas.training.optim import check_recipe, gpu_precision
 from nas.training.recipe import Recipe
@@ -45,6 +46,7 @@ def plan_supernet(
     random: int = 2,
     devices: int = 1,
     sharing: Sharing | None = None,
+    task: str = DEFAULT,
 ) -> SupernetPlan:
     """Check what a training needs; a folder that holds the beginning of the same one goes on.
 
@@ -66,7 +68,7 @@ def plan_supernet(
     if device != "cpu" and devices > torch.cuda.device_count():
         raise InputError(f"{arg('devices')} {devices}: torch sees {torch.cuda.device_count()} GPUs here")
     warn_unfit(space, data)
-    images = load_images(space, data, split_seed, init)
+    images = load_images(space, data, split_seed, init, task)
     file = SupernetFile(
         space=space,
         data=data,
@@ -85,6 +87,8 @@ def plan_supernet(
         random=random,
         devices=devices,
         sharing=sharing or Sharing(),
+        task=task,
+        outputs=None if images.classes else outputs_of(images),
     )
     if folder.exists():
         known = read_file(folder)

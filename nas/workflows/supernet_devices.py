@@ -85,6 +85,6 @@ def _train(config: dict[str, Any]) -> None:
 
     folder = Path(config["folder"])
     file = read_file(folder)
-    data = load_images(file.space, file.data, file.split_seed, file.init)
+    data = load_images(file.space, file.data, file.split_seed, file.init, file.task)
     with torch_threads(1):
         train_here(SupernetPlan(folder, file, data), lambda epoch: None, (folder / _STOP).exists, str(get_device()))

@@ -30,16 +30,15 @@ from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.models.networks import build
 from nas.models.sources import SCRATCH
-from nas.runs.record import Evaluation, Outcome, Start, TrainingRecord, TrialRecord
+from nas.runs.record import AnyReport, Evaluation, Outcome, Start, TrainingRecord, TrialRecord
 from nas.runs.store import RunDirectory
 from nas.runs.targets import targets_here
 from nas.search.conditions import data_of
 from nas.search.evaluate import starting_network
-from nas.tasks.base import outputs_of, task_of
-from nas.tasks.classification_report import SplitReport
+from nas.tasks.base import outputs_of
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
-from nas.training.loop import TrainingState, finetune, predict
+from nas.training.loop import TrainingState, finetune, predict, report_on
 from nas.training.optim import check_recipe, gpu_precision
 from nas.training.recipe import Precision, Recipe
 from nas.workflows.fidelity.audit import full_recipe
@@ -216,7 +215,7 @@ class _Checkpoint:
     started: float
     seconds: float
     fresh: tuple[str, ...]
-    before: SplitReport | None
+    before: AnyReport | None
     history: tuple[EpochMetrics, ...]
     state: TrainingState
 
@@ -326,13 +325,13 @@ class _Trainer:
         self._run.save_checkpoint(self._training.key, file.getvalue())
         self._kept = metrics.epoch
 
-    def _on_test_part(self, network: nn.Module) -> SplitReport | None:
+    def _on_test_part(self, network: nn.Module) -> AnyReport | None:
         data = self._data
         if data.data.test is None or data.test is None:
             return None
         lease = lease_for(self._plan.device)
         predicted = predict(network, data, data.test, self._architecture.input_size, lease=lease)
-        return task_of(data.data.task).report(predicted.predictions, data.data.test.labels, data.data.classes)
+        return report_on(predicted, data.data, data.data.test)
 
     def _latencies(self, network: nn.Module) -> tuple[Latency | None, dict[str, Latency]]:
         """Measured again by the run's own protocols, where this machine has their devices."""
@@ -348,9 +347,7 @@ class _Trainer:
         latencies = {name: latency for name, latency in on_targets.items() if latency is not None}
         return measured(settings.evaluation.protocol), latencies
 
-    def _record(
-        self, evaluation: Evaluation, network: nn.Module | None = None, after: SplitReport | None = None
-    ) -> None:
+    def _record(self, evaluation: Evaluation, network: nn.Module | None = None, after: AnyReport | None = None) -> None:
         """Keep the weights, then the record that says so."""
         training = self._training
         evaluation = replace(

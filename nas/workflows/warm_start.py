@@ -14,7 +14,7 @@ from nas.data.sets import ImageData
 from nas.latency.protocol import LatencyProtocol
 from nas.runs.front import pareto_front
 from nas.runs.limits import budget_violation
-from nas.runs.objectives import objective_values
+from nas.runs.objectives import objective_values, score_of
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.rivals import rivals
 from nas.runs.settings import LatencyTarget, SearchSettings
@@ -131,6 +131,8 @@ def differences(
     same_data = provenance.data_fingerprint == conditions.data_fingerprint
     if not same_data or not same_classes(provenance.classes, conditions.classes):
         found.append(f"other data: {earlier.settings.data}, split seed {earlier.settings.split_seed}")
+    if before.task != now.task:
+        found.append(f"task {before.task}, here {now.task}")
     if before.metric != now.metric:
         found.append(f"metric {before.metric}, here {now.metric}")
     if before.init != now.init:
@@ -212,7 +214,7 @@ def _taken_over(
         evaluation = replace(
             evaluation, outcome=Outcome.REJECTED, reason=reason, violation=violation, history=(), fresh=()
         )
-        values.pop("accuracy", None)
+        values.pop(score_of(settings.objectives), None)
     elif outcome is Outcome.REJECTED:
         return None  # within the budgets of this run, and not trained
     elif outcome is Outcome.STOPPED:

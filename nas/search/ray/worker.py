@@ -18,6 +18,7 @@ from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.candidate import Candidate, InTurn
+from nas.tasks.base import outputs_of
 
 if TYPE_CHECKING:
     from nas.search.ray.artifacts import ArtifactStore
@@ -100,7 +101,7 @@ class Worker:
 
         start = time.perf_counter()
         try:
-            latencies = measure_all_on(self.actors, self.settings.evaluation, in_turn, len(self.data.classes))
+            latencies = measure_all_on(self.actors, self.settings.evaluation, in_turn, outputs_of(self.data))
         except LostError:
             raise
         except Exception as error:

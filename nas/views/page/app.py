@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from nas.common.errors import InputError
 from nas.common.text import capital, done_word, plural, time_text
 from nas.runs.front import primary_cost
+from nas.runs.objectives import score_of
 from nas.runs.pace import left_text
 from nas.runs.state import SILENT_S
 from nas.runs.status import Phase, RunStatus
@@ -82,7 +83,7 @@ def _address(app: Dash, runs: Runs) -> None:
             one_of(values.get("tab"), TABS, TABS[0]),
             key,
             one_of(values.get("x"), seen.quantities, primary_cost(seen.objectives)),
-            one_of(values.get("y"), seen.quantities, "accuracy"),
+            one_of(values.get("y"), seen.quantities, score_of(seen.objectives)),
             one_of(values.get("scale-x"), SCALES, SCALES[0]),
             one_of(values.get("scale-y"), SCALES, SCALES[0]),
             one_of(values.get("colour"), seen.colours, "") or None,

@@ -15,6 +15,7 @@ from nas.runs.results import measured_text, of_search
 from nas.runs.trained import alike, best_of, ended
 from nas.runs.words import cost_text, score_title, trial_text
 from nas.spaces.families import layer_rows
+from nas.tasks.base import task_of
 from nas.views.front_latency import same_latency
 from nas.views.page.actions import Job
 from nas.views.page.runs import Seen
@@ -31,10 +32,10 @@ def figures(seen: Seen, record: TrialRecord) -> dict[str, str]:
     evaluation, memory = record.evaluation, peak_memory(record.evaluation)
     again, predicted = seen.again.get(record.digest), evaluation.predicted
     trainings = seen.trainings.get(record.digest, ())
-    full, search = best_of(trainings), of_search(record, seen.metric, seen.images)
+    full, search = best_of(trainings), of_search(record, seen.settings.evaluation, seen.images)
     return {
         "Outcome": ": ".join(filter(None, (record.outcome.value, evaluation.reason))),
-        "Trained in full": "; ".join(map(_in_full, alike(trainings))) or NOTHING,
+        "Trained in full": "; ".join(_in_full(seen, group) for group in alike(trainings)) or NOTHING,
         "Latency after that": measured_text(full.evaluation.latency, "after that training") if full else NOTHING,
         f"{capital(score_title(seen.metric))} in the search": (
             NOTHING if search.score is None else f"{search.validation_text}, weights of {search.weights}"
@@ -83,14 +84,14 @@ def described(seen: Seen, record: TrialRecord) -> list[object]:
     ]
 
 
-def _in_full(group: Sequence[TrainingRecord]) -> str:
+def _in_full(seen: Seen, group: Sequence[TrainingRecord]) -> str:
     """What full trainings that differ in their seed gave, on the validation split and on the test split."""
     done = ended(group)
     scores = [record.score for record in done if record.score is not None]
-    tests = [record.after.accuracy for record in done if record.after]
-    parts = [
-        f"{spread_text(values)} {part}" for values, part in ((tests, "test accuracy"), (scores, "validation")) if values
-    ]
+    tests = [record.after.score for record in done if record.after]
+    by = task_of(seen.settings.evaluation.task).score
+    told = ((tests, by.unit, f"test {by.title}"), (scores, seen.metric.unit, "validation"))
+    parts = [f"{spread_text(values, unit)} {part}" for values, unit, part in told if values]
     epochs = max((len(record.losses) for record in done), default=0)
     how = [f"{plural(len(done), 'seed')} × {plural(epochs, 'epoch')} from {group[0].start}"] if done else []
     how += ["validation split too"] if group[0].with_validation else []

@@ -10,6 +10,7 @@ from dash import Dash, Input, Output, Patch, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from nas.runs.front import primary_cost, reference_point
+from nas.runs.objectives import score_of
 from nas.runs.record import TrialRecord
 from nas.spaces.base import Space
 from nas.views.page import candidate, tables, views
@@ -67,7 +68,7 @@ def front(app: Dash, runs: Runs) -> None:
         seen = runs.look(key)
         axes = views.Axes(
             one_of(x, seen.quantities, primary_cost(seen.objectives)),
-            one_of(y, seen.quantities, "accuracy"),
+            one_of(y, seen.quantities, score_of(seen.objectives)),
             one_of(scale_x, SCALES, SCALES[0]),
             one_of(scale_y, SCALES, SCALES[0]),
             one_of(colour, seen.colours, "") or None,

@@ -27,6 +27,7 @@ from nas.runs.record import (
 from nas.runs.settings import SearchSettings
 from nas.runs.status import RunStatus, phase_of, status_from
 from nas.runs.store import RunDirectory, known_digests, open_run
+from nas.tasks.base import Score
 from nas.views.front_latency import crowded_text
 from nas.views.report.quantities import colours, quantities
 
@@ -73,9 +74,9 @@ class Seen:
         return self.run.settings.objectives
 
     @property
-    def metric(self) -> str:
-        """The metric behind the accuracy objective."""
-        return self.run.settings.evaluation.metric
+    def metric(self) -> Score:
+        """The score that the run goes by."""
+        return self.run.settings.evaluation.score
 
     @property
     def images(self) -> int:
@@ -85,7 +86,7 @@ class Seen:
     @property
     def classes(self) -> int:
         """Outputs of its networks."""
-        return len(self.run.provenance.classes)
+        return self.run.outputs
 
     def has_weights(self, digest: str) -> bool:
         """Whether the candidate's weights were kept."""
@@ -209,7 +210,7 @@ class LiveRun:
             for record in records
             if record.outcome is not Outcome.DONE or all(name in record.objectives for name in objectives)
         )
-        metric, images = settings.evaluation.metric, self._run.provenance.validation_images
+        metric, images = settings.evaluation.score, self._run.provenance.validation_images
         return Seen(
             version=self._seen.version + 1 if self._seen else 1,
             run=self._run,
@@ -228,7 +229,7 @@ class LiveRun:
                 for digest in {record.digest for record in read.trainings}
             },
             quantities=tuple(quantities(comparable, objectives)) or objectives,
-            colours=tuple(colours(comparable, self._run.settings.space)),
+            colours=tuple(colours(comparable, objectives, self._run.settings.space)),
             texts=read.texts,
             problems=tuple(problems),
         )

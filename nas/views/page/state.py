@@ -71,8 +71,8 @@ class Runs:
 
 
 def one_of(given: object, allowed: Sequence[str], default: str) -> str:
-    """A text that a browser sent, where it is one of some."""
-    return given if isinstance(given, str) and given in allowed else default
+    """That of some texts, which may mean more than they say, that a browser sent; else the default."""
+    return next((each for each in allowed if each == given), default)
 
 
 def query_values(search: object) -> Mapping[str, str]:

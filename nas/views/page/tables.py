@@ -8,10 +8,10 @@ from typing import Any
 from dash import html
 
 from nas.common.text import capital, plural, time_text
-from nas.runs.objectives import measured_latency, target_objective
+from nas.runs.objectives import Objective, measured_latency, score_of, target_objective
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.status import NO_REASON
-from nas.runs.words import score_title
+from nas.runs.words import score_axis
 from nas.views.page.runs import Seen
 from nas.views.report.tables import trial_note
 from nas.views.text import label
@@ -21,6 +21,7 @@ _MOST_TOLD = 200
 _NUMBER = {"filter": "agNumberColumnFilter", "type": "rightAligned", "width": 130}
 _COUNT = {"valueFormatter": {"function": "params.value == null ? '' : d3.format(',')(params.value)"}}
 _SCORE = {"valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"}}
+_NUMBERS = {"valueFormatter": {"function": "params.value == null ? '' : d3.format('.4~g')(params.value)"}}
 
 
 def trial_columns(seen: Seen) -> list[dict[str, Any]]:
@@ -30,7 +31,13 @@ def trial_columns(seen: Seen) -> list[dict[str, Any]]:
         {"field": "trial", "headerName": "Trial", **_NUMBER, "width": 100, "pinned": "left"},
         {"field": "outcome", "headerName": "Outcome", "width": 120},
         {"field": "digest", "headerName": "Candidate", "width": 180, "cellClass": "code"},
-        {"field": "score", "headerName": f"{capital(score_title(seen.metric))} (%)", **_NUMBER, **_SCORE, "width": 190},
+        {
+            "field": "score",
+            "headerName": score_axis(seen.metric),
+            **_NUMBER,
+            **(_SCORE if seen.metric.unit == "%" else _NUMBERS),
+            "width": 190,
+        },
         *(
             {"field": f"ms{i}", "headerName": f"{capital(label(name))} (ms)", **_NUMBER}
             for i, name in enumerate(latencies)
@@ -55,7 +62,7 @@ def trial_rows(seen: Seen, key: str) -> list[dict[str, Any]]:
             "trial": record.number,
             "outcome": "front" if record.number in front else record.outcome.value,
             "digest": _cell(record.digest),
-            "score": _score(record),
+            "score": _score(record, score_of(seen.objectives)),
             **{f"ms{i}": _milliseconds(record, name) for i, name in enumerate(latencies)},
             "macs": record.evaluation.cost.macs if record.evaluation.cost else None,
             "params": record.evaluation.cost.params if record.evaluation.cost else None,
@@ -116,10 +123,11 @@ def _cell(text: str) -> str:
     return f"'{short}" if short[:1] in ("=", "+", "-", "@", "\t", "\r") else short
 
 
-def _score(record: TrialRecord) -> float | None:
-    if not record.outcome.counts or "accuracy" not in record.objectives:
+def _score(record: TrialRecord, score: Objective) -> float | None:
+    if not record.outcome.counts or score not in record.objectives:
         return None
-    return round(100 * record.objectives["accuracy"], 2)
+    value = record.objectives[score]
+    return round(100 * value, 2) if score.unit == "%" else float(f"{value:.4g}")
 
 
 def _milliseconds(record: TrialRecord, name: str) -> float | None:

@@ -15,12 +15,13 @@ from nas.common.errors import InputError
 from nas.common.text import capital
 from nas.runs.picks import pick_all
 from nas.runs.record import TrialRecord
-from nas.runs.words import score_title
+from nas.runs.words import score_axis
+from nas.tasks.base import Score
 from nas.views.page.runs import Seen
-from nas.views.report.curves import curve, learning_curves_figure
+from nas.views.report.curves import curve, learning_curves_figure, shown_y
 from nas.views.report.figures import GREEN, ORANGE, PURPLE, SKY, VERMILLION, counting_axis, layout, member_names, quiet
 from nas.views.report.layers import layers_figure
-from nas.views.report.quantities import value_of
+from nas.views.report.quantities import shown_scale, value_of
 from nas.views.report.scatter import scatter_figure
 
 logger = logging.getLogger(__name__)
@@ -145,8 +146,8 @@ def strip_figure(record: TrialRecord, classes: int) -> go.Figure:
     return figure.update_layout(showlegend=False, margin={"l": 0, "r": right, "t": 4}, height=figure.layout.height - 32)
 
 
-def curves_figure(records: Mapping[str, TrialRecord], metric: str) -> go.Figure:
-    """Validation score in percent after each epoch of some candidates, by what they are called."""
+def curves_figure(records: Mapping[str, TrialRecord], metric: Score) -> go.Figure:
+    """Validation score (shares in percent) after each epoch of some candidates, by what they are called."""
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     figure = go.Figure(layout=layout())
     if not any(record.evaluation.epochs for record in records.values()):
@@ -154,18 +155,18 @@ def curves_figure(records: Mapping[str, TrialRecord], metric: str) -> go.Figure:
     for (name, record), dash in zip(records.items(), _cycled(dashes, len(records)), strict=True):
         figure.add_trace(
             go.Scatter(
-                **curve(record.evaluation.history),
+                **curve(record.evaluation.history, metric),
                 line={"width": 2, "dash": dash},
                 name=escape(name, quote=False),
                 showlegend=len(records) > 1,
-                hovertemplate="epoch %{x}: %{y:.2f} %<extra></extra>",
+                hovertemplate=f"epoch %{{x}}: {shown_y(metric)}<extra></extra>",
             )
         )
     figure.update_layout(colorway=["#0072B2", VERMILLION, GREEN, ORANGE, PURPLE, "#56B4E9"])
     figure.update_xaxes(
         title="Epoch", **counting_axis([e.epoch for r in records.values() for e in r.evaluation.history])
     )
-    figure.update_yaxes(title=escape(f"{capital(score_title(metric))} (%)", quote=False), tickformat=".4~g")
+    figure.update_yaxes(title=escape(score_axis(metric), quote=False), tickformat=".4~g")
     return figure
 
 
@@ -213,7 +214,7 @@ def _place(record: TrialRecord, axes: Axes) -> tuple[float, float] | None:
     values = value_of(record, axes.x), value_of(record, axes.y)
     if values[0] is None or values[1] is None:
         return None
-    return (100 if axes.x == "accuracy" else 1) * values[0], (100 if axes.y == "accuracy" else 1) * values[1]
+    return shown_scale(axes.x) * values[0], shown_scale(axes.y) * values[1]
 
 
 def _cycled(values: Sequence[_T], count: int) -> list[_T]:

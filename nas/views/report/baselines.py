@@ -40,7 +40,7 @@ def _table(found: Findings) -> Html:
     title = capital(score_title(found.metric))
     columns: dict[str, Callable[[BaselineRecord], object]] = {
         "Network": _network,
-        title: lambda record: found.score(record) if "accuracy" in record.objectives else NOTHING,
+        title: lambda record: found.score(record) if found.objective in record.objectives else NOTHING,
         "Latency": lambda record: latency_cell(record.evaluation.latency),
         "MACs": lambda record: cost_cell(record, "macs"),
         "Parameters": lambda record: cost_cell(record, "params"),

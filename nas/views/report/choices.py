@@ -13,11 +13,11 @@ import plotly.graph_objects as go
 
 from nas.common.text import capital, plural
 from nas.runs.front import pareto_front, trained
-from nas.runs.objectives import objective
+from nas.runs.objectives import is_score, objective
 from nas.runs.record import TrialRecord
 from nas.spaces.base import Choice, Space
 from nas.views.report.figures import BLUE, GREY, MONO, is_wide, layout, quiet
-from nas.views.report.quantities import choice_of, choice_text, unit_of, value_of
+from nas.views.report.quantities import choice_of, choice_text, shown_scale, unit_of, value_of
 from nas.views.text import NOTHING, label
 
 _PARAMETERS = 6
@@ -215,8 +215,12 @@ def _quantity_axis(records: Sequence[TrialRecord], name: str) -> dict[str, Any]:
     """An axis of a cost that ranges widely is logarithmic, its ticks in plain numbers."""
     values = [value_of(record, name) or 0.0 for record in records]
     title = escape(capital(label(name)), quote=False)
-    if name == "accuracy":
-        return {"label": f"{title} (%)", "values": [round(100 * value, 1) for value in values]}
+    if is_score(name):
+        scale, unit = shown_scale(name), unit_of(name)
+        return {
+            "label": f"{title} ({unit})" if unit else title,
+            "values": [round(scale * value, 1) if unit == "%" else value for value in values],
+        }
     if not is_wide(values):
         return {"label": title, "values": values, "tickformat": "~s" if unit_of(name) != "ms" else ""}
     low, high = math.log10(min(values)), math.log10(max(values))

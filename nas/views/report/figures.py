@@ -15,10 +15,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.runs.front import knee, primary_cost
-from nas.runs.objectives import objective, target_objective
-from nas.runs.picks import fastest
+from nas.runs.objectives import is_cost, is_score, objective, target_objective
+from nas.runs.picks import fastest, score_loss
 from nas.runs.record import BaselineRecord, TrialRecord
-from nas.runs.words import cost_text, latency_text, protocol_text, score_text, score_title, trial_text
+from nas.runs.words import cost_text, latency_text, protocol_text, score_title, trial_text
+from nas.tasks.base import Score
 from nas.views.report.quantities import unit_of
 from nas.views.text import cheapest, label
 
@@ -43,8 +44,8 @@ def member_names(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dic
     if not front:
         return {}
     cost = primary_cost(objectives)
-    first = fastest(front, cost) if objective(cost).unit == "ms" else front[0]
-    best = max(front, key=lambda record: (record.objectives["accuracy"], -record.objectives[cost]))
+    first = fastest(front, objectives, cost) if objective(cost).unit == "ms" else front[0]
+    best = min(front, key=lambda record: (score_loss(record, objectives), record.objectives[cost]))
     found: dict[str, tuple[str, ...]] = {}
     for record, name in ((first, cheapest(cost)), (knee(front, objectives), "knee"), (best, "most accurate")):
         found[record.digest] = (*found.get(record.digest, ()), name)
@@ -52,14 +53,14 @@ def member_names(front: Sequence[TrialRecord], objectives: Sequence[str]) -> dic
 
 
 def cost_objectives(objectives: Sequence[str]) -> list[str]:
-    """The objectives that are not accuracy, in their order."""
-    return [name for name in objectives if name != "accuracy"]
+    """The objectives that are costs, in their order."""
+    return [name for name in objectives if is_cost(name)]
 
 
-def hover_text(record: TrialRecord | BaselineRecord, metric: str, images: int) -> str:
+def hover_text(record: TrialRecord | BaselineRecord, metric: Score, images: int) -> str:
     """What pointing at a candidate or a baseline shows, in plotly's own HTML."""
-    latency, accuracy = record.evaluation.latency, record.objectives.get("accuracy")
-    lines = [] if accuracy is None else [f"{score_title(metric)} {score_text(accuracy, metric, images)}"]
+    latency, scores = record.evaluation.latency, [v for name, v in record.objectives.items() if not is_cost(name)]
+    lines = [f"{score_title(metric)} {metric.text(value, images)}" for value in scores]
     lines += [
         "latency not measured" if latency is None else f"latency {latency_text(latency)}",
         cost_text(record),
@@ -86,8 +87,8 @@ def wrapped(architecture: str) -> list[str]:
 
 
 def quantity_axis(name: str, values: Sequence[float], log: bool | None = None) -> dict[str, Any]:
-    """An axis of a quantity, its values in percent where it is an accuracy; `log` None is as the values ask."""
-    if name == "accuracy":
+    """An axis of a quantity, shares in percent; `log` None is as the values ask."""
+    if is_score(name):
         axis: dict[str, Any] = {"tickformat": ".4~g"}
     elif name == "trial":
         axis = counting_axis([int(value) for value in values])
@@ -96,7 +97,7 @@ def quantity_axis(name: str, values: Sequence[float], log: bool | None = None) -
         axis = {} if unit in ("ms", "s") else {"tickformat": "~s"}
         axis |= {"ticksuffix": "B"} if unit == "bytes" else {}  # behind the k or M of the format
     if log is None:
-        log = name not in ("accuracy", "trial") and is_wide(values)
+        log = name != "trial" and not is_score(name) and is_wide(values)
     if log and min(values, default=0) > 0:
         axis["type"] = "log"
         if is_wide(values):

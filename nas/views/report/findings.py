@@ -9,12 +9,13 @@ from nas.latency.result import Latency
 from nas.runs.confirmation import Confirmed, confirmed_in
 from nas.runs.front import ReferencePoint, cheapest_first, pareto_front, reference_point
 from nas.runs.in_turn import with_remeasured
+from nas.runs.objectives import Objective, score_of
 from nas.runs.pace import search_seconds
 from nas.runs.record import BaselineRecord, LatencyRecord, Outcome, TrainingRecord, TrialRecord
 from nas.runs.settings import LatencyTarget, SearchSettings
 from nas.runs.store import Change, Provenance, RunDirectory
 from nas.runs.trained import ended
-from nas.runs.words import score_text
+from nas.tasks.base import Score, task_of
 from nas.views.report.figures import member_names
 from nas.workflows.fidelity.audit import Audit, audit_of
 
@@ -48,9 +49,24 @@ class Findings:
     changes: tuple[Change, ...] = ()
 
     @property
-    def metric(self) -> str:
-        """The metric behind the accuracy objective."""
-        return self.settings.evaluation.metric
+    def metric(self) -> Score:
+        """The score that the run goes by."""
+        return self.settings.evaluation.score
+
+    @property
+    def by(self) -> Score:
+        """The score of its task, by which the test part is scored."""
+        return task_of(self.settings.evaluation.task).score
+
+    @property
+    def objective(self) -> Objective:
+        """The objective that holds the score."""
+        return score_of(self.settings.objectives)
+
+    @property
+    def outputs(self) -> int:
+        """How many values its networks give for an image."""
+        return task_of(self.settings.evaluation.task).outputs(self.provenance.classes)
 
     @property
     def latencies(self) -> list[Latency]:
@@ -77,8 +93,8 @@ class Findings:
         ]
 
     def score(self, record: TrialRecord | BaselineRecord) -> str:
-        """A record's accuracy with its standard error."""
-        return score_text(record.objectives["accuracy"], self.metric, self.provenance.validation_images)
+        """A record's score, with its standard error where that is known."""
+        return self.metric.text(record.objectives[self.objective], self.provenance.validation_images)
 
 
 def find(run: RunDirectory) -> Findings:

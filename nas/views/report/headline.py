@@ -8,6 +8,7 @@ from nas.common.text import capital, done_word, duration_text, plural, time_text
 from nas.runs.chance import chance_note
 from nas.runs.front import primary_cost
 from nas.runs.objectives import objective
+from nas.runs.picks import score_loss
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.results import of_training
 from nas.runs.trained import best_of
@@ -39,9 +40,10 @@ def headline(found: Findings) -> Html:
     if records:
         tiles.append(("Wall time", duration_text(found.seconds or 0.0)))
         tiles.append(("Device time", duration_text(sum(record.evaluation.seconds for record in records))))
+    classes = f", {plural(len(provenance.classes), 'class', 'classes')}" if provenance.classes else ""
     data = (
         f"Data {settings.data}: {provenance.train_images:,} training and {provenance.validation_images:,} validation "
-        f"images, {plural(len(provenance.classes), 'class', 'classes')}"
+        f"images{classes}"
     )
     if not epochs:
         data += f". Candidates scored without fine-tuning, with the weights of {settings.evaluation.init}"
@@ -73,7 +75,7 @@ def _in_full(found: Findings) -> str:
     own = [record for record in found.trainings if record.digest == found.trainings[-1].digest]
     best = best_of(own)
     assert best is not None  # those that are found came to their end
-    result = of_training(best, found.metric, found.provenance.validation_images)
+    result = of_training(best, found.settings.evaluation, found.provenance.validation_images)
     others = len({record.digest for record in found.trainings}) - 1
     more = f" {plural(others, 'other candidate')} below." if others else ""
     return f"Trained in full: {best.digest}, {result.score_line}, {result.latency_line} ({result.weights}).{more}"
@@ -103,7 +105,7 @@ def _answer(found: Findings) -> str:
             else f"One candidate of {len(found.scored):,} beats all"
         )
         return f"{lead}: {best.digest}, {at(best)}."
-    best = max(found.front, key=lambda record: record.objectives["accuracy"])
+    best = min(found.front, key=lambda record: score_loss(record, found.settings.objectives))
     middle = next(record for record in found.front if "knee" in found.names.get(record.digest, ()))
     return (
         f"{len(found.front):,} of {len(found.scored):,} {done} candidates are on the Pareto front, from "

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import plotly.graph_objects as go
 
 from nas.common.text import command_text, plural
-from nas.runs.objectives import objective
+from nas.runs.objectives import objective, score_of
 from nas.runs.record import Outcome, TrialRecord
 from nas.views.front_latency import range_title
 from nas.views.report.cells import architecture_cell, candidate_cell
@@ -45,13 +45,13 @@ def pareto(found: Findings, figures: Figures) -> Html:
 
 
 def front_figure(found: Findings, cost: str) -> go.Figure:
-    """Accuracy against a cost, with marks, hard budgets, baselines and longer trainings."""
+    """The score against a cost, with marks, hard budgets, baselines and longer trainings."""
     evaluation = found.settings.evaluation
     return scatter_figure(
         found.scored,
         found.settings.objectives,
         cost,
-        "accuracy",
+        score_of(found.settings.objectives),
         metric=found.metric,
         images=found.provenance.validation_images,
         marks={digest: " · ".join(names) for digest, names in found.names.items()},
@@ -85,7 +85,7 @@ def networks(found: Findings, figures: Figures) -> Html:
 
 def _network(found: Findings, record: TrialRecord, figures: Figures) -> Html:
     place = f"layers-{record.number}"
-    figures[place] = layers_figure(record.architecture, len(found.provenance.classes))
+    figures[place] = layers_figure(record.architecture, found.outputs)
     export = command_text("export", found.path, "--pick", record.digest, "--to", "model")
     train = command_text("train", found.path, "--pick", record.digest)
     return tag(
@@ -185,8 +185,9 @@ def _pareto_caption(found: Findings) -> str:
             {"95 %": "95 % intervals", "p10-p90": "p10 to p90"}.get(ranges, "95 % intervals, or p10 to p90,")
             + " of the latency"
         )
-    if found.metric == "accuracy":
-        bars.append(f"one binomial standard error of the accuracy ({found.provenance.validation_images:,} images)")
+    images = found.provenance.validation_images
+    if found.metric.error_title:
+        bars.append(f"one {found.metric.error_title} of the {found.metric.title} ({images:,} images)")
     if bars:
         sentences.append(f"Bars: {', and '.join(bars)}.")
     if len(found.settings.objectives) > 2:

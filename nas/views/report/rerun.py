@@ -9,7 +9,7 @@ from typing import Any
 from nas.common.text import capital, command_text, duration_text, plural, resume_line, time_text
 from nas.models.licences import NOT_KNOWN
 from nas.models.weights import licence_of
-from nas.runs.picks import GRAMMAR
+from nas.runs.picks import grammar
 from nas.runs.settings import SearchSettings
 from nas.runs.store import Change, Provenance
 from nas.runs.words import term_words
@@ -31,6 +31,7 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
     search = [
         ("Space", _space_size(settings)),
         ("Objectives", ", ".join(settings.objectives)),
+        ("Task", settings.evaluation.task),
         ("Metric", settings.evaluation.metric),
         ("Sampler", settings.sampler),
         ("Seed", str(settings.seed)),
@@ -91,7 +92,7 @@ def commands(found: Findings) -> Html:
         parts += [
             tag("h3", "Export a network"),
             tag("pre", command_text("export", found.path, "--pick", "knee", "--to", "model")),
-            tag("p", f"--pick also takes {GRAMMAR}. {formats}", class_="soft"),
+            tag("p", f"--pick also takes {grammar(found.objective)}. {formats}", class_="soft"),
             tag("h3", "Train a network in full"),
             tag("pre", command_text("train", found.path, "--pick", "knee")),
         ]

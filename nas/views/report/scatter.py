@@ -16,10 +16,10 @@ from plotly.colors import sample_colorscale
 
 from nas.runs.confirmation import Confirmed
 from nas.runs.front import pareto_front, trained
-from nas.runs.objectives import measured_latency, objective
+from nas.runs.objectives import is_cost, is_score, measured_latency, objective
 from nas.runs.record import BaselineRecord, TrialRecord
-from nas.runs.words import standard_error
 from nas.spaces.base import Choice, Space
+from nas.tasks.base import Score
 from nas.views.report.figures import (
     BLUE,
     COLOURS,
@@ -35,11 +35,13 @@ from nas.views.report.figures import (
     quiet,
 )
 from nas.views.report.quantities import (
+    METRIC,
     choice_of,
     choice_text,
     is_quantity,
     quantity_text,
     quantity_title,
+    shown_scale,
     unit_of,
     value_of,
 )
@@ -54,7 +56,7 @@ def scatter_figure(
     x: str,
     y: str,
     *,
-    metric: str = "accuracy",
+    metric: Score = METRIC,
     images: int = 0,
     log_x: bool | None = None,
     log_y: bool | None = None,
@@ -68,9 +70,9 @@ def scatter_figure(
 ) -> go.Figure:
     """One quantity against another (`nas.views.report.quantities`), for the candidates trained to the full budget.
 
-    Filled points are the front in all objectives. Where one axis is accuracy and the other a cost, a line joins what no
-    candidate beats in these two. Bars are where a latency lies with 95 % (p10 to p90 of older records), and the binomial standard error of an accuracy on
-    `images` images. An axis is logarithmic as `log_x` and `log_y` say; None is as the values ask. `colour` is a
+    Filled points are the front in all objectives. Where one axis is the score and the other a cost, a line joins what no
+    candidate beats in these two. Bars are where a latency lies with 95 % (p10 to p90 of older records), and the standard error of a score on `images`
+    images, where that is known. An axis is logarithmic as `log_x` and `log_y` say; None is as the values ask. `colour` is a
     quantity or a parameter of the `space`. `marks` are texts by digest. Beyond `limits`, hard budgets by objective in its
     unit, the plane is shaded, where that is near the candidates. `baselines` are trained reference networks, drawn as
     open squares with their names; the widths of one network are joined. `again` are longer trainings, by digest, drawn
@@ -118,13 +120,15 @@ def scatter_figure(
     figure.add_traces(_marks(drawn, at, marks or {}))
     for index, axis, name, log in ((0, "x", x, log_x), (1, "y", y, log_y)):
         values = [place[index] for place in at.values()] + _beyond(drawn, compared, name)
-        if name == "accuracy":
-            values += [100 * again[record.digest].score for record in drawn if again and record.digest in again]
+        if is_score(name):
+            values += [
+                shown_scale(name) * again[record.digest].score for record in drawn if again and record.digest in again
+            ]
         title = escape(quantity_title(name, metric), quote=False)
         look = quantity_axis(name, values, log) | {"title": {"text": title}}
         limit = (limits or {}).get(name)
         if limit is not None:
-            look |= _shade(figure, axis, name, 100 * limit if name == "accuracy" else limit, values, look)
+            look |= _shade(figure, axis, name, shown_scale(name) * limit, values, look)
         figure.update_layout({f"{axis}axis": look})
     return figure
 
@@ -136,13 +140,14 @@ ResourceRequest = tuple[float, float]
 
 
 def _place(record: TrialRecord | BaselineRecord, x: str, y: str) -> ResourceRequest | None:
-    """Where a record is drawn, accuracies in percent; None where it lacks one of the two."""
+    """Where a record is drawn, shares in percent; None where it lacks one of the two."""
     found = tuple(_scaled(value, name) for name in (x, y) if (value := value_of(record, name)) is not None)
     return (found[0], found[1]) if len(found) == 2 else None
 
 
 def _scaled(value: float, name: str) -> float:
-    return round(100 * value, 4) if name == "accuracy" else _short(value)
+    scale = shown_scale(name)
+    return round(scale * value, 4) if scale != 1 else _short(value)
 
 
 def _short(value: float) -> float:
@@ -167,12 +172,13 @@ def _column(values: Sequence[object]) -> NDArray[np.object_]:
 
 
 def _step_line(records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], x: str, y: str) -> go.Scatter:
-    """What no candidate beats in the two axes; no points where they are not an accuracy and a cost."""
-    cost = y if x == "accuracy" else x
+    """What no candidate beats in the two axes; no points where they are not the score and a cost."""
+    cost = y if is_score(x) else x
     line: list[TrialRecord] = []
-    if "accuracy" in (x, y) and cost not in ("accuracy", "trial", "seconds"):
+    if (is_score(x) or is_score(y)) and is_cost(cost):
         valued = [replace(record, objectives=dict(zip((x, y), at[record.number], strict=True))) for record in records]
-        line = pareto_front(valued, ("accuracy", cost))
+        line = pareto_front(valued, (x, y))
+        line.sort(key=lambda record: record.objectives[cost])
     return go.Scatter(
         **_coordinates([at[record.number] for record in line]),
         mode="lines",
@@ -182,12 +188,12 @@ def _step_line(records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest]
     )
 
 
-def _bars(records: Sequence[TrialRecord], name: str, metric: str, images: int) -> dict[str, Any] | None:
-    """The error bars of one axis: of a latency or an accuracy, of nothing else."""
+def _bars(records: Sequence[TrialRecord], name: str, metric: Score, images: int) -> dict[str, Any] | None:
+    """The error bars of one axis: of a latency or the score, of nothing else."""
     look = {"type": "data", "color": "rgba(0,114,178,0.7)", "thickness": 1.2, "width": 0}
-    if name == "accuracy":
-        errors = [standard_error(value_of(record, name) or 0.0, metric, images) for record in records]
-        return look | {"array": [_short(100 * (error or 0.0)) for error in errors]} if any(errors) else None
+    if is_score(name):
+        errors = [metric.error(value_of(record, name) or 0.0, images) for record in records]
+        return look | {"array": [_short(metric.scale * (error or 0.0)) for error in errors]} if any(errors) else None
     if unit_of(name) != "ms":
         return None
     measured = [measured_latency(record.evaluation, name) for record in records]
@@ -201,16 +207,16 @@ def _bars(records: Sequence[TrialRecord], name: str, metric: str, images: int) -
 def _again(
     records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], x: str, y: str, again: Mapping[str, Confirmed]
 ) -> list[go.Scatter]:
-    """The scores of longer trainings, where an axis is accuracy."""
+    """The scores of longer trainings, where an axis is the score."""
     retrained = [record for record in records if record.digest in again]
-    if not retrained or "accuracy" not in (x, y):
+    if not retrained or not (is_score(x) or is_score(y)):
         return []
     found = [again[record.digest] for record in retrained]
-    axis = "x" if x == "accuracy" else "y"
+    axis, scale = ("x", shown_scale(x)) if is_score(x) else ("y", shown_scale(y))
     error = {"type": "data", "color": GREEN, "thickness": 1.2, "width": 0}
     places = _points(retrained, at) | {
-        axis: [round(100 * one.score, 4) for one in found],
-        f"error_{axis}": error | {"array": [100 * (one.error or 0.0) for one in found]},
+        axis: [round(scale * one.score, 4) for one in found],
+        f"error_{axis}": error | {"array": [scale * (one.error or 0.0) for one in found]},
     }
     texts = [
         f"<b>{escape(record.digest, quote=False)}</b>  trained again<br>{one.text}, {one.trainings} × {one.epochs} epochs"
@@ -228,7 +234,7 @@ def _again(
     ]
 
 
-def _baselines(baselines: Sequence[BaselineRecord], x: str, y: str, metric: str, images: int) -> list[go.Scatter]:
+def _baselines(baselines: Sequence[BaselineRecord], x: str, y: str, metric: Score, images: int) -> list[go.Scatter]:
     return [
         go.Scatter(
             **_coordinates([place for record in widths if (place := _place(record, x, y)) is not None]),
@@ -316,7 +322,7 @@ def _paint_quantity(records: Sequence[TrialRecord], name: str) -> tuple[Paint, l
     values = [value for record in records if (value := value_of(record, name)) is not None]
     if not values:
         return lambda group, plain: plain, []
-    scale: Callable[[float], float] = math.log10 if name != "accuracy" and is_wide(values) else float
+    scale: Callable[[float], float] = math.log10 if not is_score(name) and is_wide(values) else float
     low, high = scale(min(values)), scale(max(values))
 
     def paint(group: Sequence[TrialRecord], plain: str) -> list[str]:

@@ -18,7 +18,7 @@ _INK = "#22262b"
 
 
 def slide_figure(found: Findings) -> go.Figure:
-    """Accuracy against the first cost, on white, in the sizes of a slide."""
+    """The score against the first cost, on white, in the sizes of a slide."""
     figure = front_figure(found, primary_cost(found.settings.objectives))
     for trace in figure.data:
         for part in (trace.marker, trace.line, trace.textfont):

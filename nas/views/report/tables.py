@@ -72,7 +72,7 @@ def trials_table(found: Findings) -> Html:
             tag("b", "front") if record.number in on_front else record.outcome.value,
             tag("span", record.digest, class_="code"),
             architecture_cell(record.text),
-            *(_sortable(record, name) for name in ("accuracy", *costs)),
+            *(_sortable(record, name) for name in (found.objective, *costs)),
             tag("data", duration_text(record.evaluation.seconds), value=f"{record.evaluation.seconds:.1f}"),
             tag("span", trial_note(record), class_="reason"),
         )

@@ -1,4 +1,4 @@
-"""What the command line prints: tables of a front, of a space and of a report, and the front as JSON and CSV."""
+"""What the command line prints of a front: tables, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from nas.common.text import plural
 from nas.latency.result import Latency
 from nas.runs.confirmation import Confirmed, confirmed_in
 from nas.runs.front import cheapest_first, hypervolume, pareto_front, reference_point
-from nas.runs.objectives import measured_latency, objective, peak_memory, target_objective
+from nas.runs.objectives import measured_latency, objective, peak_memory, score_of, target_objective
 from nas.runs.picks import known_as
 from nas.runs.record import BaselineRecord, Outcome, TrainingRecord, TrialRecord, count_outcomes
 from nas.runs.settings import LatencyTarget
 from nas.runs.store import RunDirectory
 from nas.runs.trained import best_of
-from nas.runs.words import score_text
-from nas.tasks.classification_report import MATRIX_CLASSES, SplitReport, most_confused
 from nas.views.front_latency import front_notes, range_title, same_latency
 from nas.views.terminal.latency import latency_text, marked_latency, marks_legend
 from nas.views.text import target_text, verdict_text
 
 
-def accuracy_text(record: TrialRecord | BaselineRecord, run: RunDirectory) -> str:
-    """The run's metric, with the binomial standard error where it is the accuracy."""
-    metric, images = run.settings.evaluation.metric, run.provenance.validation_images
-    return score_text(record.objectives["accuracy"], metric, images).removesuffix(" %")
+def score_cell(record: TrialRecord | BaselineRecord, run: RunDirectory) -> str:
+    """The run's metric without its unit, with its standard error where that is known."""
+    metric, score = run.settings.evaluation.score, score_of(run.settings.objectives)
+    return metric.text(record.objectives[score], run.provenance.validation_images).removesuffix(f" {metric.unit}")
 
 
 def score_column(run: RunDirectory) -> str:
     """The run's metric as the title of a column, no wider than its values."""
-    return run.settings.evaluation.metric.rpartition(":")[2].replace("_", "\n") + " %"
+    metric = run.settings.evaluation.score
+    return f"{metric.name.rpartition(':')[2].replace('_', chr(10))} {metric.unit}".rstrip()
 
 
 def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
@@ -65,7 +64,7 @@ def front_table(run: RunDirectory, records: Sequence[TrialRecord]) -> Group:
             table.add_row("", Text("unconfirmed:", style="dim"))
         table.add_row(
             record.digest[:8],
-            accuracy_text(record, run),
+            score_cell(record, run),
             marked_latency(latency, letters.get(record.digest)),
             objective("macs").show(cost.macs) if cost else "",
             objective("params").show(cost.params) if cost else "",
@@ -103,7 +102,7 @@ def _again_table(front: Sequence[TrialRecord], again: Mapping[str, Confirmed], r
         if one is not None:
             trainings = f"{one.trainings} × {plural(one.epochs, 'epoch')}"
             beaten = "" if one.on_front else "beaten by another that was trained again"
-            table.add_row(record.digest[:8], one.text.removesuffix(" %"), trainings, beaten)
+            table.add_row(record.digest[:8], one.text.removesuffix(f" {one.unit}"), trainings, beaten)
     legend = "trained again, longer and from other seeds; these scores can be compared with each other only"
     return Group("", table, Text(legend, style="dim"))
 
@@ -157,7 +156,7 @@ def baselines_table(run: RunDirectory, records: Sequence[TrialRecord], baselines
         cost, latency = baseline.evaluation.cost, baseline.evaluation.latency
         table.add_row(
             baseline.name,
-            accuracy_text(baseline, run) if "accuracy" in baseline.objectives else "",
+            score_cell(baseline, run) if score_of(objectives) in baseline.objectives else "",
             latency_text(latency) if latency else "",
             objective("macs").show(cost.macs) if cost else "",
             objective("params").show(cost.params) if cost else "",
@@ -186,15 +185,16 @@ def front_json(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
 
 def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     """The front as CSV, a row a member."""
+    score = score_of(run.settings.objectives)
     columns = [
         "digest",
         "trial",
-        "accuracy",
-        "again_accuracy",
+        score,
+        f"again_{score}",
         "again_error",
         "again_trainings",
-        "full_test_accuracy",
-        "full_accuracy",
+        f"full_test_{score}",
+        f"full_{score}",
         "full_latency_ms",
     ]
     for name in ("latency", *(target_objective(target.name) for target in run.settings.evaluation.targets)):
@@ -223,20 +223,22 @@ def _latency_fields(name: str, latency: Latency | None, letter: str | None = Non
 def _rows(run: RunDirectory, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
     front, again = pareto_front(records, run.settings.objectives), confirmed_in(run, records)
     names = ["latency", *(target_objective(target.name) for target in run.settings.evaluation.targets)]
+    score = score_of(run.settings.objectives)
     letters = {name: same_latency(front, name) for name in names}
     trainings = run.training_records()
     full = {each.digest: best_of([one for one in trainings if one.digest == each.digest]) for each in front}
     return [
-        _row(record, run, again.get(record.digest), letters) | _full_fields(full[record.digest]) for record in front
+        _row(record, run, again.get(record.digest), letters) | _full_fields(full[record.digest], score)
+        for record in front
     ]
 
 
-def _full_fields(full: TrainingRecord | None) -> dict[str, float | None]:
+def _full_fields(full: TrainingRecord | None, score: str) -> dict[str, float | None]:
     """What the weights of a full training got."""
     latency = full.evaluation.latency if full else None
     return {
-        "full_test_accuracy": full.test_accuracy[1] if full else None,
-        "full_accuracy": full.score if full else None,
+        f"full_test_{score}": full.tested[1] if full else None,
+        f"full_{score}": full.score if full else None,
         "full_latency_ms": latency.ms if latency else None,
     }
 
@@ -244,13 +246,13 @@ def _full_fields(full: TrainingRecord | None) -> dict[str, float | None]:
 def _row(
     record: TrialRecord, run: RunDirectory, again: Confirmed | None, letters: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
-    cost = record.evaluation.cost
+    cost, score = record.evaluation.cost, score_of(run.settings.objectives)
     latencies = {name: measured_latency(record.evaluation, name) for name in letters}
     return {
         "digest": record.digest,
         "trial": record.number,
-        "accuracy": record.objectives["accuracy"],
-        "again_accuracy": again.score if again else None,
+        str(score): record.objectives[score],
+        f"again_{score}": again.score if again else None,
         "again_error": again.error if again else None,
         "again_trainings": again.trainings if again else 0,
         **{
@@ -282,60 +284,3 @@ def no_front_text(records: Sequence[TrialRecord]) -> str:
         return "No candidate is within the hard limits."
     begun = any(record.counts for record in records)
     return "No candidate came to the end of its training." if begun else "No candidate was trained."
-
-
-def report_table(before: SplitReport | None, after: SplitReport) -> Table:
-    """Scores in percent, a row a class, then their averages and the accuracy; F1 also as it was `before`."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class", overflow="fold")
-    for column in ("precision %", "recall %", "F1 %" if before is None else "F1 % before → after", "images"):
-        table.add_column(column, justify="right", no_wrap=True)
-
-    def change(old: float | None, new: float) -> str:
-        return f"{100 * new:.2f}" if old is None else f"{100 * old:.2f} → {100 * new:.2f}"
-
-    earlier = [None] * len(after.classes) if before is None else [score.f1 for score in before.classes]
-    for score, old in zip(after.classes, earlier, strict=True):
-        figures = (f"{100 * score.precision:.2f}", f"{100 * score.recall:.2f}", change(old, score.f1))
-        table.add_row(Text(score.name), *figures, f"{score.support:,}")
-    table.add_row(
-        "macro average",
-        f"{100 * after.macro_precision:.2f}",
-        f"{100 * after.balanced_accuracy:.2f}",
-        change(before.macro_f1 if before else None, after.macro_f1),
-        f"{after.images:,}",
-        style="bold",
-    )
-    accuracy = change(before.accuracy if before else None, after.accuracy)
-    table.add_row("accuracy", "", "", accuracy, f"{after.images:,}", style="bold")
-    return table
-
-
-def confusion_table(report: SplitReport) -> Table:
-    """The confusion matrix, a row a true class; of more than `MATRIX_CLASSES` classes the pairs most confused."""
-    if len(report.classes) > MATRIX_CLASSES:
-        return _confused_pairs(report)
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title="true class ↓   predicted as →", title_style="dim"
-    )
-    table.add_column("", justify="right", style="bold")
-    table.add_column("", overflow="fold")
-    for index in range(len(report.classes)):
-        table.add_column(f"{index}", justify="right", no_wrap=True)
-    for index, (score, row) in enumerate(zip(report.classes, report.confusion, strict=True)):
-        cells = [
-            Text(f"{count}" if count else "·", style="green" if column == index else "" if count else "dim")
-            for column, count in enumerate(row)
-        ]
-        table.add_row(f"{index}", Text(score.name), *cells)
-    return table
-
-
-def _confused_pairs(report: SplitReport) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("true → predicted", overflow="fold")
-    table.add_column("images", justify="right", no_wrap=True)
-    table.add_column("of the class %", justify="right", no_wrap=True)
-    for pair in most_confused(report, MATRIX_CLASSES):
-        table.add_row(Text(f"{pair.truth} → {pair.taken}"), f"{pair.images:,}", f"{100 * pair.share:.2f}")
-    return table

@@ -12,10 +12,9 @@ from rich.text import Text
 
 from nas.common.text import done_word, plural
 from nas.runs.front import hypervolume, pareto_front, reference_point
-from nas.runs.objectives import objective
+from nas.runs.objectives import objective, score_of
 from nas.runs.pace import left_text, seconds_left
 from nas.runs.record import Confirmation, Outcome, TrialRecord
-from nas.runs.words import score_text
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.training.history import EpochMetrics
@@ -107,10 +106,11 @@ class LineProgress(_Tracker):
         super().confirmation(confirmation)
         assert self.broker is not None
         self._tell_rejected()
-        metric, images = self.broker.settings.evaluation.metric, self.broker.run.provenance.validation_images
+        metric, images = self.broker.settings.evaluation.score, self.broker.run.provenance.validation_images
+        name = score_of(self.broker.settings.objectives)
         brief = next(record for record in self.broker.records if record.number == confirmation.trial)
-        score, before = confirmation.score, score_text(brief.objectives["accuracy"], metric, images)
-        told = confirmation.evaluation.reason if score is None else score_text(score, metric, images)
+        score, before = confirmation.score, metric.text(brief.objectives[name], images)
+        told = confirmation.evaluation.reason if score is None else metric.text(score, images)
         self._pulse.say(
             f"confirming trial {confirmation.trial}: {told} after {plural(confirmation.epochs, 'epoch')}, {before} before; "
             f"{self._left()}"
@@ -123,7 +123,8 @@ class LineProgress(_Tracker):
 
     def _tell(self, record: TrialRecord) -> None:
         assert self.broker is not None
-        values = ", ".join(f"{name} {objective(name).show(value)}" for name, value in record.objectives.items())
+        names = [name for name in self.broker.settings.objectives if name in record.objectives]
+        values = ", ".join(f"{name} {objective(name).show(record.objectives[name])}" for name in names)
         what = record.evaluation.reason if record.outcome is not Outcome.DONE else values
         self._pulse.say(
             f"[{self.broker.trained}/{self.broker.settings.candidates}] trial {record.number} {record.outcome}: {what} "

@@ -11,13 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.common.text import plural, spread_text, time_text
+from nas.runs.objectives import score_of
 from nas.runs.record import TrainingRecord
 from nas.runs.store import RunDirectory
 from nas.runs.trained import alike
 from nas.runs.words import STARTS
+from nas.tasks.base import Score, task_of
 from nas.views.front_latency import range_title
-from nas.views.terminal.front import confusion_table, report_table
 from nas.views.terminal.latency import latency_text, marks_legend
+from nas.views.terminal.part_report import part_tables
 from nas.views.text import NOTHING
 
 
@@ -26,20 +28,21 @@ def trainings_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Gro
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", no_wrap=True, style="cyan")
     table.add_column("seed", justify="right", no_wrap=True)
-    metric = run.settings.evaluation.metric
+    by, metric = _scores(run)
     ranges = range_title([record.evaluation.latency for record in records])
-    for title in ("test\naccuracy %", f"validation\n{metric} %", f"latency ms\n({ranges})"):
+    for title in (_column("test", by), _column("validation", metric), f"latency ms\n({ranges})"):
         table.add_column(title, justify="right", no_wrap=True)
     for group in alike(records):
         for record in group:
             latency = record.evaluation.latency
-            shares = (record.test_accuracy[1], record.score)
-            figures = [*map(share_text, shares), latency_text(latency) if latency else NOTHING]
+            scores = [bare(by, record.tested[1]), bare(metric, record.score)]
+            figures = [*scores, latency_text(latency) if latency else NOTHING]
             table.add_row(record.digest[:8], f"{record.seed}", *figures)
         if len(group) > 1:
-            scores = [record.score for record in group if record.score is not None]
-            tests = [record.after.accuracy for record in group if record.after]
-            spread = [spread_text(values).removesuffix(" %") if values else "" for values in (tests, scores)]
+            validated = [record.score for record in group if record.score is not None]
+            tests = [record.after.score for record in group if record.after]
+            told = ((by, tests), (metric, validated))
+            spread = [_bare(spread_text(values, each.unit), each) if values else "" for each, values in told]
             table.add_row("", "mean", *spread, "", style="bold")
     return Group(table, *_legend(run, records), "", _search_table(run, records))
 
@@ -63,25 +66,39 @@ def _legend(run: RunDirectory, records: Sequence[TrainingRecord]) -> list[Text]:
 def _search_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group:
     """What the candidates got in the search, with other weights."""
     trials = {trial.number: trial for trial in run.judged()}
-    metric = run.settings.evaluation.metric
+    _, metric = _scores(run)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("in the search", no_wrap=True, style="cyan")
     found = [trials[number] for number in dict.fromkeys(record.number for record in records)]
     ranges = range_title([trial.evaluation.latency for trial in found])
-    for title in (f"validation\n{metric} %", f"latency ms\n({ranges})"):
+    for title in (_column("validation", metric), f"latency ms\n({ranges})"):
         table.add_column(title, justify="right", no_wrap=True)
     for trial in found:
         latency = trial.evaluation.latency
-        score = share_text(trial.objectives.get("accuracy"))
+        score = bare(metric, trial.objectives.get(score_of(run.settings.objectives)))
         table.add_row(trial.digest[:8], score, latency_text(latency) if latency else NOTHING)
     epochs = run.settings.evaluation.recipe.epochs
     training = f"proxy training, {plural(epochs, 'epoch')}" if epochs else "scoring without training"
     return Group(table, Text(f"of the search's {training}: other weights, not comparable with the above", style="dim"))
 
 
-def share_text(share: float | None) -> str:
-    """A share in percent, where it is known."""
-    return NOTHING if share is None else f"{100 * share:.2f}"
+def _scores(run: RunDirectory) -> tuple[Score, Score]:
+    """What the test part and the validation part are scored by."""
+    evaluation = run.settings.evaluation
+    return task_of(evaluation.task).score, evaluation.score
+
+
+def _column(part: str, score: Score) -> str:
+    return f"{part}\n{score.name} {score.unit}".rstrip()
+
+
+def bare(score: Score, value: float | None) -> str:
+    """A score without its unit, where it is known."""
+    return NOTHING if value is None else _bare(score.show(value), score)
+
+
+def _bare(text: str, score: Score) -> str:
+    return text.removesuffix(f" {score.unit}")
 
 
 def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
@@ -94,7 +111,7 @@ def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
         title = f"\nTest part, {plural(first.after.images, 'image')}: {first.digest[:8]}, seed {first.seed}"
         before = f"before: as its training began, from {STARTS[first.start]}" if first.before else ""
         parts += [Text(title, style="bold"), *([Text(before, style="dim")] if before else [])]
-        parts += [report_table(first.before, first.after), confusion_table(first.after)]
+        parts += part_tables(first.before, first.after)
     return Group(*parts)
 
 
@@ -107,7 +124,9 @@ def trainings_json(run: RunDirectory, records: Sequence[TrainingRecord]) -> str:
         "trainings": [
             {
                 **asdict(record),
-                "brief_score": trials[record.number].objectives.get("accuracy"),  # of the search's weights
+                "brief_score": trials[record.number].objectives.get(
+                    score_of(run.settings.objectives)
+                ),  # of the search's weights
                 "score": record.score,
                 "weights": str(run.trained_weights(record)),
             }

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from nas.common.text import duration_text
 from nas.runs.pace import left_text
 from nas.runs.record import Outcome, TrainingRecord
+from nas.runs.settings import EvaluationSettings
+from nas.tasks.base import task_of
 from nas.training.history import EpochMetrics
 from nas.views.terminal.pulse import Pulse
 from nas.workflows.train import FullTraining, TrainingProgress
@@ -34,9 +36,9 @@ class FailureProgress(TrainingProgress):
 class LineProgress(FailureProgress):
     """A line for every epoch, with the time left at the pace so far, and while one is long; for logs and pipes."""
 
-    def __init__(self, pulse: Pulse, missing: Sequence[FullTraining], metric: str) -> None:
+    def __init__(self, pulse: Pulse, missing: Sequence[FullTraining], settings: EvaluationSettings) -> None:
         super().__init__(pulse)
-        self._metric = metric
+        self._metric, self._by = settings.score, task_of(settings.task).score
         self._epochs = sum(training.recipe.epochs for training in missing)  # left in all
         self._of_this = 0  # left of the training that runs
         self._seen, self._start = 0, time.monotonic()
@@ -64,8 +66,8 @@ class LineProgress(FailureProgress):
         self._epochs -= self._of_this  # of a training that its budget of steps or seconds, or patience, ended
         self._of_this = 0
         if record.evaluation.outcome is Outcome.DONE:
-            scores = {"test accuracy": record.test_accuracy[1], f"validation {self._metric}": record.score}
-            shown = [f"{name} {100 * share:.2f} %" for name, share in scores.items() if share is not None]
+            scores = (("test", self._by, record.tested[1]), ("validation", self._metric, record.score))
+            shown = [f"{part} {by.name} {by.show(value)}" for part, by, value in scores if value is not None]
             took = f"trained in {duration_text(record.evaluation.seconds)}"
             self._say(f"{record.digest[:8]} seed {record.seed}: {', '.join([took, *shown])}")
 
@@ -78,7 +80,7 @@ class LineProgress(FailureProgress):
         if metrics.train_loss is not None:
             parts.append(f"training loss {metrics.train_loss:.4f}")
         if not math.isnan(metrics.score):
-            parts.append(f"validation {self._metric} {100 * metrics.score:.2f} %")
+            parts.append(f"validation {self._metric.name} {self._metric.show(metrics.score)}")
         parts.append(f"{metrics.images_per_s:,.0f} images/s")
         return f"{', '.join(parts)}; {left_text((time.monotonic() - self._start) / self._seen * self._epochs)}"
 
@@ -86,8 +88,8 @@ class LineProgress(FailureProgress):
 class BarProgress(LineProgress):
     """A bar that is redrawn in place after each epoch: no thread draws, since a measurement would hear it."""
 
-    def __init__(self, pulse: Pulse, missing: Sequence[FullTraining], metric: str) -> None:
-        super().__init__(pulse, missing, metric)
+    def __init__(self, pulse: Pulse, missing: Sequence[FullTraining], settings: EvaluationSettings) -> None:
+        super().__init__(pulse, missing, settings)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TextColumn("{task.fields[told]}"))
         self._bar = Progress(*columns, console=pulse.console, auto_refresh=False, transient=True)
 

@@ -16,6 +16,7 @@ import numpy as np
 from nas.common.seeds import derive_seed
 from nas.models.sources import SCRATCH
 from nas.runs.front import losses, pareto_front, primary_cost, trained
+from nas.runs.objectives import score_of
 from nas.runs.record import AuditRecord, InitialWeights, Outcome, TrialRecord
 from nas.runs.store import RunDirectory
 from nas.training.recipe import Recipe, longer
@@ -146,7 +147,8 @@ def audit_of(run: RunDirectory, full: Recipe | None = None) -> Audit | None:
     began = {record.digest for record in of_full} & trials.keys()
     counted = [record for record in (*of_full, *of_brief) if record.digest in began]
     brief, own, seed = run.settings.evaluation.recipe, run.settings.evaluation.init, run.settings.evaluation.seed
-    audited = {digest: _audited(trials[digest], brief, counted, seed, own) for digest in began}
+    score = score_of(run.settings.objectives)
+    audited = {digest: _audited(trials[digest], brief, counted, seed, own, score) for digest in began}
     failing = {r.digest for r in counted if r.evaluation.outcome is Outcome.FAILED and not r.init}
     complete = [candidate for candidate in audited.values() if candidate]
     left_out = [digest for digest, candidate in audited.items() if candidate is None]
@@ -164,7 +166,9 @@ def audit_of(run: RunDirectory, full: Recipe | None = None) -> Audit | None:
     )
 
 
-def _audited(trial: TrialRecord, brief: Recipe, records: Sequence[AuditRecord], seed: int, own: str) -> Audited | None:
+def _audited(
+    trial: TrialRecord, brief: Recipe, records: Sequence[AuditRecord], seed: int, own: str, score: str
+) -> Audited | None:
     """The candidate of a trial with what its trainings gave; None while one from the run's `own` weights is missing."""
     done = [record for record in records if record.digest == trial.digest and record.evaluation.outcome is Outcome.DONE]
     by_seed = {record.seed: record.evaluation for record in done if not record.init}
@@ -175,7 +179,7 @@ def _audited(trial: TrialRecord, brief: Recipe, records: Sequence[AuditRecord], 
     again = by_seed[_brief_seed(seed)] if brief.epochs else trial.evaluation
     by_init = {own: again, **{record.init.name: record.evaluation for record in done if record.init}}
     briefs = {init: Brief(found.history[-1].score, found.seconds) for init, found in by_init.items()}
-    scores = (trial.objectives["accuracy"], briefs[own].score)
+    scores = (trial.objectives[score], briefs[own].score)
     return Audited(trial, scores, tuple(curve[-1] for curve in curves), curves, briefs)
 
 
@@ -194,7 +198,8 @@ def conclude(
     """Rankings and verdicts from the trainings of so many candidates; `inits` are those tried beside the run's `own`."""
     ordered = by_latency(audited)
     rankings = rank(ordered)
-    by_full = [_scored(candidate, float(np.mean(candidate.full))) for candidate in ordered]
+    score = score_of(objectives)
+    by_full = [_scored(candidate, score, float(np.mean(candidate.full))) for candidate in ordered]
     full_front = {record.digest for record in pareto_front(by_full, objectives)}
     brief_front = {record.digest for record in pareto_front([each.trial for each in ordered], objectives)}
     return Audit(
@@ -212,5 +217,5 @@ def conclude(
     )
 
 
-def _scored(candidate: Audited, accuracy: float) -> TrialRecord:
-    return replace(candidate.trial, objectives={**candidate.trial.objectives, "accuracy": accuracy})
+def _scored(candidate: Audited, name: str, score: float) -> TrialRecord:
+    return replace(candidate.trial, objectives={**candidate.trial.objectives, name: score})

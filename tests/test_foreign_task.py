@@ -1,0 +1,152 @@
+"""A task that nas does not have (brightness_task.py), from a user's file and from an installed package, start to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.common.errors import InputError
+from nas.runs.front import pareto_front
+from nas.runs.objectives import check_objectives, score_of
+from nas.runs.picks import pick
+from nas.runs.record import Outcome
+from nas.runs.settings import EvaluationSettings, SearchSettings
+from nas.runs.store import open_run
+from nas.spaces.files import load_space
+from nas.tasks.base import TASKS, task_of
+
+FILE = Path(__file__).with_name("brightness_task.py")
+SEARCH = (
+    "search", "digits", "--data", "digits", "--trials", "6", "--confirm", "0.34", "--epochs", "2", "--set",
+    "precision=float32", "--max-concurrent", "1", "--max-latency", "1s",
+)  # fmt: skip
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """What pip leaves of a package that brings the task."""
+    folder = tmp_path / "site"
+    info = folder / "bright-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bright\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[nas.tasks]\nbrightness = bright:TASK\nnothing = bright:np\n")
+    shutil.copy(FILE, folder / "bright.py")
+    return folder
+
+
+def nas(folder: Path, *arguments: object, site: Path | None = None) -> str:
+    """What a command prints, as a user types it in a folder."""
+    path = os.pathsep.join(filter(None, (str(site or ""), os.environ.get("PYTHONPATH", ""))))
+    command = [sys.executable, "-m", "nas.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "150"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_search_for_the_task_of_a_users_file(tmp_path: Path) -> None:
+    shutil.copy(FILE, tmp_path)
+    task = "brightness_task:TASK"
+    told = nas(tmp_path, *SEARCH, "--task", task, "--objectives", "mae,latency,macs", "--out", "run")
+    assert re.search(r"trial 0 done: mae 0\.\d+ levels, latency", told)
+    front = json.loads(nas(tmp_path, "front", "run", "--json"))
+    assert front["objectives"] == ["mae", "latency", "macs"]
+    assert front["metric"] == "mae"
+    assert all(0 < member["mae"] < 0.2 for member in front["front"])
+    shown = nas(tmp_path, "front", "run")
+    assert "mae levels" in shown
+    assert "%" not in shown.partition("scores:")[0].replace("95 %", "")
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    body = re.sub(r"<script.*?</script>", "", report[report.index("<body>") :], flags=re.DOTALL)
+    assert "Validation mae (levels)" in body
+    assert "accuracy" not in body
+    assert "0 classes" not in body
+    trained = nas(tmp_path, "train", "run", "--pick", "most-accurate", "--epochs", "3")
+    assert re.search(r"test mae 0\.\d+ levels", trained)
+    assert "r2" in trained
+    exported = nas(tmp_path, "export", "run", "--pick", "most-accurate", "--to", "model", "--no-measure")
+    assert "model" in exported
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "A network for the task brightness" in card
+    assert "1 value for each image" in card
+    (tmp_path / "grey.png").write_bytes(_grey_png(128))
+    program = [sys.executable, str(tmp_path / "model" / "predict.py"), str(tmp_path / "grey.png")]
+    said = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert re.fullmatch(r".*grey\.png: -?\d[\d.e-]*\n", said)
+    resumed = nas(tmp_path, "search", "--resume", "run", "--trials", "7")
+    assert "run" in resumed
+
+
+def _grey_png(value: int) -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    file = BytesIO()
+    Image.new("L", (8, 8), value).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_search_for_the_task_of_an_installed_package(
+    tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nas(tmp_path, *SEARCH, "--task", "brightness", "--out", "run", site=package)
+    monkeypatch.syspath_prepend(str(package))
+    assert TASKS.names[-2:] == ("brightness", "nothing")
+    run = open_run(tmp_path / "run")
+    assert run.settings.evaluation.task == "brightness"
+    assert run.settings.objectives == ("mae", "latency")
+    score = score_of(run.settings.objectives)
+    assert (score.direction, score.unit, score.show(0.25)) == ("minimize", "levels", "0.25 levels")
+    records = [record for record in run.judged() if record.outcome is Outcome.DONE]
+    assert len(records) >= 4
+    for record in records:
+        last = record.evaluation.history[-1]
+        assert last.score == last.scores["mae"] == record.objectives["mae"]
+        assert last.scores["r2"] <= 1
+        assert record.architecture.digest == record.digest
+        assert (
+            run.load_weights(record.digest)["classifier.weight"].shape[0] == 1
+            if run.weights_path(record.digest).is_file()
+            else True
+        )
+    least = min(records, key=lambda record: record.objectives["mae"])
+    front = pareto_front(records, run.settings.objectives)
+    assert least.digest in {member.digest for member in front}
+    assert pick(records, run.settings.objectives, "most-accurate").digest == least.digest
+    limit = sorted(record.objectives["mae"] for record in records)[1]
+    within = pick(records, run.settings.objectives, f"mae<={limit}")
+    assert within.objectives["mae"] <= limit
+    with pytest.raises(InputError, match=r"write mae<=0\.1"):
+        pick(records, run.settings.objectives, "mae>=0.1")
+
+
+def test_names_of_tasks_that_mean_nothing_are_told(
+    package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(package))
+    with pytest.raises(InputError, match=r"task 'nothing': is module, and needs to be an instance"):
+        task_of("nothing")
+    with pytest.raises(InputError, match=r"unknown task 'brightnes' \(did you mean 'brightness'\?\)"):
+        EvaluationSettings(task="brightnes")
+    with pytest.raises(InputError, match="unknown metric 'accuracy': brightness has mae"):
+        EvaluationSettings(task="brightness", metric="accuracy").load_metric()
+    assert EvaluationSettings(task="brightness").metric == "mae"
+    settings = SearchSettings(load_space("digits"), "digits", evaluation=EvaluationSettings(task="brightness"))
+    assert settings.objectives == ("mae", "latency")
+
+
+def test_an_objective_of_another_task_is_refused() -> None:
+    with pytest.raises(
+        InputError, match="unknown objective 'mae': choose from accuracy, latency, macs, params, memory"
+    ):
+        check_objectives(("mae", "latency"))
+    with pytest.raises(InputError, match="unknown objective 'accuracy': choose from mae, latency"):
+        check_objectives(("accuracy", "latency"), task=f"{FILE.stem}:TASK")
