@@ -39,12 +39,13 @@ class BrightnessTask(Task):
 
     def read(self, data: str, *, channels: int, size: int, split_seed: int) -> ImageData:
         classified = load_data(data, channels=channels, size=size, split_seed=split_seed)
-        parts = {"train": classified.train, "validation": classified.validation, "test": classified.test}
-        bright = {name: part and Split(part.images, self._of(part), part.rows) for name, part in parts.items()}
-        return replace(classified, classes=(), **bright)
+        train, validation = self._bright(classified.train), self._bright(classified.validation)
+        test = classified.test and self._bright(classified.test)
+        return replace(classified, classes=(), train=train, validation=validation, test=test)
 
-    def _of(self, part: Split) -> Brightness:
-        return np.concatenate([images.mean((1, 2, 3)) for images in part.chunks()]).astype(np.float32)[:, None] / 255
+    def _bright(self, part: Split) -> Split:
+        means = np.concatenate([images.mean((1, 2, 3)) for images in part.chunks()])
+        return Split(part.images, (means[:, None] / 255).astype(np.float32), part.rows)
 
     def outputs(self, classes: Sequence[str]) -> int:
         return 1
