@@ -42,7 +42,10 @@ def read_space(data: Any, source: str, lines: Lines | None = None) -> Space:
     except InputError as error:
         raise InputError(f"{source}{line}: family: {error}") from error
     own = {key: value for key, value in data.items() if key != "family"}
-    return family.space(own, source, lines)
+    space = family.space(own, source, lines)
+    if space.family != name:  # by which what is written of it would be read
+        raise InputError(f"{source}{line}: family: its spaces say that they are of {space.family!r}, not {name!r}")
+    return space
 
 
 def read_architecture(data: Any) -> Architecture:

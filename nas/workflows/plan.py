@@ -216,10 +216,10 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
 
 
 def user_code(settings: SearchSettings) -> tuple[str, ...]:
-    """What may be code of the user's (`module:name`) that workers need: task, metric, data, modes of latencies."""
+    """What may be code of the user's (`module:name`) that workers need: family, task, metric, data, modes of latencies."""
     evaluation = settings.evaluation
     modes = dict.fromkeys(target.protocol.mode for target in evaluation.latencies)
-    return (evaluation.task, evaluation.metric, settings.data, *modes)
+    return (settings.space.family, evaluation.task, evaluation.metric, settings.data, *modes)
 
 
 def _before_ray(address: str | None) -> None:
