@@ -1,4 +1,4 @@
-"""Who may use a device now: shared for bursts of computing, exclusive for measuring, by kernel file locks.
+"""Per-device reader-writer lease: shared for bursts of computing, exclusive for measuring, by kernel file locks.
 
 Ray's resources are bookkeeping; nothing stops two processes from computing on one device at once. Every process
 here takes a shared lease for each short burst of work, and a measurement takes the exclusive one, so that the

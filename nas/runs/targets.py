@@ -59,7 +59,7 @@ def check_targets(settings: SearchSettings) -> None:
         check_custom(f"{arg('target')} {target.name}", target.resources)
         if target.max_ms is None and target_objective(target.name) not in settings.objectives:
             raise InputError(
-                f"{arg('target')} {target.name}: serves for nothing: give it a max, or {target_objective(target.name)} in "
+                f"{arg('target')} {target.name}: is unused: give it a max, or {target_objective(target.name)} in "
                 f"{arg('objectives')}"
             )
 
