@@ -272,8 +272,6 @@ def rays_own(given: argparse.Namespace, scratch: Path, clock: Clock, lean: bool)
     from ray.tune.search.optuna import OptunaSearch
 
     start_ray_with(given.slots)
-    for name in [name for name in os.environ if name.startswith("TUNE_")]:  # set by nas.search
-        del os.environ[name]
     if lean:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     names = given.objectives.split(",")

@@ -17,6 +17,7 @@ from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import Resources, SearchSettings
 from nas.runs.store import Provenance, RunDirectory
 from nas.search.candidate import Candidate
+from nas.search.ray.environment import OF_RAY
 from nas.spaces.families import architecture_cost
 from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
@@ -91,6 +92,7 @@ def start_ray_with(slots: int) -> None:
     """Ray as a search starts it, but that it takes this machine to have so many cores."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback alone
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    os.environ.update(OF_RAY)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     ray.init(
         address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,

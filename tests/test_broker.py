@@ -476,6 +476,32 @@ def test_a_driver_that_dies_while_it_asks_leaves_no_half_chosen_trial(
     assert resumed.ask() is not None
 
 
+def test_what_others_write_to_the_study_file_meanwhile_is_kept_in_its_order(
+    make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As optuna-dashboard does, between two parameters of a trial that begins."""
+    run = make_run(settings())
+    broker = Broker(run)
+    for _ in range(3):  # the queued ones
+        assert broker.ask() is not None
+    others = study_of(run)
+    drawn = optuna.samplers.RandomSampler.sample_independent
+
+    def noted(sampler: Any, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        others.set_user_attr(f"note on {name}", "good")
+        return drawn(sampler, study, trial, name, distribution)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.samplers.RandomSampler, "sample_independent", noted)
+        candidate = broker.ask()
+    assert candidate is not None
+    broker.finish(candidate, answer(candidate))
+    for study in (others, broker.study):
+        assert [trial.state.name for trial in study.trials] == ["RUNNING"] * 3 + ["COMPLETE"]
+        assert study.trials[3].params == candidate.parameters
+    assert len(others.user_attrs) >= len(candidate.parameters)
+
+
 def test_a_search_that_lost_many_trials_can_be_resumed(make_run: RunFactory) -> None:
     run = make_run(settings(trials=30))
     broker = Broker(run)

@@ -331,7 +331,7 @@ def start_with_the_board() -> Evaluator:
         shared("declined").touch()
         from nas.search.ray.measuring import node_name
 
-        raise WrongNodeError(f"{node_name()} has a 486, and the latencies of this search are of a Pentium")
+        raise WrongNodeError(f"{node_name()} has a 486, and the latencies of this search are of a Pentium", here())
     return evaluated
 
 

@@ -54,7 +54,14 @@ class LostError(RuntimeError):
 
 
 class WrongNodeError(LostError):
-    """A worker started on a node whose device is another model than the search's; its trial is handed to another one."""
+    """A worker started on a `node` whose device is another model than the search's; its trial is handed to another one."""
+
+    def __init__(self, message: str, node: str) -> None:
+        super().__init__(message, node)
+        self.message, self.node = message, node
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ExportError(RuntimeError):

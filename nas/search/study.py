@@ -6,7 +6,6 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.runs.objectives import objective, objective_values, score_of
@@ -24,7 +23,7 @@ from nas.runs.store import RunDirectory, known_digests
 from nas.search.samplers.history import ChoiceSpace, History, signs_of
 from nas.search.samplers.partial import STEPS
 from nas.search.storage import open_storage, study_name
-from nas.search.study_journal import StudyStorage
+from nas.search.study_journal import StudyJournal
 from nas.spaces.base import Choice
 
 STUDY_NAME = "nas"
@@ -41,8 +40,9 @@ class RunStudy:
         settings = run.settings
         if storage is None and settings.storage is not None:
             storage = open_storage(settings.storage)
-        self._storage, self._name = storage, study_name(run) if storage else STUDY_NAME
+        self._shared, self._name = storage, study_name(run) if storage else STUDY_NAME
         self._path = run.study_path
+        self._journal: StudyJournal | None = None
         self._objectives = settings.objectives
         self._constrained = settings.evaluation.has_budgets
         self._limits = settings.evaluation.limits
@@ -67,8 +67,9 @@ class RunStudy:
         """How many trials there are, counted, since listing thousands takes as long as a proposal."""
 
     def _open(self) -> optuna.Study:
+        self._storage = self._connected()
         study = optuna.create_study(
-            storage=self._storage or StudyStorage(self._path),
+            storage=self._storage,
             study_name=self._name,
             directions=[objective(name).direction for name in self._objectives],
             load_if_exists=True,
@@ -76,7 +77,18 @@ class RunStudy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(self._objectives))
+        self._study_id = self._storage.get_study_id_from_name(self._name)
         return study
+
+    def _connected(self) -> BaseStorage:
+        if self._shared is not None:
+            return self._shared
+        self._journal = StudyJournal(self._path)
+        return JournalStorage(self._journal)
+
+    def _read_again(self) -> None:
+        self._storage = self._connected()
+        self._study = optuna.load_study(study_name=self._name, storage=self._storage)
 
     @property
     def is_judged_otherwise(self) -> bool:
@@ -85,7 +97,7 @@ class RunStudy:
 
     def make_anew(self) -> None:
         """Empty the study, for `reconcile` to fill from the records."""
-        optuna.delete_study(study_name=self._name, storage=self._study._storage)
+        optuna.delete_study(study_name=self._name, storage=self._storage)
         self._study = self._open()
         self._study.set_user_attr(_LIMITS, self._limits)
         self.size = 0
@@ -102,7 +114,7 @@ class RunStudy:
 
     def trial(self, number: int) -> FrozenTrial:
         """A trial by its number; not to be changed."""
-        return self._study._storage.get_trial(self._id(number))  # Optuna itself looks through all trials
+        return self._storage.get_trial(self._id(number))  # a study would look through all trials
 
     def was_queued(self, number: int) -> bool:
         """Whether somebody asked for a trial's parameters, so that no sampler proposed them."""
@@ -113,7 +125,7 @@ class RunStudy:
         self._study.tell(number, state=TrialState.FAIL)
 
     def _id(self, number: int) -> int:
-        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     @property
     def signs(self) -> NDArray[np.float64]:
@@ -128,10 +140,24 @@ class RunStudy:
     def ask(self, sampler: optuna.samplers.BaseSampler) -> Trial:
         """A new trial with the parameters that are queued, or else those that the sampler proposes."""
         self._study.sampler = sampler
-        storage = self._study._storage
-        with storage.whole_trial() if isinstance(storage, StudyStorage) else nullcontext():
-            trial = self._study.ask(fixed_distributions=self._distributions)
+        trial = self._ask_own() if self._journal else self._study.ask(fixed_distributions=self._distributions)
         self.size = max(self.size, trial.number + 1)  # one that was queued is counted already
+        return trial
+
+    def _ask_own(self) -> Trial:
+        """A trial that is in the study's file with all its parameters or, if this process dies before, not at all."""
+        assert self._journal is not None
+        try:
+            with self._journal.in_one_piece():
+                trial = self._study.ask(fixed_distributions=self._distributions)
+        except BaseException:
+            self._read_again()  # without the trial that was begun
+            raise
+        if self._journal.is_out_of_order:
+            self._read_again()
+            if self.trial(trial.number).params != trial.params:
+                raise RuntimeError("another process began a trial of this study, which one driver alone may do")
+            trial = Trial(self._study, self._id(trial.number))
         return trial
 
     def enqueue(

@@ -14,14 +14,14 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import ExitStack, chdir
 
 import ray
 
 from nas.common.errors import InputError
 from nas.common.plugins import FOLDER, children_path, code_folder
 from nas.common.scratch import scratch_folder
+from nas.search.ray.environment import OF_RAY, environment
 
 LONGEST = 30
 """Bytes of the path of a folder that has Ray's below it: those of its sockets, 107 at most, are 77 longer."""
@@ -46,7 +46,7 @@ def start_local_ray(gpus: bool) -> None:
         "RAY_AUTH_TOKEN", secrets.token_hex(32)
     )  # for as long as this process lives, which keeps it too
     # Ray's processes inherit the environment, and have workers search this process's working directory first.
-    with _environment({"PYTHONPATH": children_path(), FOLDER: code_folder()}), chdir(scratch):
+    with environment({"PYTHONPATH": children_path(), FOLDER: code_folder()}, OF_RAY), chdir(scratch):
         ray.init(
             address="local",  # also where RAY_ADDRESS names a cluster: --address says when to use one
             include_dashboard=False,
@@ -88,17 +88,3 @@ def _problem(place: str) -> str | None:
     except OSError as error:
         return f"cannot be written to ({error.strerror or error})"
     return None if room >= LEAST_BYTES else f"has only {room >> 20} MiB left"
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -40,9 +40,14 @@ PATIENCE_S = 600.0
 _LATENCY = TypeAdapter(Latency)
 
 
+def node_id() -> str:
+    """The id of this process's node of the Ray cluster."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def node_name() -> str:
     """This process's host, and its node of the Ray cluster, of which one host may have several."""
-    return f"{socket.gethostname()} (Ray node {ray.get_runtime_context().get_node_id()[:8]})"
+    return f"{socket.gethostname()} (Ray node {node_id()[:8]})"
 
 
 class Measurer:

@@ -1,7 +1,6 @@
 """Where on a Ray cluster the trials of a search run, and how many at once: on nodes of one model, as long as they are there.
 
-A node is asked for the models of its devices before it counts, by a task that takes nothing of it. Import
-`nas.search.ray.tune` first, which says how Ray is to start.
+A node is asked for the models of its devices before it counts, by a task that takes nothing of it.
 """
 
 from __future__ import annotations
@@ -209,8 +208,8 @@ class Placement:
                 logger.info("%s has %s: no trial runs there", node_text(node), _words(self._models[node["NodeID"]]))
 
     def avoid(self, node: str) -> None:
-        """Let no further trial run on the node whose id begins so: a worker found another model there."""
-        self._wrong |= {each["NodeID"] for each in living_nodes() if each["NodeID"].startswith(node)}
+        """Let no further trial run on the node with this id: a worker found another model there."""
+        self._wrong.add(node)
         self._looked = -math.inf
 
     def _is_right(self, node: Mapping[str, Any]) -> bool:
@@ -250,12 +249,14 @@ class Placement:
 def check_models(models: Mapping[str, str]) -> None:
     """Raise `WrongNodeError` unless this process's devices are of these models."""
     from nas.latency.device import device_name
-    from nas.search.ray.measuring import node_name
+    from nas.search.ray.measuring import node_id, node_name
 
     for device, model in models.items():
         here = device_name(device)
         if here != model:
-            raise WrongNodeError(f"{node_name()} has {here}, and the latencies of this search are of {model}")
+            raise WrongNodeError(
+                f"{node_name()} has {here}, and the latencies of this search are of {model}", node=node_id()
+            )
 
 
 def _ask_models(node_id: str, devices: Sequence[str]) -> Any:

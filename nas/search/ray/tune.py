@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import re
+import pickle
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from pydantic import TypeAdapter
 from ray import tune
-from ray.tune import registry as tune_registry
+from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -36,6 +34,7 @@ from nas.latency.lease import lease_for
 from nas.runs.demands import ResourceRequest, trial_request
 from nas.runs.record import Evaluation, Outcome
 from nas.search.candidate import Candidate, TrialSource
+from nas.search.ray.environment import OF_TUNE, environment
 from nas.search.ray.placement import Placement
 from nas.search.ray.watchdog import Watchdog
 from nas.search.ray.worker import Evaluator
@@ -48,7 +47,9 @@ _CANDIDATE = TypeAdapter(Candidate)
 _MAX_CRASHES = 4
 _MAX_HANDED_BACK = 10
 """Times that a candidate which met a wrong node is handed to another one; afterwards it is lost."""
-_NO_LIMIT = 1_000_000
+_AS_MANY_AS_ASKED_FOR = {"TUNE_MAX_PENDING_TRIALS_PG": "1000000"}
+"""As many actors may start at once as the searcher lets trials run. Tune's default of one lets the first actor, as soon as it is
+idle, take the trial whose own actor is still starting; with short trials the second never comes up."""
 HUNG_S = 5.0
 """Seconds after a candidate's time is over before its process is killed: most end with their step."""
 
@@ -60,9 +61,15 @@ class CandidateTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], start: Callable[[], Evaluator]) -> None:
-        """Get ready to evaluate; `config` holds the first candidate."""
-        self._evaluate = start()
+        """Get ready to evaluate; `config` holds the first candidate.
+
+        An error waits for the first step: of an actor that does not start Ray tells the text of its error alone.
+        """
         self._watchdog: Watchdog | None = None
+        try:
+            self._evaluate = start()
+        except Exception as error:
+            self._evaluate = functools.partial(_raise, error)
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -127,6 +134,21 @@ def too_long(timeout_s: float) -> str:
     return f"it took longer than the trial timeout of {duration_text(timeout_s)}"
 
 
+def _raise(error: Exception, candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
+    """An evaluator that raises the error at its first step."""
+    raise error
+    yield
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that gave no answer: what its worker raised, if it did, in words too; and since when it had a process."""
+
+    cause: BaseException | None
+    text: str
+    began: float
+
+
 class SourceSearcher(Searcher):
     """Hands Tune the candidates that are asked for, and whoever asks for them Tune's results.
 
@@ -143,10 +165,8 @@ class SourceSearcher(Searcher):
         self._placement = placement
         self._candidates: dict[str, Candidate] = {}
         self._stopped: dict[str, Evaluation] = {}
-        self.reasons: dict[str, str] = {}
-        """Errors of failing trials, which Tune tells its scheduler but not a searcher."""
-        self.began: dict[str, float] = {}
-        """When failing trials were given a process, which they may have waited for."""
+        self.failures: dict[str, Failure] = {}
+        """Of trials, which Tune tells its scheduler but not a searcher."""
         self._handed_back: list[Candidate] = []
         self._times_handed_back: Counter[tuple[int, int]] = Counter()
         self.error: BaseException | None = None
@@ -204,33 +224,36 @@ class SourceSearcher(Searcher):
             if stopped is not None and not error:
                 self._source.finish(candidate, stopped)
             elif error or not result or "evaluation" not in result:
-                reason = self.reasons.pop(trial_id, "no reason given")
-                began = self.began.pop(trial_id, candidate.started)
-                if self._hands_back(candidate, reason):
-                    return
-                if candidate.deadline is not None and time.time() > candidate.deadline:
-                    self._source.finish(candidate, Evaluation(Outcome.STOPPED, CUT_OFF))
-                    return
-                if candidate.timeout_s is not None and time.time() - began > candidate.timeout_s:
-                    hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
-                    self._source.finish(candidate, Evaluation(Outcome.FAILED, hung))
-                    return
-                told = re.search(f"(?:{LostError.__name__}|{WrongNodeError.__name__}): (.*)", reason)
-                self._source.report_lost(candidate, told[1] if told else f"its worker died: {reason}")
+                unknown = Failure(None, "no reason given", candidate.started)
+                self._failed(candidate, self.failures.pop(trial_id, unknown))
             else:
                 self._source.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
                 self.heard = True
         except Exception as failure:
             self._fail(failure)
 
-    def _hands_back(self, candidate: Candidate, reason: str) -> bool:
-        """Whether a candidate that failed met a wrong node, and is to be evaluated on another one."""
-        wrong = re.search(rf"{WrongNodeError.__name__}: .*\(Ray node (\w+)\)", reason)
+    def _failed(self, candidate: Candidate, failure: Failure) -> None:
+        """A candidate gave no answer: hand it to another node, or say what became of it."""
+        now = time.time()
+        if isinstance(failure.cause, WrongNodeError) and self._hands_back(candidate, failure.cause.node):
+            return
+        if candidate.deadline is not None and now > candidate.deadline:
+            self._source.finish(candidate, Evaluation(Outcome.STOPPED, CUT_OFF))
+        elif candidate.timeout_s is not None and now - failure.began > candidate.timeout_s:
+            hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
+            self._source.finish(candidate, Evaluation(Outcome.FAILED, hung))
+        elif isinstance(failure.cause, LostError):
+            self._source.report_lost(candidate, str(failure.cause))
+        else:
+            self._source.report_lost(candidate, f"its worker died: {failure.text}")
+
+    def _hands_back(self, candidate: Candidate, node: str) -> bool:
+        """Whether a candidate that met a wrong node is to be evaluated on another one."""
         key = candidate.number, candidate.settings.seed
-        if wrong is None or self._times_handed_back[key] >= _MAX_HANDED_BACK:
+        if self._times_handed_back[key] >= _MAX_HANDED_BACK:
             return False
         self._times_handed_back[key] += 1
-        self._placement.avoid(wrong[1])
+        self._placement.avoid(node)
         self._handed_back.append(candidate)
         return True
 
@@ -266,16 +289,29 @@ class AskerScheduler(FIFOScheduler):
         waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
         return min(waiting, key=lambda trial: trial.config["number"], default=None)
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Called before the searcher hears of the failure."""
-        self._searcher.began[trial.trial_id] = trial.run_metadata.start_time or time.time()
-        try:
-            lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
-        except (OSError, TypeError):
-            return
-        told = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
-        if told:
-            self._searcher.reasons[trial.trial_id] = told[-1][:300]
+        began = trial.run_metadata.start_time or time.time()
+        self._searcher.failures[trial.trial_id] = Failure(_cause_of(trial), _text_of(trial), began)
+
+
+def _cause_of(trial: Trial) -> BaseException | None:
+    """What a trial's worker raised; None where it died instead, or what it raised is not to be had here."""
+    try:
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception:  # there is no such file, or what is in it needs a module that is not here
+        return None
+    return error.cause if isinstance(error, RayTaskError) else None
+
+
+def _text_of(trial: Trial) -> str:
+    """The last line that Ray tells of a trial's error, the traceback and details of the process left out."""
+    try:
+        lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
+    except (OSError, TypeError):
+        lines = []
+    told = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
+    return told[-1][:300] if told else "no reason given"
 
 
 def run_candidates(
@@ -302,7 +338,7 @@ def run_candidates(
         searcher = SourceSearcher(source, on_epoch or (lambda candidate, metrics: None), placement)
         crash: Exception | None = None
         try:
-            with scratch_folder() as scratch:
+            with scratch_folder() as scratch, environment(_AS_MANY_AS_ASKED_FOR, OF_TUNE):
                 _fit(trainable, searcher, scratch)
         except KeyboardInterrupt:
             source.stop("interrupted")
@@ -325,10 +361,6 @@ def run_candidates(
 
 
 def _fit(trainable: Any, searcher: SourceSearcher, scratch: Path) -> None:
-    # As many actors may start at once as the searcher lets trials run, which Tune reads here, once. Its default of one
-    # lets the first actor, as soon as it is idle, take the trial whose own actor is still starting; with short trials
-    # the second never comes up.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_NO_LIMIT)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -347,19 +379,7 @@ def _fit(trainable: Any, searcher: SourceSearcher, scratch: Path) -> None:
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    with _looked_up_once():
-        tuner.fit()
-
-
-@contextmanager
-def _looked_up_once() -> Iterator[None]:
-    """Tune asks Ray's head node five times a trial for the class that it registered there itself, 1 ms and more each."""
-    registry = tune_registry._global_registry
-    with (
-        patch.object(registry, "contains", functools.cache(registry.contains)),
-        patch.object(registry, "get", functools.cache(registry.get)),
-    ):
-        yield
+    tuner.fit()
 
 
 def _request(place: ResourceRequest, config: dict[str, Any]) -> tune.PlacementGroupFactory:
