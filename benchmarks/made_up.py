@@ -14,8 +14,9 @@ from nas.common.provenance import package_versions
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.runs.record import Evaluation, Outcome
+from nas.runs.run_file import Provenance
 from nas.runs.settings import Resources, SearchSettings
-from nas.runs.store import Provenance, RunDirectory
+from nas.runs.store import RunDirectory
 from nas.search.candidate import Candidate
 from nas.search.ray.environment import OF_RAY
 from nas.spaces.families import architecture_cost

@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from nas.runs.front import pareto_front
 from nas.runs.objectives import objective
 from nas.runs.record import Outcome, TrialRecord
+from nas.runs.run_file import Provenance
 from nas.runs.settings import SearchSettings
-from nas.runs.store import Provenance, RunDirectory
+from nas.runs.store import RunDirectory
 from nas.spaces.files import load_space
 
 RunFactory = Callable[..., RunDirectory]

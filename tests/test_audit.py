@@ -24,8 +24,9 @@ from nas.latency.result import Latency
 from nas.runs.front import pareto_front
 from nas.runs.objectives import objective_values
 from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.run_file import Provenance
 from nas.runs.settings import EvaluationSettings, SearchSettings
-from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.evaluate import evaluate_candidate
 from nas.spaces.families import architecture_cost

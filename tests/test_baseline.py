@@ -25,8 +25,9 @@ from nas.models.cost import module_cost
 from nas.runs.front import beaten_by, pareto_front
 from nas.runs.objectives import objective_values
 from nas.runs.record import BaselineRecord, Evaluation, Outcome, TrialRecord
+from nas.runs.run_file import Provenance
 from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
-from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.runs.store import RunDirectory, open_run
 from nas.search.evaluate import evaluate_candidate
 from nas.spaces.base import Cost
 from nas.training.history import EpochMetrics

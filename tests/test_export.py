@@ -38,8 +38,9 @@ from nas.models.backbones import load_backbone
 from nas.models.networks import build
 from nas.models.weights import licence_of
 from nas.runs.record import Confirmation, Evaluation, Outcome, TrainingRecord, TrialRecord
+from nas.runs.run_file import Provenance
 from nas.runs.settings import EvaluationSettings, SearchSettings
-from nas.runs.store import Provenance, RunDirectory
+from nas.runs.store import RunDirectory
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
 from nas.training.device_data import resize

@@ -22,8 +22,9 @@ from nas.data.sets import load_data
 from nas.export.folder import ExportOptions, export_candidate
 from nas.models.networks import build
 from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.run_file import Provenance
 from nas.runs.settings import SearchSettings
-from nas.runs.store import Provenance, RunDirectory
+from nas.runs.store import RunDirectory
 from nas.spaces.files import load_space
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics

@@ -22,8 +22,9 @@ from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.runs.front import knee, pareto_front
 from nas.runs.record import BaselineRecord, Evaluation, Outcome, TrialRecord
+from nas.runs.run_file import Provenance
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
-from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.runs.store import RunDirectory, open_run
 from nas.spaces.base import Cost
 from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics

@@ -31,8 +31,9 @@ from nas.latency.result import Latency
 from nas.models.networks import build
 from nas.runs.record import Evaluation, Outcome, TrainingRecord, TrialRecord
 from nas.runs.replica import fetch_run, replicated
+from nas.runs.run_file import Provenance
 from nas.runs.settings import EvaluationSettings, SearchSettings
-from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.runs.store import RunDirectory, open_run
 from nas.runs.trained import best_training
 from nas.spaces.base import Cost
 from nas.spaces.files import load_space

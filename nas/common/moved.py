@@ -36,7 +36,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "nas.recipe": ("nas.training.recipe",),
     "nas.record": ("nas.runs.record", "nas.latency.result", "nas.spaces.base", "nas.training.history"),
     "nas.report": ("nas.views.report",),
-    "nas.run": ("nas.runs.store",),
+    "nas.run": ("nas.runs.store", "nas.runs.run_file", "nas.runs.record"),
     "nas.search.auditing": ("nas.workflows.fidelity.auditing", "nas.views.reported"),
     "nas.search.launch": ("nas.views.reported", "nas.workflows.search"),
     "nas.search.plan": ("nas.workflows.plan",),

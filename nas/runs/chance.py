@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from nas.common.text import plural
 from nas.runs.record import Outcome, TrialRecord
+from nas.runs.run_file import Provenance
 from nas.runs.settings import SearchSettings
-from nas.runs.store import Provenance
 from nas.tasks.base import task_of
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from nas.common.files import SCHEMA_VERSION
+from nas.common.files import (
+    SCHEMA_VERSION,
+)
 from nas.latency.result import Latency, Predicted
 from nas.spaces.base import Choice, Cost
 from nas.spaces.families import AnyArchitecture
@@ -236,3 +238,12 @@ def count_outcomes(records: Sequence[TrialRecord]) -> dict[str, int]:
     own = [record.outcome for record in records if record.imported_from is None]
     counts = {outcome.value: own.count(outcome) for outcome in Outcome} | {"from earlier runs": len(records) - len(own)}
     return {what: count for what, count in counts.items() if count}
+
+
+def known_digests(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """The record that answers for each digest: the first with an outcome of its own."""
+    answers: dict[str, TrialRecord] = {}
+    for record in records:
+        if record.outcome not in ("repeat", "lost"):
+            answers.setdefault(record.digest, record)
+    return answers

@@ -24,18 +24,16 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from nas.common.errors import InputError, arg
 from nas.common.files import (
-    SCHEMA_VERSION,
     LaterRecords,
     append_record,
     file_mark,
@@ -51,6 +49,7 @@ from nas.common.jsonl import append_line, json_line
 from nas.runs.in_turn import with_remeasured
 from nas.runs.limits import judged_anew
 from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
+from nas.runs.run_file import Change, Provenance, RunFile, read_run_file, write_run_file
 from nas.runs.settings import SearchSettings, is_limit, terms
 from nas.runs.state import SILENT_S, DriverState
 from nas.tasks.base import task_of
@@ -69,68 +68,6 @@ CHECKPOINT = ".checkpoint"
 """How the names of files end that a training keeps until it has ended."""
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
-
-    `hardware` is the model of the device that its first latency is measured on, `train_hardware` of that which candidates train on,
-    where a run tells it: see `trained_on`.
-    `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
-    weights that candidates inherit from; `image_size` is the height and width of the data's images. `data_remarks` are
-    sentences on what else of the data was left out and what was guessed; `init_licence` is what is known of the licence of
-    the weights that candidates inherit from; `data_licence` is the file that tells the data's licence, and the title.
-    """
-
-    created: float
-    command: str
-    versions: dict[str, str]
-    host: str
-    hardware: str
-    cpu_cores: int
-    git_commit: str | None
-    data_fingerprint: str
-    classes: tuple[str, ...]
-    train_images: int
-    validation_images: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    corrupt_files: tuple[str, ...] = ()
-    init_fingerprint: str | None = None
-    image_size: tuple[int, int] | None = None
-    data_remarks: tuple[str, ...] = ()
-    init_licence: str | None = None
-    data_licence: str | None = None
-    train_hardware: str | None = None
-
-    @property
-    def trained_on(self) -> str:
-        """The model of the device that candidates train on."""
-        return self.train_hardware or self.hardware
-
-
-@dataclass(frozen=True)
-class Change:
-    """Settings that a resumed search was given again, at a time (UTC seconds): the values `before`, by name.
-
-    They held for the `trials` that were recorded by then, and were not in an earlier change.
-    """
-
-    when: float
-    trials: int
-    before: dict[str, float | int | str | None]
-
-
-@dataclass(frozen=True)
-class RunFile:
-    """The content of run.yaml; `changes` are in the order made."""
-
-    settings: SearchSettings
-    provenance: Provenance
-    schema: int = SCHEMA_VERSION
-    changes: tuple[Change, ...] = ()
-
-
-_RUN_FILE = TypeAdapter(RunFile)
 _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
@@ -201,7 +138,7 @@ class RunDirectory:
                     write_atomically(run.weights_path(digest), file.read_bytes())
             lines = "".join(f"{json_line(record)}\n" for record in records)
             write_atomically(path / _TRIALS, lines.encode())
-        _write_run_file(path, content)
+        write_run_file(path, content)
         return run
 
     @contextmanager
@@ -250,7 +187,7 @@ class RunDirectory:
         if other:
             changes = (*changes, Change(time.time(), len(self.recorded()), other))
         content = replace(self.content, settings=settings, changes=changes)
-        _write_run_file(self.path, content)
+        write_run_file(self.path, content)
         return type(self)(self.path, content)
 
     # ---------------------------------------------------------------- records
@@ -464,18 +401,9 @@ class RunDirectory:
 def open_run(path: str | Path) -> RunDirectory:
     """Open an existing run directory; raises `InputError` when it is not one."""
     path = Path(path)
-    file = path / "run.yaml"
-    if not file.is_file() or not (path / _TRIALS).is_file():
+    if not (path / "run.yaml").is_file() or not (path / _TRIALS).is_file():
         raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
-    try:
-        content = _RUN_FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InputError(f"{file}: {where}: {problem['msg']}") from error
-    return RunDirectory(path, content)
+    return RunDirectory(path, read_run_file(path))
 
 
 def default_run_path(space_name: str) -> Path:
@@ -485,18 +413,3 @@ def default_run_path(space_name: str) -> Path:
     while path.exists():
         path, count = stem.with_name(f"{stem.name}-{count}"), count + 1
     return path
-
-
-def _write_run_file(path: Path, content: RunFile) -> None:
-    data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
-    with writing(path / "run.yaml"):
-        write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
-
-
-def known_digests(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
-    """The record that answers for each digest: the first with an outcome of its own."""
-    answers: dict[str, TrialRecord] = {}
-    for record in records:
-        if record.outcome not in ("repeat", "lost"):
-            answers.setdefault(record.digest, record)
-    return answers

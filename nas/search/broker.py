@@ -21,8 +21,8 @@ from nas.common.text import CUT_OFF, done_word, plural
 from nas.latency.result import Predicted
 from nas.runs.limits import predicted_violation
 from nas.runs.objectives import objective_values
-from nas.runs.record import Evaluation, Outcome, TrialRecord
-from nas.runs.store import RunDirectory, known_digests
+from nas.runs.record import Evaluation, Outcome, TrialRecord, known_digests
+from nas.runs.store import RunDirectory
 from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
 from nas.search.dominated import Forecast

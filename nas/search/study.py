@@ -18,8 +18,8 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.runs.objectives import objective, objective_values, score_of
-from nas.runs.record import Outcome, TrialRecord
-from nas.runs.store import RunDirectory, known_digests
+from nas.runs.record import Outcome, TrialRecord, known_digests
+from nas.runs.store import RunDirectory
 from nas.search.samplers.history import ChoiceSpace, History, signs_of
 from nas.search.samplers.partial import STEPS
 from nas.search.storage import open_storage, study_name

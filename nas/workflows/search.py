@@ -23,8 +23,9 @@ from nas.data.sets import ImageData
 from nas.models.weights import licence_of, load_weights
 from nas.runs.record import Confirmation, TrialRecord
 from nas.runs.replica import OFF, check_replica, replicated
+from nas.runs.run_file import Provenance
 from nas.runs.settings import SearchSettings
-from nas.runs.store import Provenance, RunDirectory, open_run
+from nas.runs.store import RunDirectory, open_run
 from nas.runs.targets import check_targets, latency_devices
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate

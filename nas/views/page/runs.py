@@ -23,10 +23,11 @@ from nas.runs.record import (
     Outcome,
     TrainingRecord,
     TrialRecord,
+    known_digests,
 )
 from nas.runs.settings import SearchSettings
 from nas.runs.status import RunStatus, phase_of, status_from
-from nas.runs.store import RunDirectory, known_digests, open_run
+from nas.runs.store import RunDirectory, open_run
 from nas.tasks.base import Score
 from nas.views.front_latency import crowded_text
 from nas.views.report.quantities import colours, quantities

@@ -12,8 +12,9 @@ from nas.runs.in_turn import with_remeasured
 from nas.runs.objectives import Objective, score_of
 from nas.runs.pace import search_seconds
 from nas.runs.record import BaselineRecord, LatencyRecord, Outcome, TrainingRecord, TrialRecord
+from nas.runs.run_file import Change, Provenance
 from nas.runs.settings import LatencyTarget, SearchSettings
-from nas.runs.store import Change, Provenance, RunDirectory
+from nas.runs.store import RunDirectory
 from nas.runs.trained import ended
 from nas.tasks.base import Score, task_of
 from nas.views.report.figures import member_names

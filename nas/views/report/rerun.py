@@ -10,8 +10,8 @@ from nas.common.text import capital, command_text, duration_text, plural, resume
 from nas.models.licences import NOT_KNOWN
 from nas.models.weights import licence_of
 from nas.runs.picks import grammar
+from nas.runs.run_file import Change, Provenance
 from nas.runs.settings import SearchSettings
-from nas.runs.store import Change, Provenance
 from nas.runs.words import term_words
 from nas.views.report.findings import Findings
 from nas.views.report.markup import Html, facts, join, tag

@@ -1,0 +1,100 @@
+"""run.yaml: what a run was told, where it was started, and what was changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from nas.common.errors import InputError
+from nas.common.files import (
+    SCHEMA_VERSION,
+    write_atomically,
+    writing,
+)
+from nas.runs.settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run was started: time (UTC seconds), command, versions, hardware, and the data that it saw.
+
+    `hardware` is the model of the device that its first latency is measured on, `train_hardware` of that which candidates train on,
+    where a run tells it: see `trained_on`.
+    `corrupt_files` are the image files that could not be read and were left out; `init_fingerprint` is that of the
+    weights that candidates inherit from; `image_size` is the height and width of the data's images. `data_remarks` are
+    sentences on what else of the data was left out and what was guessed; `init_licence` is what is known of the licence of
+    the weights that candidates inherit from; `data_licence` is the file that tells the data's licence, and the title.
+    """
+
+    created: float
+    command: str
+    versions: dict[str, str]
+    host: str
+    hardware: str
+    cpu_cores: int
+    git_commit: str | None
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    train_images: int
+    validation_images: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    corrupt_files: tuple[str, ...] = ()
+    init_fingerprint: str | None = None
+    image_size: tuple[int, int] | None = None
+    data_remarks: tuple[str, ...] = ()
+    init_licence: str | None = None
+    data_licence: str | None = None
+    train_hardware: str | None = None
+
+    @property
+    def trained_on(self) -> str:
+        """The model of the device that candidates train on."""
+        return self.train_hardware or self.hardware
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings that a resumed search was given again, at a time (UTC seconds): the values `before`, by name.
+
+    They held for the `trials` that were recorded by then, and were not in an earlier change.
+    """
+
+    when: float
+    trials: int
+    before: dict[str, float | int | str | None]
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The content of run.yaml; `changes` are in the order made."""
+
+    settings: SearchSettings
+    provenance: Provenance
+    schema: int = SCHEMA_VERSION
+    changes: tuple[Change, ...] = ()
+
+
+_RUN_FILE = TypeAdapter(RunFile)
+
+
+def write_run_file(path: Path, content: RunFile) -> None:
+    data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
+    with writing(path / "run.yaml"):
+        write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+
+
+def read_run_file(path: Path) -> RunFile:
+    """run.yaml of a run directory; raises `InputError`."""
+    file = path / "run.yaml"
+    try:
+        return _RUN_FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"{file}: {where}: {problem['msg']}") from error
