@@ -13,6 +13,7 @@ from answers import search
 from conftest import RunFactory
 from mobile import mobile_space
 
+from nas.cli.options import flag_of
 from nas.common.errors import InputError
 from nas.runs.record import Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
@@ -149,8 +150,10 @@ def test_an_impossible_limit_is_said_before_anything_is_loaded(budgets: Budgets,
     settings = replace(limited(DIGITS, "front", budgets), data="nowhere at all")
     with pytest.raises(InputError) as refused:
         plan_search(settings, tmp_path / "out")
-    assert str(refused.value).startswith(told)
-    assert str(refused.value).endswith(("MACs with 2 classes", "parameters with 2 classes"))  # no data set has fewer
+    assert refused.value.said(flag_of).startswith(told)
+    assert refused.value.said(flag_of).endswith(
+        ("MACs with 2 classes", "parameters with 2 classes")
+    )  # no data set has fewer
 
 
 def test_limits_that_exclude_each_other_are_said_to() -> None:

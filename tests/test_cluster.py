@@ -24,6 +24,7 @@ from answers import answer, snapshot
 from conftest import BRIEF, RunFactory, check_consistent
 
 import nas
+from nas.cli.options import flag_of
 from nas.common.errors import InputError, WrongNodeError
 from nas.latency.protocol import LatencyProtocol
 from nas.runs.record import Evaluation, Outcome, TrialRecord
@@ -360,7 +361,7 @@ def test_models_are_not_mixed(nodes: Nodes, make_run: RunFactory, tmp_path: Path
     address = nodes.cluster.address
     with pytest.raises(InputError) as raised:
         plan_search(on_gpus(4), tmp_path / "run", address)
-    assert re.search(rf"several: A100 on .*; T4 on .*{t4[:8]}.*--accelerator TYPE", str(raised.value))
+    assert re.search(rf"several: A100 on .*; T4 on .*{t4[:8]}.*--accelerator TYPE", raised.value.said(flag_of))
     pinned = replace(on_gpus(4), resources=Resources(accelerator="T4"))
     with pytest.raises(InputError, match="torch sees no CUDA GPU here"):  # said by the node
         plan_search(pinned, tmp_path / "run", address)
