@@ -91,6 +91,14 @@ def test_weights_are_inherited_within_a_family_alone(space_file: Path) -> None:
         source.check_fits(load_space("digits"))
 
 
+def test_a_network_lies_in_no_space_of_another_family(space_file: Path) -> None:
+    stack, digits = read_architecture(STACK), load_space("digits")
+    with pytest.raises(InputError, match=r"architecture toy-w8-k3\.1 is not in the space digits"):
+        digits.locate(stack)
+    with pytest.raises(InputError, match="is not in the space stacks"):
+        load_space(space_file).locate(digits.smallest)
+
+
 # ---------------------------------------------------------------- a search of an installed family
 
 

@@ -79,6 +79,7 @@ class Elastic(nn.Module):
         super().__init__()
         self.space, self.num_classes, self.sharing = space, num_classes, sharing or Sharing()
         self._part: Callable[..., nn.Module] = lru_cache(_REMEMBERED)(_part)
+        self._located = lru_cache(_REMEMBERED)(space.places)
         self._slots = {(slot.stage, slot.layer): slot for slot in _slots(space)}
         self.shared = nn.ParameterDict()
         generator = torch.Generator().manual_seed(seed)
@@ -157,7 +158,7 @@ class Elastic(nn.Module):
     # ---------------------------------------------------------------- where a candidate's weights lie
 
     def _places(self, arch: Architecture) -> list[Slot]:
-        return [self._slots[place] for place in self.space.places(arch)]
+        return [self._slots[place] for place in self._located(arch)]
 
     def _block(self, name: str, layer: LayerSpec, in_channels: int, slot: Slot) -> dict[str, torch.Tensor]:
         kind, hidden = kind_of(layer, in_channels), layer.hidden_channels(in_channels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ _GROWTH = 1.6
 what it says depends on the records alone, not on when it was asked or when the search was started again."""
 MAX_NETWORKS = 400
 """Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""
+_REMEMBERED = 10_000
+"""Networks whose encodings are kept: where in a space a network lies takes a millisecond to find."""
 MAX_UNDECIDED = 100
 """The same where there is no budget: nothing is rejected, and the report alone says how good the predictions were."""
 
@@ -29,7 +32,7 @@ class LatencyScreen:
     """Predicts latency in a space from what has been measured there, under one protocol on one device."""
 
     def __init__(self, space: Space, num_classes: int, max_networks: int = MAX_NETWORKS) -> None:
-        self._space = space
+        self._encoded = lru_cache(_REMEMBERED)(space.encode_canonical)
         self._max_networks = max_networks
         self._num_classes = num_classes
         self._measured: dict[str, tuple[Architecture, float]] = {}
@@ -59,7 +62,7 @@ class LatencyScreen:
 
     def _describe(self, architectures: Sequence[Architecture]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         costs = [architecture_cost(architecture, self._num_classes) for architecture in architectures]
-        encodings = [self._space.encode_canonical(architecture) for architecture in architectures]
+        encodings = [self._encoded(architecture) for architecture in architectures]
         return np.array(encodings), np.array([[cost.macs, cost.params] for cost in costs], dtype=np.float64)
 
 

@@ -79,6 +79,9 @@ class Architecture(Protocol):
     def digest(self) -> str:
         """Sixteen hexadecimal digits, equal for equal canonical forms and for no others, of any family."""
 
+    def __hash__(self) -> int:
+        """As of any frozen value: what is worked out from it is remembered by it."""
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of an image that the network takes."""

@@ -53,7 +53,8 @@ def read_architecture(data: Any) -> Architecture:
     kind = data.get("kind", MOBILE) if isinstance(data, dict) else None
     if not isinstance(kind, str):
         raise InputError("not an architecture: a mapping is expected, and a word as its kind")
-    return family_of(kind).architecture({key: value for key, value in data.items() if key != "kind"})
+    own = {key: value for key, value in data.items() if key != "kind"} if "kind" in data else data
+    return family_of(kind).architecture(own)
 
 
 def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:

@@ -234,6 +234,8 @@ class SearchSpace(Section, Space):
 
         Raises `InputError` when the space does not contain it, under any spelling.
         """
+        if not isinstance(architecture, Architecture):  # of another family
+            raise InputError(f"architecture {architecture} is not in the space {self.name}")
         target = architecture.canonical
         values: dict[str, Choice] = {name: choices[0] for name, choices in self._slots.items()}
         values |= {
@@ -281,7 +283,7 @@ class SearchSpace(Section, Space):
         if fill(0, 0):
             values = {name: values[name] for name in self.parameters}
             try:
-                if self.architecture(values).digest == architecture.digest:
+                if self.architecture(values).canonical == target:
                     return values
             except InputError:
                 pass
