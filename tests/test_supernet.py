@@ -164,12 +164,11 @@ def test_wrong_flags(flags: list[str], sentence: str, space_file: Path, tmp_path
     from typer.testing import CliRunner
 
     from nas.cli.app import app
+    from nas.cli.options import flag_of
 
     out = tmp_path / "new"
     found = CliRunner().invoke(app, ["supernet", "train", str(space_file), "--out", str(out), *FLAGS, *flags])
-    message = (
-        found.output if found.exception is None or isinstance(found.exception, SystemExit) else str(found.exception)
-    )
+    message = found.exception.said(flag_of) if isinstance(found.exception, InputError) else found.output
     assert found.exit_code != 0
     assert sentence in " ".join(message.split())
     assert not out.exists()
