@@ -75,6 +75,8 @@ def test_what_a_runtime_cannot_do_is_refused() -> None:
         ({"dtype": "float16"}, "mode toy_runtime:TWICE measures float32 alone, not float16"),
         ({"threads": 3}, "mode toy_runtime:TWICE has two threads, not 3: buy the larger one"),
         ({"mode": "toy_runtime:THRICE"}, "mode 'toy_runtime:THRICE' could not be loaded: AttributeError"),
+        ({"mode": "toy_runtime:Twice"}, "mode toy_runtime:Twice is no runtime: it must be an object of a subclass"),
+        ({"mode": "toy_runtime:nn"}, "mode toy_runtime:nn is no runtime"),
         ({"mode": "toy"}, "unknown mode 'toy': use one of eager, cudagraph, compile, onnxruntime, or module:name"),
     ):
         with pytest.raises(InputError, match=message):

@@ -39,8 +39,13 @@ MOST_THREADS = 1024
 
 
 def runtime_of(protocol: LatencyProtocol) -> Runtime:
-    """What the protocol's mode means; raises `InputError` where that is not had here."""
-    return RUNTIMES.get(protocol.mode)
+    """What the protocol's mode means; raises `InputError` where that is not had here, or is no runtime."""
+    found = RUNTIMES.get(protocol.mode)
+    if isinstance(found, type) or not isinstance(found, Runtime):
+        raise InputError(
+            f"mode {protocol.mode} is no runtime: it must be an object of a subclass of {Runtime.__module__}.Runtime"
+        )
+    return found
 
 
 def check_protocol(protocol: LatencyProtocol) -> None:

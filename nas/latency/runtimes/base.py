@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from nas.latency.protocol import LatencyProtocol, Precision
 
@@ -40,6 +40,7 @@ class Session:
     time_block: TimeBlock | None = None
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """A mode of `LatencyProtocol`. Subclass it, and change what differs.
 
