@@ -31,9 +31,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._hypervolume import compute_hypervolume
-from optuna.study._multi_objective import _is_pareto_front
 
+from nas.common.pareto import hypervolume, on_front
 from nas.runs.record import Evaluation, Outcome
 from nas.search.rungs import Rungs, levels
 from nas.spaces.base import Cost
@@ -81,11 +80,7 @@ class Pool:
         self.curves = tuple(curves)
         self.epochs = len(curves[0].scores)
         self._losses = np.array([(-curve.scores[-1], curve.macs) for curve in curves], dtype=float)
-        self.front = {
-            curve.digest
-            for curve, member in zip(curves, _is_pareto_front(self._losses, assume_unique_lexsorted=False), strict=True)
-            if member
-        }
+        self.front = {curve.digest for curve, member in zip(curves, on_front(self._losses), strict=True) if member}
         best, worst = self._losses.min(0), self._losses.max(0)
         self._boxes = {"wide": (best, worst), "accurate": (best, np.array([-ACCURATE, worst[1]]))}
         self._best = {box: self._volume(self._losses, box) for box in self._boxes}
@@ -99,7 +94,7 @@ class Pool:
         ideal, worst = (self._scaled(corner) for corner in self._boxes[box])
         scaled = (self._scaled(losses) - ideal) / (worst - ideal)
         inside = scaled[(scaled < 1).all(1)]
-        return float(compute_hypervolume(inside, np.ones(2))) if len(inside) else 0.0
+        return hypervolume(inside, np.ones(2)) if len(inside) else 0.0
 
     def score(self, trained: Sequence[Curve], box: str) -> float:
         """Hypervolume of candidates trained to the end, in percent of that of the whole pool."""

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from optuna.study._multi_objective import _is_pareto_front
 from published import PUBLISHED, PUBLISHED_EPOCHS, Macro, Published, read_published
 from safetensors.torch import load_file
 from variants import VARIANTS
 
 from nas.cli.options import data_name
 from nas.common.files import weights_content
+from nas.common.pareto import on_front
 from nas.latency.device import device_name
 from nas.models.blocks import Network
 from nas.models.inherit import recalibrate
@@ -361,5 +361,5 @@ def search_all(bench: Bench, variant: str, seconds: float, shard: int, shards: i
 def front_of(rows: Sequence[Row]) -> list[str]:
     """The names of those on the front of score and MACs."""
     losses = np.array([[row["macs"], -row["score"]] for row in rows], dtype=np.float64)
-    unique = _is_pareto_front(losses, assume_unique_lexsorted=False)
+    unique = on_front(losses)
     return [row["candidate"] for row, on_front in zip(rows, unique, strict=True) if on_front]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna._hypervolume import compute_hypervolume
 from published import PUBLISHED
 
+from nas.common.pareto import hypervolume
 from nas.workflows.fidelity.agreement import Interval, interval, rank_correlation, resamples
 
 Row = dict[str, Any]
@@ -148,7 +148,7 @@ def _print_searches(rows: Sequence[Row], by_key: dict[Key, dict[str, Row]], refe
     for row in searches:
         members = [truth[name] for name in row["front"] if name in truth]
         losses = np.array([[one["macs"] / most, (best - one["test"]) / (best - least)] for one in members])
-        volume = compute_hypervolume(losses, np.ones(2))
+        volume = hypervolume(losses, np.ones(2))
         missing = len(row["front"]) - len(members)
         note = f", {missing} not trained yet" if missing else ""
         print(

@@ -28,11 +28,11 @@ from optuna.trial import TrialState
 from problems import PROBLEMS, Parameters, Problem
 from simulate import PATIENCE
 
+from nas.common.pareto import on_front
 from nas.latency.device import device_name
 from nas.search.dominance import LEAST_CHANCE
 from nas.search.dominated import FEWEST, MAX_SKIPS_IN_A_ROW, dominance_of
 from nas.search.samplers.history import ChoiceSpace, CostTable, History, signs_of
-from nas.search.samplers.improvement import front_of
 
 
 def dominated(problem: Problem, search: OptunaSearch, parameters: Parameters) -> bool:
@@ -81,7 +81,7 @@ def run(problem: Problem, method: str, seed: int, trials: int, skip: bool) -> di
             scores[str(len(trained))] = {box: round(v, 3) for box, v in problem.scores(trained).items()}
     everything = trained | skipped
     truth = np.array([problem.truth(parameters) for parameters in everything.values()])
-    on_front = front_of(truth)[len(trained) :]
+    member = on_front(truth)[len(trained) :]
     lost = {
         box: 100 * (problem.volume(truth, box) - problem.volume(truth[: len(trained)], box)) / problem.best[box]
         for box in problem.boxes
@@ -89,7 +89,7 @@ def run(problem: Problem, method: str, seed: int, trials: int, skip: bool) -> di
     return {
         "scores": scores,
         "skipped": len(skipped),
-        "skipped_on_front": int(on_front.sum()),
+        "skipped_on_front": int(member.sum()),
         "lost": {box: round(value, 4) for box, value in lost.items()},
     }
 

@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from problems import Parameters, Problem, Values
 
+from nas.common.pareto import on_front
 from nas.search.samplers.front import FrontSampler
 
 Ticket = Any
@@ -50,13 +51,12 @@ class EvolvedFront:
         self._known: list[tuple[dict[str, Any], Values]] = []
 
     def ask(self) -> tuple[Ticket, Parameters]:
-        from optuna.study._multi_objective import _is_pareto_front
 
         for _ in range(200):
             parameters = {name: _draw(self._rng, choices) for name, choices in self._problem.choices.items()}
             if len(self._known) >= 10:
                 losses = np.array([values for _, values in self._known])
-                front = np.flatnonzero(_is_pareto_front(losses, assume_unique_lexsorted=False))
+                front = np.flatnonzero(on_front(losses))
                 parameters = dict(self._known[self._rng.choice(front)][0])
                 for name in self._rng.choice(list(parameters), self._rng.integers(1, 3), replace=False):
                     parameters[name] = _draw(self._rng, self._problem.choices[name])

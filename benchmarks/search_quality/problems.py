@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._hypervolume import compute_hypervolume
-from optuna.study._multi_objective import _is_pareto_front
+
+from nas.common.pareto import hypervolume, on_front
 
 Parameters = Mapping[str, Any]
 Values = tuple[float, ...]
@@ -49,12 +49,12 @@ class Problem:
         ideal, worst = self.boxes[box]
         scaled = (losses - ideal) / (worst - ideal)
         inside = scaled[(scaled < 1).all(axis=1)]
-        return float(compute_hypervolume(inside, np.ones(len(ideal)))) if len(inside) else 0.0
+        return hypervolume(inside, np.ones(len(ideal))) if len(inside) else 0.0
 
     def scores(self, asked: Mapping[Hashable, Parameters]) -> dict[str, float]:
         """Percent of the exact front's hypervolume that the front chosen by what was told is truly worth."""
         told = np.array([self.told(parameters) for parameters in asked.values()])
-        chosen = _is_pareto_front(told, assume_unique_lexsorted=False)
+        chosen = on_front(told)
         truth = np.array([self.truth(p) for p, member in zip(asked.values(), chosen, strict=True) if member])
         return {box: 100 * self.volume(truth, box) / self.best[box] for box in self.boxes}
 
@@ -217,7 +217,7 @@ def _evolve(
     crowd = rows
     for _ in range(300):
         losses = losses_of(crowd)
-        front = crowd[_is_pareto_front(losses, assume_unique_lexsorted=False)]
+        front = crowd[on_front(losses)]
         front = np.unique(front, axis=0)
         front = front[rng.permutation(len(front))[:1500]]
         pair = front[rng.integers(0, len(front), (2, 1500))]
@@ -231,7 +231,7 @@ def _evolve(
 def _boxes(losses: NDArray[np.float64]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Wide: up to the worst of the exact front. Knee: up to its upper quartiles."""
     ideal = losses.min(axis=0)
-    front = losses[_is_pareto_front(losses, assume_unique_lexsorted=False)]
+    front = losses[on_front(losses)]
     knee = np.quantile(front, 0.75, axis=0)
     knee = np.where(knee > ideal, knee, front.max(axis=0))
     return {"wide": (ideal, front.max(axis=0)), "knee": (ideal, knee)}

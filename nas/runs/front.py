@@ -10,10 +10,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-# Optuna has no public name for these two; the project pins Optuna below 6 and tests both.
-from optuna._hypervolume import compute_hypervolume
-from optuna.study._multi_objective import _is_pareto_front
-
+from nas.common import pareto
 from nas.runs.objectives import is_cost, objective
 from nas.runs.record import BaselineRecord, Outcome, TrialRecord
 
@@ -50,7 +47,7 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> l
     candidates = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
     if not candidates:
         return []
-    on_front = _is_pareto_front(losses(candidates, objectives), assume_unique_lexsorted=False)
+    on_front = pareto.on_front(losses(candidates, objectives))
     front = [record for record, member in zip(candidates, on_front, strict=True) if member]
     cost = primary_cost(objectives)
     return sorted(front, key=lambda record: (record.objectives[cost], record.number))
@@ -65,7 +62,7 @@ def beaten_by(
     """
     loss = np.array([objective(name).loss(values[name]) for name in objectives])
     pairs = (np.stack([of_member, loss]) for of_member in losses(front, objectives))
-    both = [_is_pareto_front(pair, assume_unique_lexsorted=False) for pair in pairs]
+    both = [pareto.on_front(pair) for pair in pairs]
     return [record for record, on_front in zip(front, both, strict=True) if not on_front[1]]
 
 
@@ -105,7 +102,7 @@ def hypervolume(
     if not len(inside):
         return 0.0
     scaled = (inside - best) / (corner - best)
-    return float(compute_hypervolume(scaled, np.ones(len(objectives)), assume_pareto=True))
+    return pareto.hypervolume(scaled, np.ones(len(objectives)))
 
 
 def contributions(points: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,8 +113,8 @@ def contributions(points: NDArray[np.float64], among: NDArray[np.float64]) -> ND
     best, worst = among.min(0), among.max(0)
     scaled = (points - best) / np.where(worst > best, worst - best, 1.0)
     corner = np.full(points.shape[1], 1.1)
-    whole = compute_hypervolume(scaled, corner)
-    return np.array([whole - compute_hypervolume(np.delete(scaled, i, 0), corner) for i in range(len(points))])
+    whole = pareto.hypervolume(scaled, corner)
+    return np.array([whole - pareto.hypervolume(np.delete(scaled, i, 0), corner) for i in range(len(points))])
 
 
 def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[tuple[int, float]]:

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 import numpy as np
 
+from nas.common.pareto import on_front
 from nas.runs.objectives import is_cost, score_of
 from nas.runs.record import Outcome, TrialRecord
 from nas.search.candidate import Candidate
@@ -31,7 +32,6 @@ def dominance_of(
     Rivals count as what they are believed to be, not as what one lucky training gave.
     """
     from nas.search.samplers.front_model import FrontModel  # torch is slow to import
-    from nas.search.samplers.improvement import front_of
 
     row = space.row(parameters)
     if row is None:
@@ -41,7 +41,7 @@ def dominance_of(
     model = FrontModel(space, history, table)
     belief = model.belief(np.vstack([history.feasible, row]), which)
     costs = np.delete(history.losses, which, axis=1)
-    on_front = np.flatnonzero(front_of(np.column_stack([belief.means[:-1], costs])))
+    rivals = np.flatnonzero(on_front(np.column_stack([belief.means[:-1], costs])))
     scores = score.loss(1.0) * belief.natural
     return DominanceEstimate(
         tuple(name for name in objectives if is_cost(name)),
@@ -52,7 +52,7 @@ def dominance_of(
         score.unit,
         tuple(
             Rival(tuple(costs[i].tolist()), float(belief.means[i]), float(belief.stds[i]), float(scores[i]))
-            for i in on_front
+            for i in rivals
         ),
     )
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.study._multi_objective import _fast_non_domination_rank
 
+from nas.common.pareto import ranks
 from nas.common.text import plural
 from nas.runs.front import contributions
 from nas.runs.objectives import objective, objective_values
@@ -88,12 +88,12 @@ def ahead_of(index: int, losses: Floats) -> int:
 
     By rank of domination; within a rank by what each adds to the hypervolume of the rank.
     """
-    ranks = _fast_non_domination_rank(losses)
-    if ranks[index] == 0:
+    rank = ranks(losses)
+    if rank[index] == 0:
         return 0
-    peers = np.flatnonzero(ranks == ranks[index])
+    peers = np.flatnonzero(rank == rank[index])
     own = contributions(losses[peers], losses)
-    return int((ranks < ranks[index]).sum() + (own > own[peers.tolist().index(index)]).sum())
+    return int((rank < rank[index]).sum() + (own > own[peers.tolist().index(index)]).sum())
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -129,5 +129,8 @@ def _squares(images: torch.Tensor, side: torch.Tensor, generator: torch.Generato
 def _beta(alpha: float, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draws (N,) from Beta(alpha, alpha): torch's own distribution takes no generator."""
     concentration = torch.full((2, count), float(alpha))
-    gamma = torch._standard_gamma(concentration, generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(generator.get_state())
+        gamma = torch.distributions.Gamma(concentration, torch.ones(())).sample()
+        generator.set_state(torch.get_rng_state())
     return gamma[0] / gamma.sum(0).clamp_min(1e-12)

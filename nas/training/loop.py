@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.hooks import RemovableHandle
 
 from nas.common.errors import CandidateError, InputError, OutOfTimeError
@@ -305,7 +306,7 @@ def _update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the average towards the model, batch norm statistics too."""
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-    torch._foreach_lerp_(means, values, 1 - decay)
+    get_ema_multi_avg_fn(decay)(list(means), list(values), 0)
     for count, current in (pair for pair in pairs if not pair[0].is_floating_point()):
         count.copy_(current)
 

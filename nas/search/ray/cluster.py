@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.utils import read_ray_address
 from ray.exceptions import RuntimeEnvSetupError
 
 import nas
@@ -70,7 +69,7 @@ def start_ray(address: str | None, gpus: bool, functions: Sequence[str] = ()) ->
 
 def _check_reachable(address: str) -> None:
     """Raise `InputError` when nothing listens at the address; Ray itself would try for two minutes."""
-    found = os.environ.get("RAY_ADDRESS") or read_ray_address() if address == "auto" else address
+    found = os.environ.get("RAY_ADDRESS") or _address_here() if address == "auto" else address
     if not found:
         raise InputError(
             f"{arg('address')} auto: no Ray cluster runs on this machine; start one with `ray start --head`"
@@ -80,6 +79,15 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise InputError(f"{arg('address')} {address}: no Ray cluster answers at {found} ({error})") from error
+
+
+def _address_here() -> str | None:
+    """The address that `ray start` leaves in a file for those on its machine who say `auto`; None where there is none."""
+    place = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return Path(place, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
 
 
 @contextmanager

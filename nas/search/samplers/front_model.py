@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.study._multi_objective import _fast_non_domination_rank
 
+from nas.common.pareto import on_front, ranks
 from nas.search.samplers.history import ChoiceSpace, CostTable, History
-from nas.search.samplers.improvement import expected_improvement, front_of, normal_cdf
+from nas.search.samplers.improvement import expected_improvement, normal_cdf
 from nas.search.samplers.surrogate import Embedding, Fit, Process, Scale, fit
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ class FrontModel:
             self._objectives.append(process)
         seen = np.vstack([history.feasible[kept], history.running])
         means, _ = self._predict(seen)
-        front = front_of(means)
+        front = on_front(means)
         self._front, self.parents = means[front], seen[front]
 
     def score(self, rows: Ints) -> Floats:
@@ -162,8 +162,7 @@ def _near_front(losses: Floats) -> Ints:
     if len(losses) <= MODELLED:
         return np.arange(len(losses))
     best = 2 * MODELLED // 3
-    ranks = _fast_non_domination_rank(losses, n_below=best)
-    order = np.argsort(ranks, kind="stable")
+    order = np.argsort(ranks(losses, best), kind="stable")
     rest = order[best:]
     spread = rest[np.linspace(0, len(rest) - 1, MODELLED - best).astype(int)]
     return np.sort(np.concatenate([order[:best], spread]))

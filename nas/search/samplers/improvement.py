@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from optuna._hypervolume.box_decomposition import get_non_dominated_box_bounds
-from optuna.study._multi_objective import _is_pareto_front
+
+from nas.common.pareto import boxes_left
 
 Floats = NDArray[np.float64]
 
@@ -18,18 +18,13 @@ BEYOND = 0.1
 """How far the reference point lies beyond the front's worst values, in its ranges."""
 
 
-def front_of(losses: Floats) -> NDArray[np.bool_]:
-    """Which rows (N, objectives) no other dominates; less is better."""
-    return np.asarray(_is_pareto_front(losses, assume_unique_lexsorted=False))
-
-
 def expected_improvement(front: Floats, means: Floats, stds: Floats) -> Floats:
     """Expected growth (N,) of the front's hypervolume by each of N points; less is better in every objective.
 
     `front` is (members, objectives), `means` and `stds` (N, objectives); a known value has a standard deviation of 0.
     The region that nothing dominates is cut into boxes; in each the growth is a product over objectives (Yang,
     Emmerich, Deutz & Bäck, "Efficient computation of expected hypervolume improvement", 2019; the boxes by Lacour,
-    Klamroth & Fonseca, 2017, in Optuna).
+    Klamroth & Fonseca, 2017).
     """
     objectives = front.shape[1]
     most = MAX_FRONT.get(objectives, 10)
@@ -38,7 +33,7 @@ def expected_improvement(front: Floats, means: Floats, stds: Floats) -> Floats:
         front = front[order[np.linspace(0, len(front) - 1, most).astype(int)]]
     best, worst = front.min(0), front.max(0)
     reference = worst + BEYOND * np.where(worst > best, worst - best, 1.0)
-    lower, upper = get_non_dominated_box_bounds(front, reference)
+    lower, upper = boxes_left(front, reference)
     growth = np.ones((len(means), len(lower)))
     for objective in range(objectives):
         mean, std = means[:, objective, None], stds[:, objective, None]
