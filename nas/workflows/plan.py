@@ -18,6 +18,7 @@ from nas.common.signals import notices_ignored
 from nas.common.text import plural
 from nas.common.user_cache import assume_home
 from nas.data.sets import ImageData
+from nas.latency.cache import cache_folder
 from nas.latency.lease import lease_directory
 from nas.runs.demands import check_custom
 from nas.runs.objectives import check_objectives
@@ -26,6 +27,7 @@ from nas.runs.settings import Resources, SearchSettings
 from nas.runs.store import default_run_path
 from nas.runs.targets import check_targets
 from nas.search.conditions import check_scored_untrained, devices_here
+from nas.search.evaluate import settled_recipe
 from nas.search.reachable import check_computed, check_latencies, left_out_text, limits_here, measured_by
 from nas.search.rungs import levels
 from nas.search.samplers import sampler_kind
@@ -35,10 +37,10 @@ from nas.spaces.known import tried_first
 from nas.tasks.base import outputs_of
 from nas.training.images import load_images
 from nas.workflows.space_choice import warn_unfit
+from nas.workflows.warm_start import WarmStart, adopted_estimators, adopted_precision, warmed
 
 if TYPE_CHECKING:
-    from nas.search.ray.placement import Placement
-    from nas.workflows.warm_start import WarmStart
+    from nas.search.ray.placement import Placement  # Ray, which reads the environment when it is imported
 
 MOST_CONFIRM = 0.5
 """Share of the budget that confirmation may take at most: there must be a search to confirm."""
@@ -74,25 +76,34 @@ def plan_search(
     password in the settings' `storage` goes no further than to the database. A time budget counts from `began` on (UTC
     seconds), by default from now.
     """
-    from nas.search.ray.cluster import deleted_with_job
-
     began = time.time() if began is None else began
     address = cluster_address(address)
-    check_objectives(
-        settings.objectives, [target.name for target in settings.evaluation.targets], settings.evaluation.task
-    )
-    settings.evaluation.load_metric()
+    out = out or default_run_path(settings.space.name)
+    _check_given(settings, address)
+    _check_place(settings, out)
+    settings, storage = connected(settings)
+    settings = adopted_estimators(replace(settings, enqueue=tried_first(settings.space, settings.enqueue)))
+    data = _loaded(settings)
+    placement, models = _looked_at(settings, outputs_of(data), address)
+    settings, warm = warmed(_with_settled_recipe(settings, data, placement, models), data, models)
+    left_out = left_out_text(settings, outputs_of(data))
+    notes = (*(f"Warm start from {note}" for note in warm.notes), *([left_out] if left_out else ()))
+    return SearchPlan(settings, data, out, address, warm, storage, models, began, notes=notes)
+
+
+def _check_given(settings: SearchSettings, address: str | None) -> None:
+    """Raise `InputError` for what needs no more than the settings to be found wrong."""
+    evaluation = settings.evaluation
+    check_objectives(settings.objectives, [target.name for target in evaluation.targets], evaluation.task)
+    evaluation.load_metric()
     sampler_kind(settings.sampler)
     check_amounts(settings)
-    epochs = settings.evaluation.recipe.epochs
+    epochs = evaluation.recipe.epochs
     if settings.stop_early and not levels(epochs):
         raise InputError(
             f"{arg('stop_early')}: a training of {plural(epochs, 'epoch')} has none to stop after; needs at least 2"
         )
-    for name, device in (
-        ("device", settings.evaluation.protocol.device),
-        ("train_device", settings.evaluation.train_device),
-    ):
+    for name, device in (("device", evaluation.protocol.device), ("train_device", evaluation.train_device)):
         if device and device.startswith("cuda:"):
             raise InputError(
                 f"{arg(name)} {device}: Ray deals out the GPUs; use {arg(name)} cuda, and CUDA_VISIBLE_DEVICES to choose"
@@ -100,50 +111,60 @@ def plan_search(
     check_computed(settings, 2)  # of classes there are at least two
     check_targets(settings)
     check_pins(settings.resources, address)
-    out = out or default_run_path(settings.space.name)
+
+
+def _check_place(settings: SearchSettings, out: Path) -> None:
+    """Raise `InputError` where the run directory and its replica cannot be made, or would not last."""
+    from nas.search.ray.cluster import deleted_with_job
+
     check_new_folder(out)
     if deleted_with_job(out) and settings.replica is None:
         raise InputError(
             f"{arg('out')} {out}: lies in the Ray job's copy of its working directory, which Ray deletes; give an absolute path, "
-            f"or {arg('mirror')}"
+            f"or {arg('replica')}"
         )
     if settings.replica is not None:
         check_new_replica(settings.replica, out)
-    settings, storage = connected(settings)
-    settings = replace(settings, enqueue=tried_first(settings.space, settings.enqueue))
-    from nas.workflows.warm_start import adopted_estimators, adopted_precision, warmed
 
-    settings = adopted_estimators(settings)
+
+def _loaded(settings: SearchSettings) -> ImageData:
+    """The data; raises `InputError` where it cannot be read, or candidates cannot be trained on it."""
     evaluation = settings.evaluation
     warn_unfit(settings.space, settings.data)
     data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init, evaluation.task)
     check_scored_untrained(evaluation, data.name, data.classes)
     check_computed(settings, outputs_of(data))
-    from nas.latency.cache import cache_folder
-    from nas.search.evaluate import settled_recipe
+    return data
 
+
+def _looked_at(settings: SearchSettings, outputs: int, address: str | None) -> tuple[Placement, Mapping[str, str]]:
+    """Where trials run, and the models of the devices there.
+
+    Raises `InputError` where one is missing, or no network meets the limits of latency on it.
+    """
     lease_directory()  # what is wrong with either is said now rather than by a worker
     cache_folder()
     placement = placement_of(settings, address)
     models = placement.ask(devices_here, settings)
-    check_latencies(
-        settings, outputs_of(data), limits_here(settings), measured_by(settings, outputs_of(data), placement)
-    )
-    few = replace(
-        data, train=data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train)))), test=None
-    )
+    check_latencies(settings, outputs, limits_here(settings), measured_by(settings, outputs, placement))
+    return placement, models
+
+
+def _with_settled_recipe(
+    settings: SearchSettings, data: ImageData, placement: Placement, models: Mapping[str, str]
+) -> SearchSettings:
+    """The settings with the precision written out, by timing training steps of the backbone where trials run."""
+    evaluation = settings.evaluation
+    few = data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train))))
     recipe = placement.ask(
         settled_recipe,
         adopted_precision(evaluation.recipe, settings, models[settings.device]),
         settings.space.backbone,
-        replace(few, validation=few.train),
+        replace(data, train=few, validation=few, test=None),
         settings.device,
         int(settings.resources.cpus_per_trial),
     )
-    settings, warm = warmed(replace(settings, evaluation=replace(evaluation, recipe=recipe)), data, models)
-    left_out = left_out_text(settings, outputs_of(data))
-    notes = (*(f"Warm start from {note}" for note in warm.notes), *([left_out] if left_out else ()))
-    return SearchPlan(settings, data, out, address, warm, storage, models, began, notes=notes)
+    return replace(settings, evaluation=replace(evaluation, recipe=recipe))
 
 
 def cluster_address(address: str | None) -> str | None:
