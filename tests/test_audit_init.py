@@ -31,6 +31,7 @@ from nas.search.candidate import trained_again
 from nas.search.evaluate import evaluate_steps
 from nas.search.ray.worker import Worker
 from nas.spaces.families import architecture_cost
+from nas.tasks.classification_metrics import METRICS
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.images import normalised_for
@@ -138,7 +139,7 @@ def test_weights_that_truly_rank_better_are_told_so_with_what_they_cost() -> Non
 
 def test_the_terminal_shows_all_in_eighty_columns() -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(audit_table(compared(24, own=0.3, other=0.95, times=12.0)))
+    console.print(audit_table(compared(24, own=0.3, other=0.95, times=12.0), METRICS["accuracy"]))
     lines = [line.split() for line in console.export_text().splitlines()]
     (own,) = (line for line in lines if line[:1] == ["scratch"] and line[-1] == "24")
     (other,) = (line for line in lines if line[:1] == ["other"] and line[-1] == "24")

@@ -14,6 +14,7 @@ from nas.cli.options import Assignments, Directory, absolute_init
 if TYPE_CHECKING:
     from nas.runs.record import AuditRecord
     from nas.search.candidate import Candidate
+    from nas.tasks.base import Score
     from nas.training.history import EpochMetrics
     from nas.views.terminal.pulse import Pulse
     from nas.workflows.fidelity.auditing import AuditPlan
@@ -78,7 +79,7 @@ def fidelity(
     if as_json:
         ending = run_audit(plan, data=data)
     else:
-        progress = _Lines(pulse, len(plan.missing))
+        progress = _Lines(pulse, len(plan.missing), run.settings.evaluation.score)
         for line in _announcement(plan):
             pulse.say(line)
         ending = run_audit(plan, progress.record, progress.epoch, data=data)
@@ -87,7 +88,7 @@ def fidelity(
         print(audit_json(run, found))
     elif found is not None:
         console.print()
-        console.print(audit_table(found))
+        console.print(audit_table(found, run.settings.evaluation.score))
         console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
     if ending is not None:
         Console(stderr=as_json, emoji=False).print(
@@ -134,8 +135,8 @@ def _announcement(plan: AuditPlan) -> list[str]:
 class _Lines:
     """A line for every training that ended, with the time left at the pace so far, and while one is long."""
 
-    def __init__(self, pulse: Pulse, trainings: int) -> None:
-        self.pulse = pulse
+    def __init__(self, pulse: Pulse, trainings: int, score: Score) -> None:
+        self.pulse, self.score = pulse, score
         self._trainings, self._done = trainings, 0
         self._start = time.monotonic()
         self._epochs: dict[tuple[int, int, str], str] = {}  # of the trainings that run
@@ -157,7 +158,7 @@ class _Lines:
         self._done += not lost
         for key in [key for key in self._epochs if key[:2] == (record.number, record.seed)]:
             self._epochs.pop(key)
-        what = f"{100 * record.evaluation.history[-1].score:.2f} %" if done else record.evaluation.reason
+        what = self.score.show(record.evaluation.history[-1].score) if done else record.evaluation.reason
         begun = f" from {short_names([record.init.name])[record.init.name]}" if record.init else ""
         self.pulse.say(
             f"[{self._done}/{self._trainings}] trial {record.number}, {plural(record.recipe.epochs, 'epoch')}{begun}, "

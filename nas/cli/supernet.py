@@ -19,6 +19,7 @@ from nas.cli.options import (
     Seed,
     Space,
     SplitSeed,
+    Task,
     absolute_init,
     chosen_recipe,
     data_name,
@@ -27,7 +28,7 @@ from nas.cli.options import (
 )
 from nas.cli.search import STOPPED_EARLY
 from nas.models.sources import SCRATCH, SUPERNET
-from nas.tasks.base import Score, task_of
+from nas.tasks.base import DEFAULT, Score, task_of
 from nas.training.recipe import SUPERNET_RATE
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def supernet_train(
     devices: Annotated[
         int, typer.Option(min=1, help="Processes of this machine that share each batch: on GPUs, one on each.")
     ] = 1,
+    task: Task = DEFAULT,
     seed: Seed = 0,
     split_seed: SplitSeed = 0,
 ) -> None:
@@ -101,6 +103,7 @@ def supernet_train(
         random=random,
         devices=devices,
         sharing=Sharing(taps),
+        task=task,
     )
     by = task_of(plan.file.task).score
     if not plan.done:

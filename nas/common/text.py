@@ -23,6 +23,11 @@ def amount_text(value: float, error: float | None = None, unit: str = "%") -> st
     return f"{shown} {unit}".rstrip()
 
 
+def brief_text(value: float, unit: str = "%") -> str:
+    """A value in a few characters, with its unit."""
+    return f"{100 * value:.1f} %" if unit == "%" else amount_text(value, unit=unit)
+
+
 def spread_text(values: Sequence[float], unit: str = "%") -> str:
     """The mean of values with their unit, with their standard deviation where there are several."""
     return amount_text(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, unit)

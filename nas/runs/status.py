@@ -71,7 +71,7 @@ class RunStatus:
     The search has taken `seconds` of wall time so far, all of its commands together.
     `device_hours` are the evaluations that ended, confirmations and audits among them, in hours of the GPUs or CPU cores
     (`device_unit`) that a trial takes, `per_trial` of them. `limits` are the hard ones of now, by objective in its unit, and
-    `limits_changed` says whether a resumed search was given others than before. `asked_to_stop` says that the driver has not heard of it yet.
+    `limits_changed` says whether a resumed search was given others than before; `score_unit` is that of the scores. `asked_to_stop` says that the driver has not heard of it yet.
     """
 
     run: str
@@ -97,6 +97,7 @@ class RunStatus:
     hypervolume: float | None
     limits: dict[str, float]
     limits_changed: bool
+    score_unit: str = "%"
 
 
 def phase_of(run: RunDirectory, driver: DriverState | None, now: float) -> Phase:
@@ -155,6 +156,7 @@ def status_from(
     per_trial = (settings.resources.gpus_per_trial or 1.0) if on_gpu else settings.resources.cpus_per_trial
     return RunStatus(
         run=str(run.path),
+        score_unit=run.settings.evaluation.score.unit,
         phase=phase,
         now=now,
         driver=driver,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nas.common.text import amount_text
+from nas.common.text import brief_text
 from nas.runs.objectives import measured_latency, objective, objective_values, target_of
 from nas.runs.record import Evaluation
 
@@ -65,14 +65,11 @@ class DominanceEstimate:
         if chance >= LEAST_CHANCE:
             return None
         best = min(self._ahead(losses), key=lambda rival: rival.mean)
-        own, other = self._about(self.score), self._about(best.score)
+        own, other = brief_text(self.score, self.unit), brief_text(best.score, self.unit)
         return (
             f"nearly certainly dominated, so not trained: {self.name} of about {own} is predicted, and a network that "
             f"costs no more has about {other}; a chance of {chance:.1g} to be on the front"
         )
-
-    def _about(self, score: float) -> str:
-        return f"{100 * score:.1f} %" if self.unit == "%" else amount_text(score, unit=self.unit)
 
     def _ahead(self, losses: tuple[float, ...]) -> list[Rival]:
         return [r for r in self.rivals if all(own <= loss for own, loss in zip(r.costs, losses, strict=True))]

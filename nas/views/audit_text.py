@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nas.common.text import plural
+from nas.tasks.base import Score
 from nas.views.text import NOTHING
 from nas.workflows.fidelity.agreement import Coefficient, Interval
 from nas.workflows.fidelity.audit import Audit
@@ -47,14 +48,14 @@ INIT_COLUMNS = ("initial weights", *COEFFICIENTS.values(), "score", "s each", "n
 """Heads of the table that compares initial weights."""
 
 
-def init_rows(audit: Audit) -> list[tuple[str, ...]]:
-    """How well proxy scores from each initial weights rank, their mean in percent, and the seconds of a training."""
+def init_rows(audit: Audit, metric: Score) -> list[tuple[str, ...]]:
+    """How well proxy scores from each initial weights rank, their mean, and the seconds of a training."""
     names = short_names([ranking.init for ranking in audit.inits])
     return [
         (
             names[ranking.init],
             *(_interval_or_nothing(ranking.agreements.get(kind)) for kind in COEFFICIENTS),
-            f"{100 * ranking.score:.2f} %" if ranking.candidates else NOTHING,
+            metric.show(ranking.score) if ranking.candidates else NOTHING,
             f"{ranking.seconds:.2f}" if ranking.candidates else NOTHING,
             str(ranking.candidates),
         )

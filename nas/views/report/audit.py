@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from nas.tasks.base import Score
 from nas.views.audit_text import (
     COEFFICIENTS,
     INIT_COLUMNS,
@@ -44,17 +45,17 @@ def audit(found: Findings, figures: dict[str, go.Figure]) -> Html:
         parts.append(table(head, rows(ranking), numeric=tuple(COEFFICIENTS.values())))
     if found.audit.rankings:
         parts.append(tag("p", legend(found.audit), class_="soft"))
-    return join([*parts, *_inits(found.audit)])
+    return join([*parts, *_inits(found.audit, found.metric)])
 
 
-def _inits(audit: Audit) -> list[Html]:
+def _inits(audit: Audit, metric: Score) -> list[Html]:
     """Initial weights compared, with a verdict on each; nothing where none were."""
     if not audit.inits:
         return []
     parts = [
         tag("h3", "Which initial weights rank better"),
         *(tag("p", tag("strong", ranking.verdict.sentence)) for ranking in audit.inits if ranking.verdict),
-        table(INIT_COLUMNS, init_rows(audit), numeric=INIT_COLUMNS[1:]),
+        table(INIT_COLUMNS, init_rows(audit, metric), numeric=INIT_COLUMNS[1:]),
     ]
     head, bands = band_rows(audit)
     if bands:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.runs.store import RunDirectory
+from nas.tasks.base import Score
 from nas.views.audit_text import (
     COEFFICIENTS,
     INIT_COLUMNS,
@@ -25,7 +26,7 @@ from nas.views.audit_text import (
 from nas.workflows.fidelity.audit import Audit
 
 
-def audit_table(audit: Audit) -> Group:
+def audit_table(audit: Audit, metric: Score) -> Group:
     """Agreements within each group, what they are, and the verdict."""
     parts: list[Table | Text] = []
     for ranking in audit.rankings:
@@ -39,15 +40,15 @@ def audit_table(audit: Audit) -> Group:
     if audit.rankings:
         parts += [Text(legend(audit), style="dim"), Text()]
     verdict = [Text(audit.verdict.sentence, style="bold"), *map(Text, audit.verdict.notes)]
-    return Group(*parts, Text(counts(audit)), Text(), *verdict, *_init_tables(audit))
+    return Group(*parts, Text(counts(audit)), Text(), *verdict, *_init_tables(audit, metric))
 
 
-def _init_tables(audit: Audit) -> list[Table | Text]:
+def _init_tables(audit: Audit, metric: Score) -> list[Table | Text]:
     """What is known of initial weights, and a verdict on each; nothing where none were compared."""
     if not audit.inits:
         return []
     parts: list[Table | Text] = []
-    for head, rows_of in ((INIT_COLUMNS, init_rows(audit)), band_rows(audit)):
+    for head, rows_of in ((INIT_COLUMNS, init_rows(audit, metric)), band_rows(audit)):
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column(head[0], overflow="fold")
         for name in head[1:]:

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.common.text import done_word, plural
+from nas.common.text import brief_text, done_word, plural
 from nas.runs.front import hypervolume, pareto_front, reference_point
 from nas.runs.objectives import objective, score_of
 from nas.runs.pace import left_text, seconds_left
@@ -59,6 +59,10 @@ class _Tracker(Progress):
     def in_turn(self, networks: int) -> None:
         """So many networks near the front are now measured in turn; 0: they were."""
         self.networks_in_turn = networks
+
+    def _brief(self, metrics: EpochMetrics) -> str:
+        assert self.broker is not None
+        return brief_text(metrics.score, self.broker.settings.evaluation.score.unit)
 
     def _left(self) -> str:
         """Time left, from the pace so far."""
@@ -161,7 +165,7 @@ class LineProgress(_Tracker):
         metrics = self.epochs.get(candidate.number)
         if metrics is None:
             return f"in epoch 1/{candidate.settings.recipe.epochs}, or being measured"
-        return f"at epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {100 * metrics.score:.1f} %"
+        return f"at epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {self._brief(metrics)}"
 
     def in_turn(self, networks: int) -> None:
         """Print one line at the start."""
@@ -193,12 +197,12 @@ class Drawn(_Tracker):
         now = Table.grid(padding=(0, 2))
         for candidate in running:
             metrics = self.epochs.get(candidate.number)
-            state = "measuring" if metrics is None else f"{100 * metrics.score:.1f} %"
+            state = "measuring" if metrics is None else self._brief(metrics)
             if metrics is not None and epochs:
                 state = f"epoch {metrics.epoch}/{epochs}, {state}"
             now.add_row(f"trial {candidate.number}", state, Text(str(candidate.architecture.canonical), style="dim"))
         for candidate, metrics in list(self.again.values()):
-            state = f"again, epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {100 * metrics.score:.1f} %"
+            state = f"again, epoch {metrics.epoch}/{candidate.settings.recipe.epochs}, {self._brief(metrics)}"
             now.add_row(f"trial {candidate.number}", state, Text(str(candidate.architecture.canonical), style="dim"))
         if self.networks_in_turn:
             now.add_row("in turn", "measuring", f"{plural(self.networks_in_turn, 'network')} near the front, once more")

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nas.common.text import duration_text, plural, resume_line, time_text
+from nas.common.text import amount_text, duration_text, plural, resume_line, time_text
 from nas.runs.objectives import objective
 from nas.runs.pace import left_text
 from nas.runs.state import SILENT_S, DriverState, RunningTrial
@@ -40,7 +40,7 @@ def status_table(status: RunStatus) -> Group:
     driver, live = status.driver, status.phase in (Phase.RUNNING, Phase.STOPPING)
     if driver is not None and driver.running and status.phase is not Phase.BUSY:
         title = "Running" if live else "Cut off, to be asked for again"
-        parts += [Text(f"\n{title}", style="bold"), *_running(driver)]
+        parts += [Text(f"\n{title}", style="bold"), *_running(driver, status.score_unit)]
     if status.failures:
         parts += [Text("\nFailed", style="bold"), _failed(status)]
     if status.lost:
@@ -123,10 +123,10 @@ def _figures(status: RunStatus) -> Table:
     return table
 
 
-def _running(driver: DriverState) -> list[Table | Text]:
+def _running(driver: DriverState, unit: str) -> list[Table | Text]:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", justify="right", no_wrap=True, style="cyan")
-    for title in ("for", "epoch", "score %"):
+    for title in ("for", "epoch", f"score {unit}".rstrip()):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("where", overflow="fold")
     networks = Table(box=None, pad_edge=False, show_header=False)
@@ -137,7 +137,7 @@ def _running(driver: DriverState) -> list[Table | Text]:
             str(trial.number),
             duration_text(max(driver.written - trial.started, 0.0)),
             f"{trial.epoch}/{trial.epochs}" if trial.epochs else NOTHING,
-            NOTHING if trial.score is None else f"{100 * trial.score:.2f}",
+            NOTHING if trial.score is None else amount_text(trial.score, unit=unit).removesuffix(f" {unit}"),
             Text(_where(trial)),
         )
         networks.add_row(str(trial.number), Text(trial.text))

@@ -4,7 +4,7 @@
   const ADDRESS = [
     "tab", "run", "x", "y", "scale-x", "scale-y", "colour", "pick", "over", "dominated", "candidate", "compare",
   ];
-  const DEFAULTS = { tab: "front", run: "0", y: "accuracy", "scale-x": "auto", "scale-y": "auto" };
+  const DEFAULTS = { tab: "front", run: "0", "scale-x": "auto", "scale-y": "auto" };
 
   let shifted = false;
   document.addEventListener("mousedown", (event) => { shifted = event.shiftKey; }, true);

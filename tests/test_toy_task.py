@@ -1,4 +1,4 @@
-"""A task that nas does not have (brightness_task.py), from a user's file and from an installed package, start to end."""
+"""A task that nas does not have (toy_task.py), from a user's file and from an installed package, start to end."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nas.common.errors import InputError
+from nas.runs.frames import trials_frame
 from nas.runs.front import pareto_front
 from nas.runs.objectives import check_objectives, score_of
 from nas.runs.picks import pick
@@ -21,8 +22,13 @@ from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
 from nas.spaces.files import load_space
 from nas.tasks.base import TASKS, task_of
+from nas.views.page.runs import LiveRun
+from nas.views.page.state import one_of
+from nas.views.page.tables import trial_columns, trial_rows
+from nas.views.page.views import Axes, front_figure
+from nas.views.run import open_run as open_as_given
 
-FILE = Path(__file__).with_name("brightness_task.py")
+FILE = Path(__file__).with_name("toy_task.py")
 SEARCH = (
     "search", "digits", "--data", "digits", "--trials", "6", "--confirm", "0.34", "--epochs", "2", "--set",
     "precision=float32", "--max-concurrent", "1", "--max-latency", "1s",
@@ -53,7 +59,7 @@ def nas(folder: Path, *arguments: object, site: Path | None = None) -> str:
 
 def test_a_search_for_the_task_of_a_users_file(tmp_path: Path) -> None:
     shutil.copy(FILE, tmp_path)
-    task = "brightness_task:TASK"
+    task = "toy_task:TASK"
     told = nas(tmp_path, *SEARCH, "--task", task, "--objectives", "mae,latency,macs", "--out", "run")
     assert re.search(r"trial 0 done: mae 0\.\d+ levels, latency", told)
     front = json.loads(nas(tmp_path, "front", "run", "--json"))
@@ -65,7 +71,7 @@ def test_a_search_for_the_task_of_a_users_file(tmp_path: Path) -> None:
     assert "%" not in shown.partition("scores:")[0].replace("95 %", "")
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     body = re.sub(r"<script.*?</script>", "", report[report.index("<body>") :], flags=re.DOTALL)
-    assert "Validation mae (levels)" in body
+    assert "Validation mae (levels)" in report
     assert "accuracy" not in body
     assert "0 classes" not in body
     trained = nas(tmp_path, "train", "run", "--pick", "most-accurate", "--epochs", "3")
@@ -124,6 +130,16 @@ def test_a_search_for_the_task_of_an_installed_package(
     limit = sorted(record.objectives["mae"] for record in records)[1]
     within = pick(records, run.settings.objectives, f"mae<={limit}")
     assert within.objectives["mae"] <= limit
+    assert trials_frame(run)["mae"].min() == least.objectives["mae"]
+    assert open_as_given(run.path)._repr_html_().count(" levels") == len(front)
+    seen = LiveRun(run).look()
+    (column,) = (column for column in trial_columns(seen) if column["field"] == "score")
+    assert column["headerName"] == "Validation mae (levels)"
+    assert {row["score"] for row in trial_rows(seen, "0")} >= {float(f"{least.objectives['mae']:.4g}")}
+    figure = front_figure(seen, Axes("latency", one_of("mae", seen.quantities, ""), colour="mae"), {}, None, [])
+    assert figure.layout.yaxis.title.text == "Validation mae (levels)"
+    drawn = [value for trace in figure.data if trace.name == "Pareto front" for value in trace.y if value is not None]
+    assert min(drawn) == pytest.approx(least.objectives["mae"], rel=1e-5)
     with pytest.raises(InputError, match=r"write mae<=0\.1"):
         pick(records, run.settings.objectives, "mae>=0.1")
 
