@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.tasks.base import Loss
 from nas.training.augment import Mixed
 from nas.training.distributed import average_gradients
@@ -50,7 +50,7 @@ def check_recipe(recipe: Recipe, device: str, least_epochs: int = 1) -> None:
     if recipe.epochs < least_epochs:
         raise InputError(
             f"epochs {recipe.epochs}: this training needs at least {least_epochs}; only nas search and nas evaluate can "
-            "do without, with --finetune 0"
+            f"do without, with {arg('recipe.epochs')} 0"
         )
     if recipe.precision == "float16" and device == "cpu":
         raise InputError("precision float16: only on cuda; use auto, float32 or bfloat16 on a CPU")

@@ -110,7 +110,7 @@ def measure_baselines(
     settings = settings_here(run, device)
     if train and settings.evaluation.recipe.epochs == 0:
         raise InputError(
-            f"{arg('train')}: the run scored its candidates without fine-tuning (--finetune 0), so that there is no recipe to train "
+            f"{arg('train')}: the run scored its candidates without fine-tuning ({arg('recipe.epochs')} 0), so that there is no recipe to train "
             f"reference networks by; without {arg('train')} they are measured"
         )
     _check_measured_here(run, settings.evaluation.protocol.device)

@@ -191,7 +191,7 @@ def check_amounts(settings: SearchSettings) -> None:
         raise InputError(f"{arg('confirm')} {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
     if settings.confirm and settings.evaluation.recipe.epochs == 0:
         raise InputError(
-            f"{arg('confirm')} {settings.confirm:g}: without fine-tuning (--finetune 0) a candidate scores the same again; needs 0"
+            f"{arg('confirm')} {settings.confirm:g}: without fine-tuning ({arg('recipe.epochs')} 0) a candidate scores the same again; needs 0"
         )
 
 

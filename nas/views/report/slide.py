@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.runs.front import primary_cost
 from nas.views.report.findings import Findings
 from nas.views.report.plots import front_figure
@@ -40,11 +40,11 @@ def slide_figure(found: Findings) -> go.Figure:
 def slide_png(found: Findings) -> bytes:
     """The picture, `WIDTH` by `HEIGHT` pixels; raises `InputError` where kaleido or a browser is missing or fails."""
     if not found.scored:
-        raise InputError(f"{found.path}: --png shows the front, and no candidate is trained yet")
+        raise InputError(f"{found.path}: {arg('png')} shows the front, and no candidate is trained yet")
     try:
         import kaleido
     except ImportError as error:
-        raise InputError("--png needs kaleido: pip install 'pareto-nas[png]'") from error
+        raise InputError(f"{arg('png')} needs kaleido: pip install 'pareto-nas[png]'") from error
     options: dict[str, Any] = {"format": "png", "width": WIDTH, "height": HEIGHT, "scale": 1}
     try:
         # Without MathJax, which it would fetch from the network.
@@ -52,7 +52,9 @@ def slide_png(found: Findings) -> bytes:
     except Exception as error:  # whatever the browser's driver raises
         if type(error).__name__ == "ChromeNotFoundError":
             raise InputError(
-                "--png needs Chromium or Chrome: none is on the PATH, nor where BROWSER_PATH says"
+                f"{arg('png')} needs Chromium or Chrome: none is on the PATH, nor where BROWSER_PATH says"
             ) from error
         message = " ".join(str(error).split())[:200]
-        raise InputError(f"--png: the browser could not draw the front: {type(error).__name__}: {message}") from error
+        raise InputError(
+            f"{arg('png')}: the browser could not draw the front: {type(error).__name__}: {message}"
+        ) from error
