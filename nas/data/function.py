@@ -1,15 +1,16 @@
-"""Data sets that a function of the user's returns, `module:function`."""
+"""Data sets that a function returns: `module:function` of the user's, or one that an installed package brings by name."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from nas.common.doors import Door
 from nas.common.errors import InputError
 from nas.common.plugins import load_function
 from nas.data.class_names import normal
@@ -17,6 +18,9 @@ from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
 from nas.data.part_names import PART_NAMES
 from nas.data.pixels import as_image, covering, upright_opaque
+
+DATA_SETS: Door[Callable[[], Any]] = Door("data set", "nas.data", {})
+"""Functions that other packages bring, which return what `module:function` may return (`nas.data.sets.load_data`)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Returned:
 
 
 def read_function(name: str, channels: int, size: int) -> ImageData | Returned:
-    """What the function `module:function` returns, checked, and its datasets read; raises `InputError`."""
+    """What the function of that name returns, checked, and its datasets read; raises `InputError`."""
     made = made_by(name)
     if isinstance(made, ImageData):
         return _checked(f"data {name!r}", made, channels)
@@ -95,8 +99,8 @@ def _checked(where: str, data: ImageData, channels: int) -> ImageData:
 
 
 def made_by(name: str) -> Any:
-    """What the function `module:function` returns."""
-    function = load_function("data", name)
+    """What the function of that name returns."""
+    function = load_function("data", name) if ":" in name else DATA_SETS.get(name)
     try:
         return function()
     except (Exception, SystemExit) as error:

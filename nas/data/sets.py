@@ -19,6 +19,7 @@ from nas.common.text import classes_text, listed, plural, printable
 from nas.common.user_cache import cache_folder
 from nas.data.archives import ARCHIVE_SUFFIXES
 from nas.data.cache import load_decoded
+from nas.data.function import DATA_SETS, read_function
 from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
 
@@ -106,7 +107,7 @@ def _loaded(text: str, channels: int, size: int, split_seed: int) -> ImageData:
         return NAMED[text](channels, split_seed)
     if os.path.exists(text):  # Path.exists raises on a text too long for a name
         return _files(Path(text), channels, size, split_seed)
-    if _is_function(text):
+    if _is_function(text) or text in DATA_SETS.names:
         with searched_last(code_folder()):  # a dataset may import more with each item
             return _from_function(text, channels, size, split_seed)
     raise _unknown(text)
@@ -116,9 +117,10 @@ def check_data_name(name: str) -> None:
     """Raise `InputError` unless it is a data set by name, a path that is there, or a function that can be imported."""
     if name in NAMED or os.path.exists(name):
         return
-    if not _is_function(name):
+    if _is_function(name):
+        load_function("data", name)
+    elif name not in DATA_SETS.names:
         raise _unknown(name)
-    load_function("data", name)
 
 
 def _is_function(text: str) -> bool:
@@ -126,8 +128,9 @@ def _is_function(text: str) -> bool:
 
 
 def _unknown(text: str) -> InputError:
+    names = [*NAMED, *DATA_SETS.names]
     return InputError(
-        f"unknown data set {text!r}{did_you_mean(text, NAMED)}: use one of {', '.join(NAMED)}, the path of a folder "
+        f"unknown data set {text!r}{did_you_mean(text, names)}: use one of {', '.join(names)}, the path of a folder "
         "or archive of images "
         f"({', '.join(ARCHIVE_SUFFIXES)}), or module:function"
     )
@@ -206,8 +209,6 @@ def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
 
 
 def _from_function(name: str, channels: int, size: int, split_seed: int) -> ImageData:
-    from nas.data.function import read_function
-
     made = read_function(name, channels, size)
     if isinstance(made, ImageData):
         return made

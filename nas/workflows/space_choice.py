@@ -22,7 +22,7 @@ from nas.common.errors import InputError, arg
 from nas.common.plugins import code_folder, searched_last
 from nas.common.text import plural
 from nas.data.archives import members
-from nas.data.function import made_by
+from nas.data.function import DATA_SETS, made_by
 from nas.data.image_data import ImageData
 from nas.data.image_files import image_suffixes, list_files
 from nas.data.image_layout import find_layout
@@ -139,7 +139,7 @@ def look_at(data: str, counted: bool = False) -> Look | None:
         classes = len(find_layout(path, list_files(path)).classes) if counted else None
         look = _seen(_few(path))
         return look and replace(look, classes=classes)
-    return _made(data) if counted and ":" in data else None
+    return _made(data) if counted and (":" in data or data in DATA_SETS.names) else None
 
 
 def _not_inherited(init: str, space: Space) -> int:
