@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.hooks import RemovableHandle
 
-from nas.common.errors import CandidateError, InputError, OutOfTimeError, arg
+from nas.common.errors import CandidateError, InputError, OutOfTimeError
 from nas.data.image_data import ImageData, Split
 from nas.latency.lease import Bursts, DeviceLease
 from nas.models.freezing import Freezing
@@ -288,7 +288,7 @@ def _balanced_weights(task: Task, loss: Loss, part: DevicePart) -> torch.Tensor:
     """How much each example (N,) counts where rare kinds do as much as frequent ones."""
     weights = loss.weights(part.labels)
     if weights is None:
-        raise InputError(f"{arg('balance')}: the task {task.name} has no kinds of examples to balance; use none")
+        raise InputError(f"balance: the task {task.name} has no kinds of examples to balance; use none")
     return weights
 
 
