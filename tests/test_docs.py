@@ -39,3 +39,10 @@ def test_readme_stays_short_and_shows_a_picture_that_is_there() -> None:
     targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if not target.startswith("http")]
     assert "docs/images/front.png" in targets
     assert not [target for target in targets if not (PROJECT / target).exists()]
+
+
+def test_files_that_contributing_names_are_there() -> None:
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:nas|tests|docs|benchmarks)/[\w/.]+)`", text) + re.findall(r"\]\((docs/[\w/.]+)", text)
+    assert len([name for name in named if name.startswith("tests/toy_")]) == 5
+    assert not [name for name in named if not (PROJECT / name).exists()]
