@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 NOTICES = (signal.SIGUSR1, signal.SIGHUP)
@@ -29,6 +30,17 @@ class Stoppable(Protocol):
 
     def stop(self, reason: str) -> None:
         """Start nothing more; what runs may finish."""
+
+
+@dataclass
+class StopRequest:
+    """Remembers why it was told to stop, for what looks between two steps; None while it was not."""
+
+    reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """The first reason counts."""
+        self.reason = self.reason or reason
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from nas.common.errors import InputError, arg
 from nas.common.files import only_process, writing
-from nas.common.signals import gentle_signals
+from nas.common.signals import StopRequest, gentle_signals
 from nas.data.class_names import normal
 from nas.models.elastic import Elastic, Sharing
 from nas.models.sources import SCRATCH
@@ -115,7 +115,7 @@ def train_supernet(
     with writing(plan.folder):
         plan.folder.mkdir(parents=True, exist_ok=True)
     busy = f"{plan.folder}: another process trains this supernet"
-    stop = _Stop()
+    stop = StopRequest()
     with only_process(plan.folder / "lock", plan.folder, busy), gentle_signals(stop):
         if plan.file.devices > 1:
             from nas.workflows.supernet_devices import train_on_devices  # Ray is slow to import
@@ -124,13 +124,3 @@ def train_supernet(
         else:
             train_here(plan, on_epoch, lambda: stop.reason is not None, plan.file.device, network)
     return None if plan.done else stop.reason
-
-
-@dataclass
-class _Stop:
-    """Hears of a signal."""
-
-    reason: str | None = None
-
-    def stop(self, reason: str) -> None:
-        self.reason = self.reason or reason

@@ -21,7 +21,7 @@ from torch import nn
 from nas.common.errors import CandidateError, InputError, arg
 from nas.common.files import weights_content
 from nas.common.seeds import derive_seed
-from nas.common.signals import gentle_signals
+from nas.common.signals import StopRequest, gentle_signals
 from nas.data.sets import ImageData
 from nas.latency.device import resolve_device
 from nas.latency.lease import lease_for
@@ -179,7 +179,7 @@ def run_training(
     (`nas.common.signals`). A search may run on the directory meanwhile. Raises `InputError` when the data has changed since the
     search, or another process is at one of the trainings.
     """
-    progress, stop, missing = progress or TrainingProgress(), _Stop(), plan.missing()
+    progress, stop, missing = progress or TrainingProgress(), StopRequest(), plan.missing()
     if not missing:
         return None
     try:
@@ -196,16 +196,6 @@ def run_training(
         progress.end()
         report(plan.run)
     return stop.reason if plan.missing() else None
-
-
-@dataclass
-class _Stop:
-    """Hears of a signal."""
-
-    reason: str | None = None
-
-    def stop(self, reason: str) -> None:
-        self.reason = self.reason or reason
 
 
 @dataclass(frozen=True)
@@ -240,7 +230,12 @@ class _Trainer:
     """One training, from its start or its checkpoint to its record."""
 
     def __init__(
-        self, plan: TrainingPlan, training: FullTraining, data: DeviceData, progress: TrainingProgress, stop: _Stop
+        self,
+        plan: TrainingPlan,
+        training: FullTraining,
+        data: DeviceData,
+        progress: TrainingProgress,
+        stop: StopRequest,
     ) -> None:
         self._plan, self._training, self._data, self._progress, self._stop = plan, training, data, progress, stop
         self._run = plan.run
