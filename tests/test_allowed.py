@@ -52,6 +52,7 @@ def least(space: SearchSpace, name: str) -> int:
     return int(getattr(architecture_cost(space.architecture(cheapest), 10), name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS.own)
 @pytest.mark.parametrize(
     ("space", "limit", "times"), [(DIGITS, "macs", 8), (CIFAR, "params", 1.2)], ids=["macs", "params"]

@@ -94,6 +94,7 @@ def test_different_networks_have_different_digests(changed: Architecture) -> Non
     assert changed.digest != PLAIN.digest
 
 
+@pytest.mark.subprocess
 def test_digest_is_the_same_in_every_version_and_process() -> None:
     """The digest keys records and caches on disk: changing it silently would orphan every run made before."""
     assert PLAIN.digest == PLAIN_DIGEST

@@ -506,6 +506,9 @@ def searched(path: Path) -> RunDirectory:
     return run
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_an_audit_on_ray_ends_with_a_verdict_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = searched(tmp_path / "run")
     code, out, err = call(capsys, "audit", str(run.path), "--count", "8", "--epochs", "2", "--json")

@@ -407,6 +407,9 @@ def test_a_worker_feeds_each_candidate_as_its_own_weights_want(
 # ---------------------------------------------------------------- on real Ray
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_an_audit_on_ray_compares_initial_weights_and_goes_on_where_it_was(
     run: RunDirectory, tmp_path: Path, digits: ImageData, capsys: pytest.CaptureFixture[str]
 ) -> None:

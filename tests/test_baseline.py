@@ -247,6 +247,7 @@ def test_a_loss_that_explodes_is_a_failed_baseline(run: RunDirectory) -> None:
     )
 
 
+@pytest.mark.slow
 def test_targets_are_measured_where_their_device_is_here_and_reject_no_baseline(run: RunDirectory) -> None:
     here = LatencyTarget("here", replace(QUICK.protocol, batch_size=2), max_ms=1e-6)
     board = LatencyTarget("board", QUICK.protocol, max_ms=1e6, resources={"BOARD": 1.0})
@@ -325,6 +326,7 @@ def test_the_latest_record_of_a_name_counts_and_a_torn_line_swallows_none(
     assert len(run.records()) == 2
 
 
+@pytest.mark.subprocess
 def test_two_processes_that_write_at_once_lose_nothing(run: RunDirectory) -> None:
     script = """
 import sys

@@ -383,6 +383,7 @@ def test_time_budget_starts_nothing_more(make_run: RunFactory) -> None:
     assert broker.stop_reason == "the time budget is spent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "trials"), [("front", 14), ("random", 9), ("tpe", 14), ("gp", 9), ("nsga2", 26)])
 def test_same_seed_and_outcomes_give_the_same_proposals_also_after_a_restart(
     make_run: RunFactory, sampler: str, trials: int

@@ -213,6 +213,8 @@ def drawn(page: Page) -> None:
     expect(page.locator("#scatter .scatterlayer .point").first).to_be_visible()
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_a_click_opens_the_candidate_and_keys_step_along_the_front(site: Site, opened: Opened) -> None:
     page = opened.page
     drawn(page)
@@ -240,6 +242,8 @@ def test_a_click_opens_the_candidate_and_keys_step_along_the_front(site: Site, o
     expect(drawer).to_be_hidden()
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_a_shift_click_chooses_for_comparison_and_opens_nothing(site: Site, opened: Opened) -> None:
     page = opened.page
     drawn(page)
@@ -265,6 +269,8 @@ def test_a_shift_click_chooses_for_comparison_and_opens_nothing(site: Site, open
     page.get_by_role("button", name="Clear").click()
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_the_controls_of_the_front_say_what_they_are(site: Site, opened: Opened) -> None:
     labels = opened.page.locator("#panel-front .control > span").all_inner_texts()
     assert labels[:4] == ["x axis", "x scale (log, linear)", "y axis", "y scale (log, linear)"]
@@ -278,6 +284,9 @@ OVERLAPS = """() => { const boxes = [...document.querySelectorAll(
    && p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => `${a} on ${b}`)); }"""
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [480, 1280])
 def test_labels_of_the_front_do_not_overlap(site: Site, context: BrowserContext, width: int) -> None:
     """Picks beside each other, baselines and the named members of the front, on two pairs of axes."""
@@ -291,6 +300,8 @@ def test_labels_of_the_front_do_not_overlap(site: Site, context: BrowserContext,
             assert opened.page.evaluate(OVERLAPS) == []
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_trials_are_filtered_saved_opened_and_compared(site: Site, opened: Opened) -> None:
     page = opened.page
     opened.tab("Trials")
@@ -320,6 +331,8 @@ def test_trials_are_filtered_saved_opened_and_compared(site: Site, opened: Opene
     expect(page.locator("#drawer-title")).to_have_text(digest)
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_the_axes_can_be_anything_and_the_address_keeps_the_view(site: Site, opened: Opened) -> None:
     page = opened.page
     drawn(page)
@@ -348,6 +361,8 @@ def test_the_axes_can_be_anything_and_the_address_keeps_the_view(site: Site, ope
     expect(page.locator("#pick-note")).to_contain_text("'1ns' is not a number with a unit of us, ms, s")
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_a_new_trial_appears_by_itself(site: Site, context: BrowserContext) -> None:
     for opened in open_page(site, context, "run=4"):
         page = opened.page
@@ -364,6 +379,9 @@ def test_a_new_trial_appears_by_itself(site: Site, context: BrowserContext) -> N
         expect(page.locator("#problems")).to_be_empty()
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_an_export_by_the_button_can_be_loaded(site: Site, opened: Opened) -> None:
     page, record = opened.page, site.front[0]
     page.goto(f"{site.address}?candidate=0:{record.digest}")
@@ -374,6 +392,9 @@ def test_an_export_by_the_button_can_be_loaded(site: Site, opened: Opened) -> No
         assert exported.module(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_training_by_the_button_is_shown_when_it_has_ended(site: Site, opened: Opened) -> None:
     page, run = opened.page, site.runs["brief"]
     page.goto(f"{site.address}?run=6&candidate=6:{site.front[0].digest}")
@@ -386,6 +407,8 @@ def test_a_training_by_the_button_is_shown_when_it_has_ended(site: Site, opened:
     expect(page.locator("#drawer-figures")).to_contain_text(f"(1 seed × {epochs} epochs from search)")
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_a_search_that_runs_is_stopped_by_the_button(site: Site, opened: Opened) -> None:
     page, run = opened.page, site.runs["one"]
     page.goto(f"{site.address}?run=1")
@@ -402,6 +425,8 @@ def test_a_search_that_runs_is_stopped_by_the_button(site: Site, opened: Opened)
         assert run.stop_requested
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_without_the_token_the_page_can_only_be_read(site: Site, context: BrowserContext) -> None:
     context.clear_cookies()  # the tests behind this one only look
     for opened in open_page(site, context, f"candidate=0:{site.front[0].digest}"):
@@ -412,6 +437,8 @@ def test_without_the_token_the_page_can_only_be_read(site: Site, context: Browse
             expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_other_runs_can_be_switched_to_and_laid_over(site: Site, context: BrowserContext) -> None:
     for opened in open_page(site, context, "over=5"):
         page = opened.page
@@ -426,6 +453,9 @@ def test_other_runs_can_be_switched_to_and_laid_over(site: Site, context: Browse
         expect(page.locator("#status")).to_contain_text("10 done")
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_every_view_of_every_run_fits_a_narrow_dark_window(site: Site, context: BrowserContext) -> None:
     """One with everything in it, with one trial, with none, and with none that is feasible."""
     words = {"one": "1 done", "infeasible": "3 rejected", "empty": "no trials yet", "full": "30 done, 1 failed"}
@@ -462,6 +492,7 @@ def walk(opened: Opened, names: Sequence[str]) -> None:
         )
 
 
+@pytest.mark.subprocess
 def test_listening_on_other_addresses_warns(site: Site) -> None:
     command = [sys.executable, "-m", "nas.cli", "browse", str(site.run.path), "--host", "0.0.0.0", "--port", "0"]
     process = subprocess.Popen(

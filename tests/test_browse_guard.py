@@ -342,6 +342,7 @@ def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Pat
     assert not (run.path / "exports").exists()
 
 
+@pytest.mark.subprocess
 def test_an_export_without_weights_says_why_it_failed(page: Page, served: RunDirectory) -> None:
     digest = served.records()[0].digest
     opened = page.call("drawer.hidden", "candidate.data", candidate=f"0:{digest}", version="0:1").text

@@ -57,6 +57,9 @@ def entry(place: Path, digit: str, when: float) -> Path:
     return path
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_killed_search_leaves_a_folder_that_is_removed_once_its_ray_is_gone(place: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     with log.open("w") as file:
@@ -79,6 +82,9 @@ def test_a_killed_search_leaves_a_folder_that_is_removed_once_its_ray_is_gone(pl
     assert not list(place.glob("nas.*"))
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_that_ends_leaves_no_folder_and_a_late_ctrl_c_changes_nothing(place: Path, tmp_path: Path) -> None:
     command = [*NAS, "search", *BRIEF, "--trials", "1", "--confirm", "0", "--out", str(tmp_path / "run")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -127,6 +133,7 @@ def test_a_ray_session_is_in_use_while_its_socket_answers(place: Path) -> None:
     assert remove(at(session, with_ray=True))
 
 
+@pytest.mark.subprocess
 def test_decoded_images_go_when_they_are_not_used_for_long(place: Path) -> None:
     recent, old, mapped = entry(place, "a", time.time()), entry(place, "b", OLD), entry(place, "c", OLD)
     (place / "data" / "decoded" / "my own folder").mkdir()

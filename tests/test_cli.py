@@ -314,6 +314,7 @@ def test_front_as_table_json_and_csv(capsys: pytest.CaptureFixture[str], run: Ru
     assert call(capsys, "front", str(run.path), "--csv", "--json")[0] == 2
 
 
+@pytest.mark.subprocess
 def test_report_and_export(capsys: pytest.CaptureFixture[str], run: RunDirectory, tmp_path: Path) -> None:
     code, out, _ = call(capsys, "report", str(run.path))
     assert code == 0
@@ -374,6 +375,7 @@ TWO = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "limit"),
     [
@@ -403,6 +405,9 @@ def test_a_limit_of_latency_that_nothing_meets_is_said_at_once_with_what_the_sma
     assert not out.exists()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_of_which_nothing_could_be_forecast_or_trained_says_so(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -447,6 +452,7 @@ def test_a_recipe_that_was_printed_is_read_and_goes_with_any_initial_weights(
 FULL = "the output cannot be written: No space left on device"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "arguments", [("front", "RUN"), ("front", "RUN", "--csv"), ("status", "RUN"), ("recipe",), ("space", "list")]
 )
@@ -459,6 +465,7 @@ def test_output_to_a_full_disk_is_one_sentence(run: RunDirectory, arguments: tup
     assert (done.returncode, done.stderr) == (1, f"nas: {FULL}\n")
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("arguments", [("front", "RUN"), ("recipe",)])
 def test_a_reader_that_goes_away_is_no_error(run: RunDirectory, arguments: tuple[str, ...]) -> None:
     words = [str(run.path) if word == "RUN" else word for word in arguments]
@@ -471,6 +478,7 @@ def test_a_reader_that_goes_away_is_no_error(run: RunDirectory, arguments: tuple
     assert done.stderr == ""
 
 
+@pytest.mark.subprocess
 def test_reading_a_run_does_not_import_torch_or_ray(run: RunDirectory) -> None:
     script = "import sys; from nas.cli.app import main\ntry: main(['front', sys.argv[1]])\nexcept SystemExit: pass\n"
     script += "print('imported:', [name for name in ('torch', 'ray', 'plotly', 'sklearn') if name in sys.modules])"

@@ -169,6 +169,9 @@ def test_the_sentence_and_exit_code_of_the_command(
     assert error.startswith("nas: --seed cannot change in a search that is resumed")
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_under_other_limits(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     flags = ["digits", "--objectives", "accuracy,macs", "--sampler", "random", "--epochs", "1", "--confirm", "0"]

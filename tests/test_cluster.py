@@ -194,8 +194,8 @@ def test_more_at_once_than_fit_waits_on_a_cluster_only(caplog: pytest.LogCapture
 
 def test_pins_are_for_clusters(tmp_path: Path) -> None:
     for pin, said in (
-        ({"accelerator": "T4"}, "--accelerator T4: needs"),
-        ({"custom": {"B": 1.0}}, "--resource B: needs"),
+        ({"accelerator": "T4"}, "^accelerator T4: needs a cluster"),
+        ({"custom": {"B": 1.0}}, "^resource B: needs a cluster"),
     ):
         with pytest.raises(InputError, match=said):
             plan_search(settings(1, **pin), tmp_path / "run")
@@ -243,6 +243,9 @@ def test_in_a_job_the_cluster_is_its_own_and_code_joins_what_it_ships(
 # ---------------------------------------------------------------- on a cluster
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_trials_run_only_where_they_are_pinned_and_as_many_as_fit_there(nodes: Nodes, make_run: RunFactory) -> None:
     nodes.connect()
     run = make_run(settings(4, custom={"BOARD": 2.0}))
@@ -266,6 +269,9 @@ def start_waiting() -> Evaluator:
     return waits_for_the_other
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_node_that_joins_is_used(nodes: Nodes, make_run: RunFactory) -> None:
     def join(record: TrialRecord) -> None:
         if record.number == 0:
@@ -291,6 +297,9 @@ def start_with_a_victim() -> Evaluator:
     return never_ends_on_the_victim
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_what_ran_on_a_node_that_dies_is_done_elsewhere(nodes: Nodes, make_run: RunFactory) -> None:
     victim = nodes.add("victim", num_cpus=1)
     shared("victim").write_text(victim)
@@ -309,6 +318,9 @@ def test_what_ran_on_a_node_that_dies_is_done_elsewhere(nodes: Nodes, make_run: 
     assert {record.digest for record in lost} <= {r.digest for r in records if r.outcome is Outcome.DONE}
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_trial_that_fits_nowhere_waits_for_a_node_to_join(nodes: Nodes) -> None:
     nodes.connect()
     placement = Placement(settings(1, max_concurrent=2, custom={"LATER": 1.0}), elastic=True)
@@ -336,6 +348,9 @@ def start_with_the_board() -> Evaluator:
     return evaluated
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_trial_that_meets_a_wrong_node_goes_to_another_one(nodes: Nodes, make_run: RunFactory) -> None:
     records = searched(make_run(settings(6, max_concurrent=3)), nodes, start_with_the_board)
     assert shared("declined").exists()
@@ -352,6 +367,9 @@ def test_a_worker_knows_a_wrong_node(make_run: RunFactory) -> None:
         worker.start()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_models_are_not_mixed(nodes: Nodes, make_run: RunFactory, tmp_path: Path) -> None:
     """Nodes with made-up GPUs, of which only Ray knows."""
     gpu = {"num_cpus": 1, "num_gpus": 1}
@@ -383,6 +401,9 @@ def start_waiting_for_a_verdict() -> Evaluator:
     return waits_for_a_verdict
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_node_of_another_model_that_joins_is_avoided(nodes: Nodes, make_run: RunFactory) -> None:
     placement = Placement(on_gpus(5), elastic=True)
 
@@ -406,6 +427,9 @@ def test_a_node_of_another_model_that_joins_is_avoided(nodes: Nodes, make_run: R
 # ---------------------------------------------------------------- a whole search
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_code_of_the_drivers_path_alone_reaches_workers_and_a_dead_head_ends_the_search(
     nodes: Nodes, tmp_path: Path
 ) -> None:

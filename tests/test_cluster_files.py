@@ -139,6 +139,7 @@ def test_rayjob_stops_the_search_whose_directory_it_made() -> None:
     assert str(Path(directory).parent) in mounts
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("evicted", "code"), [(False, 0), (False, STOPPED_EARLY), (True, STOPPED_EARLY), (True, 0)])
 def test_rayjob_fails_where_its_head_was_evicted_so_that_it_is_tried_again(
     tmp_path: Path, evicted: bool, code: int
@@ -190,6 +191,7 @@ def test_dockerfile_copies_what_is_there_and_has_the_version_of_the_others() -> 
 # ---------------------------------------------------------------- search.sh and slurm.sh
 
 
+@pytest.mark.subprocess
 def test_scripts_pass_shellcheck() -> None:
     scripts = [str(path) for path in CLUSTER.glob("*.sh")]
     assert len(scripts) == 2
@@ -199,6 +201,7 @@ def test_scripts_pass_shellcheck() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.subprocess
 def test_search_script_starts_and_then_resumes(tmp_path: Path) -> None:
     _script(tmp_path / "nas", '#!/bin/sh\nprintf "%s\\n" "$@"\n')
 
@@ -259,6 +262,8 @@ def slurm(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     shutil.rmtree(f"/tmp/ray-{number}", ignore_errors=True)
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_slurm_job_stops_gently_before_its_time_is_over_and_is_queued_again(
     slurm: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -176,6 +176,7 @@ def test_peak_memory_is_that_of_the_protocol(dtype: Any, batch_size: int, expect
     assert peak_memory(replace(evaluation, latency=None)) is None
 
 
+@pytest.mark.subprocess
 def test_reading_costs_does_not_import_torch() -> None:
     script = "import sys, nas.spaces.mobile.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -63,6 +63,8 @@ SAID = [
 FIRST = [LINE, *(f"photos: {remark}" for remark in SAID)]
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_one_candidate(photos: Path) -> None:
     arguments = ("smallest", "--space", "space.yaml", "--data", "photos", "--epochs", "1", "--json")
     done = nas(photos.parent, "evaluate", *arguments)
@@ -90,6 +92,9 @@ def said(
     return run
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("own_ray")
 def test_all_that_train_candidates_of_a_run_say_first_what_they_read(

@@ -96,6 +96,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+@pytest.mark.subprocess
 def test_nobody_computes_during_a_measurement_and_trainers_do_not_starve_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()
@@ -127,6 +128,7 @@ def test_nobody_computes_during_a_measurement_and_trainers_do_not_starve_it(tmp_
     assert together > 1, "trainers share the device among themselves"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("held", ["shared", "exclusive"])
 def test_a_killed_holder_blocks_nobody(held: str) -> None:
     holder = start(_HOLDER, held)
@@ -135,6 +137,7 @@ def test_a_killed_holder_blocks_nobody(held: str) -> None:
         assert not grant.contended
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("held", ["shared", "exclusive"])
 def test_a_hung_holder_is_waited_for_a_bounded_time_and_the_measurement_marked(held: str) -> None:
     holder = start(_HOLDER, held)
@@ -149,6 +152,7 @@ def test_a_hung_holder_is_waited_for_a_bounded_time_and_the_measurement_marked(h
         kill(holder)
 
 
+@pytest.mark.subprocess
 def test_a_forked_child_does_not_keep_its_parents_lease() -> None:
     process = start(_FORKER)
     try:
@@ -160,6 +164,7 @@ def test_a_forked_child_does_not_keep_its_parents_lease() -> None:
         kill(process)
 
 
+@pytest.mark.subprocess
 def test_a_forked_child_that_leaves_the_block_leaves_its_parents_lease_alone() -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", _CHILD_LEAVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -170,6 +175,7 @@ def test_a_forked_child_that_leaves_the_block_leaves_its_parents_lease_alone() -
     parent.communicate("end\n", timeout=30)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("lost_patience", [True, False])
 def test_a_measurement_knows_whether_someone_lost_patience_and_computed_beside_it(
     lost_patience: bool, caplog: pytest.LogCaptureFixture
@@ -187,12 +193,14 @@ def test_a_measurement_knows_whether_someone_lost_patience_and_computed_beside_i
     assert len(told) == lost_patience, "patience is lost with a measurement once, not at every burst"
 
 
+@pytest.mark.subprocess
 def test_a_queue_longer_than_patience_is_waited_for_while_it_moves_on() -> None:
     measurers = [start(_MEASURER, "2", "0.6") for _ in range(6)]
     ended = [measurer.communicate(timeout=60)[0].split()[-1] for measurer in measurers]
     assert ended == ["alone"] * 6
 
 
+@pytest.mark.subprocess
 def test_a_long_wait_is_logged_before_it_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,6 +213,7 @@ def test_a_long_wait_is_logged_before_it_ends(
         kill(holder)
 
 
+@pytest.mark.subprocess
 def test_devices_do_not_hinder_each_other() -> None:
     holder = start(_HOLDER, "exclusive")
     try:

@@ -77,6 +77,8 @@ def test_a_browser_that_is_named_and_not_there_is_trouble(monkeypatch: pytest.Mo
     assert checks()["chromium"].state == "trouble"
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
 def test_command_starts_ray_and_says_what_it_found(capsys: pytest.CaptureFixture[str], own_ray: None) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["doctor", "--json"])

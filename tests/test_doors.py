@@ -36,11 +36,11 @@ def test_what_an_installed_package_brings_is_there_by_name() -> None:
 
 
 def test_a_file_of_the_users_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.py").write_text("GREY = 'mine'\n")
+    (tmp_path / "my_colours.py").write_text("GREY = 'mine'\n")
     monkeypatch.chdir(tmp_path)
-    assert DOOR.get("mine:GREY") == "mine"
-    with pytest.raises(InputError, match="colour 'mine:GRAY' could not be loaded: AttributeError"):
-        DOOR.get("mine:GRAY")
+    assert DOOR.get("my_colours:GREY") == "mine"
+    with pytest.raises(InputError, match="colour 'my_colours:GRAY' could not be loaded: AttributeError"):
+        DOOR.get("my_colours:GRAY")
 
 
 def test_an_unknown_name_is_told_with_the_nearest_one() -> None:

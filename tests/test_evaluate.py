@@ -194,6 +194,8 @@ def test_metrics_by_hand() -> None:
             load_metric(name)
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_inherited_weights_start_well_and_what_is_fresh_is_recorded(
     digits: ImageData, learned: Evaluated, make_run: RunFactory, tmp_path: Path
 ) -> None:

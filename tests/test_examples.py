@@ -31,6 +31,7 @@ def test_notebooks_are_kept_without_outputs(name: str) -> None:
     assert not [cell for cell in code if cell.outputs or cell.execution_count]
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "told"),

@@ -191,6 +191,8 @@ def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- source and weights
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_exported_folder_works_elsewhere_without_nas(exported: Exported, tmp_path: Path) -> None:
     elsewhere = shutil.copytree(exported.folder, tmp_path / "else" / "where")
     images = uint8_images(3, 1, 12)
@@ -244,6 +246,8 @@ def test_three_channels_and_the_weights_of_a_full_training(make_run: RunFactory,
     assert "those of a full training, 3 epochs from the inherited weights, seed 5" in (out / "README.md").read_text()
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_an_exported_folder_is_a_backbone_for_the_next_search(
     exported: Exported, small: Exported, tmp_path: Path
 ) -> None:
@@ -263,6 +267,8 @@ def test_an_exported_folder_is_a_backbone_for_the_next_search(
         load_backbone(str(small.folder))
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_source_is_of_exactly_this_network_and_imports_torch_alone(exported: Exported) -> None:
     source = (exported.folder / "model.py").read_text()
     modules = {line.split()[1].partition(".")[0] for line in source.splitlines() if re.match(r"(import|from) ", line)}
@@ -289,6 +295,8 @@ def outputs(folder: Path, images: torch.Tensor) -> dict[str, torch.Tensor]:
         }
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5])
 def test_every_format_gives_the_logits_of_the_searched_network_for_any_batch(exported: Exported, size: int) -> None:
     images = prepared(uint8_images(size, 1, 8), 8, MEAN, STD)
@@ -301,6 +309,8 @@ def test_every_format_gives_the_logits_of_the_searched_network_for_any_batch(exp
     assert checks["tolerance"] == 1e-4
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_classes_and_preprocessing_are_inside_every_format(exported: Exported) -> None:
     import onnx
 
@@ -314,6 +324,8 @@ def test_classes_and_preprocessing_are_inside_every_format(exported: Exported) -
         assert json.loads(texts["preprocessing"]) == exported.card["preprocessing"]
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_the_latency_of_every_format_is_in_model_json_by_the_runs_protocol(exported: Exported) -> None:
     latencies = exported.card["latency"]
     assert set(latencies) == {"source", *FORMATS}
@@ -326,6 +338,8 @@ def test_the_latency_of_every_format_is_in_model_json_by_the_runs_protocol(expor
         assert protocol["mode"] == ("onnxruntime" if form == "onnx" else "eager")
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_folded_and_in_float16(small: Exported) -> None:
     source = (small.folder / "model.py").read_text()
     assert "BatchNorm" not in source
@@ -350,6 +364,7 @@ def test_folded_and_in_float16(small: Exported) -> None:
 # ---------------------------------------------------------------- what fails
 
 
+@pytest.mark.subprocess
 def test_an_export_that_differs_leaves_nothing_behind(
     make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +443,8 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
 # ---------------------------------------------------------------- for people
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_predict_classifies_files_as_training_read_them(exported: Exported, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
     wide = Image.fromarray(pixels).resize((33, 14))
@@ -469,6 +486,8 @@ def test_predict_classifies_files_as_training_read_them(exported: Exported, tmp_
         assert all(text in line for text in shown)
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk"])
 def test_predict_prints_names_that_the_encoding_lacks(
     exported: Exported, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -482,6 +501,8 @@ def test_predict_prints_names_that_the_encoding_lacks(
     assert "cannot be read: No such file or directory" in done.stderr
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_the_card_tells_where_it_comes_from_and_shows_hostile_text_as_text(exported: Exported) -> None:
     card = (exported.folder / "README.md").read_text()
     for said in (

@@ -112,6 +112,9 @@ def finished(own_ray: None, space_file: Path, tmp_path_factory: pytest.TempPathF
     return out
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_family_of_an_installed_package_is_searched_and_resumed(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +138,9 @@ def test_a_family_of_an_installed_package_is_searched_and_resumed(
     assert "convolution" in report  # the kind of its layers
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_its_candidates_fill_the_page(finished: Path) -> None:
     run = open_run(finished)
     digest = pareto_front(run.judged(), run.settings.objectives)[0].digest
@@ -147,6 +153,9 @@ def test_its_candidates_fill_the_page(finished: Path) -> None:
     assert "convolution" in opened
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_its_choices_are_told_layer_by_layer(finished: Path) -> None:
     run = open_run(finished)
     spread = [
@@ -160,6 +169,9 @@ def test_its_choices_are_told_layer_by_layer(finished: Path) -> None:
     assert heat.z[0][2] is None  # every network has the first one
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_its_trials_are_taken_over(finished: Path, space_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     flags = [*BRIEF, "--objectives", "accuracy,latency", "--latency", "threads:1", "--confirm", "0", "--out", out]
@@ -169,6 +181,9 @@ def test_its_trials_are_taken_over(finished: Path, space_file: Path, tmp_path: P
     assert sum(record.counts for record in records) == 1
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_what_a_family_cannot_do_is_said(
     finished: Path, space_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

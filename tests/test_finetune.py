@@ -501,6 +501,7 @@ def plain(data: DeviceData) -> State:
     return copied(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -630,6 +631,7 @@ def test_what_a_cpu_cannot_do_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
         check_recipe(Recipe(compile=True), "cpu")
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.timeout(240)
 def test_a_compiled_step_is_the_plain_one_and_leaves_a_plain_network(

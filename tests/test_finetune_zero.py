@@ -145,6 +145,9 @@ def test_nas_evaluate_says_that_nothing_was_trained(
 # ---------------------------------------------------------------- a search
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_scores_each_candidate_once_and_confirms_none(searched: tuple[RunDirectory, str]) -> None:
     run, told = searched
     records = check_consistent(run)
@@ -164,6 +167,9 @@ def test_a_search_scores_each_candidate_once_and_confirms_none(searched: tuple[R
     assert "0 epochs" not in told
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_its_report_and_page_say_that_nothing_was_trained(searched: tuple[RunDirectory, str]) -> None:
     run, _ = searched
     report = run.report_path.read_text(encoding="utf-8")
@@ -176,6 +182,9 @@ def test_its_report_and_page_say_that_nothing_was_trained(searched: tuple[RunDir
     assert "no learning curve" in figure.to_json()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_it_is_gone_on_with(searched: tuple[RunDirectory, str], tmp_path: Path) -> None:
     before, _ = searched
     folder, told = Path(shutil.copytree(before.path, tmp_path / "run")), io.StringIO()
@@ -188,6 +197,9 @@ def test_it_is_gone_on_with(searched: tuple[RunDirectory, str], tmp_path: Path) 
     assert [len(record.evaluation.history) for record in done] == [1] * 5
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_what_is_exported_tells_where_its_weights_are_from(searched: tuple[RunDirectory, str], tmp_path: Path) -> None:
     run, _ = searched
     record = pick(run.records(), run.settings.objectives, "most-accurate")
@@ -198,6 +210,9 @@ def test_what_is_exported_tells_where_its_weights_are_from(searched: tuple[RunDi
     assert json.loads((folder / "model.json").read_text())["measured"]["epochs"] == 0
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_candidate_is_trained_in_full(
     searched: tuple[RunDirectory, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

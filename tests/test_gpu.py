@@ -35,6 +35,7 @@ from nas.training.supernet_file import read_file
 from nas.workflows.supernet import plan_supernet, train_supernet
 
 pytestmark = [
+    pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
     pytest.mark.timeout(300),
 ]

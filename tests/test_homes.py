@@ -86,11 +86,17 @@ def check_searched(done: subprocess.CompletedProcess[str], place: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 @needs_stranger
 def test_a_user_that_no_machine_knows_searches(place: Path) -> None:
     check_searched(nas(place, *SEARCH, before=STRANGER, HOME="/"), place)
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_and_a_long_temporary_folder(place: Path) -> None:
     long = place / "slurm_jobdir_of_some_user" / "1355700" / "scratch_of_this_job_alone" / "tmp.t0016"
     long.mkdir(parents=True)
@@ -98,6 +104,9 @@ def test_a_home_that_cannot_be_written_and_a_long_temporary_folder(place: Path) 
     assert not [path for path in long.iterdir() if path.name == "ray" or path.name.startswith("nas.")]
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 @needs_stranger
 def test_a_closed_temporary_folder_and_no_home_at_all(place: Path) -> None:
     closed = place / "closed"
@@ -125,6 +134,8 @@ def test_without_a_home_nothing_is_kept_and_that_is_said_once(
     assert cache_folder("data", "NAS_DATA") == tmp_path / "mine"
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_images_are_decoded_without_a_home_and_nothing_stays(place: Path) -> None:
     from PIL import Image
 
@@ -175,6 +186,9 @@ def mounts() -> bool:
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.skipif(not mounts(), reason="mounting a small file system is not allowed here")
 def test_a_full_temporary_folder_is_passed_over_and_all_of_them_full_are_one_sentence(place: Path) -> None:
     full = "mount -t tmpfs -o size=64k none {0} && (head -c 64k /dev/zero > {0}/filled || true)"
@@ -211,6 +225,8 @@ print(ray.get(ray.remote(lambda: 7).options(num_cpus=0).remote(), timeout=60))
 """
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.parametrize("has_token", [False, True], ids=["open", "token"])
 def test_a_token_in_the_home_breaks_no_cluster_by_its_address(place: Path, has_token: bool) -> None:
     with socket.socket() as free:

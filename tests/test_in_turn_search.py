@@ -47,6 +47,9 @@ def check_measured(run: RunDirectory, target: str | None = None) -> None:
         assert measured == last[record.digest]
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_measures_its_front_in_turn_on_its_own_device_and_on_a_target(tmp_path: Path) -> None:
     target = LatencyTarget("batch", replace(QUICK, batch_size=4))
     settings = SearchSettings(
@@ -72,6 +75,9 @@ def test_a_search_measures_its_front_in_turn_on_its_own_device_and_on_a_target(t
     assert "measured in turn" in ended.run.report_path.read_text()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     command = [sys.executable, "-m", "nas.cli", "search", "digits", "--epochs", "1", "--set", "precision=float32"]

@@ -35,6 +35,8 @@ def _ray_of_each_test(own_ray: None) -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_killed_drivers_and_workers_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     *rounds, end = kill_rounds.kill_drivers(tmp_path, 2, random.Random(1))
     assert len(rounds) == 2
@@ -69,6 +71,9 @@ def whole_lines(run: RunDirectory) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_full_disk_ends_the_search_with_one_sentence_and_with_space_again_it_goes_on(
     make_run: RunFactory, small_disk: Path
 ) -> None:
@@ -109,6 +114,9 @@ def hungry(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
     return answer(candidate)
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_worker_killed_for_its_memory_is_replaced_and_its_candidate_tried_again(
     make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

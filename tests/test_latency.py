@@ -96,6 +96,7 @@ PROTOCOLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "dtype", "channels_last", "batch_size"), PROTOCOLS)
 def test_the_model_and_torch_are_left_as_they_were(
     mode: str, dtype: Precision, channels_last: bool, batch_size: int

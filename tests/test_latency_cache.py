@@ -93,6 +93,7 @@ def test_whatever_changes_the_number_is_another_key(folder: Path, name: str) -> 
     assert LatencyCache(folder).find(KEY) == latency(1.0)
 
 
+@pytest.mark.slow
 def test_a_candidate_is_kept_under_what_it_was_measured_with(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured_anew(*arguments: Any) -> bool:
         return not candidate_latency(*arguments).cached

@@ -103,6 +103,7 @@ def stack(layers: int) -> nn.Module:
     return nn.Sequential(*[nn.Conv2d(32, 32, 3, padding=1) for _ in range(layers)])
 
 
+@pytest.mark.subprocess
 @pytest.mark.usefixtures("busy")
 def test_networks_of_ten_times_the_cost_differ_beside_busy_processes() -> None:
     modules = [stack(20), stack(2), stack(20)]

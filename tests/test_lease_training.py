@@ -129,6 +129,8 @@ def _whoever_else_computes_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(latency_module.OTHERS_LIMIT, "cpu", 1.0)
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_no_training_step_falls_into_a_measurement_and_training_goes_on_after_it(
     trainers: Trainers,
 ) -> None:
@@ -165,6 +167,7 @@ def test_no_training_step_falls_into_a_measurement_and_training_goes_on_after_it
             assert any(a >= last for a, _ in spans[trainer])
 
 
+@pytest.mark.subprocess
 def test_a_trainer_killed_in_a_burst_frees_the_measurement_that_waits_for_it(
     trainers: Trainers,
 ) -> None:

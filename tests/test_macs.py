@@ -269,6 +269,7 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_figures_are_those_that_torchvision_publishes(name: str) -> None:

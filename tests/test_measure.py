@@ -166,6 +166,7 @@ def test_candidates_of_a_space_are_compared_too(capfd: pytest.CaptureFixture[str
     assert json.loads(out)["alike"] == [{"batch_size": 1, "groups": [[0], [1]]}]
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("mode", ["eager", "compile", "onnxruntime"])
 def test_every_mode_prints_nothing_beside_its_json(capfd: pytest.CaptureFixture[str], mode: str) -> None:
     arguments = ["--space", "digits", "--arch", "smallest", "--classes", "7", "--batch-size", "2", "--device", "cpu"]
@@ -221,6 +222,7 @@ def test_a_file_needs_its_input_and_has_to_be_importable(tmp_path: Path, file: P
     assert set(sys.modules) == modules
 
 
+@pytest.mark.subprocess
 def test_an_exported_folder(make_run: RunFactory, tmp_path: Path) -> None:
     run = make_run()
     architecture = run.settings.space.smallest.canonical

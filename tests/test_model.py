@@ -88,6 +88,7 @@ def cost_by_hand(size: int, kernel_size: int, expansion: float, separable: bool,
     return macs + 8 * 3, params + 8 * 3 + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "padding"), MAPS)
 def test_every_layer_choice_gives_its_shape_structure_and_cost(size: int, padding: Padding) -> None:
     for index, layer in enumerate(every_layer()):

@@ -66,6 +66,7 @@ def test_a_run_is_read_as_it_was(old: Path, capsys: pytest.CaptureFixture[str]) 
     assert training.after is not None
 
 
+@pytest.mark.subprocess
 def test_a_report_and_an_export_are_made_of_it(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = open_run(old / "run")
     best = pick(run.judged(), run.settings.objectives, "most-accurate")
@@ -78,6 +79,9 @@ def test_a_report_and_an_export_are_made_of_it(old: Path, capsys: pytest.Capture
     assert (old / "again/model.safetensors").read_bytes() == (old / "export/model.safetensors").read_bytes()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_goes_on(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = open_run(old / "run").records()
     call(capsys, "search", "--resume", old / "run", "--trials", "10", "--max-concurrent", "1")
@@ -87,6 +91,7 @@ def test_a_search_goes_on(old: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert sum(record.outcome is Outcome.DONE for record in after) == run.settings.candidates > len(before) - 2
 
 
+@pytest.mark.slow
 def test_a_search_from_a_supernet_goes_on_and_a_new_one_starts_from_it(
     old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +105,7 @@ def test_a_search_from_a_supernet_goes_on_and_a_new_one_starts_from_it(
     assert found["history"][-1]["epoch"] == 0
 
 
+@pytest.mark.subprocess
 def test_an_exported_folder_answers_and_is_inherited_from(old: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 30, 3), 130, np.uint8)).save(tmp_path / "grey.png")
     command = [sys.executable, str(old / "export/predict.py"), str(tmp_path / "grey.png")]

@@ -267,6 +267,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("shape", ["30_000, 1", "1, 30_000", "65_500, 2", "3, 65_500"])
 def test_a_strip_takes_no_more_memory_than_its_own_pixels(shape: str) -> None:
     found = subprocess.run(

@@ -429,6 +429,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_that_runs_has_a_latency_and_stays_as_it_was(name: str) -> None:

@@ -179,6 +179,8 @@ def fresh(*arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_whatever_is_given_to_preprocess_becomes_what_validation_reads(road: Road, tmp_path: Path) -> None:
     elsewhere = shutil.copytree(road.export, tmp_path / "elsewhere")
     torch.save(road.stored, elsewhere / "stored.pt")
@@ -197,6 +199,8 @@ def test_whatever_is_given_to_preprocess_becomes_what_validation_reads(road: Roa
     )  # so that this says something
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_predict_gives_the_probabilities_of_validation(road: Road) -> None:
     out = fresh("-B", str(road.export / "predict.py"), "--top", "2", *map(str, road.photos), cwd=road.export.parent)
     for line, photo, row in zip(out.splitlines(), road.photos, road.logits.softmax(1), strict=True):
@@ -205,6 +209,8 @@ def test_predict_gives_the_probabilities_of_validation(road: Road) -> None:
         assert found == pytest.approx((100 * row).sort(descending=True).values.tolist(), abs=0.02)
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_the_examples_of_card_and_source_give_the_logits_of_validation(road: Road, tmp_path: Path) -> None:
     elsewhere = shutil.copytree(road.export, tmp_path / "elsewhere")
     photo = next(photo for photo in road.photos if photo.name == "turned_6.jpg")
@@ -225,6 +231,8 @@ def test_the_examples_of_card_and_source_give_the_logits_of_validation(road: Roa
         torch.testing.assert_close(torch.tensor(logits), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_the_metadata_of_onnx_are_enough_to_prepare_a_file(road: Road) -> None:
     """By another hand, from the metadata alone, with Pillow's and torch's own functions."""
     import onnx
@@ -270,6 +278,8 @@ REFUSED = {
 }
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_what_preprocess_cannot_take_is_said(road: Road, tmp_path: Path) -> None:
     (tmp_path / "figure.png").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n"
@@ -284,6 +294,8 @@ def test_what_preprocess_cannot_take_is_said(road: Road, tmp_path: Path) -> None
         assert says in line
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_network_alone_needs_neither_numpy_nor_pillow(road: Road, tmp_path: Path) -> None:
     torch.save(road.stored[:2], tmp_path / "stored.pt")
     script = (

@@ -38,6 +38,9 @@ def said(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_and_what_follows_it_say_what_goes_on(tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     shown = said(
@@ -54,6 +57,8 @@ def test_a_search_and_what_follows_it_say_what_goes_on(tmp_path: Path) -> None:
     assert "mobilenet_v2_050: epoch 1 of 3 done, for" in compared
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_slow_data_are_waited_for_with_a_line(tmp_path: Path) -> None:
     shown = said(
         "supernet", "train", "digits", "--data", "slow_parts:slow_data", "--epochs", "1", "--out", str(tmp_path / "net")

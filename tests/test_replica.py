@@ -137,6 +137,7 @@ def test_a_replica_follows_a_run_and_gives_it_back(
         pass
 
 
+@pytest.mark.slow
 def test_a_store_that_is_down_for_a_while_is_waited_for(
     make_run: RunFactory, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,6 +212,9 @@ def test_what_refers_to_something_is_never_newer_than_it(
         wait_until(as_it_should_be)
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_whose_machine_is_gone_goes_on_from_the_replica_alone(tmp_path: Path, store: Store) -> None:
     uri = store.uri("killed/mine")
     nas_command = [sys.executable, "-c", QUICK, "search"]

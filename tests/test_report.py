@@ -140,6 +140,7 @@ def page_text(path: Path) -> str:
 # ---------------------------------------------------------------- the file
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_stay_small_in_one_file(tmp_path: Path) -> None:
     space, rng = load_space("lite0"), random.Random(5)  # the deepest networks, and a figure for each cost
     settings = replace(SETTINGS, space=space, objectives=("accuracy", "latency", "macs", "params"))
@@ -347,6 +348,7 @@ def wide(wide_page: Wide) -> Iterator[Wide]:
     assert wide_page.troubles == []
 
 
+@pytest.mark.browser
 def test_the_report_works_offline_and_is_not_taken_over(wide: Wide) -> None:
     page, chosen = wide.page, wide.chosen
     places = page.locator(":is(.plot, .strip)")
@@ -382,6 +384,7 @@ def baselines_are_shown(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.browser
 def test_the_other_networks_of_the_front_are_drawn_when_they_are_unfolded(wide: Wide) -> None:
     page = wide.page
     others = page.locator("details", has_text="of the front")
@@ -396,6 +399,7 @@ def test_the_other_networks_of_the_front_are_drawn_when_they_are_unfolded(wide: 
         assert f"nas train {wide.run} --pick {digest}" in network.locator("pre").inner_text()
 
 
+@pytest.mark.browser
 def test_the_trials_are_sorted_filtered_and_saved(wide: Wide) -> None:
     page, records = wide.page, wide.records
     page.locator("#trials summary").click()
@@ -429,6 +433,7 @@ def test_the_trials_are_sorted_filtered_and_saved(wide: Wide) -> None:
     assert saved[0]["Note"] == '\'=cmd "x", and a comma'  # no spreadsheet runs it
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("count", [0, 30])
 def test_a_narrow_dark_window_shows_all_of_it(browser: Browser, tmp_path: Path, count: int) -> None:
     path = report(tmp_path / "run", scattered(count), baselines=BASELINES if count else ())
@@ -449,6 +454,7 @@ def test_a_narrow_dark_window_shows_all_of_it(browser: Browser, tmp_path: Path, 
     page.close()
 
 
+@pytest.mark.browser
 def test_many_points_are_drawn_with_webgl(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scatter, "SVG_POINTS", 5)
     page, troubles = open_offline(browser, report(tmp_path / "run", scattered(30)))
@@ -475,6 +481,7 @@ def cli(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
+@pytest.mark.browser
 def test_the_front_is_a_picture_for_slides(
     finished: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirectory]
         yield ended.run
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_in_a_search_the_fast_inaccurate_network_is_trained_to_its_end(searched: RunDirectory) -> None:
     by_text = {record.text: record for record in searched.records()}
     assert list(by_text) == list(ORDER)
@@ -159,6 +162,9 @@ def test_in_a_search_the_fast_inaccurate_network_is_trained_to_its_end(searched:
     assert smallest.digest in {member.digest for member in pareto_front(searched.records(), OBJECTIVES)}
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_what_a_search_stopped_keeps_its_curve_costs_and_reason(searched: RunDirectory) -> None:
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(searched.study_path)))
     trials = optuna.load_study(storage=storage, study_name="nas").trials
@@ -180,6 +186,9 @@ def test_what_a_search_stopped_keeps_its_curve_costs_and_reason(searched: RunDir
     assert [x for x in grey.x if x is not None] == [1, 2] * len(stopped)
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_that_goes_on_judges_by_what_came_before(searched: RunDirectory) -> None:
     broker = Broker(open_run(searched.path))
     for record in searched.records():

@@ -103,6 +103,9 @@ def test_measure_has_the_mode_of_an_installed_package(capsys: pytest.CaptureFixt
     assert measured["software"]["twice"] == "1.0"
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_measures_a_target_in_that_mode_and_others_can_read_it(installed: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), children_path()])}
     nas = [sys.executable, "-m", "nas"]

@@ -63,6 +63,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return ended.run
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_leaves_front_weights_and_report(finished: RunDirectory) -> None:
     records = check_consistent(finished)
     done = [record for record in records if record.outcome is Outcome.DONE]
@@ -86,6 +89,9 @@ def test_a_search_leaves_front_weights_and_report(finished: RunDirectory) -> Non
     assert finished.settings.resources.max_concurrent == 0  # as many as fit, wherever it goes on
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_searched_candidate_scores_the_same_outside_the_search_and_is_exported(
     finished: RunDirectory, tmp_path: Path
 ) -> None:
@@ -98,6 +104,9 @@ def test_a_searched_candidate_scores_the_same_outside_the_search_and_is_exported
     assert export_candidate(finished, record, tmp_path / "model", ExportOptions(measure=False)).is_dir()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_second_search_measures_nothing_twice_and_memory_is_an_objective_beside_others(
     finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +145,7 @@ def test_a_second_search_measures_nothing_twice_and_memory_is_an_objective_besid
     assert {float(row["memory_bytes"]) for row in rows} >= set(memories)
 
 
+@pytest.mark.slow
 def test_what_is_over_a_budget_or_has_no_score_takes_nothing_from_the_others(tmp_path: Path) -> None:
     """Under a budget of MACs nothing over it is asked for; where the metric is no number the candidate fails alone."""
     limited = settings("test_search:nan_for_some", trials=3)

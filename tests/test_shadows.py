@@ -54,6 +54,9 @@ def nas(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_runs_beside_them_and_workers_find_a_metric_and_what_it_imports(shadowed: Path) -> None:
     done = nas(shadowed, "search", *BRIEF, "--trials", "2", "--confirm", "0", "--metric", "mine:share", "--out", "run")
     assert done.returncode == 0, done.stderr
@@ -61,6 +64,7 @@ def test_a_search_runs_beside_them_and_workers_find_a_metric_and_what_it_imports
     assert [record.outcome for record in records] == [Outcome.DONE] * 2, [r.evaluation.reason for r in records]
 
 
+@pytest.mark.subprocess
 def test_a_network_in_a_file_beside_them_finds_its_own_modules(shadowed: Path) -> None:
     (shadowed / "blocks.py").write_text("from torch import nn\n\ndef head():\n    return nn.Linear(48, 4)\n")
     (shadowed / "net.py").write_text(
@@ -73,6 +77,7 @@ def test_a_network_in_a_file_beside_them_finds_its_own_modules(shadowed: Path) -
     assert '"macs"' in done.stdout
 
 
+@pytest.mark.subprocess
 def test_python_m_nas_is_not_misled_either(shadowed: Path) -> None:
     for name in ("nas", "types", "typing"):  # which Python itself needs before it runs what -m names
         (shadowed / f"{name}.py").unlink()
@@ -84,6 +89,7 @@ def test_python_m_nas_is_not_misled_either(shadowed: Path) -> None:
     assert "lite0" in done.stdout
 
 
+@pytest.mark.subprocess
 def test_the_commands_of_a_page_run_beside_them(
     shadowed: Path, make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -377,6 +377,7 @@ def test_backbone_takes_the_marked_choices_and_the_middle_ones_elsewhere() -> No
     assert str(space.middle) == "r8-c8k3-k5e2s8-h16"
 
 
+@pytest.mark.subprocess
 def test_the_space_never_imports_torch() -> None:
     """The sampler and the command line read spaces without waiting seconds for torch."""
     program = (

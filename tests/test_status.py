@@ -91,6 +91,9 @@ def shown(run: RunDirectory, width: int = 80) -> str:
     return console.export_text()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, log, hold, held = (tmp_path / name for name in ("run", "log", "hold", "held"))
     (tmp_path / "held.py").write_text(HELD.format(hold=str(hold)))

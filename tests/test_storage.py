@@ -234,6 +234,7 @@ def postgres() -> Iterator[str]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.subprocess
 def test_a_study_in_postgresql(
     make_run: RunFactory, tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

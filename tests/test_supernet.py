@@ -101,6 +101,8 @@ def test_its_networks_work_without_any_training_of_their_own(trained: Path, spac
     assert set(last.scores) == {"smallest", "backbone", "largest"}
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     trained: Path, space_file: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +128,9 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     assert f"--init {SUPERNET}{out}" in again.stdout  # nothing is left to do but to use it
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_two_processes_share_the_batches_of_one_training(space_file: Path, tmp_path: Path) -> None:
     space = mobile_space(str(space_file))
     plan = plan_supernet(tmp_path / "two", space, "digits", replace(RECIPE, epochs=2), devices=2)

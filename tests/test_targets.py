@@ -168,6 +168,9 @@ def searched(cluster: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Run
     return ended.run
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_candidates_are_measured_where_the_target_is_and_trained_elsewhere(
     searched: RunDirectory, cluster: TwoNodes
 ) -> None:
@@ -190,6 +193,9 @@ def test_a_candidate_over_the_runs_own_latency_budget_is_measured_on_no_target()
     assert not evaluation.latencies
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_limit_rejects_and_an_objective_is_searched_for(searched: RunDirectory) -> None:
     records = searched.records()
     rejected = [record for record in records if record.outcome is Outcome.REJECTED]
@@ -204,6 +210,9 @@ def test_a_limit_rejects_and_an_objective_is_searched_for(searched: RunDirectory
     assert best.digest in {record.digest for record in front}
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_front_and_report_show_the_targets(searched: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     front = pareto_front(searched.judged(), searched.settings.objectives)
     rows = list(csv.DictReader(io.StringIO(front_csv(searched, searched.judged()))))
@@ -218,6 +227,9 @@ def test_front_and_report_show_the_targets(searched: RunDirectory, capsys: pytes
         assert text in page
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_ends_when_a_target_is_gone_for_good_and_is_resumed_with_a_new_one(
     cluster: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +247,8 @@ def test_a_search_ends_when_a_target_is_gone_for_good_and_is_resumed_with_a_new_
     assert cluster.edge in after[-1].evaluation.latencies["edge"].worker
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
 def test_a_resource_that_no_node_has_is_said_at_once(
     cluster: TwoNodes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +264,8 @@ def test_a_resource_that_no_node_has_is_said_at_once(
     assert not out.exists()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
 def test_a_target_that_its_node_cannot_measure_is_said_before_anything_runs(cluster: TwoNodes, tmp_path: Path) -> None:
     wrong = replace(EDGE, protocol=replace(QUICK, mode="cudagraph"), max_ms=1.0)
     with pytest.raises(InputError, match="target edge: mode cudagraph needs a CUDA device"):
@@ -257,6 +273,8 @@ def test_a_target_that_its_node_cannot_measure_is_said_before_anything_runs(clus
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
 def test_what_measuring_raises_fails_the_candidate_and_no_answer_loses_the_trial(
     cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

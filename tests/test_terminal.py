@@ -55,6 +55,7 @@ def shown(run: RunDirectory, width: int = 80) -> list[str]:
     return console.export_text().splitlines()
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk", "cp437", "cp1252"])
 def test_a_front_is_printed_in_every_encoding(make_run: RunFactory, encoding: str) -> None:
     run = make_run()
@@ -68,6 +69,7 @@ def test_a_front_is_printed_in_every_encoding(make_run: RunFactory, encoding: st
     assert re.search(r"90\.00 (±|\+-) 1\.50", text)
 
 
+@pytest.mark.subprocess
 def test_an_error_names_what_no_encoding_has(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     for name in (os.fsencode(tmp_path) + b"/\xff", "/no/größe→"):  # a name that is not UTF-8, one beyond ASCII
@@ -149,6 +151,7 @@ def test_commands_can_be_pasted(make_run: RunFactory, name: str) -> None:
         assert str(run.path) in shlex.split(command)
 
 
+@pytest.mark.subprocess
 def test_status_counts_in_words(make_run: RunFactory) -> None:
     run = make_run(replace(SearchSettings(space=load_space("digits"), data="digits"), trials=1))
     add(run, 0, 0.5, 1.0)

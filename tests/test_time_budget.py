@@ -199,6 +199,7 @@ def test_a_confirmation_for_which_there_is_no_time_makes_way_for_a_shorter_one(m
 # ---------------------------------------------------------------- a training that is over in the middle
 
 
+@pytest.mark.slow
 def test_a_training_ends_between_two_steps_and_keeps_its_curve() -> None:
     digits = load_data("digits", channels=1).without_test()
     quick = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)

@@ -41,10 +41,10 @@ def test_a_package_brings_a_data_set_by_name() -> None:
 
 
 def test_the_same_function_of_a_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(TOY, tmp_path / "mine.py")
+    shutil.copy(TOY, tmp_path / "my_squares.py")
     monkeypatch.chdir(tmp_path)
-    check_data_name("mine:squares")
-    assert len(load_data("mine:squares", channels=1, size=8).train) > 100
+    check_data_name("my_squares:squares")
+    assert len(load_data("my_squares:squares", channels=1, size=8).train) > 100
 
 
 def test_without_the_package_its_name_means_nothing() -> None:

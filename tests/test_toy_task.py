@@ -63,6 +63,9 @@ def nas(folder: Path, *arguments: object, site: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_for_the_task_of_a_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(FILE, tmp_path)
     task = "toy_task:TASK"
@@ -107,6 +110,9 @@ def _grey_png(value: int) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_search_for_the_task_of_an_installed_package(
     tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,8 @@ def kill_amid(run: RunDirectory, checkpoint: Path, log: Path) -> None:
     process.wait()
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_a_training_that_was_stopped_and_killed_ends_with_the_weights_of_one_that_was_not(
     run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +328,7 @@ def test_weights_to_begin_with(run: RunDirectory, capsys: pytest.CaptureFixture[
     assert nas.best_training(run, most_accurate.digest) in (first, second)
 
 
+@pytest.mark.subprocess
 def test_inherited_weights_are_those_of_the_search(
     run: RunDirectory, digits: ImageData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -515,6 +518,8 @@ def exported(run: RunDirectory, digest: str, to: Path, capsys: pytest.CaptureFix
     return " ".join(out.split())
 
 
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("with_validation", "tested", "says"),
     [
@@ -562,6 +567,7 @@ def test_an_export_of_a_full_training_has_the_numbers_of_that_training(
     assert "other weights" in content["search"]["note"]
 
 
+@pytest.mark.subprocess
 def test_an_export_of_the_searchs_weights_has_the_numbers_of_the_search(
     run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,6 +136,7 @@ def test_what_is_not_answered_is_queued_again_when_the_study_is_lost(make_run: R
     assert first.digest not in asked
 
 
+@pytest.mark.subprocess
 def test_known_points_are_read_from_every_kind_of_file(earlier: RunDirectory, tmp_path: Path) -> None:
     records = earlier.records()
     front = pareto_front(records, earlier.settings.objectives)
@@ -402,6 +403,7 @@ def test_a_precision_that_an_earlier_run_settled_is_kept(make_run: RunFactory) -
     assert adopted_precision(Recipe(precision="float32"), given, device_name("cpu")).precision == "float32"
 
 
+@pytest.mark.subprocess
 def test_weights_of_the_front_come_along_and_are_exported(
     make_run: RunFactory, earlier: RunDirectory, tmp_path: Path
 ) -> None:
@@ -419,6 +421,9 @@ def test_weights_of_the_front_come_along_and_are_exported(
 # ---------------------------------------------------------------- the whole
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_ray")
 def test_a_search_goes_on_from_another_and_from_known_points(
     capsys: pytest.CaptureFixture[str], tmp_path: Path

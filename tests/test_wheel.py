@@ -7,9 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parents[1]
 
 
+@pytest.mark.subprocess
 def test_spaces_and_report_work_from_the_wheel_alone(tmp_path: Path) -> None:
     subprocess.run(
         [

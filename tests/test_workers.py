@@ -79,6 +79,9 @@ def late(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
     return answer(candidate)
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_what_takes_too_long_has_failed_and_what_hangs_is_killed(make_run: RunFactory) -> None:
     records = searched(make_run(settings(4, timeout_s=3.0)), late)
     failed = {record.number: record for record in records if record.outcome is Outcome.FAILED}
@@ -100,6 +103,9 @@ def dying(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
     return replace(answer(candidate), worker=str(os.getpid()))
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_what_a_dead_process_worked_on_is_tried_again_in_another(make_run: RunFactory) -> None:
     records = searched(make_run(settings(5)), dying)
     lost = {record.number: record for record in records if record.outcome is Outcome.LOST}
@@ -110,6 +116,9 @@ def test_what_a_dead_process_worked_on_is_tried_again_in_another(make_run: RunFa
     assert {lost[1].digest, lost[2].digest} <= done
 
 
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
 def test_weights_and_whereabouts_come_back_to_the_driver(make_run: RunFactory, tmp_path: Path) -> None:
     run = make_run()
     with keeper_of(run) as keeper:

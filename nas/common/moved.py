@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
 
 MOVED: dict[str, tuple[str, ...]] = {
     "nas.architecture": ("nas.spaces.mobile.architecture",),
@@ -66,13 +66,20 @@ def names_of(earlier: str, *homes: str) -> Callable[[str], Any]:
     return found
 
 
-class _Earlier(MetaPathFinder, Loader):
-    """Finds and makes modules at their earlier addresses."""
+class _Earlier:
+    """Finds and makes modules at their earlier addresses.
+
+    No `importlib.abc` here: it imports random and tempfile, and whoever imports `nas` first may have files of such names beside.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return spec_from_loader(fullname, self, is_package=fullname == "nas.model") if fullname in MOVED else None
+        loader: Any = self
+        return ModuleSpec(fullname, loader, is_package=fullname == "nas.model") if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Python makes it."""
 
     def exec_module(self, module: ModuleType) -> None:
         homes = MOVED[module.__name__]
