@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -96,14 +94,6 @@ def own_ray() -> Iterator[None]:
     ray.shutdown()
     yield
     ray.shutdown()
-
-
-def cluster_of_tests(**options: Any) -> Any:
-    """A Ray cluster of several nodes on this machine, with the token of what this process starts later: Ray reads it once."""
-    from ray.cluster_utils import Cluster
-
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    return Cluster(**options)
 
 
 def wait_for_records(driver: subprocess.Popen[bytes], out: Path, count: int, log: Path) -> None:

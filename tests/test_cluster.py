@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 from answers import answer, snapshot
-from conftest import BRIEF, RunFactory, check_consistent, cluster_of_tests
+from conftest import BRIEF, RunFactory, check_consistent
 
 import nas
 from nas.cli.options import flag_of
@@ -51,10 +51,9 @@ class Nodes:
     """A cluster whose head runs no trial, and its nodes by name: `pinned` has the resource BOARD, `plain` more cores."""
 
     def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
 
-        self.cluster = cluster_of_tests(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-        )
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self._nodes: dict[str, Any] = {}
         self.pinned = self.add("pinned", num_cpus=1, resources={"BOARD": 8})
         self.plain = self.add("plain", num_cpus=2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import RunFactory, cluster_of_tests
+from conftest import RunFactory
 
 from nas.cli.app import main
 from nas.cli.options import parse_protocol, parse_target
@@ -125,9 +125,10 @@ class TwoNodes:
 def cluster() -> Iterator[TwoNodes]:
     importlib.import_module("nas.search.ray.tune")  # before Ray: it says how Ray is to start
     import ray
+    from ray.cluster_utils import Cluster
 
     ray.shutdown()
-    made = cluster_of_tests(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     edge = made.add_node(num_cpus=0, resources={"EDGE": 1})
     made.wait_for_nodes()
     yield TwoNodes(made.address, made.head_node.node_id[:8], edge.node_id[:8])
