@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import yaml
 from pydantic import TypeAdapter
 
 from nas.common.errors import InputError
@@ -141,6 +142,12 @@ def file_mark(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def write_yaml(path: Path, data: Any) -> None:
+    """Write a YAML file, its keys in the order given, that readers see whole or not at all; raises `InputError` where it cannot be written."""
+    with writing(path):
+        write_atomically(path, yaml.safe_dump(data, sort_keys=False, width=120).encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -9,11 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
-from nas.common.files import (
-    SCHEMA_VERSION,
-    write_atomically,
-    writing,
-)
+from nas.common.files import SCHEMA_VERSION, write_yaml
 from nas.runs.settings import SearchSettings
 
 
@@ -82,9 +78,8 @@ _RUN_FILE = TypeAdapter(RunFile)
 
 
 def write_run_file(path: Path, content: RunFile) -> None:
-    data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
-    with writing(path / "run.yaml"):
-        write_atomically(path / "run.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+    """Write run.yaml of a run directory; raises `InputError` where it cannot be written."""
+    write_yaml(path / "run.yaml", _RUN_FILE.dump_python(content, mode="json", by_alias=True))
 
 
 def read_run_file(path: Path) -> RunFile:

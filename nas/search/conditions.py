@@ -70,7 +70,7 @@ def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
         raise InputError(
             f"{run.path}: the data set {settings.data} has changed since the search began, or is read otherwise now"
         )
-    own, before = settings.evaluation.init, run.provenance.init_fingerprint
+    own, before = evaluation.init, run.provenance.init_fingerprint
     if before is not None and load_weights(own).fingerprint() != before:
         raise InputError(f"{run.path}: the weights {own} have changed since the search began")
     return data

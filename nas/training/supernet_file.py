@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AliasChoices, Field, TypeAdapter
 
-from nas.common.files import write_atomically, writing
+from nas.common.files import write_yaml
 from nas.common.text import duration_text, plural
 from nas.models.supernet import SupernetInfo, read_as
 from nas.training.recipe import Recipe
@@ -77,6 +76,4 @@ def read_file(folder: Path) -> SupernetFile:
 
 def write_file(folder: Path, file: SupernetFile) -> None:
     """Write supernet.yaml; raises `InputError` where it cannot be written."""
-    data = _FILE.dump_python(file, mode="json", by_alias=True)
-    with writing(folder / "supernet.yaml"):
-        write_atomically(folder / "supernet.yaml", yaml.safe_dump(data, sort_keys=False, width=120).encode())
+    write_yaml(folder / "supernet.yaml", _FILE.dump_python(file, mode="json", by_alias=True))

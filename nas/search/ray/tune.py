@@ -272,7 +272,7 @@ class SourceSearcher(Searcher):
         return {}
 
 
-class AskerScheduler(FIFOScheduler):
+class SourceScheduler(FIFOScheduler):
     """First in, first out; after each epoch the source says whether the candidate goes on."""
 
     def __init__(self, searcher: SourceSearcher) -> None:
@@ -365,7 +365,7 @@ def _fit(trainable: Any, searcher: SourceSearcher, scratch: Path) -> None:
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=AskerScheduler(searcher),
+            scheduler=SourceScheduler(searcher),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
