@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import optuna
@@ -94,6 +94,17 @@ def own_ray() -> Iterator[None]:
     ray.shutdown()
     yield
     ray.shutdown()
+
+
+def install_package(site: Path, name: str, entry_points: str, files: Mapping[str, str | Path]) -> Path:
+    """What pip leaves of a package in the folder `site`: its metadata, and modules by name, from a text or a file."""
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+    for module, source in files.items():
+        (site / f"{module}.py").write_text(source if isinstance(source, str) else source.read_text())
+    return site
 
 
 def wait_for_records(driver: subprocess.Popen[bytes], out: Path, count: int, log: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import install_package
 
 from nas.common.doors import Door
 from nas.common.errors import InputError
@@ -15,13 +16,8 @@ DOOR: Door[object] = Door("colour", "nas.colours", {"red": "nas.common.errors:In
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that brings a colour, and one that cannot be loaded, as pip would leave it."""
-    info = tmp_path / "colours-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: colours\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[nas.colours]\nblue = colours_of_others:BLUE\nbroken = colours_of_others:GREEN\n"
-    )
-    (tmp_path / "colours_of_others.py").write_text("BLUE = 'blue of others'\n")
+    brings = "[nas.colours]\nblue = colours_of_others:BLUE\nbroken = colours_of_others:GREEN\n"
+    install_package(tmp_path, "colours", brings, {"colours_of_others": "BLUE = 'blue of others'\n"})
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

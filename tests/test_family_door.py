@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import BRIEF, check_consistent
+from conftest import BRIEF, check_consistent, install_package
 from test_browse_guard import Page
 
 from nas.cli.app import main
@@ -38,11 +37,7 @@ STACK = {"kind": "toy", "channels": 1, "side": 8, "width": 8, "kernels": [3, 1]}
 def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A package that brings the family `toy`, as pip would leave it; on the path of this process and its children."""
     site = tmp_path_factory.mktemp("site")
-    info = site / "toys-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nas.spaces]\ntoy = toy_family:FAMILY\n")
-    shutil.copy(TOY, site)
+    install_package(site, "toys", "[nas.spaces]\ntoy = toy_family:FAMILY\n", {"toy_family": TOY})
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(site), children_path()]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BRIEF
+from conftest import BRIEF, install_package
 from torch import nn
 
 from nas.cli.app import main
@@ -46,12 +45,8 @@ class Counting(nn.Module):
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a package that brings the mode `toy`, as pip would leave it; on the path of this process."""
-    site = tmp_path / "site"
-    info = site / "others-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nas.runtimes]\ntoy = runtime_of_others:TWICE\n")
-    shutil.copy(MINE, site / "runtime_of_others.py")
+    brings = "[nas.runtimes]\ntoy = runtime_of_others:TWICE\n"
+    site = install_package(tmp_path / "site", "others", brings, {"runtime_of_others": MINE})
     monkeypatch.syspath_prepend(str(site))
     return site
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from answers import search
-from conftest import BRIEF, RunFactory
+from conftest import BRIEF, RunFactory, install_package
 from toy_sampler import TOY
 
 from nas.cli.app import main
@@ -111,12 +110,9 @@ def test_a_chart_names_a_sampler_that_is_not_here(make_run: RunFactory) -> None:
 def test_a_sampler_of_an_installed_package_searches_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site = tmp_path / "site"
-    info = site / "toys-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nas.samplers]\ntoy = toy_sampler:TOY\nbroken = toy_sampler:NONE\n")
-    shutil.copy(Path(__file__).with_name("toy_sampler.py"), site)
+    brings = "[nas.samplers]\ntoy = toy_sampler:TOY\nbroken = toy_sampler:NONE\n"
+    toy = Path(__file__).with_name("toy_sampler.py")
+    site = install_package(tmp_path / "site", "toys", brings, {"toy_sampler": toy})
     monkeypatch.syspath_prepend(str(site))
 
     with pytest.raises(SystemExit) as ended:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import install_package
 
 from nas.common.errors import InputError
 from nas.data.sets import check_data_name, load_data
@@ -17,11 +18,8 @@ TOY = Path(__file__).with_name("toy_data.py")
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy as a package that pip installed."""
-    info = tmp_path / "squares-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: squares\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nas.data]\nsquares = squares_of_others:squares\n")
-    shutil.copy(TOY, tmp_path / "squares_of_others.py")
+    brings = "[nas.data]\nsquares = squares_of_others:squares\n"
+    install_package(tmp_path, "squares", brings, {"squares_of_others": TOY})
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import install_package
 
 from nas.common.errors import InputError
 from nas.export.folder import ExportOptions, export_candidate
@@ -44,13 +45,8 @@ SEARCH = (
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """What pip leaves of a package that brings the task."""
-    folder = tmp_path / "site"
-    info = folder / "bright-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bright\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nas.tasks]\nbrightness = bright:TASK\nnothing = bright:np\n")
-    shutil.copy(FILE, folder / "bright.py")
-    return folder
+    brings = "[nas.tasks]\nbrightness = bright:TASK\nnothing = bright:np\n"
+    return install_package(tmp_path / "site", "bright", brings, {"bright": FILE})
 
 
 def nas(folder: Path, *arguments: object, site: Path | None = None) -> str:
