@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from nas.common.doors import Door
 from nas.common.errors import InputError
 
 DOOR: Door[object] = Door("colour", "nas.colours", {"red": "nas.common.errors:InputError"})
+
+
+NUMBERS: Door[float] = Door(
+    "number", "nas.numbers", {"pi": "math:pi", "no": "math:sqrt", "kind": "builtins:float"}, float
+)
 
 
 @pytest.fixture
@@ -29,6 +35,14 @@ def test_what_an_installed_package_brings_is_there_by_name() -> None:
     with pytest.raises(InputError, match="colour 'broken' of the package colours could not be loaded: AttributeError"):
         DOOR.get("broken")
     DOOR.check("broken")  # known, and not loaded
+
+
+def test_what_is_of_another_kind_is_refused() -> None:
+    assert NUMBERS.get("pi") == math.pi
+    with pytest.raises(InputError, match=r"number 'no': is builtin_\w+, and needs to be an instance of builtins.float"):
+        NUMBERS.get("no")
+    with pytest.raises(InputError, match=r"number 'kind': is the class float, and needs to be an instance of"):
+        NUMBERS.get("kind")
 
 
 def test_a_file_of_the_users_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

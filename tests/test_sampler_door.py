@@ -87,7 +87,9 @@ def test_a_sampler_of_a_users_file_proposes_and_goes_on_within_limits(make_run: 
 @pytest.mark.usefixtures("here")
 def test_what_is_no_sampler_is_refused_by_name() -> None:
     known = KnownCosts(DIGITS, 10, ("accuracy", "macs"))
-    with pytest.raises(InputError, match=r"sampler 'toy_sampler:Counting' is a \w+, no .*SamplerKind"):
+    with pytest.raises(
+        InputError, match=r"sampler 'toy_sampler:Counting': is the class Counting, and .* instance of .*SamplerKind"
+    ):
         make_sampler("toy_sampler:Counting", 0, known)
     with pytest.raises(InputError, match=r"unknown sampler 'rando' \(did you mean 'random'\?\)"):
         make_sampler("rando", 0, known)

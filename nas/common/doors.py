@@ -22,15 +22,17 @@ T = TypeVar("T")
 class Door(Generic[T]):
     """What can be had by name of one kind, `what` in a sentence; `own` says where ours are (`package.module:name`).
 
-    `group` is that of entry points of other packages (`nas.tasks`). What is found is made once and remembered by whoever asks.
+    `group` is that of entry points of other packages (`nas.tasks`), `kind` the class that what is found has to be an
+    instance of, where it has to be. What is found is remembered by whoever asks.
 
-        >>> Door("sampler", "nas.samplers", {"path": "pathlib:Path"}).get("path").__name__
-        'Path'
+        >>> Door("number", "nas.numbers", {"pi": "math:pi"}, float).get("pi")
+        3.141592653589793
     """
 
     what: str
     group: str
     own: Mapping[str, str]
+    kind: type | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -38,11 +40,19 @@ class Door(Generic[T]):
         return (*self.own, *sorted(self._foreign().keys() - self.own.keys()))
 
     def get(self, name: str) -> T:
-        """What the name means; raises `InputError` where it means nothing or cannot be loaded."""
+        """What the name means; raises `InputError` where it means nothing, cannot be loaded or is of another kind."""
+        found = self._load(name)
+        is_class = isinstance(found, type)  # which has all that an instance has, so that a protocol would take it
+        if self.kind is not None and (is_class or not isinstance(found, self.kind)):
+            is_a = f"the class {found.__name__}" if is_class else type(found).__name__
+            needed = f"{self.kind.__module__}.{self.kind.__qualname__}"
+            raise InputError(f"{self.what} {name!r}: is {is_a}, and needs to be an instance of {needed}")
+        return found
+
+    def _load(self, name: str) -> Any:
         if name in self.own:
             module, _, attribute = self.own[name].partition(":")
-            found: T = getattr(import_module(module), attribute)
-            return found
+            return getattr(import_module(module), attribute)
         if ":" in name:
             return load_object(self.what, name)
         foreign = self._foreign().get(name)

@@ -12,7 +12,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import optuna
@@ -286,6 +286,7 @@ def choices_text(choices: Sequence[Choice]) -> str:
     return " ".join({True: "yes", False: "no"}[c] if isinstance(c, bool) else f"{c}" for c in choices)
 
 
+@runtime_checkable
 class Family(Protocol):
     """A family of networks; `networks` names, as `module:name`, what builds them (`nas.models.networks.Networks`)."""
 

@@ -15,7 +15,7 @@ from nas.spaces.base import Architecture, Cost, Family, LayerRow, Space
 MOBILE = "mobile"
 """The family of what names none: spaces and architectures written before there were others."""
 
-FAMILIES: Door[Family] = Door("family of networks", "nas.spaces", {MOBILE: "nas.spaces.mobile.family:FAMILY"})
+FAMILIES: Door[Family] = Door("family of networks", "nas.spaces", {MOBILE: "nas.spaces.mobile.family:FAMILY"}, Family)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ A runtime of another package's or of a user's file is one more mode (`RUNTIMES`;
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ RUNTIMES: Door[Runtime] = Door(
         "compile": "nas.latency.runtimes.compile:COMPILE",
         "onnxruntime": "nas.latency.runtimes.onnxruntime:ONNXRUNTIME",
     },
+    Runtime,
 )
 """Modes of `LatencyProtocol`."""
 
@@ -40,12 +42,12 @@ MOST_THREADS = 1024
 
 def runtime_of(protocol: LatencyProtocol) -> Runtime:
     """What the protocol's mode means; raises `InputError` where that is not had here, or is no runtime."""
-    found = RUNTIMES.get(protocol.mode)
-    if isinstance(found, type) or not isinstance(found, Runtime):
-        raise InputError(
-            f"mode {protocol.mode} is no runtime: it must be an object of a subclass of {Runtime.__module__}.Runtime"
-        )
-    return found
+    return _runtime(protocol.mode)
+
+
+@functools.cache
+def _runtime(mode: str) -> Runtime:
+    return RUNTIMES.get(mode)
 
 
 def check_protocol(protocol: LatencyProtocol) -> None:
