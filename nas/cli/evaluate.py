@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from nas.cli.groups import grouped
 from nas.cli.options import (
     Assignments,
     BatchSize,
@@ -20,6 +23,7 @@ from nas.cli.options import (
     Seed,
     SplitSeed,
     Task,
+    TrainingOptions,
     absolute_init,
     chosen_recipe,
     data_name,
@@ -33,18 +37,22 @@ from nas.spaces.known import chosen_architecture
 from nas.tasks.base import DEFAULT, task_of
 
 if TYPE_CHECKING:
-    from nas.runs.record import Evaluation
+    from nas.runs.record import AnyReport, Evaluation
+    from nas.spaces.base import Architecture
     from nas.training.history import EpochMetrics
 
 console = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)
 
 
-def evaluate(
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """The options of `nas evaluate`, in the order of its help."""
+
     arch: Annotated[
         str,
         typer.Argument(metavar="ARCH", help="A compact architecture string, or smallest, middle, backbone, largest."),
-    ],
+    ]
     space: Annotated[
         str | None,
         typer.Option(
@@ -52,30 +60,41 @@ def evaluate(
             help="The space it belongs to; by default one that fits the data.",
             show_default=False,
         ),
-    ] = None,
-    data: Data = None,
-    task: Task = DEFAULT,
-    metric: Metric = "",
-    seed: Seed = 0,
-    init: Init = SCRATCH,
-    device: Device = "auto",
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    recipe_file: RecipeFile = None,
-    assignments: Assignments = None,
-    split_seed: SplitSeed = 0,
+    ] = None
+    data: Data = None
+    task: Task = DEFAULT
+    metric: Metric = ""
+    seed: Seed = 0
+    init: Init = SCRATCH
+    device: Device = "auto"
+    training: TrainingOptions
+    split_seed: SplitSeed = 0
     test: Annotated[
         bool, typer.Option("--test", help="Report on the test split too, before and after the fine-tune.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
-) -> None:
+    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False
+
+    def settings(self, device: str) -> EvaluationSettings:
+        """What they mean on a device of this machine; raises `InputError`."""
+        init = absolute_init(self.init)
+        settings = EvaluationSettings(
+            recipe=self.training.recipe(init),
+            protocol=default_protocol(device),
+            task=self.task,
+            metric=self.metric,
+            seed=self.seed,
+            init=init,
+        )
+        settings.load_metric()
+        return settings
+
+
+@grouped
+def evaluate(options: EvaluateOptions) -> None:
     """Evaluate one candidate in this process, without Ray: cost, latency, fine-tune, score.
 
     Example: nas evaluate r8-c8k3-k3e2s16-k5d2e4f32/2-h32 --space digits --epochs 20 --test
     """
-    import json
-
     from nas.latency.device import resolve_device
     from nas.runs.record import Outcome
     from nas.search.evaluate import before_and_after, evaluate_candidate
@@ -83,51 +102,34 @@ def evaluate(
     from nas.training.optim import check_recipe
     from nas.workflows.space_choice import chosen_space, warn_unfit
 
-    loaded, why = chosen_space(space, data, init)
+    space, why = chosen_space(options.space, options.data, options.init)
     if why is not None:
         errors.print(why, highlight=False, markup=False, soft_wrap=True)
-    architecture = chosen_architecture(loaded, arch)
-    init = absolute_init(init)
-    settings = EvaluationSettings(
-        recipe=chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate),
-        protocol=default_protocol(resolve_device(device)),
-        task=task,
-        metric=metric,
-        seed=seed,
-        init=init,
-    )
-    settings.load_metric()
+    architecture = chosen_architecture(space, options.arch)
+    settings = options.settings(resolve_device(options.device))
     check_recipe(settings.recipe, settings.device, least_epochs=0)
-    warn_unfit(loaded, data_name(data, loaded))
-    images = load_images(loaded, data_name(data, loaded), split_seed, init, task)
-    if test and images.test is None:
+    data = data_name(options.data, space)
+    warn_unfit(space, data)
+    images = load_images(space, data, options.split_seed, settings.init, options.task)
+    if options.test and images.test is None:
         raise InputError(f"--test: the data set {images.name} has no test split")
-    if not as_json:
+    if not options.as_json:
         console.print(f"{architecture.canonical}  digest {architecture.digest}", highlight=False, soft_wrap=True)
 
     def show_epoch(epoch: EpochMetrics) -> None:
-        if not as_json:
+        if not options.as_json:
             _print_epoch(epoch, settings)
 
     evaluated = evaluate_candidate(architecture, images, settings, show_epoch)
-    evaluation = evaluated.evaluation
-    reports = None
-    if test and evaluated.network is not None:
+    evaluation, reports = evaluated.evaluation, None
+    if options.test and evaluated.network is not None:
         reports = before_and_after(architecture, images, settings, evaluated.network)
-    if as_json:
-        content = {"architecture": str(architecture.canonical), "digest": architecture.digest} | fields_of(evaluation)
-        if reports:
-            content["test"] = {"before": reports[0], "after": reports[1]}
-        print(json.dumps(content, default=fields_of))
+    if options.as_json:
+        _print_json(architecture, evaluation, reports)
     else:
         _print_costs(evaluation)
         if reports:
-            from nas.common.text import plural
-            from nas.views.terminal.part_report import part_tables
-
-            console.print(f"\n[bold]Test split[/bold], {plural(reports[1].images, 'image')}", highlight=False)
-            for table in part_tables(*reports):
-                console.print(table)
+            _print_reports(*reports)
     if evaluation.outcome is not Outcome.DONE:
         errors.print(
             f"nas: the candidate {evaluation.outcome.value}: {evaluation.reason}", highlight=False, soft_wrap=True
@@ -171,6 +173,24 @@ def _print_costs(evaluation: Evaluation) -> None:
         )  # fmt: skip
     if evaluation.fresh:
         console.print(f"not inherited: {', '.join(evaluation.fresh)}", highlight=False, soft_wrap=True)
+
+
+def _print_reports(before: AnyReport, after: AnyReport) -> None:
+    from nas.common.text import plural
+    from nas.views.terminal.part_report import part_tables
+
+    console.print(f"\n[bold]Test split[/bold], {plural(after.images, 'image')}", highlight=False)
+    for table in part_tables(before, after):
+        console.print(table)
+
+
+def _print_json(
+    architecture: Architecture, evaluation: Evaluation, reports: tuple[AnyReport, AnyReport] | None
+) -> None:
+    content = {"architecture": str(architecture.canonical), "digest": architecture.digest} | fields_of(evaluation)
+    if reports:
+        content["test"] = {"before": reports[0], "after": reports[1]}
+    print(json.dumps(content, default=fields_of))
 
 
 def recipe(

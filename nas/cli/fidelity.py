@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from nas.cli.groups import grouped
 from nas.cli.options import Assignments, Directory, absolute_init
 
 if TYPE_CHECKING:
@@ -22,21 +24,22 @@ if TYPE_CHECKING:
 console = Console(emoji=False)
 
 
-def fidelity(
-    context: typer.Context,
-    directory: Directory,
-    count: Annotated[int, typer.Option(min=1, help="Candidates, of the front and behind it; at least 8.")] = 30,
+@dataclass(frozen=True)
+class FidelityOptions:
+    """The options of `nas fidelity`, in the order of its help."""
+
+    count: Annotated[int, typer.Option(min=1, help="Candidates, of the front and behind it; at least 8.")] = 30
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Epochs of a full training; by default 4 times the run's.", show_default=False),
-    ] = None,
+    ] = None
     recipe_file: Annotated[
         Path | None,
         typer.Option(
             "--recipe", metavar="FILE", help="The full recipe in YAML; what it leaves out is the run's, longer."
         ),
-    ] = None,
-    assignments: Assignments = None,
+    ] = None
+    assignments: Assignments = None
     inits: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,10 +47,13 @@ def fidelity(
             metavar="WEIGHTS",
             help="Compare with proxy trainings from these initial weights, as nas search --init takes them; may be repeated.",
         ),
-    ] = None,
-    max_concurrent: Annotated[int, typer.Option(min=0, help="Trainings at once; 0 is as many as fit.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False,
-) -> None:
+    ] = None
+    max_concurrent: Annotated[int, typer.Option(min=0, help="Trainings at once; 0 is as many as fit.")] = 0
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False
+
+
+@grouped
+def fidelity(context: typer.Context, directory: Directory, options: FidelityOptions) -> None:
     """Can the run's proxy training rank candidates? Some are trained again, by a longer recipe, and compared.
 
     Each is trained twice by the full recipe and once more by the proxy one, with new seeds. What is recorded already is
@@ -65,10 +71,10 @@ def fidelity(
     from nas.workflows.fidelity.audit import audit_of, full_recipe
     from nas.workflows.fidelity.auditing import audited_data, plan_audit
 
-    run = open_run(directory)
-    brief = settings_here(run).evaluation.recipe
-    full = read_recipe(full_recipe(brief, epochs), recipe_file, assignments or ())
-    plan = plan_audit(run, count, full, max_concurrent, [absolute_init(init) for init in inits or ()])
+    run, as_json = open_run(directory), options.as_json
+    full = full_recipe(settings_here(run).evaluation.recipe, options.epochs)
+    full = read_recipe(full, options.recipe_file, options.assignments or ())
+    plan = plan_audit(run, options.count, full, options.max_concurrent, [*map(absolute_init, options.inits or ())])
     pulse = Pulse(console, "reading the data and starting Ray")
     if not as_json:
         context.with_resource(pulse)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
+from nas.cli.groups import grouped
 from nas.cli.options import MODES, Device, check_mode
 from nas.common.errors import CandidateError, InputError
 from nas.latency.protocol import LatencyProtocol, Precision, default_protocol
@@ -35,7 +36,10 @@ def parse_batch_sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def measure(
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The networks that are measured."""
+
     what: Annotated[
         list[str] | None,
         typer.Argument(
@@ -44,21 +48,21 @@ def measure(
             "turn, and compared.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     space: Annotated[
         str | None,
         typer.Option(metavar="NAME_OR_PATH", help="Measure candidates of this space instead, with --arch."),
-    ] = None,
+    ] = None
     arch: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ARCH",
             help="A compact architecture string, or smallest, middle, backbone, largest; may be repeated.",
         ),
-    ] = None,
+    ] = None
     classes: Annotated[
         int | None, typer.Option(min=2, help="Classes of the candidate's classifier; by default 10.")
-    ] = None,
+    ] = None
     input_text: Annotated[
         str | None,
         typer.Option(
@@ -67,13 +71,19 @@ def measure(
             help="One image; by default 3x224x224 for a torchvision model.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """How they are measured."""
+
     batch_size: Annotated[
         str | None,
         typer.Option(
             metavar="LIST", help="One or several; by default 1,8 on cpu and 1,128 on cuda.", show_default=False
         ),
-    ] = None,
+    ] = None
     mode: Annotated[
         str | None,
         typer.Option(
@@ -81,12 +91,41 @@ def measure(
             help=f"How it is deployed: {MODES}; by default eager on cpu and cudagraph on cuda.",
             show_default=False,
         ),
-    ] = None,
-    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of weights and images.")] = "fp32",
-    channels_last: Annotated[bool, typer.Option(help="Memory format; onnxruntime has its own.")] = True,
-    threads: Annotated[int, typer.Option(min=1, help="Threads on the CPU.")] = 1,
-    cold: Annotated[bool, typer.Option("--cold", help="Empty the caches before each run.")] = False,
-    device: Device = "auto",
+    ] = None
+    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of weights and images.")] = "fp32"
+    channels_last: Annotated[bool, typer.Option(help="Memory format; onnxruntime has its own.")] = True
+    threads: Annotated[int, typer.Option(min=1, help="Threads on the CPU.")] = 1
+    cold: Annotated[bool, typer.Option("--cold", help="Empty the caches before each run.")] = False
+    device: Device = "auto"
+
+    def protocol(self) -> LatencyProtocol:
+        """What they mean here, of the default's batch size; raises `InputError`."""
+        from nas.latency.device import resolve_device
+        from nas.latency.runtimes import check_protocol
+
+        default = default_protocol(resolve_device(self.device))
+        if self.mode is not None:
+            check_mode(f"--mode {self.mode}", self.mode)
+        protocol = replace(
+            default,
+            mode=self.mode or default.mode,
+            dtype=DTYPES[self.dtype],
+            channels_last=self.channels_last,
+            threads=self.threads,
+            cold=self.cold,
+        )
+        check_protocol(protocol)
+        return protocol
+
+    def sizes(self, device: str) -> tuple[int, ...]:
+        """The batch sizes on a device; raises `InputError`."""
+        return parse_batch_sizes(self.batch_size or ("1,8" if device == "cpu" else "1,128"))
+
+
+@grouped
+def measure(
+    networks: NetworkOptions,
+    how: ProtocolOptions,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Latency of any networks, with how it was measured, and which of several differ.
@@ -95,25 +134,12 @@ def measure(
     """
     import json
 
-    from nas.latency.device import resolve_device
-    from nas.latency.runtimes import check_protocol
     from nas.models.flops import count
 
-    default = default_protocol(resolve_device(device))
-    sizes = parse_batch_sizes(batch_size or ("1,8" if default.device == "cpu" else "1,128"))
-    if mode is not None:
-        check_mode(f"--mode {mode}", mode)
-    protocol = replace(
-        default,
-        mode=mode or default.mode,
-        dtype=DTYPES[dtype],
-        channels_last=channels_last,
-        threads=threads,
-        cold=cold,
-    )
-    check_protocol(protocol)
+    protocol = how.protocol()
+    sizes = how.sizes(protocol.device)
     # What the networks themselves print is not part of the result.
-    with contextlib.redirect_stdout(sys.stderr), _chosen(what or (), space, arch or (), classes, input_text) as chosen:
+    with contextlib.redirect_stdout(sys.stderr), _chosen(networks) as chosen:
         measured, failure = _measure_all(chosen, protocol, sizes, quiet=as_json)
         counts = [count(network.module, network.input_shape) for network in chosen]
     if as_json:
@@ -126,30 +152,30 @@ def measure(
 
 
 @contextlib.contextmanager
-def _chosen(
-    what: Sequence[str], space: str | None, archs: Sequence[str], classes: int | None, input_text: str | None
-) -> Iterator[list[Measurable]]:
+def _chosen(asked: NetworkOptions) -> Iterator[list[Measurable]]:
     """The networks that the flags name; raises `InputError`."""
     from nas.spaces.files import load_space
     from nas.workflows.measurable import candidate, named, parse_shape
 
-    if what:
-        for flag, value in (("--space", space), ("--arch", archs or None), ("--classes", classes)):
+    if asked.what:
+        for flag, value in (("--space", asked.space), ("--arch", asked.arch or None), ("--classes", asked.classes)):
             if value is not None:
-                raise InputError(f"{flag} cannot be given with {what[0]}: name networks, or candidates of a space")
-        shape = parse_shape(input_text) if input_text is not None else None
+                raise InputError(
+                    f"{flag} cannot be given with {asked.what[0]}: name networks, or candidates of a space"
+                )
+        shape = parse_shape(asked.input_text) if asked.input_text is not None else None
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(named(each, shape)) for each in what]
+            yield [stack.enter_context(named(each, shape)) for each in asked.what]
         return
-    if space is None or not archs:
+    if asked.space is None or not asked.arch:
         raise InputError(
             "nothing to measure: name a torchvision model, a file.py:Class or an exported folder, "
             "or give both --space and --arch"
         )
-    if input_text is not None:
+    if asked.input_text is not None:
         raise InputError("--input cannot be given with --space, whose architectures have their own")
-    loaded = load_space(space)
-    yield [candidate(chosen_architecture(loaded, arch), classes or 10) for arch in archs]
+    loaded = load_space(asked.space)
+    yield [candidate(chosen_architecture(loaded, arch), asked.classes or 10) for arch in asked.arch]
 
 
 def _measure_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -277,6 +277,29 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One value of the recipe, e.g. optimizer=sgd; may be repeated."),
 ]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a candidate is trained."""
+
+    epochs: Epochs = None
+    batch_size: BatchSize = None
+    learning_rate: LearningRate = None
+    recipe_file: RecipeFile = None
+    assignments: Assignments = None
+
+    def recipe(self, init: str) -> Recipe:
+        """The recipe that they ask for, for these initial weights."""
+        return chosen_recipe(init, self.recipe_file, self.assignments, self.epochs, self.batch_size, self.learning_rate)
+
+    @property
+    def fixes_length(self) -> bool:
+        """Whether the length of a training was asked for."""
+        assigned = {text.partition("=")[0].strip() for text in self.assignments or ()}
+        return bool(self.epochs is not None or self.recipe_file or assigned & {"epochs", "steps", "seconds"})
+
+
 Targets = Annotated[
     list[str] | None,
     typer.Option(

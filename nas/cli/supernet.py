@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from nas.cli.groups import grouped
 from nas.cli.options import (
     Assignments,
     BatchSize,
@@ -29,7 +30,7 @@ from nas.cli.options import (
 from nas.cli.search import STOPPED_EARLY
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.tasks.base import DEFAULT, Score, task_of
-from nas.training.recipe import SUPERNET_RATE
+from nas.training.recipe import SUPERNET_RATE, Recipe
 
 if TYPE_CHECKING:
     from nas.training.supernet import SupernetPlan
@@ -40,38 +41,77 @@ supernet_app = typer.Typer(no_args_is_help=True, help="Train the shared weights 
 console = Console(emoji=False)
 
 
-@supernet_app.command("train")
-def supernet_train(
-    context: typer.Context,
-    space: Space,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the supernet is kept.")],
-    data: Data = None,
-    init: Init = SCRATCH,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 60,
+@dataclass(frozen=True)
+class SupernetOptions:
+    """The options of `nas supernet train`, in the order of its help."""
+
+    space: Space
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the supernet is kept.")]
+    data: Data = None
+    init: Init = SCRATCH
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 60
     time_budget: Annotated[
         float | None,
         typer.Option(
             "--time-budget", parser=parse_duration, metavar="TIME", help="End after so much training, e.g. 2h."
         ),
-    ] = None,
-    random: Annotated[
-        int, typer.Option(min=0, help="Random networks a step, beside the largest and the smallest.")
-    ] = 2,
+    ] = None
+    random: Annotated[int, typer.Option(min=0, help="Random networks a step, beside the largest and the smallest.")] = 2
     taps: Annotated[
         Literal["grid", "own"], typer.Option(help="Kernels: all dilations read one grid, or each has its own.")
-    ] = "grid",
-    batch_size: BatchSize = None,
-    learning_rate: Annotated[float | None, rate_option(SUPERNET_RATE)] = None,
-    recipe_file: RecipeFile = None,
-    assignments: Assignments = None,
-    device: Device = "auto",
+    ] = "grid"
+    batch_size: BatchSize = None
+    learning_rate: Annotated[float | None, rate_option(SUPERNET_RATE)] = None
+    recipe_file: RecipeFile = None
+    assignments: Assignments = None
+    device: Device = "auto"
     devices: Annotated[
         int, typer.Option(min=1, help="Processes of this machine that share each batch: on GPUs, one on each.")
-    ] = 1,
-    task: Task = DEFAULT,
-    seed: Seed = 0,
-    split_seed: SplitSeed = 0,
-) -> None:
+    ] = 1
+    task: Task = DEFAULT
+    seed: Seed = 0
+    split_seed: SplitSeed = 0
+
+    def recipe(self) -> Recipe:
+        """The recipe that they ask for."""
+        recipe = chosen_recipe(
+            self.init,
+            self.recipe_file,
+            self.assignments,
+            self.epochs,
+            self.batch_size,
+            self.learning_rate,
+            SUPERNET_RATE,
+        )
+        return recipe if self.time_budget is None else replace(recipe, seconds=self.time_budget)
+
+    def plan(self) -> SupernetPlan:
+        """What they ask for, all checked; raises `InputError`."""
+        from nas.latency.device import resolve_device
+        from nas.models.elastic import Sharing
+        from nas.spaces.files import load_space
+        from nas.workflows.supernet import plan_supernet
+
+        space, recipe = load_space(self.space), self.recipe()
+        return plan_supernet(
+            self.out,
+            space,
+            data_name(self.data, space),
+            recipe,
+            init=absolute_init(self.init),
+            device=resolve_device(self.device),
+            split_seed=self.split_seed,
+            seed=self.seed,
+            random=self.random,
+            devices=self.devices,
+            sharing=Sharing(self.taps),
+            task=self.task,
+        )
+
+
+@supernet_app.command("train")
+@grouped
+def supernet_train(context: typer.Context, options: SupernetOptions) -> None:
     """Train one network that holds the weights of all of a space's networks.
 
     What was stopped, or killed, goes on with the same command from its last whole epoch. Then nas search --init
@@ -80,51 +120,32 @@ def supernet_train(
     Example: nas supernet train digits --out supernets/digits
     """
     from nas.common.text import command_text, count_text, plural
-    from nas.latency.device import resolve_device
-    from nas.models.elastic import Sharing
-    from nas.spaces.files import load_space
     from nas.views.terminal.pulse import Pulse
-    from nas.workflows.supernet import plan_supernet, train_supernet
+    from nas.workflows.supernet import train_supernet
 
     pulse = context.with_resource(Pulse(console, "reading the data"))
-    loaded = load_space(space)
-    recipe = chosen_recipe(init, recipe_file, assignments, epochs, batch_size, learning_rate, SUPERNET_RATE)
-    if time_budget is not None:
-        recipe = replace(recipe, seconds=time_budget)
-    plan = plan_supernet(
-        out,
-        loaded,
-        data_name(data, loaded),
-        recipe,
-        init=absolute_init(init),
-        device=resolve_device(device),
-        split_seed=split_seed,
-        seed=seed,
-        random=random,
-        devices=devices,
-        sharing=Sharing(taps),
-        task=task,
-    )
-    by = task_of(plan.file.task).score
+    plan = options.plan()
+    space, file = plan.file.space, plan.file
+    by = task_of(file.task).score
     if not plan.done:
         pulse.say(
-            f"Training a supernet of {loaded.name} ({count_text(loaded.size)} networks) on {plan.file.data}, "
-            f"{plural(len(plan.data.train), 'image')}, {plural(plan.file.recipe.epochs, 'epoch')} at most, on {plan.file.device}"
+            f"Training a supernet of {space.name} ({count_text(space.size)} networks) on {file.data}, "
+            f"{plural(len(plan.data.train), 'image')}, {plural(file.recipe.epochs, 'epoch')} at most, on {file.device}"
         )
 
     def epoch_ended(epoch: SupernetEpoch) -> None:
-        pulse.say(_line(epoch, plan.file.recipe.epochs, by))
-        pulse.doing = f"after epoch {epoch.epoch} of {plan.file.recipe.epochs}"
+        pulse.say(_line(epoch, file.recipe.epochs, by))
+        pulse.doing = f"after epoch {epoch.epoch} of {file.recipe.epochs}"
 
-    pulse.doing = f"epoch 1 of {plan.file.recipe.epochs}"
+    pulse.doing = f"epoch 1 of {file.recipe.epochs}"
     ending = train_supernet(plan, epoch_ended)
     if ending is not None:
         pulse.say(f"Ended early: {ending}. The same command goes on.")
         raise typer.Exit(STOPPED_EARLY)
     for warning in _warnings(plan):
         pulse.say(f"Warning: {warning}")
-    pulse.say(f"Weights: {out / 'weights.safetensors'}")
-    pulse.say(f"Next:    {command_text('search', space, '--init', f'{SUPERNET}{out}')}")
+    pulse.say(f"Weights: {options.out / 'weights.safetensors'}")
+    pulse.say(f"Next:    {command_text('search', options.space, '--init', f'{SUPERNET}{options.out}')}")
 
 
 def _warnings(plan: SupernetPlan) -> list[str]:

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from nas.cli.groups import grouped
 from nas.cli.options import Assignments, Device, Directory, Picks
 from nas.cli.search import STOPPED_EARLY
 
 if TYPE_CHECKING:
+    from nas.runs.record import TrainingRecord
+    from nas.runs.store import RunDirectory
     from nas.workflows.train import TrainingPlan
 
 console = Console(emoji=False)
 
 
-def train(
-    context: typer.Context,
-    directory: Directory,
-    pick: Picks = None,
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of `nas train`, in the order of its help."""
+
+    pick: Picks = None
     epochs: Annotated[
         int | None, typer.Option(min=1, help="By default 4 times the epochs of the search.", show_default=False)
-    ] = None,
+    ] = None
     recipe_file: Annotated[
         Path | None,
         typer.Option("--recipe", metavar="FILE", help="A recipe in YAML; what it leaves out is the run's, longer."),
-    ] = None,
-    assignments: Assignments = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each candidate.")] = 1,
+    ] = None
+    assignments: Assignments = None
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each candidate.")] = 1
     start: Annotated[
         Literal["search", "init", "scratch"],
         typer.Option("--from", help="The weights that the search kept, those that it inherited, or random ones."),
-    ] = "search",
+    ] = "search"
     with_validation: Annotated[
         bool,
         typer.Option("--with-validation", help="Train on the validation split too; then only the test split scores."),
-    ] = False,
-    device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False,
-) -> None:
+    ] = False
+    device: Device = "auto"
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, without progress.")] = False
+
+
+@grouped
+def train(context: typer.Context, directory: Directory, options: TrainOptions) -> None:
     """Train chosen candidates in full, and report on the test split, once for each training.
 
     What is recorded already is not trained again. A training that was stopped, or killed, goes on with the same command
@@ -55,14 +63,22 @@ def train(
     from nas.training.recipe import read_recipe
     from nas.views.reported import run_training
     from nas.views.terminal.pulse import Pulse
-    from nas.views.terminal.training import reports_on_test_part, trainings_json, trainings_table
+    from nas.views.terminal.training import trainings_json
     from nas.views.terminal.training_progress import BarProgress, FailureProgress, LineProgress
     from nas.workflows.train import plan_training, recipe_on
 
-    run = open_run(directory)
-    trials = pick_all(run.judged(), run.settings.objectives, pick or ["knee"])
-    recipe = read_recipe(recipe_on(run, resolve_device(device), epochs), recipe_file, assignments or ())
-    plan = plan_training(run, trials, recipe, seeds=seeds, start=start, with_validation=with_validation, device=device)
+    run, as_json = open_run(directory), options.as_json
+    trials = pick_all(run.judged(), run.settings.objectives, options.pick or ["knee"])
+    recipe = recipe_on(run, resolve_device(options.device), options.epochs)
+    plan = plan_training(
+        run,
+        trials,
+        read_recipe(recipe, options.recipe_file, options.assignments or ()),
+        seeds=options.seeds,
+        start=options.start,
+        with_validation=options.with_validation,
+        device=options.device,
+    )
     data = data_of(run) if plan.missing() else None
     errors = Console(stderr=True, emoji=False)
     pulse = Pulse(errors if as_json else console, "reading the data")
@@ -78,12 +94,7 @@ def train(
     if as_json:
         print(trainings_json(run, records))
     elif records:
-        console.print()
-        console.print(trainings_table(run, records))
-        console.print(reports_on_test_part(records))
-        if not any(record.after for record in records):
-            console.print("The data set has no test split, so there is no report on one", highlight=False)
-        console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
+        _print_trainings(run, records)
     if ending is not None:
         (errors if as_json else console).print(
             f"Ended early: {ending}. The same command goes on.", highlight=False, markup=False, soft_wrap=True
@@ -91,6 +102,17 @@ def train(
         raise typer.Exit(STOPPED_EARLY)
     if len(records) < len(plan.trainings):
         raise typer.Exit(1)
+
+
+def _print_trainings(run: RunDirectory, records: list[TrainingRecord]) -> None:
+    from nas.views.terminal.training import reports_on_test_part, trainings_table
+
+    console.print()
+    console.print(trainings_table(run, records))
+    console.print(reports_on_test_part(records))
+    if not any(record.after for record in records):
+        console.print("The data set has no test split, so there is no report on one", highlight=False)
+    console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
 
 
 def _announcement(plan: TrainingPlan) -> list[str]:
