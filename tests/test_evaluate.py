@@ -35,7 +35,7 @@ from nas.search.conditions import data_of
 from nas.search.evaluate import Evaluated, evaluate_candidate
 from nas.spaces.base import Cost
 from nas.spaces.families import architecture_cost
-from nas.tasks.classification import load_metric
+from nas.tasks.classification import CLASSIFICATION
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
 from nas.training.loop import finetune, predict
@@ -186,12 +186,12 @@ def test_a_metric_of_the_users_own_scores_the_candidate(digits: ImageData) -> No
 
 def test_metrics_by_hand() -> None:
     labels, predictions = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    assert load_metric("accuracy")(labels, predictions) == 0.75
-    assert load_metric("balanced_accuracy")(labels, predictions) == pytest.approx((2 / 3 + 1) / 2)
-    assert load_metric("macro_f1")(labels, predictions) == pytest.approx((0.8 + 2 / 3) / 2)
+    assert CLASSIFICATION.load_metric("accuracy")(labels, predictions) == 0.75
+    assert CLASSIFICATION.load_metric("balanced_accuracy")(labels, predictions) == pytest.approx((2 / 3 + 1) / 2)
+    assert CLASSIFICATION.load_metric("macro_f1")(labels, predictions) == pytest.approx((0.8 + 2 / 3) / 2)
     for name in ("nope", "no_module_of_that_name:f", "math:nope", "math:pi", ":f", ".a:f", "antigravity_\0:f"):
         with pytest.raises(InputError):
-            load_metric(name)
+            CLASSIFICATION.load_metric(name)
 
 
 @pytest.mark.subprocess
@@ -252,7 +252,7 @@ def test_training_holds_the_lease_in_bursts_and_leaves_it_free(
     model = build(SPACE.smallest, 10)
     data = DeviceData(digits, "cpu")
     lease = DeviceLease("burst-test")
-    for _ in finetune(model, data, 8, Recipe(epochs=1), load_metric("accuracy"), seed=0, lease=lease):
+    for _ in finetune(model, data, 8, Recipe(epochs=1), CLASSIFICATION.load_metric("accuracy"), seed=0, lease=lease):
         with DeviceLease("burst-test", patience_s=0).exclusive() as grant:
             assert not grant.contended  # nothing is held between epochs
     assert held

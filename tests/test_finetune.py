@@ -23,7 +23,7 @@ from nas.data.sets import ImageData, load_data
 from nas.models.blocks import Network
 from nas.models.build import build
 from nas.tasks.base import Score
-from nas.tasks.classification import load_metric
+from nas.tasks.classification import CLASSIFICATION
 from nas.tasks.classification_loss import CrossEntropy
 from nas.training.augment import Mixed
 from nas.training.device_data import DeviceData
@@ -33,7 +33,7 @@ from nas.training.optim import Stepper, check_recipe, faster_precision, learning
 from nas.training.recipe import Recipe
 
 SPACE = mobile_space("digits")
-ACCURACY = load_metric("accuracy")
+ACCURACY = CLASSIFICATION.load_metric("accuracy")
 SIDE = 8
 TWO = Recipe(epochs=2, learning_rate=0.02, precision="float32")
 STEPS = 16
@@ -665,7 +665,7 @@ def test_a_compiled_step_is_the_plain_one_and_leaves_a_plain_network(
 def test_metrics_of_each_epoch_are_those_of_scikit_learn(data: DeviceData) -> None:
     labels = data.data.validation.labels
     model = small()
-    training = finetune(model, data, SIDE, TWO, load_metric("macro_f1"), seed=0)
+    training = finetune(model, data, SIDE, TWO, CLASSIFICATION.load_metric("macro_f1"), seed=0)
     number = 0
     for number, epoch in enumerate(training, start=1):
         predicted = predict(model, data, data.validation, SIDE)

@@ -15,7 +15,7 @@ from nas.common.errors import InputError
 from nas.common.plugins import children_path, load_function
 from nas.runs.record import Outcome
 from nas.runs.store import open_run
-from nas.tasks.classification import load_metric
+from nas.tasks.classification import CLASSIFICATION
 from nas.views.page.actions import Jobs
 
 NAS = [sys.executable, str(Path(sys.executable).with_name("nas"))]
@@ -114,7 +114,7 @@ def test_of_two_modules_of_one_name_the_one_in_the_working_directory_is_meant(
         (tmp_path / file).write_text(code)
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    assert load_metric(name)([], []) == 1.5  # type: ignore[arg-type]
+    assert CLASSIFICATION.load_metric(name)([], []) == 1.5  # type: ignore[arg-type]
     assert sys.path == before
     import random
 
@@ -139,7 +139,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     for name in ("nowhere_at_all:share", "random:share", "__main__:share_of_nothing", ":x"):
         with pytest.raises(InputError, match="could not be loaded"):
-            load_metric(name)
+            CLASSIFICATION.load_metric(name)
 
 
 def test_children_search_the_working_directory_last_unless_the_user_says_otherwise(

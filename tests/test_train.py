@@ -37,7 +37,7 @@ from nas.runs.store import RunDirectory, open_run
 from nas.runs.trained import best_training
 from nas.spaces.base import Cost
 from nas.spaces.files import load_space
-from nas.tasks.classification import load_metric
+from nas.tasks.classification import CLASSIFICATION
 from nas.tasks.classification_report import part_report
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
@@ -124,7 +124,7 @@ def digits() -> ImageData:
     ],
 )  # fmt: skip
 def test_a_training_goes_on_behind_any_epoch_as_if_nothing_had_happened(digits: ImageData, recipe: Recipe) -> None:
-    data, metric = DeviceData(digits.without_test(), "cpu"), load_metric("accuracy")
+    data, metric = DeviceData(digits.without_test(), "cpu"), CLASSIFICATION.load_metric("accuracy")
     files: list[bytes] = []
 
     def keep(metrics: EpochMetrics, state: TrainingState) -> None:

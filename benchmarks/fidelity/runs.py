@@ -29,7 +29,7 @@ from nas.search.evaluate import starting_network
 from nas.spaces.families import architecture_cost
 from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture
-from nas.tasks.classification import load_metric
+from nas.tasks.classification import CLASSIFICATION
 from nas.training.device_data import DeviceData, DevicePart
 from nas.training.images import load_images
 from nas.training.loop import finetune, predict
@@ -140,7 +140,9 @@ class Bench:
             device = DeviceData(data, self.setting.device)
             network = build(architecture, len(data.classes), 0)
             recipe = self.setting.recipe(False, self.setting.backbone)
-            for epoch in finetune(network, device, architecture.input_size, recipe, load_metric("accuracy"), seed=0):
+            for epoch in finetune(
+                network, device, architecture.input_size, recipe, CLASSIFICATION.load_metric("accuracy"), seed=0
+            ):
                 print(f"backbone, epoch {epoch.epoch}/{recipe.epochs}: {100 * epoch.score:.2f} %", flush=True)
             # As nas export leaves it, so that candidates and supernets inherit from it by its path.
             folder.mkdir(exist_ok=True)
@@ -185,7 +187,7 @@ class Bench:
         network = self.starting(job)
         if job.epochs:
             recipe = self.setting.recipe(job.start.kind != "scratch", job.epochs)
-            steps = finetune(network, self.data, side, recipe, load_metric("accuracy"), seed=0)
+            steps = finetune(network, self.data, side, recipe, CLASSIFICATION.load_metric("accuracy"), seed=0)
             history = [epoch.score for epoch in steps]
         else:
             said = predict(network, self.data, self.scored, side)

@@ -104,8 +104,3 @@ class Classification(Task):
 
 
 CLASSIFICATION = Classification()
-
-
-def load_metric(name: str) -> Score:
-    """A metric of classifiers by name, loaded; raises `InputError`."""
-    return CLASSIFICATION.load_metric(name)
