@@ -109,21 +109,6 @@ def _cropped(image: Any) -> torch.Tensor:
 
 {preparation}'''
 
-_FOLDED = (
-    ("ConvNormAct", "ConvAct"),
-    (
-        "Padded convolution, batch norm, and optionally",
-        "Padded convolution (batch norm is folded into it) and optionally",
-    ),
-    ("        eps: float = 1e-5,\n", ""),
-    ("            eps=eps,\n", ""),
-    (", eps=eps", ""),
-    ("bias=False", "bias=True"),
-    ("        self.norm = nn.BatchNorm2d(out_channels)\n", ""),
-    ("self.act(self.norm(self.conv(x)))", "self.act(self.conv(x))"),
-)
-"""What makes of the blocks' source that of the same blocks with batch norm folded, one after another."""
-
 
 def model_source(
     run: RunDirectory,
@@ -146,7 +131,6 @@ def model_source(
     parts = plan(arch, run.outputs)
     details = {"architecture": str(arch), "digest": arch.digest, "weights": f"those of {result.weights}"}
     details |= {"score": result.score_line, "latency": measured_text(result.latency, result.when)}
-    source = "\n\n".join(map(inspect.getsource, (blocks.ConvNormAct, blocks.InvertedResidual, blocks.Network)))
     calls = {
         "stem": _call(blocks.ConvNormAct, parts.stem, fold_bn),
         "layers": "\n".join(
@@ -167,33 +151,26 @@ def model_source(
         mean=run.provenance.mean,
         std=run.provenance.std,
         dtype=dtype,
-        blocks=_folded(source) if fold_bn else source,
+        blocks="\n\n".join(map(inspect.getsource, (blocks.ConvNormAct, blocks.InvertedResidual, blocks.Network))),
         features=parts.classifier["in_features"],
         num_classes=parts.classifier["out_features"],
         **calls,
     )
 
 
-def _folded(source: str) -> str:
-    for unfolded, folded in _FOLDED:
-        if unfolded not in source:
-            raise ValueError(f"nas/models/blocks.py: {unfolded!r} is not there any more, which folding replaces")
-        source = source.replace(unfolded, folded)
-    return source
-
-
 def _call(block: type[nn.Module], arguments: dict[str, Any], fold_bn: bool) -> str:
     """A constructor call as source; leading sizes by position, defaults left out."""
     parameters = inspect.signature(block).parameters
+    if fold_bn:
+        arguments = {name: value for name, value in arguments.items() if name != "eps"} | {"batch_norm": False}
     parts = []
     for name, value in arguments.items():
-        if value == parameters[name].default or (fold_bn and name == "eps"):
+        if value == parameters[name].default:
             continue
         text = f"nn.{value.__name__}" if isinstance(value, type) else repr(value)
         by_position = parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         parts.append(text if by_position else f"{name}={text}")
-    name = "ConvAct" if fold_bn and block is blocks.ConvNormAct else block.__name__
-    return f"{name}({', '.join(parts)})"
+    return f"{block.__name__}({', '.join(parts)})"
 
 
 def _escaped(text: str) -> str:

@@ -10,7 +10,8 @@ from torch import nn
 class ConvNormAct(nn.Module):
     """Padded convolution, batch norm, and optionally the activation: (N, C, H, W) to (N, C', H/stride, W/stride).
 
-    `pad` is the zeros (before, after) each spatial axis.
+    `pad` is the zeros (before, after) each spatial axis. Without `batch_norm`, which may be folded into it, the convolution
+    has a bias.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class ConvNormAct(nn.Module):
         dilation: int = 1,
         groups: int = 1,
         pad: tuple[int, int] = (0, 0),
+        batch_norm: bool = True,
         eps: float = 1e-5,
         activation: type[nn.Module] | None = nn.ReLU6,
     ) -> None:
@@ -37,9 +39,9 @@ class ConvNormAct(nn.Module):
             padding=0 if self.uneven_pad else before,
             dilation=dilation,
             groups=groups,
-            bias=False,
+            bias=not batch_norm,
         )
-        self.norm = nn.BatchNorm2d(out_channels, eps=eps)
+        self.norm = nn.BatchNorm2d(out_channels, eps=eps) if batch_norm else nn.Identity()
         self.act = activation(inplace=True) if activation else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -66,6 +68,7 @@ class InvertedResidual(nn.Module):
         dilation: int = 1,
         separable: bool = True,
         pad: tuple[int, int] = (0, 0),
+        batch_norm: bool = True,
         eps: float = 1e-5,
         activation: type[nn.Module] = nn.ReLU6,
     ) -> None:
@@ -73,7 +76,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
         self.expand: nn.Module = nn.Identity()
         if separable and hidden != in_channels:
-            self.expand = ConvNormAct(in_channels, hidden, eps=eps, activation=activation)
+            self.expand = ConvNormAct(in_channels, hidden, batch_norm=batch_norm, eps=eps, activation=activation)
         self.filter = ConvNormAct(
             hidden if separable else in_channels,
             hidden,
@@ -82,10 +85,11 @@ class InvertedResidual(nn.Module):
             dilation=dilation,
             groups=hidden if separable else 1,
             pad=pad,
+            batch_norm=batch_norm,
             eps=eps,
             activation=activation,
         )
-        self.project = ConvNormAct(hidden, out_channels, eps=eps, activation=None)
+        self.project = ConvNormAct(hidden, out_channels, batch_norm=batch_norm, eps=eps, activation=None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.project(self.filter(self.expand(x)))
