@@ -186,6 +186,7 @@ def test_the_input_is_added_exactly_when_stride_and_channels_allow(
     """With the projection silenced, what comes out is what was added."""
     layer = replace(LAYER, stride=stride, out_channels=out_channels, separable=separable)
     block = first_block(build(with_layers(layer), CLASSES).eval())
+    assert isinstance(block.project.norm, nn.BatchNorm2d)
     nn.init.zeros_(block.project.norm.weight)
     x = torch.rand(2, CHANNELS, 8, 8)
     with torch.no_grad():

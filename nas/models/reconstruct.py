@@ -109,6 +109,7 @@ def _refit(block: InvertedResidual, inputs: Sequence[torch.Tensor], targets: Seq
     if moments is None:
         return False
     norm, weight = projection.norm, projection.conv.weight  # (out, hidden, 1, 1)
+    assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     inherited = weight.flatten(1).double()
