@@ -41,6 +41,8 @@ SEARCH = (
     "precision=float32", "--max-concurrent", "1", "--max-latency", "1s",
 )  # fmt: skip
 
+RESUME = (sys.executable, "-m", "nas.cli", "search", "--resume", "run", "--trials", "8")
+
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
@@ -76,6 +78,19 @@ def test_a_search_for_the_task_of_a_users_file(tmp_path: Path, monkeypatch: pyte
     assert all(0 < member["mae"] < 0.2 for member in front["front"])
     report = run.report_path.read_text(encoding="utf-8")
     assert "Validation mae (levels)" in report
+    (tmp_path / "toy_task.py").rename(tmp_path / "elsewhere.py")
+    gone = subprocess.run(RESUME, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert gone.returncode == 2
+    assert re.fullmatch(r"nas: .*toy_task.*\n", gone.stderr)
+    (tmp_path / "elsewhere.py").rename(tmp_path / "toy_task.py")
+    ended = len(run.records())
+    assert "trial 0 " not in nas(tmp_path, *RESUME[3:])
+    records = run.records()
+    assert len([record for record in records if record.outcome is Outcome.DONE]) == 6
+    assert len(records) > ended
+    assert {tuple(record.objectives) for record in records if record.outcome is Outcome.DONE} == {
+        ("mae", "latency", "macs")
+    }
     body = re.sub(r"<script.*?</script>", "", report[report.index("<body>") :], flags=re.DOTALL)
     assert "accuracy" not in body
     assert "0 classes" not in body

@@ -14,7 +14,7 @@ from nas.latency.result import Latency, Predicted
 from nas.spaces.base import Choice, Cost
 from nas.spaces.families import AnyArchitecture
 from nas.tasks.classification_report import SplitReport
-from nas.tasks.report import PartReport
+from nas.tasks.report import Example, PartReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 
@@ -100,7 +100,8 @@ class TrainingRecord:
 
     One `with_validation` was trained on the validation split too: nothing was left to score it by, and its evaluation has
     no history. `losses` are those of the training by epoch. `before` and `after` are what the network got on the test
-    split at its start and at its end; None where the data have none, or it failed. `key` is in the names of its files.
+    split at its start and at its end; None where the data have none, or it failed. `hardest` are the validation images
+    of the greatest loss at its end, the greatest first. `key` is in the names of its files.
     """
 
     number: int
@@ -114,6 +115,7 @@ class TrainingRecord:
     losses: tuple[float, ...] = ()
     before: AnyReport | None = None
     after: AnyReport | None = None
+    hardest: tuple[Example, ...] = ()
     started: float = 0.0
     finished: float = 0.0
     schema: int = SCHEMA_VERSION

@@ -9,7 +9,8 @@ baselines.jsonl  reference networks that `nas baseline` measured, a line each; t
 audit.jsonl      further trainings of candidates by `nas fidelity`, a line each
 trainings.jsonl  candidates trained in full by `nas train`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
-trained/         DIGEST-KEY.safetensors of what `nas train` trained; KEY.checkpoint of what it has not ended yet
+trained/         DIGEST-KEY.safetensors of what `nas train` trained, DIGEST-KEY.hardest.png the images that it found hardest;
+                 KEY.checkpoint of what it has not ended yet
 report.html      the report
 front.png        the front as a picture for slides (`nas report --png`)
 state.json       what the driver of a search tells of itself, every few seconds and at its end
@@ -363,10 +364,25 @@ class RunDirectory:
         """Where the weights of a full training lie, once it has ended."""
         return self.path / "trained" / f"{record.digest}-{record.key}.safetensors"
 
-    def save_trained(self, record: TrainingRecord, content: bytes) -> None:
-        """Keep the weights of a full training, to be called before it is recorded; readers see the whole file or none."""
+    def save_trained(self, record: TrainingRecord, content: bytes, hardest: bytes | None = None) -> None:
+        """Keep the weights of a full training, and pictures of what it found hardest (`nas.tasks.examples`).
+
+        To be called before it is recorded; readers see whole files or none.
+        """
         with writing(self.path / "trained"):
+            if hardest is not None:
+                write_atomically(self._hardest_path(record), hardest)
             write_atomically(self.trained_weights(record), content)
+
+    def _hardest_path(self, record: TrainingRecord) -> Path:
+        return self.trained_weights(record).with_suffix(".hardest.png")
+
+    def hardest_pictures(self, record: TrainingRecord) -> bytes | None:
+        """The pictures of what a full training found hardest, or None where there are none."""
+        try:
+            return self._hardest_path(record).read_bytes()
+        except OSError:
+            return None
 
     def load_trained(self, record: TrainingRecord) -> dict[str, torch.Tensor]:
         """The weights of a full training; raises `InputError` when they are gone or damaged."""

@@ -16,10 +16,11 @@ from nas.common.doors import Door
 from nas.common.errors import CandidateError, InputError
 from nas.common.text import amount_text, plural, scale_of
 from nas.tasks.predict import predict_source
-from nas.tasks.report import PartReport
+from nas.tasks.report import PartReport, numbers_text
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
     from nas.data.image_data import ImageData
     from nas.tasks.motion import Motion
@@ -163,11 +164,22 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, raw: torch.Tensor) -> Any:
-        """Predictions of a network's outputs (N, ...), as scores take them."""
+        """Predictions of a network's outputs (N, ...), as scores take them; those of one image by its number."""
 
     @abstractmethod
     def scores(self, raw: torch.Tensor, predictions: Any, targets: Any) -> dict[str, float]:
         """All scores by name, kept of each epoch; targets as the data have them."""
+
+    def caption(self, found: Any, classes: Sequence[str]) -> str:
+        """One image's target or prediction in a few words: `cat`; by default its numbers."""
+        return numbers_text(found)
+
+    def draw(self, image: Image, found: Any, classes: Sequence[str]) -> Image | None:
+        """One image's target or prediction drawn into it; None where nothing of it lies within the image.
+
+        `image` is all that the network read, RGB and enlarged to any size.
+        """
+        return None
 
     def predict_source(self) -> str:
         """The source of predict.py in exported folders, which says what their network tells of images."""

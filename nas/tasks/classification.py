@@ -89,6 +89,9 @@ class Classification(Task):
         figures = {name: score(targets, predictions) for name, score in METRICS.items()}
         return {ACCURACY.name: figures.pop(ACCURACY.name), "top5": top5, **figures}
 
+    def caption(self, found: Any, classes: Sequence[str]) -> str:
+        return classes[int(found)]
+
     def predict_source(self) -> str:
         return SOURCE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,12 @@ class Change:
 
 Cell: TypeAlias = str | int | float | tuple[str, str] | Change | None
 Kind: TypeAlias = Literal["text", "pair", "share", "number", "count"]
+
+
+def numbers_text(found: Any, most: int = 4) -> str:
+    """The first numbers of a row, or the number that it is."""
+    values = [found] if isinstance(found, int | float) else found.flatten().tolist()
+    return " ".join(f"{value:.4g}" for value in values[:most]) + (" …" if len(values) > most else "")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,16 @@ class Matrix:
 
     names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image of the validation split, by its number there: its target and what a network found, in words, and the loss."""
+
+    image: int
+    target: str
+    found: str
+    loss: float
 
 
 @dataclass(frozen=True)

@@ -221,11 +221,16 @@ class _Training:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A network's outputs (N, ...) on a part of the data, what its task reads in them, and the mean loss."""
+    """A network's outputs (N, ...) on a part of the data, what its task reads in them, and the losses (N,)."""
 
     raw: torch.Tensor
     predictions: Any
-    loss: float
+    losses: torch.Tensor
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.losses.mean().item()
 
 
 @torch.inference_mode()
@@ -256,7 +261,7 @@ def predict(
         raise CandidateError("the network's outputs are not finite numbers")
     task = task_of(data.data.task)
     loss = task.loss(part.labels, data.data.classes, smoothing=0.0)
-    return Predicted(raw, task.decode(raw), loss(raw, part.labels).mean().item())
+    return Predicted(raw, task.decode(raw), loss(raw, part.labels))
 
 
 def report_on(predicted: Predicted, data: ImageData, part: Split) -> Any:

@@ -35,7 +35,9 @@ from nas.runs.store import RunDirectory
 from nas.runs.targets import targets_here
 from nas.search.conditions import data_of
 from nas.search.evaluate import starting_network
-from nas.tasks.base import outputs_of
+from nas.tasks.base import outputs_of, task_of
+from nas.tasks.examples import hardest
+from nas.tasks.report import Example
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import TrainingState, finetune, predict, report_on
@@ -43,6 +45,8 @@ from nas.training.optim import check_recipe, gpu_precision
 from nas.training.recipe import Precision, Recipe
 from nas.workflows.fidelity.audit import full_recipe
 from nas.workflows.reporting import Report, no_report
+
+Hardest = tuple[tuple[Example, ...], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,7 @@ class _Trainer:
             network = self._start()
             if not self._train(network):
                 return
-            after = self._on_test_part(network)
+            after, hardest = self._on_test_part(network), self._hardest(network)
             latency, latencies = self._latencies(network)
         except InputError:
             raise
@@ -270,7 +274,7 @@ class _Trainer:
         else:
             cost = self._training.trial.evaluation.cost
             done = Evaluation(Outcome.DONE, cost=cost, latency=latency, latencies=latencies)
-            self._record(done, network, after)
+            self._record(done, network, after, hardest)
 
     def _start(self) -> nn.Module:
         """The network as its training begins; one with a checkpoint is given its weights by `finetune`."""
@@ -328,6 +332,17 @@ class _Trainer:
         predicted = predict(network, data, data.test, self._architecture.input_size, lease=lease)
         return report_on(predicted, data.data, data.data.test)
 
+    def _hardest(self, network: nn.Module) -> Hardest:
+        """The validation images of the greatest loss; none where they were trained on."""
+        if self._training.with_validation:
+            return (), None
+        data, part = self._data, self._data.validation
+        predicted = predict(network, data, part, self._architecture.input_size, lease=lease_for(self._plan.device))
+        own = data.data
+        return hardest(
+            task_of(own.task), own.validation, predicted.losses.cpu().numpy(), predicted.predictions, own.classes
+        )
+
     def _latencies(self, network: nn.Module) -> tuple[Latency | None, dict[str, Latency]]:
         """Measured again by the run's own protocols, where this machine has their devices."""
         settings, shape = self._run.settings, self._architecture.input_shape
@@ -342,7 +357,13 @@ class _Trainer:
         latencies = {name: latency for name, latency in on_targets.items() if latency is not None}
         return measured(settings.evaluation.protocol), latencies
 
-    def _record(self, evaluation: Evaluation, network: nn.Module | None = None, after: AnyReport | None = None) -> None:
+    def _record(
+        self,
+        evaluation: Evaluation,
+        network: nn.Module | None = None,
+        after: AnyReport | None = None,
+        hardest: Hardest = ((), None),
+    ) -> None:
         """Keep the weights, then the record that says so."""
         training = self._training
         evaluation = replace(
@@ -364,11 +385,12 @@ class _Trainer:
             losses=tuple(epoch.train_loss for epoch in self._history if epoch.train_loss is not None),
             before=self._before if after else None,
             after=after,
+            hardest=hardest[0],
             started=self._started,
             finished=time.time(),
         )
         if network is not None:
-            self._run.save_trained(record, weights_content(network.state_dict()))
+            self._run.save_trained(record, weights_content(network.state_dict()), hardest[1])
         self._run.append_training(record)
         if network is not None:  # one that failed for want of memory may go on
             self._run.remove_checkpoint(training.key)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dash import html
 
+from nas.common.errors import InputError
 from nas.common.jsonl import fields_of
 from nas.common.text import capital, duration_text, plural, spread_text, time_text
 from nas.runs.objectives import objective, peak_memory, target_objective
@@ -17,6 +18,7 @@ from nas.runs.words import cost_text, score_title, trial_text
 from nas.spaces.families import layer_rows
 from nas.tasks.base import task_of
 from nas.views.front_latency import same_latency
+from nas.views.hardest import HARDEST, KEY, with_pictures
 from nas.views.page.actions import Job
 from nas.views.page.runs import Seen
 from nas.views.report.figures import member_names
@@ -81,7 +83,32 @@ def described(seen: Seen, record: TrialRecord) -> list[object]:
         html.P(record.text, className="architecture"),
         html.Div(badges, className="badges"),
         html.Dl([html.Div([html.Dt(name), html.Dd(text)]) for name, text in rows], className="facts"),
+        *_hardest(seen, best_of(seen.trainings.get(record.digest, ()))),
     ]
+
+
+def _hardest(seen: Seen, training: TrainingRecord | None) -> list[object]:
+    """The validation images that its full training found hardest."""
+    sheet = seen.run.hardest_pictures(training) if training and training.hardest else None
+    if training is None or sheet is None:
+        return []
+    try:
+        shown = with_pictures(training, sheet)
+    except InputError as error:
+        return [html.P(f"{HARDEST}: {error}", className="note")]
+    figures = [
+        html.Figure(
+            [
+                html.Img(src=address, alt=f"validation image {example.image}"),
+                html.Figcaption(
+                    [html.B(example.target), f" → {example.found}", html.Small(f"loss {example.loss:.3g}")]
+                ),
+            ]
+        )
+        for example, address in shown
+    ]
+    parts = [html.Summary(HARDEST), html.P(KEY, className="note"), html.Div(figures, className="examples")]
+    return [html.Details(parts)]
 
 
 def _in_full(seen: Seen, group: Sequence[TrainingRecord]) -> str:

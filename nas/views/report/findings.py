@@ -29,6 +29,7 @@ class Findings:
     `scored` are those trained to the full budget with a value for every objective; `names` says by digest what a front
     member is known for; `baselines` are reference networks; `again` is what training candidates again gave, by digest; `audit` says whether the
     proxy training can rank candidates, where that was looked into; `trainings` are the full ones that came to their end.
+    `hardest` are the pictures of what those found hardest, by their keys.
     `seconds` is what the search took by the clock; `changes` are the settings that held before.
     """
 
@@ -46,6 +47,7 @@ class Findings:
     again: dict[str, Confirmed] = field(default_factory=dict)
     audit: Audit | None = None
     trainings: tuple[TrainingRecord, ...] = ()
+    hardest: dict[str, bytes] = field(default_factory=dict)
     seconds: float | None = None
     changes: tuple[Change, ...] = ()
 
@@ -105,6 +107,8 @@ def find(run: RunDirectory) -> Findings:
     done = [record for record in records if record.outcome is Outcome.DONE]
     scored = [record for record in done if all(name in record.objectives for name in objectives)]
     front = pareto_front(scored, objectives)
+    trainings = tuple(ended(run.training_records()))
+    pictures = ((record.key, run.hardest_pictures(record)) for record in trainings if record.hardest)
     return Findings(
         path=run.path,
         settings=run.settings,
@@ -119,7 +123,8 @@ def find(run: RunDirectory) -> Findings:
         baselines=tuple(cheapest_first(run.baselines(), objectives)),
         again=confirmed_in(run, scored),
         audit=audit_of(run),
-        trainings=tuple(ended(run.training_records())),
+        trainings=trainings,
+        hardest={key: content for key, content in pictures if content is not None},
         seconds=search_seconds(run.state(), records),
         changes=run.content.changes,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-_VOID = {"br", "wbr", "meta", "link", "input"}
+_VOID = {"br", "wbr", "img", "meta", "link", "input"}
 
 
 class Html(str):
