@@ -12,7 +12,9 @@ from torch import nn
 
 from nas.models.networks import build
 from nas.spaces.files import load_space
-from nas.training.memory import lean_activations, reused_memory
+from nas.training import allocator
+from nas.training.allocator import own_process, reused_memory
+from nas.training.memory import lean_activations
 
 CPU = torch.device("cpu")
 
@@ -81,7 +83,7 @@ def test_only_in_place_relu6_is_replaced_and_all_of_it_comes_back() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
-def test_freed_memory_is_used_again_and_goes_back_in_the_end() -> None:
+def test_freed_memory_is_used_again_and_goes_back_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     def resident_mb() -> float:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * resource.getpagesize() / 1e6
@@ -99,6 +101,11 @@ def test_freed_memory_is_used_again_and_goes_back_in_the_end() -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
 
     fresh = pages_of(5)
+    monkeypatch.setattr(allocator._Process, "ours", False)
+    with reused_memory(CPU):
+        pages_of(1)
+        assert pages_of(5) > fresh / 2  # a program of the user's is left alone
+    own_process()
     with reused_memory(CPU):
         pages_of(1)
         assert pages_of(5) < fresh / 10

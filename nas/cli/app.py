@@ -30,6 +30,7 @@ from nas.cli.train import train
 from nas.common.errors import ExportError, InputError
 from nas.common.printable import print_what_fits
 from nas.common.user_cache import assume_home
+from nas.training.allocator import own_process
 
 app = typer.Typer(
     add_completion=False,
@@ -139,6 +140,7 @@ def front(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
+    own_process()
     print_what_fits()
     _let_data_lines_through()
     usage_error: Literal[2] = 2

@@ -20,10 +20,11 @@ from nas.latency.lease import Bursts, DeviceLease
 from nas.models.freezing import Freezing
 from nas.tasks.base import Loss, Score, Task, task_of
 from nas.tasks.motion import Motion
+from nas.training.allocator import reused_memory
 from nas.training.augment import change_colour, cutout, mix, resized_crop, shift_and_hflip
 from nas.training.device_data import DeviceData, DevicePart, resize
 from nas.training.history import EpochMetrics
-from nas.training.memory import lean_activations, reused_memory
+from nas.training.memory import lean_activations
 from nas.training.optim import Stepper, learning_rate_at, mean_loss
 from nas.training.recipe import Recipe
 

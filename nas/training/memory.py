@@ -1,40 +1,12 @@
-"""What keeps the memory of a training step on a CPU from being fetched again, or copied, at every step."""
+"""What keeps a training step from copying what it need not keep."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-
-# From glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-
-
-@contextmanager
-def reused_memory(device: torch.device) -> Iterator[None]:
-    """Keep what is freed on a CPU for what is allocated next; afterwards it goes back to the system.
-
-    glibc maps and unmaps large tensors one by one, and the kernel clears each page of theirs again, at every step
-    (mallopt(3)). Does nothing for a GPU or another C library.
-    """
-    libc = ctypes.CDLL(None)
-    if device.type != "cpu" or not hasattr(libc, "gnu_get_libc_version"):
-        yield
-        return
-    libc.mallopt(_MMAP_MAX, 0)
-    libc.mallopt(_TRIM_THRESHOLD, -1)
-    try:
-        yield
-    finally:
-        libc.mallopt(_MMAP_MAX, 65536)
-        # Setting any of them ends glibc's own adjustment, so these are the bounds at which that would have ended.
-        libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_TRIM_THRESHOLD, 64 << 20)
-        libc.malloc_trim(0)
 
 
 class _ReLU6(torch.autograd.Function):

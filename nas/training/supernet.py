@@ -31,11 +31,11 @@ from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
 from nas.tasks.base import task_of
 from nas.tasks.motion import Motion
+from nas.training.allocator import reused_memory
 from nas.training.augment import mix
 from nas.training.device_data import DeviceData, resize
 from nas.training.distributed import largest, rank_and_ranks
 from nas.training.loop import augmented, predict
-from nas.training.memory import reused_memory
 from nas.training.optim import Stepper, learning_rate_at, mean_loss
 from nas.training.supernet_file import EPOCHS, REFERENCES, SupernetEpoch, SupernetFile, write_file
 

@@ -17,6 +17,7 @@ from typing import Any
 from nas.common.errors import InputError
 from nas.latency.device import torch_threads
 from nas.search.ray.cluster import start_ray
+from nas.training.allocator import own_process
 from nas.training.images import load_images
 from nas.training.supernet import SupernetPlan, train_here
 from nas.training.supernet_file import SupernetEpoch, read_file, write_file
@@ -83,6 +84,7 @@ def _train(config: dict[str, Any]) -> None:
     """What each of the processes does."""
     from ray.train.torch import get_device
 
+    own_process()
     folder = Path(config["folder"])
     file = read_file(folder)
     data = load_images(file.space, file.data, file.split_seed, file.init, file.task)

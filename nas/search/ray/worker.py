@@ -19,6 +19,7 @@ from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.candidate import Candidate, InTurn
 from nas.tasks.base import outputs_of
+from nas.training.allocator import own_process
 
 if TYPE_CHECKING:
     from nas.search.ray.artifacts import ArtifactStore
@@ -52,6 +53,7 @@ class Worker:
             from nas.training.device_data import DeviceData
 
             check_models(self.models)
+            own_process()
             torch.set_num_threads(max(1, int(self.settings.resources.cpus_per_trial)))
             return functools.partial(self._evaluate, DeviceData(self.data, self.settings.device))
 
