@@ -23,8 +23,9 @@ from typing import TypeVar
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
 from nas.common.text import plural, resume_line
+from nas.runs.layout import CHECKPOINT, GROWING, RUN_FILE, STATE, STOP, TRAINED, TRIALS, WEIGHTS
 from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
-from nas.runs.store import CHECKPOINT, STATE, STOP, RunDirectory, open_run
+from nas.runs.store import RunDirectory, open_run
 
 EVERY_S = 30.0
 """Seconds between two copies of what changed."""
@@ -33,7 +34,6 @@ PATIENCE_S = 60.0
 OFF = "off"
 """In place of a URI, beside `--resume`: copy no more."""
 _ALLOWED = "it takes the URI of a folder that can be written to: s3://bucket/prefix, gs://bucket/prefix, file:///folder"
-_GROWING = (".jsonl", ".journal")
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ def check_new_replica(uri: str, out: Path) -> None:
     if remote.filesystem.type_name == "local" and Path(remote.root).resolve().is_relative_to(out.resolve()):
         raise InputError(f"{arg('mirror')} {uri}: lies in the run directory {out}; {_ALLOWED}")
     names = _answer(arg("mirror"), uri, remote.names)
-    if MARKER in names or "run.yaml" in names:
+    if MARKER in names or RUN_FILE in names:
         raise InputError(
             f"{arg('mirror')} {uri}: a run is there already; give another prefix, or {arg('resume')} {uri}"
         )
@@ -81,7 +81,7 @@ def fetch_run(uri: str, out: Path) -> None:
     """
     remote = _reached(arg("resume"), uri)
     names = _answer(arg("resume"), uri, remote.names)
-    if "run.yaml" not in names or "trials.jsonl" not in names:
+    if RUN_FILE not in names or TRIALS not in names:
         raise InputError(f"{arg('resume')} {uri}: no run is there (no run.yaml and trials.jsonl)")
     marker = _answer(arg("resume"), uri, remote.marker)
     if marker is not None and marker.wait_s:
@@ -99,7 +99,7 @@ def fetch_run(uri: str, out: Path) -> None:
             if content is not None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 (partial / name).write_bytes(content)
-        (partial / "weights").mkdir(exist_ok=True)
+        (partial / WEIGHTS).mkdir(exist_ok=True)
         open_run(partial)
         partial.rename(out)
     except InputError:
@@ -265,9 +265,9 @@ class _Copier(threading.Thread):
     def _noted(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file by its name, noted in the order of the dictionary: what refers to others first."""
         folder = self._run.path
-        rest = [path for path in folder.rglob("*") if path.parent != folder / "weights"]
+        rest = [path for path in folder.rglob("*") if path.parent != folder / WEIGHTS]
         noted = {}
-        for paths in (sorted(rest, key=_precedence), (folder / "weights").glob("*")):  # a glob looks when it is reached
+        for paths in (sorted(rest, key=_precedence), (folder / WEIGHTS).glob("*")):  # a glob looks when it is reached
             for path in paths:
                 if not _is_passing(path) and path.is_file():
                     with suppress(FileNotFoundError):  # weights are deleted meanwhile
@@ -279,7 +279,7 @@ class _Copier(threading.Thread):
         """Copy what changed and delete the weights that are gone; raises `InputError` when another driver copies."""
         self._remote = self._remote or RemoteFolder.at(self._uri)
         self._hold(self._remote)
-        kept = {path.name for path in (self._run.path / "weights").glob("*")}  # by the records noted next, or older
+        kept = {path.name for path in (self._run.path / WEIGHTS).glob("*")}  # by the records noted next, or older
         noted = self._noted()
         for name, stamp in reversed(noted.items()):
             if self._copied.get(name) == stamp:
@@ -295,7 +295,7 @@ class _Copier(threading.Thread):
                 self._hold(self._remote)
         self._mark()
         for name in list(self._copied):
-            if name.startswith("weights/") and name not in noted and Path(name).name not in kept:
+            if name.startswith(f"{WEIGHTS}/") and name not in noted and Path(name).name not in kept:
                 self._remote.delete(name)
                 del self._copied[name]
 
@@ -305,7 +305,7 @@ class _Copier(threading.Thread):
         if marker is None or self._marked is None:
             _check_takeover(remote, self._run)
             # Of what is there, weights alone are ever deleted.
-            self._copied = {name: (-1, -1) for name in remote.names() if name.startswith("weights/")}
+            self._copied = {name: (-1, -1) for name in remote.names() if name.startswith(f"{WEIGHTS}/")}
         elif not marker.is_driver(self._marked):
             raise InputError(
                 f"the replica {self._uri} was taken over: {marker.host} (process {marker.pid}) copies to it"
@@ -324,11 +324,11 @@ def _precedence(path: Path) -> int:
 
     The weights of full trainings come last: they are kept before they are recorded.
     """
-    if path.name == "run.yaml":
+    if path.name == RUN_FILE:
         return 0
-    if path.parent.name == "trained":
+    if path.parent.name == TRAINED:
         return 4
-    return 3 if path.name == "trials.jsonl" else 2 if path.suffix == ".jsonl" else 1
+    return 3 if path.name == TRIALS else 2 if path.suffix == ".jsonl" else 1
 
 
 def _is_passing(path: Path) -> bool:
@@ -343,4 +343,4 @@ def _content(path: Path, size: int) -> bytes:
     """The first `size` bytes of a file; of one that grows, its whole lines among them."""
     with path.open("rb") as file:
         content = file.read(size)
-    return content[: content.rfind(b"\n") + 1] if path.suffix in _GROWING else content
+    return content[: content.rfind(b"\n") + 1] if path.suffix in GROWING else content

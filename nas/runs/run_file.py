@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, write_yaml
+from nas.runs.layout import RUN_FILE
 from nas.runs.settings import SearchSettings
 
 
@@ -79,12 +80,12 @@ _RUN_FILE = TypeAdapter(RunFile)
 
 def write_run_file(path: Path, content: RunFile) -> None:
     """Write run.yaml of a run directory; raises `InputError` where it cannot be written."""
-    write_yaml(path / "run.yaml", _RUN_FILE.dump_python(content, mode="json", by_alias=True))
+    write_yaml(path / RUN_FILE, _RUN_FILE.dump_python(content, mode="json", by_alias=True))
 
 
 def read_run_file(path: Path) -> RunFile:
     """run.yaml of a run directory; raises `InputError`."""
-    file = path / "run.yaml"
+    file = path / RUN_FILE
     try:
         return _RUN_FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,21 +1,4 @@
-"""The run directory: the only reader and writer of what a search leaves on disk.
-
-run.yaml         settings, versions, hardware: everything needed to run it again
-trials.jsonl     one complete record a line, appended and fsynced: the source of truth
-study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
-latencies.jsonl  latencies of the front and what is near it, measured again in turn, a line each
-confirmations.jsonl  members of the front trained again, longer, a line each
-baselines.jsonl  reference networks that `nas baseline` measured, a line each; the latest of a name counts
-audit.jsonl      further trainings of candidates by `nas fidelity`, a line each
-trainings.jsonl  candidates trained in full by `nas train`, a line each
-weights/         DIGEST.safetensors of the front and the most recent few
-trained/         DIGEST-KEY.safetensors of what `nas train` trained, DIGEST-KEY.hardest.png the images that it found hardest;
-                 KEY.checkpoint of what it has not ended yet
-report.html      the report
-front.png        the front as a picture for slides (`nas report --png`)
-state.json       what the driver of a search tells of itself, every few seconds and at its end
-stop             there while a search is asked to stop (`nas stop`)
-"""
+"""The run directory: the only reader and writer of what a search leaves on disk (`nas.runs.layout` says what lies there)."""
 
 from __future__ import annotations
 
@@ -29,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -47,6 +30,7 @@ from nas.common.files import (
     writing,
 )
 from nas.common.jsonl import append_line, json_line
+from nas.runs import layout
 from nas.runs.in_turn import with_remeasured
 from nas.runs.limits import judged_anew
 from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
@@ -61,13 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECENT_WEIGHTS = 4
-_TRIALS, _CONFIRMATIONS, _BASELINES = "trials.jsonl", "confirmations.jsonl", "baselines.jsonl"
-_AUDITS, _TRAININGS, _LATENCIES = "audit.jsonl", "trainings.jsonl", "latencies.jsonl"
-STATE, STOP = "state.json", "stop"
-"""Files of the driver that runs, or ran last: no part of what a search leaves."""
-CHECKPOINT = ".checkpoint"
-"""How the names of files end that a training keeps until it has ended."""
-
+_T = TypeVar("_T")
 
 _RECORD = TypeAdapter(TrialRecord)
 _BASELINE = TypeAdapter(BaselineRecord)
@@ -103,12 +81,17 @@ class RunDirectory:
     @property
     def report_path(self) -> Path:
         """Where the report lies."""
-        return self.path / "report.html"
+        return self.path / layout.REPORT
+
+    @property
+    def picture_path(self) -> Path:
+        """Where the picture of the front lies, where one was asked for."""
+        return self.path / layout.PICTURE
 
     @property
     def study_path(self) -> Path:
         """The Optuna journal file."""
-        return self.path / "study.journal"
+        return self.path / layout.STUDY
 
     @classmethod
     def create(
@@ -133,12 +116,12 @@ class RunDirectory:
             raise InputError(f"{path}: cannot be made: {error.strerror}") from error
         run = cls(path, content)
         with writing(path):
-            (path / "weights").mkdir()
+            (path / layout.WEIGHTS).mkdir()
             for digest, file in (weights or {}).items():
                 with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
                     write_atomically(run.weights_path(digest), file.read_bytes())
             lines = "".join(f"{json_line(record)}\n" for record in records)
-            write_atomically(path / _TRIALS, lines.encode())
+            write_atomically(path / layout.TRIALS, lines.encode())
         write_run_file(path, content)
         return run
 
@@ -150,7 +133,7 @@ class RunDirectory:
         network file systems, the state of another driver says that it lives. An older request to stop is removed.
         """
         busy = f"{self.path}: another search is running on this directory, or an audit"
-        with only_process(self.path / ".lock", self.path, busy):
+        with only_process(self.path / layout.LOCK, self.path, busy):
             self._refuse_beside_another_host()
             self.remove_stop_request()
             yield
@@ -160,8 +143,8 @@ class RunDirectory:
         if state is None or state.ended is not None or state.host == socket.gethostname():
             return
         # Both times by the clock of the file system, since those of two hosts may differ.
-        os.utime(self.path / ".lock")
-        age = max(0.0, (self.path / ".lock").stat().st_mtime - self._state_path.stat().st_mtime)
+        os.utime(self.path / layout.LOCK)
+        age = max(0.0, (self.path / layout.LOCK).stat().st_mtime - self._state_path.stat().st_mtime)
         if age < SILENT_S:
             raise InputError(
                 f"{self.path}: a search runs on it on {state.host} (pid {state.pid}), heard of {age:.0f} s ago; if that "
@@ -172,7 +155,7 @@ class RunDirectory:
     def is_locked(self) -> bool:
         """Whether a search or an audit runs on this directory, as far as the kernel's lock reaches. Writes nothing."""
         try:
-            with (self.path / ".lock").open("rb") as file:
+            with (self.path / layout.LOCK).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -195,11 +178,11 @@ class RunDirectory:
 
     def append(self, record: TrialRecord) -> None:
         """Add a record; on return it is on the disk. Raises `InputError` where it cannot be written, as all of these do."""
-        append_record(self.path / _TRIALS, record)
+        append_record(self.path / layout.TRIALS, record)
 
     def recorded(self) -> list[TrialRecord]:
         """All records as they were written, in that order. A torn or foreign line is left out, with a warning."""
-        return read_records(self.path / _TRIALS, _RECORD)
+        return read_records(self.path / layout.TRIALS, _RECORD)
 
     def records(self) -> list[TrialRecord]:
         """All records by the run's limits of now; torn lines as in `recorded`."""
@@ -216,24 +199,24 @@ class RunDirectory:
 
     def records_from(self, start: int) -> LaterRecords[TrialRecord]:
         """The records that were finished from byte `start` on, for a reader that follows a run. Raises `OSError`."""
-        return later_records(self.path / _TRIALS, _RECORD, start)
+        return later_records(self.path / layout.TRIALS, _RECORD, start)
 
     def file_marks(self) -> dict[str, tuple[int, int, int] | None]:
         """Inode, bytes and time of each file that a run is read from: what changed shows here. None where there is none."""
-        return {
-            name: file_mark(self.path / name)
-            for name in ("run.yaml", _TRIALS, _LATENCIES, _CONFIRMATIONS, _BASELINES, _AUDITS, _TRAININGS, STATE)
-        }
+        return {name: file_mark(self.path / name) for name in layout.READ}
+
+    def _lines(self, name: str, kind: TypeAdapter[_T]) -> list[_T]:
+        path = self.path / name
+        return read_records(path, kind) if path.is_file() else []
 
     def append_latencies(self, records: Sequence[LatencyRecord]) -> None:
         """Add what was measured in turn, all of it in one write; on return it is on the disk."""
-        with writing(self.path / _LATENCIES):
-            append_line(self.path / _LATENCIES, "\n".join(map(json_line, records)))
+        with writing(self.path / layout.LATENCIES):
+            append_line(self.path / layout.LATENCIES, "\n".join(map(json_line, records)))
 
     def latencies(self) -> list[LatencyRecord]:
         """All latencies that were measured in turn, in the order written; torn lines as in `records`."""
-        path = self.path / _LATENCIES
-        return read_records(path, _LATENCY) if path.is_file() else []
+        return self._lines(layout.LATENCIES, _LATENCY)
 
     def judged(self) -> list[TrialRecord]:
         """The records by the newest latencies that were measured in turn: what front, picks and limits go by."""
@@ -241,41 +224,35 @@ class RunDirectory:
 
     def append_confirmation(self, confirmation: Confirmation) -> None:
         """Add what training a candidate again gave; on return it is on the disk."""
-        append_record(self.path / _CONFIRMATIONS, confirmation)
+        append_record(self.path / layout.CONFIRMATIONS, confirmation)
 
     def confirmations(self) -> list[Confirmation]:
         """All confirmations in the order written; torn lines as in `records`."""
-        path = self.path / _CONFIRMATIONS
-        return read_records(path, _CONFIRMATION) if path.is_file() else []
+        return self._lines(layout.CONFIRMATIONS, _CONFIRMATION)
 
     def append_baseline(self, record: BaselineRecord) -> None:
         """Add what a reference network gave, also while a search runs; on return it is on the disk."""
-        append_record(self.path / _BASELINES, record)
+        append_record(self.path / layout.BASELINES, record)
 
     def baselines(self) -> list[BaselineRecord]:
         """The latest record of each reference network, in the order first written; torn lines as in `records`."""
-        path = self.path / _BASELINES
-        return (
-            list({record.name: record for record in read_records(path, _BASELINE)}.values()) if path.is_file() else []
-        )
+        return list({record.name: record for record in self._lines(layout.BASELINES, _BASELINE)}.values())
 
     def append_audit(self, record: AuditRecord) -> None:
         """Add what a training of an audit gave; on return it is on the disk."""
-        append_record(self.path / _AUDITS, record)
+        append_record(self.path / layout.AUDITS, record)
 
     def audit_records(self) -> list[AuditRecord]:
         """All trainings of audits in the order written; torn lines as in `records`."""
-        path = self.path / _AUDITS
-        return read_records(path, _AUDIT) if path.is_file() else []
+        return self._lines(layout.AUDITS, _AUDIT)
 
     def append_training(self, record: TrainingRecord) -> None:
         """Add what a full training gave, also while a search runs; on return it is on the disk."""
-        append_record(self.path / _TRAININGS, record)
+        append_record(self.path / layout.TRAININGS, record)
 
     def training_records(self) -> list[TrainingRecord]:
         """All full trainings in the order written, failed ones too; torn lines as in `records`."""
-        path = self.path / _TRAININGS
-        return read_records(path, _TRAINING) if path.is_file() else []
+        return self._lines(layout.TRAININGS, _TRAINING)
 
     def save_report(self, page: str) -> Path:
         """Write the report; readers see the whole file or none. Raises `InputError` when it cannot be written."""
@@ -287,7 +264,7 @@ class RunDirectory:
 
     @property
     def _state_path(self) -> Path:
-        return self.path / STATE
+        return self.path / layout.STATE
 
     def write_state(self, state: DriverState) -> None:
         """Replace the state of the driver; readers see a whole one. Raises `OSError`."""
@@ -318,24 +295,24 @@ class RunDirectory:
     def request_stop(self) -> None:
         """Ask the search that runs on this directory to stop; raises `InputError` when that cannot be written."""
         try:
-            (self.path / STOP).touch()
+            (self.path / layout.STOP).touch()
         except OSError as error:
             raise InputError(f"{self.path}: the request to stop cannot be written: {error.strerror}") from error
 
     @property
     def stop_requested(self) -> bool:
         """Whether the search is asked to stop, and has not heard of it yet."""
-        return (self.path / STOP).exists()
+        return (self.path / layout.STOP).exists()
 
     def remove_stop_request(self) -> None:
         """It was obeyed, or is of an earlier search."""
-        (self.path / STOP).unlink(missing_ok=True)
+        (self.path / layout.STOP).unlink(missing_ok=True)
 
     # ---------------------------------------------------------------- weights
 
     def weights_path(self, digest: str) -> Path:
         """Where the weights of a candidate lie, if they were kept."""
-        return self.path / "weights" / f"{digest}.safetensors"
+        return self.path / layout.WEIGHTS / f"{digest}{layout.SAFETENSORS}"
 
     def save_weights(self, digest: str, content: bytes) -> None:
         """Keep the weights of a candidate, the content of a safetensors file; readers see the whole file or none."""
@@ -353,7 +330,7 @@ class RunDirectory:
 
     def prune_weights(self, keep: Collection[str]) -> None:
         """Delete weights of candidates not in `keep`, but for the most recent few."""
-        files = sorted((self.path / "weights").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+        files = sorted((self.path / layout.WEIGHTS).glob(f"*{layout.SAFETENSORS}"), key=lambda p: p.stat().st_mtime)
         for path in files[:-_RECENT_WEIGHTS]:
             if path.stem not in keep:
                 path.unlink(missing_ok=True)
@@ -362,20 +339,20 @@ class RunDirectory:
 
     def trained_weights(self, record: TrainingRecord) -> Path:
         """Where the weights of a full training lie, once it has ended."""
-        return self.path / "trained" / f"{record.digest}-{record.key}.safetensors"
+        return self.path / layout.TRAINED / f"{record.digest}-{record.key}{layout.SAFETENSORS}"
 
     def save_trained(self, record: TrainingRecord, content: bytes, hardest: bytes | None = None) -> None:
         """Keep the weights of a full training, and pictures of what it found hardest (`nas.tasks.examples`).
 
         To be called before it is recorded; readers see whole files or none.
         """
-        with writing(self.path / "trained"):
+        with writing(self.path / layout.TRAINED):
             if hardest is not None:
                 write_atomically(self._hardest_path(record), hardest)
             write_atomically(self.trained_weights(record), content)
 
     def _hardest_path(self, record: TrainingRecord) -> Path:
-        return self.trained_weights(record).with_suffix(".hardest.png")
+        return self.trained_weights(record).with_suffix(layout.HARDEST)
 
     def hardest_pictures(self, record: TrainingRecord) -> bytes | None:
         """The pictures of what a full training found hardest, or None where there are none."""
@@ -393,12 +370,12 @@ class RunDirectory:
 
     def save_checkpoint(self, key: str, content: bytes) -> None:
         """Keep what a full training goes on from, in place of what was kept before; readers see the whole file or none."""
-        with writing(self.path / "trained"):
+        with writing(self.path / layout.TRAINED):
             write_atomically(self.checkpoint_path(key), content)
 
     def checkpoint_path(self, key: str) -> Path:
         """Where a full training that has not ended keeps what it goes on from."""
-        return self.path / "trained" / f"{key}{CHECKPOINT}"
+        return self.path / layout.TRAINED / f"{key}{layout.CHECKPOINT}"
 
     def remove_checkpoint(self, key: str) -> None:
         """The training has ended."""
@@ -407,17 +384,17 @@ class RunDirectory:
     @contextmanager
     def training_locked(self, key: str) -> Iterator[None]:
         """Be the only process with this full training; raises `InputError` when another one is at it."""
-        with writing(self.path / "trained"):
-            (self.path / "trained").mkdir(exist_ok=True)
+        with writing(self.path / layout.TRAINED):
+            (self.path / layout.TRAINED).mkdir(exist_ok=True)
         busy = f"{self.path}: another process is at this training already"
-        with only_process(self.path / "trained" / f".{key}.lock", self.path, busy):
+        with only_process(self.path / layout.TRAINED / f".{key}.lock", self.path, busy):
             yield
 
 
 def open_run(path: str | Path) -> RunDirectory:
     """Open an existing run directory; raises `InputError` when it is not one."""
     path = Path(path)
-    if not (path / "run.yaml").is_file() or not (path / _TRIALS).is_file():
+    if not (path / layout.RUN_FILE).is_file() or not (path / layout.TRIALS).is_file():
         raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
     return RunDirectory(path, read_run_file(path))
 

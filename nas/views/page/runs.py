@@ -12,6 +12,7 @@ from pathlib import Path
 from nas.common.errors import InputError
 from nas.common.text import plural
 from nas.latency.result import Latency
+from nas.runs import layout
 from nas.runs.confirmation import Confirmed, confirmed
 from nas.runs.front import pareto_front
 from nas.runs.in_turn import with_remeasured
@@ -146,7 +147,7 @@ class LiveRun:
                 now = time.time()
                 phase = phase_of(self._run, last.status.driver, now)
                 self._seen = replace(last, status=replace(last.status, now=now, phase=phase))
-            elif last is not None and changed == {"state.json"}:
+            elif last is not None and changed == {layout.STATE}:
                 self._seen = replace(last, status=self._status())
             else:
                 self._seen = self._look_again(marks, changed)
@@ -162,11 +163,11 @@ class LiveRun:
         problems = []
         read = self._read
         try:
-            if "run.yaml" in changed:
+            if layout.RUN_FILE in changed:
                 self._run = open_run(self._run.path)
                 read.texts = {}  # scores are written as the run's settings say
-            if "trials.jsonl" in changed:
-                mark = marks["trials.jsonl"]
+            if layout.TRIALS in changed:
+                mark = marks[layout.TRIALS]
                 if mark and (
                     mark[0] != read.inode or mark[1] < read.end
                 ):  # another file than before, as a replica's copy is
@@ -178,15 +179,15 @@ class LiveRun:
                 read.end = later.end
                 read.foreign += later.foreign + len(later.records) - len(sound)
                 read.newer += later.newer
-            if "latencies.jsonl" in changed:
+            if layout.LATENCIES in changed:
                 read.latencies, read.texts = [each for each in self._run.latencies() if _is_finite(each.latency)], {}
-            if "confirmations.jsonl" in changed:
+            if layout.CONFIRMATIONS in changed:
                 read.confirmations = self._run.confirmations()
-            if "baselines.jsonl" in changed:
+            if layout.BASELINES in changed:
                 read.baselines = self._run.baselines()
-            if "audit.jsonl" in changed:
+            if layout.AUDITS in changed:
                 read.audits = self._run.audit_records()
-            if "trainings.jsonl" in changed:
+            if layout.TRAININGS in changed:
                 read.trainings = self._run.training_records()
         except InputError as error:
             problems.append(str(error))

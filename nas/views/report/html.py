@@ -39,7 +39,7 @@ def write_front(run: RunDirectory, to: Path | None = None) -> Path:
 
     Raises `InputError` when it cannot be drawn or written.
     """
-    path = to or run.path / "front.png"
+    path = to or run.picture_path
     content = slide_png(find(run))
     with writing(path):
         path.write_bytes(content)
