@@ -15,9 +15,11 @@ from PIL import Image
 import nas
 from nas.cli.app import main
 from nas.common.errors import InputError
+from nas.data.look import NAMED_LOOKS, Look
+from nas.data.sets import NAMED
 from nas.runs.settings import SearchSettings
 from nas.spaces.files import load_space
-from nas.workflows.space_choice import Look, chosen_space, fitting, look_at, unfit, warn_unfit
+from nas.workflows.space_choice import chosen_space, fitting, look_at, unfit, warn_unfit
 
 Photos = Callable[..., Path]
 
@@ -80,6 +82,7 @@ def test_turned_photos_an_archive_and_unreadable_files(photos: Photos, tmp_path:
 def test_named_sets_and_nothing_named() -> None:
     for data, space in (("cifar100", "cifar"), ("fashion_mnist", "cifar"), ("svhn", "cifar"), ("digits", "digits")):
         assert chosen_space(None, data, "scratch")[0].name == space
+    assert NAMED.keys() == NAMED_LOOKS.keys()
     assert chosen_space(None, None, "scratch") == (load_space("digits"), None)
     assert chosen_space("lite0", "digits", "scratch") == (load_space("lite0"), None)
 

@@ -192,6 +192,7 @@ NAMED: dict[str, Callable[[int, int], ImageData]] = {
     "fashion_mnist": _torchvision("fashion_mnist", "FashionMNIST", hflip=True),
     "svhn": _torchvision("svhn", "SVHN", hflip=False),
 }
+"""Those that are had by name, and `nas.data.look` knows; each is loaded with so many channels and a seed of the split."""
 
 
 def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:

@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.common.provenance import package_versions
 from nas.common.text import capital, plural, time_text
+from nas.data.look import NAMED_LOOKS
 from nas.export.check import FILES
 from nas.latency.result import Latency, latency_json
 from nas.models.licences import NOT_KNOWN
@@ -23,9 +24,6 @@ from nas.runs.results import Result, measured_text, of_search, of_training
 from nas.runs.store import RunDirectory
 from nas.runs.words import cost_text, estimator_text, latency_text, protocol_text, score_title, trial_text
 from nas.tasks.base import About, task_of
-
-_IMAGE_SIZES = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "svhn": 32}
-"""Of the data sets by name, for runs older than `Provenance.image_size`."""
 
 _IMAGES = 'images = preprocess("photo.jpg")'
 _LOADING = {
@@ -56,14 +54,13 @@ _LOADING = {
 def preprocessing(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[str, Any]:
     """How an image file becomes what the network reads, step by step, in the words of model.json."""
     channels = record.architecture.input_shape[0]
-    size = _IMAGE_SIZES.get(run.settings.data, max(run.settings.space.input_sizes))
     return {
         "input_shape": list(record.architecture.input_shape),
         "layout": "NCHW",
         "colour": "grey" if channels == 1 else "RGB",
         "orientation": "turned upright as EXIF says",
         "background": [255, 255, 255],
-        "image_size": list(run.provenance.image_size or (size, size)),
+        "image_size": list(_image_size(run)),
         "files": "resized (bicubic) until the image just covers image_size (height, width), cropped at the centre",
         "resize": "bilinear, antialiased",
         "scale": "uint8 / 255",
@@ -71,6 +68,16 @@ def preprocessing(run: RunDirectory, record: TrialRecord, dtype: str) -> dict[st
         "std": list(run.provenance.std),
         "dtype": dtype,
     }
+
+
+def _image_size(run: RunDirectory) -> tuple[int, int]:
+    """Height and width of the data's images; of runs that do not say it yet, as far as it is known of their data."""
+    if run.provenance.image_size:
+        return run.provenance.image_size
+    if look := NAMED_LOOKS.get(run.settings.data):
+        return look.height, look.width
+    size = max(run.settings.space.input_sizes)
+    return size, size
 
 
 def exported_result(run: RunDirectory, record: TrialRecord, training: TrainingRecord | None) -> Result:

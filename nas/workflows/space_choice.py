@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -20,12 +20,12 @@ from PIL import Image
 
 from nas.common.errors import InputError, arg
 from nas.common.plugins import code_folder, searched_last
-from nas.common.text import plural
 from nas.data.archives import members
 from nas.data.function import DATA_SETS, made_by
 from nas.data.image_data import ImageData
 from nas.data.image_files import image_suffixes, list_files
 from nas.data.image_layout import find_layout
+from nas.data.look import NAMED_LOOKS, Look
 from nas.data.pixels import as_image, open_image, upright_opaque
 from nas.data.sets import check_data_name
 from nas.models.weights import load_weights, source_of
@@ -44,34 +44,6 @@ ENLARGED, SHRUNK, ENOUGH = 2, 3, 64
 """Factors by which a space that fits neither enlarges nor shrinks images; pixels to which any image may be shrunk."""
 _COLOURED = 24, 0.002
 """A colour image has more than this share of pixels whose channels differ by more than so many of 255: scans are never all grey."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What images are like: in colour or grey, of a middle size in pixels; `classes` where they were counted."""
-
-    colour: bool
-    width: int
-    height: int
-    classes: int | None = None
-
-    @property
-    def side(self) -> int:
-        """The shorter side, which is resized to a network's input."""
-        return min(self.width, self.height)
-
-    def __str__(self) -> str:
-        counted = f", {plural(self.classes, 'class', 'classes')}" if self.classes else ""
-        return f"{'colour' if self.colour else 'grey'} images of {self.width}×{self.height} px{counted}"
-
-
-_NAMED = {
-    "digits": Look(False, 8, 8, 10),
-    "cifar10": Look(True, 32, 32, 10),
-    "cifar100": Look(True, 32, 32, 100),
-    "fashion_mnist": Look(False, 28, 28, 10),
-    "svhn": Look(True, 32, 32, 10),
-}
 
 
 def chosen_space(given: str | None, data: str | None, init: str) -> tuple[Space, str | None]:
@@ -132,8 +104,8 @@ def look_at(data: str, counted: bool = False) -> Look | None:
 
     With `counted`, classes are counted, for which a folder or archive is listed and a function of the user's called.
     """
-    if data in _NAMED:
-        return _NAMED[data]
+    if data in NAMED_LOOKS:
+        return NAMED_LOOKS[data]
     if os.path.exists(data):
         path = Path(data)
         classes = len(find_layout(path, list_files(path)).classes) if counted else None
