@@ -57,16 +57,7 @@ def plan_supernet(
         raise InputError(
             f"a supernet is of mobile networks, and the space {space.name} is of the family {space.family}"
         )
-    check_recipe(recipe, device)
-    for key, value in _PLAIN.items():
-        if getattr(recipe, key) != value:
-            raise InputError(f"{key} {getattr(recipe, key)}: a supernet is trained with {key} {value}")
-    if recipe.precision == "auto":
-        recipe = replace(recipe, precision="float32" if device == "cpu" else gpu_precision())
-    if recipe.batch_size % devices:
-        raise InputError(f"{arg('devices')} {devices}: a batch of {recipe.batch_size} images is not shared out evenly")
-    if device != "cpu" and devices > torch.cuda.device_count():
-        raise InputError(f"{arg('devices')} {devices}: torch sees {torch.cuda.device_count()} GPUs here")
+    recipe = _settled(recipe, device, devices)
     warn_unfit(space, data)
     images = load_images(space, data, split_seed, init, task)
     file = SupernetFile(
@@ -90,13 +81,34 @@ def plan_supernet(
         task=task,
         outputs=None if images.classes else outputs_of(images),
     )
-    if folder.exists():
-        known = read_file(folder)
-        known = replace(known, classes=tuple(map(normal, known.classes)))
-        for key in SupernetFile.__dataclass_fields__:
-            if key not in _MAY_DIFFER and getattr(known, key) != getattr(file, key):
-                raise InputError(f"{arg('out')} {folder}: holds a supernet of another {key}; give another {arg('out')}")
+    _check_begun(folder, file)
     return SupernetPlan(folder, file, images)
+
+
+def _settled(recipe: Recipe, device: str, devices: int) -> Recipe:
+    """The recipe with a precision of `auto` settled; raises `InputError` where it cannot be followed on so many devices."""
+    check_recipe(recipe, device)
+    for key, value in _PLAIN.items():
+        if getattr(recipe, key) != value:
+            raise InputError(f"{key} {getattr(recipe, key)}: a supernet is trained with {key} {value}")
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision="float32" if device == "cpu" else gpu_precision())
+    if recipe.batch_size % devices:
+        raise InputError(f"{arg('devices')} {devices}: a batch of {recipe.batch_size} images is not shared out evenly")
+    if device != "cpu" and devices > torch.cuda.device_count():
+        raise InputError(f"{arg('devices')} {devices}: torch sees {torch.cuda.device_count()} GPUs here")
+    return recipe
+
+
+def _check_begun(folder: Path, file: SupernetFile) -> None:
+    """Raise `InputError` where the folder holds another training than that of `file`."""
+    if not folder.exists():
+        return
+    known = read_file(folder)
+    known = replace(known, classes=tuple(map(normal, known.classes)))
+    for key in SupernetFile.__dataclass_fields__:
+        if key not in _MAY_DIFFER and getattr(known, key) != getattr(file, key):
+            raise InputError(f"{arg('out')} {folder}: holds a supernet of another {key}; give another {arg('out')}")
 
 
 def train_supernet(

@@ -7,6 +7,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
+from nas.runs.record import TrialRecord
 from nas.views.page import candidate, views
 from nas.views.page.actions import job_command
 from nas.views.page.layout import sized
@@ -16,7 +17,12 @@ from nas.views.page.state import TABS, Runs
 
 def choosing(app: Dash, runs: Runs) -> None:
     """Tabs, the opened candidate, and those that are compared."""
+    _opening(app, runs)
+    _comparing(app, runs)
+    _in_browser(app)
 
+
+def _opening(app: Dash, runs: Runs) -> None:
     @app.callback(
         Output("candidate", "data", allow_duplicate=True),
         Input("clicked", "data"),
@@ -48,6 +54,8 @@ def choosing(app: Dash, runs: Runs) -> None:
         chosen = runs.chosen(found[0]) if found else None
         return chosen.text if chosen else no_update
 
+
+def _comparing(app: Dash, runs: Runs) -> None:
     @app.callback(
         Output("compare", "data", allow_duplicate=True),
         Output("grid", "deselectAll"),
@@ -82,6 +90,10 @@ def choosing(app: Dash, runs: Runs) -> None:
             case _:
                 return [], True
         return [each.text for each in runs.all_chosen(found)], no_update
+
+
+def _in_browser(app: Dash) -> None:
+    """What a browser does without the server (assets/browse.js)."""
 
     app.clientside_callback(
         ClientsideFunction("browse", "pickPoint"),
@@ -118,37 +130,34 @@ def choosing(app: Dash, runs: Runs) -> None:
 
 def drawer(app: Dash, runs: Runs) -> None:
     """The opened candidate."""
-    names = ("drawer-figures", "record", "export-command", "train-command")
-
-    @app.callback(
-        Output("drawer", "hidden"),
+    shown = (
         Output("drawer-title", "children"),
-        *(Output(name, "children") for name in names),
+        *(Output(name, "children") for name in ("drawer-figures", "record", "export-command", "train-command")),
         Output("strip", "children"),
         Output("curve", "figure"),
-        Input("candidate", "data"),
-        Input("version", "data"),
     )
+
+    @app.callback(Output("drawer", "hidden"), *shown, Input("candidate", "data"), Input("version", "data"))
     def drawer(opened: object, _: object) -> tuple[Any, ...]:
         chosen = runs.chosen(opened)
         if chosen is None:
-            return True, *[no_update] * (len(names) + 3)
-        seen, record = runs.look(chosen.key), chosen.record
-        path, digest = seen.run.path, record.digest
-        texts = [
-            candidate.described(seen, record),
-            candidate.record_text(next(each for each in seen.recorded if each.number == record.number)),
-            job_command("export", path, digest),
-            job_command("train", path, digest),
-        ]
-        strip = views.drawn(views.strip_figure, record, seen.classes)
-        return (
-            False,
-            digest,
-            *texts,
-            [candidate.layer_key(record, seen.classes), sized(strip)],
-            views.drawn(views.curves_figure, {digest: record}, seen.metric),
-        )
+            return True, *[no_update] * len(shown)
+        return False, *_drawn(runs.look(chosen.key), chosen.record)
+
+
+def _drawn(seen: Seen, record: TrialRecord) -> tuple[Any, ...]:
+    """A candidate's digest, figures, record, commands, layers and learning curve."""
+    path, digest = seen.run.path, record.digest
+    strip = views.drawn(views.strip_figure, record, seen.classes)
+    return (
+        digest,
+        candidate.described(seen, record),
+        candidate.record_text(next(each for each in seen.recorded if each.number == record.number)),
+        job_command("export", path, digest),
+        job_command("train", path, digest),
+        [candidate.layer_key(record, seen.classes), sized(strip)],
+        views.drawn(views.curves_figure, {digest: record}, seen.metric),
+    )
 
 
 def _of_points(given: object, key: str) -> list[str]:

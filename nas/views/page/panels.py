@@ -24,6 +24,9 @@ from nas.views.report.progress import hypervolume_figure, outcomes_figure, refer
 from nas.views.report.quantities import quantity_title
 from nas.views.report.rerun import change_groups, settings_groups
 
+_LOOKED_AT = (Input("tab", "data"), Input("version", "data"), Input("run", "value"))
+"""What decides whether a view is worked out, and of which run."""
+
 
 def axis_options(seen: Seen) -> list[list[dict[str, str]]]:
     """What is offered for the two axes and the colour."""
@@ -63,18 +66,10 @@ def front(app: Dash, runs: Runs) -> None:
     def scatter(version: object, tab: object, opened: object, compare: object, *controls: object) -> tuple[Any, Any]:
         if tab != "front" or version is None:
             raise PreventUpdate
-        run, x, y, scale_x, scale_y, colour, pick, over, dominated = controls
+        run, *chosen_axes, over, dominated = controls
         key = runs.key(run)
         seen = runs.look(key)
-        axes = views.Axes(
-            one_of(x, seen.quantities, primary_cost(seen.objectives)),
-            one_of(y, seen.quantities, score_of(seen.objectives)),
-            one_of(scale_x, SCALES, SCALES[0]),
-            one_of(scale_y, SCALES, SCALES[0]),
-            one_of(colour, seen.colours, "") or None,
-            pick[:200] if isinstance(pick, str) else "",
-            dominated=bool(dominated),
-        )
+        axes = _axes(seen, *chosen_axes, dominated)
         chosen = runs.chosen(opened)
         compared = [each.record for each in runs.all_chosen(compare)]
         triggered = {each["prop_id"] for each in ctx.triggered}
@@ -88,25 +83,46 @@ def front(app: Dash, runs: Runs) -> None:
         return figure, views.picked(seen, axes.picks)[1]
 
 
+def _axes(
+    seen: Seen, x: object, y: object, scale_x: object, scale_y: object, colour: object, pick: object, dominated: object
+) -> views.Axes:
+    """What a browser sent, as far as the run has it."""
+    return views.Axes(
+        one_of(x, seen.quantities, primary_cost(seen.objectives)),
+        one_of(y, seen.quantities, score_of(seen.objectives)),
+        one_of(scale_x, SCALES, SCALES[0]),
+        one_of(scale_y, SCALES, SCALES[0]),
+        one_of(colour, seen.colours, "") or None,
+        pick[:200] if isinstance(pick, str) else "",
+        dominated=bool(dominated),
+    )
+
+
+def _shown(runs: Runs, name: str, tab: object, version: object, run: object) -> Seen:
+    """The run whose view is looked at; raises `PreventUpdate` while another one is."""
+    if tab != name or version is None:
+        raise PreventUpdate
+    return runs.look(run)
+
+
 def other_views(app: Dash, runs: Runs) -> None:
     """All the other views."""
+    _progress_view(app, runs)
+    _choices_view(app, runs)
+    _trials_view(app, runs)
+    _compare_view(app, runs)
+    _listed_views(app, runs)
 
-    def shown(name: str, tab: object, version: object, run: object) -> Seen:
-        if tab != name or version is None:
-            raise PreventUpdate
-        return runs.look(run)
 
-    here = (Input("tab", "data"), Input("version", "data"), Input("run", "value"))
-    forests: dict[str, tuple[int, go.Figure]] = {}
-
+def _progress_view(app: Dash, runs: Runs) -> None:
     @app.callback(
         Output("hypervolume", "figure"),
         Output("reference", "children"),
-        *here,
+        *_LOOKED_AT,
         Input("progress-over", "value"),
     )
     def progress(tab: object, version: object, run: object, over: object) -> tuple[Any, ...]:
-        seen = shown("progress", tab, version, run)
+        seen = _shown(runs, "progress", tab, version, run)
         reference = reference_point(seen.recorded, seen.objectives)
         figure = views.drawn(
             hypervolume_figure,
@@ -117,47 +133,55 @@ def other_views(app: Dash, runs: Runs) -> None:
         )
         return figure, reference_text(reference, seen.objectives) if reference else ""
 
-    @app.callback(Output("outcomes", "figure"), Output("curves", "figure"), *here)
+    @app.callback(Output("outcomes", "figure"), Output("curves", "figure"), *_LOOKED_AT)
     def curves(tab: object, version: object, run: object) -> tuple[Any, ...]:
-        seen = shown("progress", tab, version, run)
+        seen = _shown(runs, "progress", tab, version, run)
         return views.drawn(outcomes_figure, seen.recorded), views.drawn(views.front_curves, seen)
 
-    def of_space(figure: Callable[[Sequence[TrialRecord], Sequence[str], Space], go.Figure], seen: Seen) -> go.Figure:
-        return views.drawn(figure, seen.comparable, seen.objectives, seen.settings.space)
 
-    @app.callback(Output("choices-figure", "children"), Output("parallel", "figure"), *here)
+def _of_space(figure: Callable[[Sequence[TrialRecord], Sequence[str], Space], go.Figure], seen: Seen) -> go.Figure:
+    return views.drawn(figure, seen.comparable, seen.objectives, seen.settings.space)
+
+
+def _choices_view(app: Dash, runs: Runs) -> None:
+    forests: dict[str, tuple[int, go.Figure]] = {}
+
+    @app.callback(Output("choices-figure", "children"), Output("parallel", "figure"), *_LOOKED_AT)
     def choices(tab: object, version: object, run: object) -> tuple[Any, ...]:
-        seen = shown("choices", tab, version, run)
-        return sized(of_space(choices_figure, seen)), of_space(parallel_figure, seen)
+        seen = _shown(runs, "choices", tab, version, run)
+        return sized(_of_space(choices_figure, seen)), _of_space(parallel_figure, seen)
 
-    @app.callback(Output("importance", "children"), *here)
+    @app.callback(Output("importance", "children"), *_LOOKED_AT)
     def importance(tab: object, version: object, run: object) -> Any:
-        seen = shown("choices", tab, version, run)
-        if (
-            runs.key(run) not in forests or forests[runs.key(run)][0] != seen.version
-        ):  # the one figure that takes seconds
-            forests[runs.key(run)] = seen.version, of_space(importance_figure, seen)
-        return sized(forests[runs.key(run)][1])
+        seen = _shown(runs, "choices", tab, version, run)
+        key = runs.key(run)
+        if key not in forests or forests[key][0] != seen.version:  # the one figure that takes seconds
+            forests[key] = seen.version, _of_space(importance_figure, seen)
+        return sized(forests[key][1])
 
-    @app.callback(Output("grid", "columnDefs"), *here, State("grid", "columnDefs"))
+
+def _trials_view(app: Dash, runs: Runs) -> None:
+    @app.callback(Output("grid", "columnDefs"), *_LOOKED_AT, State("grid", "columnDefs"))
     def columns(tab: object, version: object, run: object, known: object) -> Any:
-        found = tables.trial_columns(shown("trials", tab, version, run))
+        found = tables.trial_columns(_shown(runs, "trials", tab, version, run))
         return no_update if found == known else found
 
-    @app.callback(Output("grid", "rowData"), *here)
+    @app.callback(Output("grid", "rowData"), *_LOOKED_AT)
     def rows(tab: object, version: object, run: object) -> Any:
-        return tables.trial_rows(shown("trials", tab, version, run), runs.key(run))
+        return tables.trial_rows(_shown(runs, "trials", tab, version, run), runs.key(run))
 
+
+def _compare_view(app: Dash, runs: Runs) -> None:
     @app.callback(
         Output("compare-table", "children"),
         Output("compare-strips", "children"),
         Output("compare-curves", "figure"),
         Output("compare-figures", "hidden"),
-        *here,
+        *_LOOKED_AT,
         Input("compare", "data"),
     )
     def compare(tab: object, version: object, run: object, compared: object) -> tuple[Any, ...]:
-        seen = shown("compare", tab, version, run)
+        seen = _shown(runs, "compare", tab, version, run)
         found = {runs.title(each): each for each in runs.all_chosen(compared)}
         records = {name: each.record for name, each in found.items()}
         table = candidate.comparison([(name, runs.look(each.key), each.record) for name, each in found.items()])
@@ -171,13 +195,15 @@ def other_views(app: Dash, runs: Runs) -> None:
             False,
         )
 
-    @app.callback(Output("failures-list", "children"), *here)
-    def failures(tab: object, version: object, run: object) -> Any:
-        return tables.failures(shown("failures", tab, version, run))
 
-    @app.callback(Output("panel-settings", "children"), *here)
+def _listed_views(app: Dash, runs: Runs) -> None:
+    @app.callback(Output("failures-list", "children"), *_LOOKED_AT)
+    def failures(tab: object, version: object, run: object) -> Any:
+        return tables.failures(_shown(runs, "failures", tab, version, run))
+
+    @app.callback(Output("panel-settings", "children"), *_LOOKED_AT)
     def settings(tab: object, version: object, run: object) -> Any:
-        seen = shown("settings", tab, version, run)
+        seen = _shown(runs, "settings", tab, version, run)
         return tables.facts(
             [*settings_groups(seen.settings, seen.run.provenance), *change_groups(seen.run.content.changes)]
         )
