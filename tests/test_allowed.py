@@ -14,7 +14,7 @@ from conftest import RunFactory
 from mobile import mobile_space
 
 from nas.cli.options import flag_of
-from nas.common.errors import InputError
+from nas.common.errors import InputError, named
 from nas.runs.record import Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
@@ -123,7 +123,7 @@ def test_a_space_of_which_few_networks_are_allowed_is_exhausted_and_says_so(make
         assert set(search(run, 100)) == within
         broker = Broker(run)
         assert broker.ask() is None
-        assert broker.ending == f"the space has nothing new within --max-macs {limit:,}"
+        assert broker.ending == f"the space has nothing new within {limit:,} MACs"
 
 
 def test_networks_to_try_first_that_are_over_a_limit_are_left_out_and_named(make_run: RunFactory) -> None:
@@ -131,7 +131,7 @@ def test_networks_to_try_first_that_are_over_a_limit_are_left_out_and_named(make
     settings = limited(DIGITS, "random", Budgets(max_macs=60_000), trials=4, enqueue=(text,))
     told = left_out_text(settings, 10)
     assert told is not None
-    assert told.startswith("Over --max-macs, and so not among what is tried first: ")
+    assert named(told, flag_of).startswith("Over --max-macs, and so not among what is tried first: ")
     assert "largest (" in told
     assert "smallest" not in told
     run = make_run(settings)
@@ -151,8 +151,8 @@ def test_an_impossible_limit_is_said_before_anything_is_loaded(budgets: Budgets,
     settings = replace(limited(DIGITS, "front", budgets), data="nowhere at all")
     with pytest.raises(InputError) as refused:
         plan_search(settings, tmp_path / "out")
-    assert refused.value.said(flag_of).startswith(told)
-    assert refused.value.said(flag_of).endswith(
+    assert refused.value.named(flag_of).startswith(told)
+    assert refused.value.named(flag_of).endswith(
         ("MACs with 2 classes", "parameters with 2 classes")
     )  # no data set has fewer
 

@@ -11,6 +11,8 @@ from conftest import RunFactory
 from mobile import mobile_space
 
 from nas.cli.app import main
+from nas.cli.options import flag_of
+from nas.common.errors import named
 from nas.runs.chance import chance_note
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.tasks.classification_metrics import by_guessing
@@ -52,7 +54,7 @@ def test_candidates_at_chance_are_counted_by_their_balanced_accuracy(make_run: R
     note = chance_note(settings, provenance, [*records, taken_over])
     assert note is not None
     assert note.startswith("2 of 4 candidates score no better than guessing would")
-    assert "more --epochs" in note
+    assert "more --epochs, another --learning-rate" in named(note, flag_of)
     assert chance_note(settings, provenance, records[2:]) is None
     assert chance_note(settings, provenance, []) is None
     for record in records[:1]:

@@ -379,7 +379,7 @@ def test_models_are_not_mixed(nodes: Nodes, make_run: RunFactory, tmp_path: Path
     address = nodes.cluster.address
     with pytest.raises(InputError) as raised:
         plan_search(on_gpus(4), tmp_path / "run", address)
-    assert re.search(rf"several: A100 on .*; T4 on .*{t4[:8]}.*--accelerator TYPE", raised.value.said(flag_of))
+    assert re.search(rf"several: A100 on .*; T4 on .*{t4[:8]}.*--accelerator TYPE", raised.value.named(flag_of))
     pinned = replace(on_gpus(4), resources=Resources(accelerator="T4"))
     with pytest.raises(InputError, match="torch sees no CUDA GPU here"):  # said by the node
         plan_search(pinned, tmp_path / "run", address)

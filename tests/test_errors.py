@@ -36,10 +36,10 @@ def test_what_is_around_a_message_and_another_process_keep_its_arguments() -> No
     inner = InputError(f"{arg('max_latency_ms')} 0ms: must be above 0")
     outer = pickle.loads(pickle.dumps(InputError(f"{arg('warm_start')} runs/a: {inner.marked}")))
     assert str(outer) == "warm_start runs/a: max_latency_ms 0ms: must be above 0"
-    assert outer.said(flag_of) == "--warm-start runs/a: --max-latency 0ms: must be above 0"
+    assert outer.named(flag_of) == "--warm-start runs/a: --max-latency 0ms: must be above 0"
     with pytest.raises(InputError) as several:
         read_recipe(Recipe(), None, ["epochs=x", "momentum=1"])
-    assert [line.split()[0] for line in several.value.said(flag_of).splitlines()] == ["--set", "--set"]
+    assert [line.split()[0] for line in several.value.named(flag_of).splitlines()] == ["--set", "--set"]
 
 
 def named_arguments() -> Iterator[tuple[str, str]]:
@@ -61,4 +61,5 @@ def test_every_argument_that_is_named_has_a_flag() -> None:
         flags |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     named = list(named_arguments())
     assert len(named) > 50
-    assert [(name, path) for name, path in named if not set(flag_of(name).split("/")) <= flags] == []
+    known = {name: set(flag_of(name).partition(" ")[0].split("/")) <= flags for name, _ in named}  # `--set steps=N`
+    assert [(name, path) for name, path in named if not known[name]] == []

@@ -263,7 +263,7 @@ def test_an_exported_folder_is_a_backbone_for_the_next_search(
     (out / "model.json").write_text("{}")
     with pytest.raises(InputError, match="not a folder that nas export made"):
         load_backbone(str(out))
-    with pytest.raises(InputError, match="export without --fold-bn"):
+    with pytest.raises(InputError, match="export without fold_bn"):
         load_backbone(str(small.folder))
 
 
@@ -407,7 +407,7 @@ def test_what_the_fresh_process_finds_is_judged(
     with pytest.raises(ExportError, match=says):
         export_candidate(run, record, tmp_path / "out", PLAIN)
     if "Half" in says:
-        with pytest.raises(ExportError, match=r"source in float16 cannot be run on this CPU: .* leave out --half"):
+        with pytest.raises(ExportError, match=r"source in float16 cannot be run on this CPU: .* leave out half"):
             export_candidate(run, record, tmp_path / "out", ExportOptions(half=True, measure=False))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
@@ -435,7 +435,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
             export_candidate(run, record, tmp_path / "new", ExportOptions(("torchscript",)))
     evaluation = EvaluationSettings(protocol=LatencyProtocol(device="cuda:99"))
     elsewhere = make_run(replace(run.settings, evaluation=evaluation), name="gpu")
-    with pytest.raises(InputError, match="cuda:99, and that is not here: export with --no-measure"):
+    with pytest.raises(InputError, match="cuda:99, and that is not here: export with measure=False"):
         export_candidate(elsewhere, record, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -16,6 +16,7 @@ from conftest import RunFactory
 from rich.console import Console
 
 import nas.views.terminal.pulse
+from nas.cli.options import flag_of
 from nas.runs.record import Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.search.broker import Broker
@@ -83,7 +84,7 @@ def test_many_candidates_over_a_limit_are_one_line(make_run: RunFactory) -> None
     evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=1))
     broker = Broker(make_run(SearchSettings(load_space("digits"), "digits", evaluation=evaluation, trials=50)))
     log = io.StringIO()
-    progress = LineProgress(Pulse(Console(file=log, width=300), "searching"))
+    progress = LineProgress(Pulse(Console(file=log, width=300), "searching", flag_of))
     progress.begin(broker)
     broker.on_record = progress.record
     for number in range(9):

@@ -192,8 +192,8 @@ def one_sentence(file: Path | None, *assignments: str) -> str:
     """What is said of a recipe that is refused, however it is reached."""
     with pytest.raises(InputError) as raised:
         chosen("scratch", file, *assignments)
-    assert "\n" not in raised.value.said(flag_of)
-    return raised.value.said(flag_of)
+    assert "\n" not in raised.value.named(flag_of)
+    return raised.value.named(flag_of)
 
 
 @pytest.mark.parametrize(("text", "allowed"), BAD, ids=[text for text, _ in BAD])
@@ -270,14 +270,14 @@ def test_all_mistakes_of_a_recipe_are_said_at_once(tmp_path: Path) -> None:
     path.write_text("epochs: -1\nlearningrate: 0.1\nwarmup: 0.2\nbatch_size: many\n")
     with pytest.raises(InputError) as raised:
         chosen("scratch", path, "optimiser=sgd", "momentum=2", "dropout")
-    told = raised.value.said(flag_of).splitlines()
+    told = raised.value.named(flag_of).splitlines()
     assert len(told) == 3  # those of the file, which flags then change
     assert told[0].startswith(f"--recipe {path}:1: epochs -1: ")
     assert told[1].startswith(f"--recipe {path}:2: unknown key 'learningrate' (did you mean 'learning_rate'?)")
     assert told[2].startswith(f"--recipe {path}:4: batch_size 'many': ")
     with pytest.raises(InputError) as raised:
         chosen("scratch", None, "optimiser=sgd", "momentum=2", "dropout")
-    told = raised.value.said(flag_of).splitlines()
+    told = raised.value.named(flag_of).splitlines()
     assert [line.partition(":")[0] for line in told] == ["--set optimiser=sgd", "--set momentum=2", "--set dropout"]
     assert "(did you mean 'optimizer'?)" in told[0]
 

@@ -258,7 +258,7 @@ def test_a_search_whose_machine_is_gone_goes_on_from_the_replica_alone(tmp_path:
 def test_a_wrong_uri_is_said_before_anything_is_written(tmp_path: Path, store: Store, uri: str, says: str) -> None:
     if uri.startswith("STORE"):
         uri = store.uri("run").replace("bucket", "no-bucket")
-    with pytest.raises(InputError, match=f"^mirror {re.escape(uri)}: .*{says}.*s3://bucket/prefix"):
+    with pytest.raises(InputError, match=f"^replica {re.escape(uri)}: .*{says}.*s3://bucket/prefix"):
         plan_search(replace(DIGITS, replica=uri), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -287,7 +287,7 @@ def test_another_run_and_other_files_are_left_alone(
     before = in_replica(place)
     with pytest.raises(InputError, match="a run is there already; give another prefix, or resume"):
         plan_search(second.settings, tmp_path / "third")
-    with pytest.raises(InputError, match=r"another run is there, started on here.*mirror off"):
+    with pytest.raises(InputError, match=r"another run is there, started on here.*replica off"):
         check_replica(second)
     with replicated(second):
         weights(second, "x")
@@ -319,7 +319,7 @@ def test_a_replica_belongs_to_one_driver_at_a_time(
     held = r"other \(process 7, .*\) is searching on this run and copied to the replica \d s ago; .* again in 1\d\d s"
     with pytest.raises(InputError, match=f"^resume {uri}: {held}"):
         fetch_run(uri, tmp_path / "again")
-    with pytest.raises(InputError, match=f"^mirror {uri}: {held}"):
+    with pytest.raises(InputError, match=f"^replica {uri}: {held}"):
         check_replica(run)
     changed_marker(place, copied=time.time() - 121)  # dead for all that can be known
     fetch_run(uri, tmp_path / "again")
@@ -361,5 +361,5 @@ def test_a_run_is_resumed_without_a_replica_that_is_gone_when_told_so(make_run: 
     run = make_run(replace(DIGITS, replica=f"file://{tmp_path}/replica/run", objectives=("accuracy", "macs")))
     with pytest.raises(InputError, match="the data set digits has changed"):
         resume_search(run.path, replica="off")
-    with pytest.raises(InputError, match="mirror off beside resume"):
+    with pytest.raises(InputError, match="replica off beside resume"):
         check_replica(run)

@@ -173,7 +173,7 @@ def test_wrong_flags(flags: list[str], sentence: str, space_file: Path, tmp_path
 
     out = tmp_path / "new"
     found = CliRunner().invoke(app, ["supernet", "train", str(space_file), "--out", str(out), *FLAGS, *flags])
-    message = found.exception.said(flag_of) if isinstance(found.exception, InputError) else found.output
+    message = found.exception.named(flag_of) if isinstance(found.exception, InputError) else found.output
     assert found.exit_code != 0
     assert sentence in " ".join(message.split())
     assert not out.exists()

@@ -12,6 +12,8 @@ from answers import answer
 from conftest import RunFactory
 from mobile import mobile_space
 
+from nas.cli.options import flag_of
+from nas.common.errors import named
 from nas.data.sets import load_data
 from nas.latency.protocol import LatencyProtocol
 from nas.runs.front import pareto_front
@@ -254,7 +256,7 @@ def test_the_forecast_says_what_fits_and_what_more_would_take() -> None:
     given = forecast.plan.settings.evaluation.recipe
     (told,) = [line for line in lines(forecast, given, fixed=True) if "fit the time budget" in line]
     assert told.startswith("About 4 of 40 candidates fit the time budget; 20 would take 1")
-    assert "--epochs" in told
+    assert "or a shorter training (--epochs, --set steps=N)" in named(told, flag_of)
     recipe = sized(forecast)
     plan = replace(forecast.plan, settings=with_recipe(forecast.plan.settings, recipe))
     (told,) = [

@@ -153,10 +153,10 @@ def main(arguments: list[str] | None = None) -> None:
         if sys.stdout is not None:  # closed
             sys.stdout.flush()
     except InputError as error:
-        _print_error(error.said(flag_of))
+        _print_error(error.named(flag_of))
         code = usage_error
     except ExportError as error:
-        _print_error(str(error))
+        _print_error(error.named(flag_of))
         code = 1
     except _USAGE_ERROR as error:  # usage errors of the parser: unknown flags, values that do not fit
         context = getattr(error, "ctx", None)

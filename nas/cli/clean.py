@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nas.cli.options import parse_duration
+from nas.cli.options import flag_of, parse_duration
+from nas.common.errors import named
 
 console = Console(emoji=False)
 
@@ -38,7 +39,7 @@ def clean(
         return
     for each in found:
         console.print(each.path, highlight=False, markup=False, soft_wrap=True)  # alone in its line, to be pasted
-        state = f"{'removable' if each.removable else 'stays'}: {each.reason}"
+        state = f"{'removable' if each.removable else 'stays'}: {named(each.reason, flag_of)}"
         console.print(
             f"  {each.kind}, {bytes_text(each.size)}, last used {time_text(each.used)}; {state}",
             highlight=False, style="dim", soft_wrap=True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from nas.cli.options import Directory, Picks
+from nas.cli.options import Directory, Picks, named_here
 
 if TYPE_CHECKING:
     from nas.runs.record import TrialRecord
@@ -59,10 +59,11 @@ def export(
     records = pick_all(run.judged(), run.settings.objectives, picks)
     asked = (form.strip() for given in formats or () for form in given.split(","))
     options = ExportOptions(tuple(form for form in asked if form), fold_bn, half, measure, weights)
-    if len(picks) > 1:
-        folders = export_all(run, records, to, options)
-    else:
-        folders = [export_candidate(run, records[0], to, options)]
+    with named_here(out="--to"):
+        if len(picks) > 1:
+            folders = export_all(run, records, to, options)
+        else:
+            folders = [export_candidate(run, records[0], to, options)]
     for record, folder in zip(records, folders, strict=True):
         _print(record, folder)
     console.print(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,9 +33,11 @@ FLAGS = {
     "assignments": "--set",
     "formats": "--format",
     "max_latency_ms": "--max-latency",
-    "mirror": "--replica",
+    "measure=False": "--no-measure",
     "recipe.epochs": "--epochs/--finetune",
+    "recipe.steps": "--set steps=N",
     "start": "--from",
+    "with_ray": "--ray",
 }
 """Arguments that errors name whose flag has another name."""
 
@@ -42,6 +45,15 @@ FLAGS = {
 def flag_of(argument: str) -> str:
     """What an argument that an error names is called on the command line."""
     return FLAGS.get(argument, f"--{argument.replace('_', '-')}")
+
+
+@contextlib.contextmanager
+def named_here(**flags: str) -> Iterator[None]:
+    """Errors raised meanwhile call these arguments by these flags: those of one command that are others elsewhere."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.named(lambda name: flags.get(name, flag_of(name)))) from error
 
 
 def parse_duration(text: str) -> float:

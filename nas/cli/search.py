@@ -12,7 +12,9 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperOption
 
 from nas.cli.groups import grouped
+from nas.cli.options import flag_of
 from nas.cli.search_options import SearchOptions
+from nas.common.errors import named
 from nas.models.weights import source_of
 from nas.views.terminal.pulse import Pulse
 
@@ -53,7 +55,7 @@ def search(context: typer.Context, options: SearchOptions) -> None:
     began = time.time()
     from nas.views.trackers import check_trackers
 
-    pulse = context.with_resource(Pulse(console, "getting ready"))
+    pulse = context.with_resource(Pulse(console, "getting ready", flag_of))
     logs = [name.strip() for name in options.log.split(",") if name.strip()]
     check_trackers(logs)
     if options.run.resume is not None:
@@ -199,7 +201,7 @@ def _print_front(run: RunDirectory, records: list[TrialRecord], judged: list[Tri
         corner = ", ".join(f"{name} {objective(name).show(value)}" for name, value in worst)
         console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
     if note := chance_note(run.settings, run.provenance, records):
-        console.print(f"Warning: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Warning: {named(note, flag_of)}", highlight=False, markup=False, soft_wrap=True)
     console.print("\n[bold]Pareto front[/bold]")
     console.print(front_table(run, judged))
     if crowded := crowded_text(records, run.latencies()):

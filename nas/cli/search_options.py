@@ -29,14 +29,13 @@ from nas.cli.options import (
     TrainingOptions,
     absolute_init,
     data_name,
-    flag_of,
     latency_device,
+    named_here,
     parse_amounts,
     parse_duration,
     parse_protocol,
     parse_target,
 )
-from nas.common.errors import InputError
 from nas.models.sources import SCRATCH
 from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
 from nas.spaces import base
@@ -135,11 +134,8 @@ class HardwareOptions:
         """The device that is named for training, as it is called `here`; None where it is that of the first latency."""
         if self.train_device is None:
             return None if self.device == "auto" else here(self.device)
-        try:
+        with named_here(device="--train-device"):
             return here(self.train_device)
-        except InputError as error:
-            called = {"device": "--train-device"}
-            raise InputError(error.said(lambda name: called.get(name, flag_of(name)))) from error
 
 
 @dataclass(frozen=True)

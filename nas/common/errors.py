@@ -8,37 +8,47 @@ from collections.abc import Callable, Iterable
 
 _MARK = "\u2060"
 """Around the name of an argument in a message: it has no width and no meaning where it is shown after all."""
-_MARKED = re.compile(rf"{_MARK}([\w.]+){_MARK}")
+_MARKED = re.compile(rf"{_MARK}([\w.=]+){_MARK}")
 
 
 def arg(name: str) -> str:
-    """An argument, named in the message of an `InputError`: whoever prints that calls it as it was given.
+    """An argument, or one with a value, named in a message or note: whoever prints that calls it as it was given.
 
     >>> str(InputError(f"{arg('max_macs')} 0: must be above 0"))
     'max_macs 0: must be above 0'
-    >>> InputError(f"{arg('max_macs')} 0: must be above 0").said(lambda name: f"--{name.replace('_', '-')}")
+    >>> InputError(f"{arg('max_macs')} 0: must be above 0").named(lambda name: f"--{name.replace('_', '-')}")
     '--max-macs 0: must be above 0'
     """
     return f"{_MARK}{name}{_MARK}"
 
 
-class InputError(ValueError):
-    """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2).
+def named(text: str, called: Callable[[str], str] = str) -> str:
+    """A text with its arguments called what `called` gives for their names, by default as in Python.
 
-    It speaks of arguments of the function that raises it, or of the settings, by `arg`.
+    >>> named(f"more {arg('epochs')}"), named(f"more {arg('epochs')}", lambda name: f"--{name}")
+    ('more epochs', 'more --epochs')
     """
+    return _MARKED.sub(lambda found: called(found[1]), text)
+
+
+class _NamingError(Exception):
+    """Its message speaks of arguments of the function that raises it, or of the settings, by `arg`."""
 
     @property
     def marked(self) -> str:
         """The message with its arguments marked, for a message around it."""
         return super().__str__()
 
-    def said(self, called: Callable[[str], str]) -> str:
+    def named(self, called: Callable[[str], str] = str) -> str:
         """The message, each argument called what `called` gives for its name."""
-        return _MARKED.sub(lambda found: called(found[1]), self.marked)
+        return named(self.marked, called)
 
     def __str__(self) -> str:
-        return self.said(str)
+        return self.named()
+
+
+class InputError(_NamingError, ValueError):
+    """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2)."""
 
 
 class CandidateError(RuntimeError):
@@ -64,7 +74,7 @@ class WrongNodeError(LostError):
         return self.message
 
 
-class ExportError(RuntimeError):
+class ExportError(_NamingError, RuntimeError):
     """What was exported is not right, or cannot be had here; nothing of it is left behind (exit code 1)."""
 
 

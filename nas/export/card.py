@@ -318,7 +318,7 @@ def _own_figures(result: Result) -> list[str]:
 
 def _latencies(latencies: Mapping[str, Latency]) -> list[str]:
     if not latencies:
-        return ["Not measured (`--no-measure`)."]
+        return ["Not measured by this export."]
     date, kinds = (
         time_text(next(iter(latencies.values())).measured),
         dict.fromkeys(map(estimator_text, latencies.values())),

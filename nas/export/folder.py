@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from nas.common.errors import CandidateError, ExportError, InputError
+from nas.common.errors import CandidateError, ExportError, InputError, arg
 from nas.common.files import weights_content
 from nas.export import check as export_check
 from nas.export.card import card_text, embedded, exported_result, model_json, preprocessing
@@ -105,7 +105,7 @@ def export_candidate(
             try:
                 latencies = measured(draft, formats, record.architecture.input_shape, protocol, options.fold_bn)
             except CandidateError as error:
-                raise ExportError(f"{error}; --no-measure exports without") from error
+                raise ExportError(f"{error}; {arg('measure=False')} exports without") from error
         content = model_json(run, record, training, export, latencies)
         (draft / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (draft / "README.md").write_text(card_text(run, record, training, export, latencies), encoding="utf-8")
@@ -131,7 +131,7 @@ def export_all(
 def _draft(out: Path) -> Iterator[Path]:
     """A new folder that becomes `out` when all went well, and is gone otherwise."""
     if out.exists():
-        raise InputError(f"{out}: exists already; give another --to")
+        raise InputError(f"{out}: exists already; give another {arg('out')}")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder")
     try:
@@ -152,7 +152,7 @@ def _protocol(run: RunDirectory, options: ExportOptions) -> LatencyProtocol:
         device = resolve_device(name)
     except InputError as error:
         raise InputError(
-            f"latency is measured on the run's device, {name}, and that is not here: export with --no-measure"
+            f"latency is measured on the run's device, {name}, and that is not here: export with {arg('measure=False')}"
         ) from error
     return replace(run.settings.evaluation.protocol, device=device, dtype=options.dtype)
 
@@ -179,7 +179,7 @@ def _searched(run: RunDirectory, record: TrialRecord, training: TrainingRecord |
 def _deployed(searched: nn.Module, options: ExportOptions) -> nn.Module:
     network = copy.deepcopy(searched)
     if options.fold_bn and not fold_batch_norm(network):
-        raise ExportError("batch norm cannot be folded throughout this network: export without --fold-bn")
+        raise ExportError(f"batch norm cannot be folded throughout this network: export without {arg('fold_bn')}")
     return network.to(getattr(torch, options.dtype)).requires_grad_(False)
 
 
@@ -262,5 +262,5 @@ def _fresh(
 
 def _not_run(form: str, reason: str, options: ExportOptions) -> str:
     if options.half:
-        return f"{form} in float16 cannot be run on this CPU: {reason}; leave out --half, or export on another machine"
+        return f"{form} in float16 cannot be run on this CPU: {reason}; leave out {arg('half')}, or export on another machine"
     return f"the exported {form} does not run in a fresh process: {reason}"

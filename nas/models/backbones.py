@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.models.inherit import remap_state_dict
 from nas.models.networks import Backbone, build
 from nas.models.sources import SCRATCH, SUPERNET
@@ -109,7 +109,9 @@ def _exported(folder: Path) -> Backbone:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder that nas export made ({error})") from error
     if card.get("export", {}).get("batch_norm_folded"):
-        raise InputError(f"{folder}: its batch norm is folded, so that no network inherits: export without --fold-bn")
+        raise InputError(
+            f"{folder}: its batch norm is folded, so that no network inherits: export without {arg('fold_bn')}"
+        )
     order = build(architecture, len(classes)).state_dict()  # safetensors sorts by name
     if set(order) != set(tensors):
         raise InputError(f"{folder}: model.safetensors does not hold the weights of the architecture in model.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nas.common.errors import arg
 from nas.common.text import plural
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.run_file import Provenance
@@ -12,7 +13,7 @@ from nas.tasks.base import task_of
 
 
 def chance_note(settings: SearchSettings, provenance: Provenance, records: Sequence[TrialRecord]) -> str | None:
-    """How many of a run's own candidates score no better than guessing would, in a sentence; None where none does.
+    """How many of a run's own candidates score no better than guessing would, in a sentence that names arguments by `arg`; None where none does.
 
     Told by the score that the task has for it, whatever the run's metric.
     """
@@ -26,9 +27,9 @@ def chance_note(settings: SearchSettings, provenance: Provenance, records: Seque
     if not guesses:
         return None
     if settings.evaluation.recipe.epochs:
-        cure = "more --epochs, another --learning-rate, or weights to start from (--init)"
+        cure = f"more {arg('epochs')}, another {arg('learning_rate')}, or weights to start from ({arg('init')})"
     else:
-        cure = "a supernet that was trained for longer, or at least one epoch of --finetune"
+        cure = "a supernet that was trained for longer, or at least one epoch of fine-tuning"
     return (
         f"{guesses} of {plural(len(done), 'candidate')} {'scores' if guesses == 1 else 'score'} no better than guessing "
         f"would (a {guess.score.title} of {guess.text}), which ranks nothing; try {cure}"

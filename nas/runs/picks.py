@@ -1,4 +1,4 @@
-"""Picking candidates of a run: by what they are known for, by a limit, or by digest. The grammar of every `--pick`."""
+"""Picking candidates of a run: by what they are known for, by a limit, or by digest. The grammar of every `pick`."""
 
 from __future__ import annotations
 

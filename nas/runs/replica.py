@@ -32,7 +32,7 @@ EVERY_S = 30.0
 PATIENCE_S = 60.0
 """Seconds that a replica has to answer: before a search, and at its end for each file."""
 OFF = "off"
-"""In place of a URI, beside `--resume`: copy no more."""
+"""In place of a URI, for a run that is resumed: copy no more."""
 _ALLOWED = "it takes the URI of a folder that can be written to: s3://bucket/prefix, gs://bucket/prefix, file:///folder"
 
 logger = logging.getLogger(__name__)
@@ -49,16 +49,16 @@ def is_uri(text: str) -> bool:
 
 def check_new_replica(uri: str, out: Path) -> None:
     """Raise `InputError` unless a URI names an empty folder that can be written to, outside the run directory `out`."""
-    remote = _reached(arg("mirror"), uri)
+    remote = _reached(arg("replica"), uri)
     if remote.filesystem.type_name == "local" and Path(remote.root).resolve().is_relative_to(out.resolve()):
-        raise InputError(f"{arg('mirror')} {uri}: lies in the run directory {out}; {_ALLOWED}")
-    names = _answer(arg("mirror"), uri, remote.names)
+        raise InputError(f"{arg('replica')} {uri}: lies in the run directory {out}; {_ALLOWED}")
+    names = _answer(arg("replica"), uri, remote.names)
     if MARKER in names or RUN_FILE in names:
         raise InputError(
-            f"{arg('mirror')} {uri}: a run is there already; give another prefix, or {arg('resume')} {uri}"
+            f"{arg('replica')} {uri}: a run is there already; give another prefix, or {arg('resume')} {uri}"
         )
     _check_empty(uri, names)
-    _probe(arg("mirror"), uri, remote)
+    _probe(arg("replica"), uri, remote)
 
 
 def check_replica(run: RunDirectory) -> None:
@@ -67,11 +67,11 @@ def check_replica(run: RunDirectory) -> None:
     if uri is None:
         return
     try:
-        remote = _reached(arg("mirror"), uri)
-        _answer(arg("mirror"), uri, lambda: _check_takeover(remote, run))
-        _probe(arg("mirror"), uri, remote)
+        remote = _reached(arg("replica"), uri)
+        _answer(arg("replica"), uri, lambda: _check_takeover(remote, run))
+        _probe(arg("replica"), uri, remote)
     except InputError as error:
-        raise InputError(f"{error.marked} (or copy no more: {arg('mirror')} {OFF} beside {arg('resume')})") from error
+        raise InputError(f"{error.marked} (or copy no more: {arg('replica')} {OFF} beside {arg('resume')})") from error
 
 
 def fetch_run(uri: str, out: Path) -> None:
@@ -160,17 +160,17 @@ def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> None:
         return
     if (marker.created, marker.started_on) != (mine.created, mine.started_on):
         raise InputError(
-            f"{arg('mirror')} {uri}: another run is there, started on {marker.started_on}; give another prefix"
+            f"{arg('replica')} {uri}: another run is there, started on {marker.started_on}; give another prefix"
         )
     # Whoever holds the lock of the run directory knows that no other driver on this host goes on with it.
     if marker.wait_s and (marker.host, marker.folder) != (mine.host, mine.folder):
-        raise InputError(f"{arg('mirror')} {uri}: {_held_by(marker)}")
+        raise InputError(f"{arg('replica')} {uri}: {_held_by(marker)}")
     for name in remote.names():
         if name.endswith(".jsonl") and "/" not in name:
             here = run.path / name
             if not (here.read_bytes() if here.is_file() else b"").startswith(remote.read(name) or b""):
                 raise InputError(
-                    f"{arg('mirror')} {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
+                    f"{arg('replica')} {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
                     f"go on from there with {arg('resume')} {uri}"
                 )
 
@@ -178,7 +178,7 @@ def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> None:
 def _check_empty(uri: str | None, names: list[str]) -> None:
     if names:
         raise InputError(
-            f"{arg('mirror')} {uri}: files are there that no search copied ({names[0]}); give an empty prefix"
+            f"{arg('replica')} {uri}: files are there that no search copied ({names[0]}); give an empty prefix"
         )
 
 

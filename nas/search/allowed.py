@@ -11,6 +11,7 @@ from nas.spaces.cheapest import cheapest_values
 
 COMPUTED = ("macs", "params")
 """Objectives that may have a limit and are known before a network is built."""
+COMPUTED_WORDS = {"macs": "MACs", "params": "parameters"}
 DRAWS = 64
 """Settings drawn at random before one is brought within the limits instead of waiting for one that is."""
 FEW_DRAWS = 8
@@ -34,6 +35,11 @@ class Allowed:
         """By how much a setting is over the worst limit, as a share of it; at most 0 where it is allowed."""
         costs = dict(zip(COMPUTED, self._costs(values), strict=True))
         return max((costs[name] / limit - 1 for name, limit in self.limits.items()), default=-1.0)
+
+    @property
+    def text(self) -> str:
+        """The limits in words."""
+        return " and ".join(f"{limit:,} {COMPUTED_WORDS[name]}" for name, limit in self.limits.items())
 
     def __contains__(self, values: Values) -> bool:
         return not self.limits or self.excess(values) <= 0

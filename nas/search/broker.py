@@ -143,12 +143,15 @@ class Broker:
         tally = self._tally
         if self._stopped is None:
             if not self._known.allowed.possible:
-                self.stop(f"no network of the space is within {_limits_text(self._known)}", resumable=False)
+                self.stop(f"no network of the space is within {self._known.allowed.text}", resumable=False)
             elif tally.trained >= self.settings.candidates:
                 done = done_word(self.settings.evaluation.recipe.epochs)
                 self.stop(f"{plural(tally.trained, 'candidate')} {done}", resumable=False)
             elif tally.failed > self.settings.max_failures:
-                self.stop(f"{plural(tally.failed, 'candidate')} failed, more than --max-failures", resumable=False)
+                self.stop(
+                    f"{plural(tally.failed, 'candidate')} failed, more than the {self.settings.max_failures} allowed",
+                    resumable=False,
+                )
             elif self._losses.in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
                 self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
             elif self.budget.over(tally.trained):
@@ -187,7 +190,7 @@ class Broker:
 
     def _ask(self) -> Candidate | None:
         if self._exhausted and not self.running:
-            within = f" within {_limits_text(self._known)}" if self._known.allowed.limits else ""
+            within = f" within {self._known.allowed.text}" if self._known.allowed.limits else ""
             self.stop(f"the space has nothing new{within}", resumable=False)
         if self._held and self.trained >= HELD_UNTIL:
             self._enqueue_held()
@@ -411,7 +414,3 @@ class Broker:
         self.study.tell(record, self.records)
         self.on_record(record)
         return record
-
-
-def _limits_text(known: KnownCosts) -> str:
-    return " and ".join(f"--max-{name} {limit:,}" for name, limit in known.allowed.limits.items())

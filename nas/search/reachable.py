@@ -12,7 +12,7 @@ from nas.latency.result import Latency
 from nas.runs.objectives import objective
 from nas.runs.settings import SearchSettings
 from nas.runs.targets import targets_here
-from nas.search.allowed import Allowed
+from nas.search.allowed import COMPUTED_WORDS, Allowed
 from nas.search.samplers.known import KnownCosts
 from nas.spaces.base import Architecture, Space, Values
 from nas.spaces.cheapest import least_cost
@@ -25,8 +25,6 @@ FEW = 4
 """Networks that are measured before a limit of latency is called impossible."""
 SHOWN = 3
 """Networks that are named of those which are left out."""
-_WORDS = {"macs": "MACs", "params": "parameters"}
-
 Measure = Callable[[str | None, Architecture], Latency]
 """Measures a network on a further target by name, or by the run's own protocol (None), where trials run."""
 
@@ -39,7 +37,7 @@ def check_computed(settings: SearchSettings, num_classes: int) -> None:
         if least > limit:
             raise InputError(
                 f"{arg(f'max_{name}')} {limit:,} cannot be met: the smallest network of the space {settings.space.name} "
-                f"has {least:,} {_WORDS[name]} with {num_classes} classes"
+                f"has {least:,} {COMPUTED_WORDS[name]} with {num_classes} classes"
             )
     if not allowed.possible:
         both = " and ".join(f"{arg(f'max_{name}')} {limit:,}" for name, limit in allowed.limits.items())
@@ -66,13 +64,13 @@ def left_out_text(settings: SearchSettings, num_classes: int) -> str | None:
         return None
     shown = [f"{name} ({_costs_text(network, num_classes, allowed)})" for name, network in over[:SHOWN]]
     more = [f"{len(over) - SHOWN} more"] if len(over) > SHOWN else []
-    limits = " and ".join(f"--max-{name}" for name in allowed.limits)
+    limits = " and ".join(arg(f"max_{name}") for name in allowed.limits)
     return f"Over {limits}, and so not among what is tried first: {', '.join(shown + more)}"
 
 
 def _costs_text(network: Architecture, num_classes: int, allowed: Allowed) -> str:
     cost = architecture_cost(network, num_classes)
-    return ", ".join(f"{objective(name).show(getattr(cost, name))} {_WORDS[name]}" for name in allowed.limits)
+    return ", ".join(f"{objective(name).show(getattr(cost, name))} {COMPUTED_WORDS[name]}" for name in allowed.limits)
 
 
 def latency_limits(settings: SearchSettings) -> dict[str | None, float]:

@@ -19,7 +19,7 @@ def chosen_architecture(space: Space, text: str) -> Architecture:
 
 
 def known_architectures(space: Space, given: str) -> list[Architecture]:
-    """The networks of the space that `--enqueue` names: one as `chosen_architecture` takes it, or those of a file.
+    """The networks of the space that `enqueue` names: one as `chosen_architecture` takes it, or those of a file.
 
     A file is text with one a line (`#` begins a comment), what `nas front` prints with --csv or --json, or the folder
     that `nas export` makes. Raises `InputError` naming the value, and the line of the file.
@@ -47,7 +47,7 @@ def known_architectures(space: Space, given: str) -> list[Architecture]:
 
 
 def tried_first(space: Space, given: Sequence[str]) -> tuple[str, ...]:
-    """The compact strings of all networks that `--enqueue` names, each once."""
+    """The compact strings of all networks that `enqueue` names, each once."""
     known = [architecture for each in given for architecture in known_architectures(space, each)]
     return tuple(dict.fromkeys(str(architecture.canonical) for architecture in known))
 

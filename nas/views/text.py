@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nas.common.errors import arg
 from nas.common.text import gain_text
 from nas.runs.front import beaten_by
 from nas.runs.objectives import is_cost, objective, target_of
@@ -84,16 +85,16 @@ def target_text(target: LatencyTarget, device: str | None = None) -> str:
 
 
 def over_limits(rejected: Sequence[TrialRecord], settings: EvaluationSettings) -> str:
-    """The flags of the hard limits that candidates are over, as far as it is known."""
+    """The hard limits that candidates are over, as far as it is known, by `arg`."""
     budgets, names = settings.budgets, dict[str, None]()
     for record in rejected:
         cost, latency = record.evaluation.cost, record.evaluation.latency
         if cost is not None and budgets.max_macs is not None and cost.macs > budgets.max_macs:
-            names["--max-macs"] = None
+            names[arg("max_macs")] = None
         elif cost is not None and budgets.max_params is not None and cost.params > budgets.max_params:
-            names["--max-params"] = None
+            names[arg("max_params")] = None
         elif budgets.max_latency_ms is not None and (latency is None or latency.p10_ms > budgets.max_latency_ms):
-            names["--max-latency"] = None
+            names[arg("max_latency_ms")] = None
         else:
-            names["the max of a --target"] = None
+            names[f"the max of a {arg('target')}"] = None
     return " or ".join(names)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.common.errors import arg
 from nas.common.scratch import PREFIX, is_abandoned
 from nas.common.user_cache import cache_folder
 from nas.data.sets import NAMED
@@ -81,7 +82,7 @@ def _ray_sessions(processes: str, with_ray: bool) -> Iterator[Leftover]:
     for place in _temporary_places():
         for path in _folders(place / "ray", "session_*"):
             ended = not _in_use(path, processes)
-            reason = "ended; --ray removes it too, whoever left it" if ended and not with_ray else "ended"
+            reason = f"ended; {arg('with_ray')} removes it too, whoever left it" if ended and not with_ray else "ended"
             yield Leftover(
                 "Ray session", path, _size(path), _changed(path), ended and with_ray, reason if ended else "in use"
             )

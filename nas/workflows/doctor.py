@@ -157,7 +157,9 @@ def _folders() -> Iterator[Check]:
             )
         return _writable(name, folder, f"{variable}=FOLDER names another one")
 
-    yield _writable("working directory", Path.cwd(), "results/ is made there: --out names another place", needed=True)
+    yield _writable(
+        "working directory", Path.cwd(), "results/ is made there: nas search --out names another place", needed=True
+    )
     yield _writable("temporary files", Path(tempfile.gettempdir()), "TMPDIR=FOLDER names another one", needed=True)
     yield cache("decoded images", lambda: cache_folder("data", "NAS_DATA"), "NAS_DATA")
     yield cache("latencies", latency_folder, "NAS_LATENCY_CACHE")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.common.errors import arg
 from nas.common.seeds import derive_seed
 from nas.common.text import done_word, duration_text, plural
 from nas.runs.settings import SearchSettings
@@ -235,7 +236,7 @@ def lines(forecast: Forecast, given: Recipe, fixed: bool) -> list[str]:
     more = ""
     if fitting < min(FEWEST, candidates):
         seconds = forecast.whole_s(wanted) + time.time() - plan.began
-        shorter = ", or a shorter training (--epochs, --set steps=N)" if recipe.epochs and fixed else ""
+        shorter = f", or a shorter training ({arg('epochs')}, {arg('recipe.steps')})" if recipe.epochs and fixed else ""
         more = f"; {wanted} would take {duration_text(seconds)}{shorter}"
     if recipe != given:
         fit = f"so that about {fitting} fit the time budget and not {forecast.fitting(given)}"
@@ -243,7 +244,7 @@ def lines(forecast: Forecast, given: Recipe, fixed: bool) -> list[str]:
             fit = "and even so the time budget hardly holds one"
         told.append(
             f"Each candidate is {done_word(1)} for {length_text(recipe)} in place of {length_text(given)}, {fit}{more}; "
-            f"--epochs {given.epochs} keeps its length"
+            f"{arg('epochs')} {given.epochs} keeps its length"
         )
     elif fitting < candidates:
         told.append(f"About {fitting} of {plural(candidates, 'candidate')} fit the time budget{more}")

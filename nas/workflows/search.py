@@ -235,8 +235,8 @@ def _last_words(run: RunDirectory, progress: Progress, report: Report, reason: s
     """The process is about to end, by no decision of the search."""
     with suppress(Exception):
         progress.end()
-    go_on = resume_line(run.path)
-    logger.error("%s; what has finished is kept. To go on: %s --address ...", reason, go_on)
+    go_on = resume_line(run.path, "...")
+    logger.error("%s; what has finished is kept. To go on: %s", reason, go_on)
     with suppress(Exception):
         report(run)
 

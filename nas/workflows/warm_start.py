@@ -52,7 +52,7 @@ class Conditions:
 
 
 def open_earlier(path: str) -> RunDirectory:
-    """The run that `--warm-start` names; raises `InputError` when it is none."""
+    """The run that `warm_start` names; raises `InputError` when it is none."""
     try:
         return open_run(Path(path).resolve())
     except InputError as error:
@@ -109,7 +109,7 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
                 taken[found.digest] = replace(found, number=len(taken))
                 weights[found.digest] = earlier.weights_path(found.digest)
         notes.append(
-            f"{path}: {len(taken) - before} of {plural(len(ended), 'trial')} imported, not counted in --trials"
+            f"{path}: {len(taken) - before} of {plural(len(ended), 'trial')} imported, not counted in {arg('trials')}"
         )
     records = tuple(taken.values())
     near = (*pareto_front(records, settings.objectives), *rivals(records, settings.objectives))

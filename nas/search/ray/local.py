@@ -48,7 +48,7 @@ def start_local_ray(gpus: bool) -> None:
     # Ray's processes inherit the environment, and have workers search this process's working directory first.
     with environment({"PYTHONPATH": children_path(), FOLDER: code_folder()}, OF_RAY), chdir(scratch):
         ray.init(
-            address="local",  # also where RAY_ADDRESS names a cluster: --address says when to use one
+            address="local",  # also where RAY_ADDRESS names a cluster: `address` says when to use one
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -66,10 +66,10 @@ def front(app: Dash, runs: Runs) -> None:
     def scatter(version: object, tab: object, opened: object, compare: object, *controls: object) -> tuple[Any, Any]:
         if tab != "front" or version is None:
             raise PreventUpdate
-        run, *chosen_axes, over, dominated = controls
+        run, x, y, scale_x, scale_y, colour, pick, over, dominated = controls
         key = runs.key(run)
         seen = runs.look(key)
-        axes = _axes(seen, *chosen_axes, dominated)
+        axes = _axes(seen, x, y, scale_x, scale_y, colour, pick, dominated)
         chosen = runs.chosen(opened)
         compared = [each.record for each in runs.all_chosen(compare)]
         triggered = {each["prop_id"] for each in ctx.triggered}

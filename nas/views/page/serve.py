@@ -85,7 +85,9 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         if error.errno in (98, 48):
-            hint = "another program has it, perhaps another nas browse; give another --port, or 0 for any free one"
+            hint = (
+                f"another program has it, perhaps another nas browse; give another {arg('port')}, or 0 for any free one"
+            )
         else:
             hint = error.strerror or str(error)
         raise InputError(f"{arg('port')} {port} on {host}: {hint}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from nas.common.errors import named
 from nas.common.text import capital, done_word, duration_text, plural, time_text
 from nas.runs.chance import chance_note
 from nas.runs.front import primary_cost
@@ -48,7 +49,7 @@ def headline(found: Findings) -> Html:
     if not epochs:
         data += f". Candidates scored without fine-tuning, with the weights of {settings.evaluation.init}"
     crowded = crowded_text(found.recorded, found.in_turn)
-    chance = chance_note(settings, provenance, records)
+    chance = named(chance_note(settings, provenance, records) or "")
     return tag(
         "header",
         tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),

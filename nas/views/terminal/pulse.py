@@ -9,6 +9,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from nas.common.errors import named
 from nas.common.text import duration_text
 
 QUIET_S = 25.0
@@ -19,11 +20,12 @@ class Pulse:
     """Prints lines; while the context lasts, also one that says what is done where none was printed for `QUIET_S`.
 
     `doing` is what goes on, in words, or a function that is asked for it on another thread; a text is followed by the
-    time since it was set. On a terminal, which shows progress in other ways, nothing comes by itself.
+    time since it was set. `called` says what arguments are called that a line names. On a terminal, which shows progress in other ways, nothing comes by itself.
     """
 
-    def __init__(self, console: Console, doing: str | Callable[[], str]) -> None:
+    def __init__(self, console: Console, doing: str | Callable[[], str], called: Callable[[str], str] = str) -> None:
         self.console = console
+        self._called = called
         self._doing = doing
         self._since = self._said = time.monotonic()
         self._over = threading.Event()
@@ -41,7 +43,7 @@ class Pulse:
     def say(self, text: str) -> None:
         """Print a line."""
         self._said = time.monotonic()
-        self.console.out(text, highlight=False)
+        self.console.out(named(text, self._called), highlight=False)
 
     def __enter__(self) -> Pulse:
         if not self.console.is_terminal:
