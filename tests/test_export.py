@@ -645,6 +645,8 @@ def test_several_picks_are_exported_side_by_side_or_not_at_all(
             f"is in {tmp_path / 'out' / record.digest}, with the weights of the search's proxy training, 1 epoch:"
             in out
         )
+    code, _, err = call(str(tmp_path / "out"), "--pick", "fastest")
+    assert (code, err) == (2, f"nas: {tmp_path / 'out'}: exists already; give another --to\n")
     run.weights_path(slow.digest).unlink()
     code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate,latency<=1.5ms")
     assert code == 2
