@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import torch
 from conftest import BRIEF, RunFactory
@@ -242,6 +243,50 @@ def test_a_search_whose_machine_is_gone_goes_on_from_the_replica_alone(tmp_path:
     assert run.settings.replica == uri
     fetch_run(uri, tmp_path / "copy")
     assert open_run(tmp_path / "copy").records() == run.records()
+
+
+@pytest.mark.parametrize("key", ["hostile//{0}/evil.yaml", "hostile/weights/../../evil.yaml"])
+def test_a_replica_writes_nothing_outside_of_the_run(
+    make_run: RunFactory, tmp_path: Path, store: Store, key: str
+) -> None:
+    uri = store.uri("hostile")
+    run = make_run(replace(DIGITS, replica=uri))
+    with run.locked(), replicated(run):
+        run.append(record(0))
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{store.port}", region_name="us-east-1")
+    key = key.format(str(tmp_path).strip("/"))
+    client.put_object(Bucket="bucket", Key=key, Body=b"evil")
+    try:
+        with pytest.raises(InputError, match=r"evil\.yaml' there is no name that a run gives a file"):
+            fetch_run(uri, tmp_path / "fetched")
+        assert not list(tmp_path.rglob("*evil*"))
+        assert not (tmp_path / "fetched").exists()
+    finally:
+        for each in client.list_objects_v2(Bucket="bucket", Prefix="hostile")["Contents"]:
+            client.delete_object(Bucket="bucket", Key=each["Key"])
+
+
+def test_a_replica_gives_and_gets_files_of_a_run_alone(
+    make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"file://{tmp_path}/replica"
+    run = make_run(replace(DIGITS, replica=uri))
+    mine = ("exports/abcd/model.py", "exports/.abcd-x7/abcd/model.py", "notes.txt", "optuna.py", "weights/optuna.py")
+    mine += ("tensorboard/trial-00001/events.out.tfevents.1.host.2.0", "mlflow/mlflow.db")
+    with run.locked(), replicated(run):
+        for name in mine:
+            (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.path / name).write_text(name)
+        run.append(record(0))
+    copied = in_replica(tmp_path / "replica")
+    assert {mine[0], *mine[-2:]} <= copied
+    assert not {*mine[1:5]} & copied
+    (tmp_path / "replica/weights").mkdir(exist_ok=True)
+    for name in ("sitecustomize.py", "weights/evil.so"):
+        (tmp_path / "replica" / name).write_text("evil")
+    fetch_run(uri, tmp_path / "fetched")
+    assert in_replica(tmp_path / "fetched") == copied - {MARKER, "state.json"}
+    assert "left out what is no part of a run: sitecustomize.py, weights/evil.so" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -238,6 +239,39 @@ def test_trials_of_an_overlapping_space_are_known_and_not_counted(make_run: RunF
     assert f"<dt>Repeat</dt><dd>{own - 5}</dd>" in page
     assert f"imported from earlier, trial {within[0].number}" in page
     assert "imported from" not in write_report(earlier).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("digest", ["../../escaped", "/tmp/escaped", "..", "a/b", "", "a" * 65, "a\n"])
+def test_records_whose_digest_leads_elsewhere_are_none(
+    make_run: RunFactory, earlier: RunDirectory, digest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a record overwrote weights beside the run."""
+    known = warm_start(from_earlier(earlier), HERE).records
+    first, *others = (json.loads(line) for line in (earlier.path / "trials.jsonl").read_text().splitlines())
+    lines = [json.dumps(each) for each in ({**first, "digest": digest}, *others)]
+    (earlier.path / "trials.jsonl").write_text("\n".join(lines) + "\n")
+    outside = earlier.path.parent / "escaped.safetensors"
+    outside.write_bytes(b"mine")
+    given = from_earlier(earlier)
+    run = begin(make_run, given, warm_start(given, HERE))
+    assert outside.read_bytes() == b"mine"
+    assert [record.digest for record in run.records()] == [
+        each.digest for each in known if each.digest != first["digest"]
+    ]
+    assert "trials.jsonl:1: not a record, left out" in caplog.text
+    with pytest.raises(InputError, match="cannot be part of a file's name"):
+        run.save_weights(digest, b"")
+
+
+def test_a_digest_that_is_not_the_networks_own_is_not_imported(make_run: RunFactory, earlier: RunDirectory) -> None:
+    known = [record.digest for record in warm_start(from_earlier(earlier), HERE).records]
+    first, *others = (json.loads(line) for line in (earlier.path / "trials.jsonl").read_text().splitlines())
+    lines = [json.dumps(each) for each in ({**first, "digest": first["digest"][::-1]}, *others)]
+    (earlier.path / "trials.jsonl").write_text("\n".join(lines) + "\n")
+    warm = warm_start(from_earlier(earlier), HERE)
+    assert first["digest"] in known
+    assert [record.digest for record in warm.records] == [digest for digest in known if digest != first["digest"]]
+    assert f"{len(known) - 1} of" in warm.notes[0]
 
 
 def test_a_repeat_of_a_trial_taken_over_is_answered_and_shown(make_run: RunFactory, earlier: RunDirectory) -> None:

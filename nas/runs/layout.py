@@ -1,4 +1,4 @@
-"""What the files of a run directory are called.
+"""What the files of a run directory are called; the only place that makes paths below one.
 
 run.yaml         settings, versions, hardware: everything needed to run it again
 trials.jsonl     one complete record a line, appended and fsynced: the source of truth
@@ -15,8 +15,17 @@ report.html      the report
 front.png        the front as a picture for slides (`nas report --png`)
 state.json       what the driver of a search tells of itself, every few seconds and at its end
 stop             there while a search is asked to stop (`nas stop`)
+exports/         a folder for each candidate that `nas browse` exported
+tensorboard/, mlflow/  what `--log` tells those
 .lock            held by the search or audit that runs on the directory
+
+Digests and keys become parts of paths here alone, and are checked before, since records may come from anywhere.
 """
+
+import re
+from pathlib import PurePosixPath
+
+from nas.common.errors import InputError
 
 RUN_FILE = "run.yaml"
 TRIALS = "trials.jsonl"
@@ -28,6 +37,7 @@ AUDITS = "audit.jsonl"
 TRAININGS = "trainings.jsonl"
 WEIGHTS = "weights"
 TRAINED = "trained"
+EXPORTS, TENSORBOARD, MLFLOW = "exports", "tensorboard", "mlflow"
 REPORT = "report.html"
 PICTURE = "front.png"
 LOCK = ".lock"
@@ -39,3 +49,53 @@ SAFETENSORS, HARDEST, CHECKPOINT = ".safetensors", ".hardest.png", ".checkpoint"
 """How the names of weights end, of pictures of what a network found hardest, and of what a training keeps until it has ended."""
 GROWING = (".jsonl", ".journal")
 """How the names of files end that are only ever appended to, a line at a time."""
+
+NAME_PART = "[0-9A-Za-z_-]{1,64}"
+"""What a digest or a key may be, so that it can be part of a file's name: a pattern."""
+_PART = re.compile(NAME_PART)
+_PLAIN = re.compile("[0-9A-Za-z_][0-9A-Za-z_.+-]{0,254}")
+_FILES = {RUN_FILE, TRIALS, STUDY, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS, REPORT, PICTURE}
+_BELOW = {
+    WEIGHTS: re.compile(rf"{NAME_PART}{re.escape(SAFETENSORS)}"),
+    TRAINED: re.compile(rf"{NAME_PART}-{NAME_PART}({re.escape(SAFETENSORS)}|{re.escape(HARDEST)})"),
+}
+
+
+def weights_file(digest: str) -> str:
+    """Where a candidate's weights lie, from the run directory; raises `InputError` where that is no digest."""
+    return f"{WEIGHTS}/{_checked(digest)}{SAFETENSORS}"
+
+
+def trained_file(digest: str, key: str, ending: str = SAFETENSORS) -> str:
+    """Where something of a full training lies; raises `InputError` where that is no digest or key."""
+    return f"{TRAINED}/{_checked(digest)}-{_checked(key)}{ending}"
+
+
+def checkpoint_file(key: str) -> str:
+    """Where a full training that has not ended keeps what it goes on from; raises `InputError` where that is no key."""
+    return f"{TRAINED}/{_checked(key)}{CHECKPOINT}"
+
+
+def training_lock(key: str) -> str:
+    """What the process holds that is at a full training; raises `InputError` where that is no key."""
+    return f"{TRAINED}/.{_checked(key)}.lock"
+
+
+def _checked(part: str) -> str:
+    if not _PART.fullmatch(part):
+        raise InputError(f"{part[:80]!r} cannot be part of a file's name: it takes up to 64 letters, digits, - and _")
+    return part
+
+
+def is_kept(name: str) -> bool:
+    """Whether a path from the run directory is that of a file which is part of what a run leaves, and which a copy of it holds."""
+    folder, _, rest = name.partition("/")
+    if folder in (EXPORTS, TENSORBOARD, MLFLOW) and rest:
+        return len(parts := rest.split("/")) <= 8 and all(map(_PLAIN.fullmatch, parts))
+    return name in _FILES if not rest else folder in _BELOW and _BELOW[folder].fullmatch(rest) is not None
+
+
+def stays_below(name: str) -> bool:
+    """Whether a path from a folder leads to a place below it."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name and "\\" not in name

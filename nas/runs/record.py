@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from nas.common.files import (
-    SCHEMA_VERSION,
-)
+from pydantic import StringConstraints
+
+from nas.common.files import SCHEMA_VERSION
 from nas.latency.result import Latency, Predicted
+from nas.runs.layout import NAME_PART
 from nas.spaces.base import Choice, Cost
 from nas.spaces.families import AnyArchitecture
 from nas.tasks.classification_report import SplitReport
 from nas.tasks.report import Example, PartReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
+
+Part = Annotated[str, StringConstraints(pattern=f"^{NAME_PART}$")]
+"""A digest or a key, which may be part of a file's name."""
 
 
 class Outcome(StrEnum):
@@ -72,7 +76,7 @@ class Confirmation:
     since the epoch.
     """
 
-    digest: str
+    digest: Part
     trial: int
     seed: int
     epochs: int
@@ -105,12 +109,12 @@ class TrainingRecord:
     """
 
     number: int
-    digest: str
+    digest: Part
     recipe: Recipe
     seed: int
     start: Start
     with_validation: bool
-    key: str
+    key: Part
     evaluation: Evaluation
     losses: tuple[float, ...] = ()
     before: AnyReport | None = None
@@ -171,7 +175,7 @@ class AuditRecord:
     """
 
     number: int
-    digest: str
+    digest: Part
     recipe: Recipe
     seed: int
     evaluation: Evaluation
@@ -189,7 +193,7 @@ class LatencyRecord:
     The latency says which measurement it is of. `finished` is UTC seconds since the epoch.
     """
 
-    digest: str
+    digest: Part
     trial: int
     target: str | None
     latency: Latency
@@ -207,7 +211,7 @@ class TrialRecord:
     """
 
     number: int
-    digest: str
+    digest: Part
     text: str
     architecture: AnyArchitecture
     parameters: dict[str, Choice]

@@ -23,7 +23,7 @@ from typing import TypeVar
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
 from nas.common.text import plural, resume_line
-from nas.runs.layout import CHECKPOINT, GROWING, RUN_FILE, STATE, STOP, TRAINED, TRIALS, WEIGHTS
+from nas.runs.layout import CHECKPOINT, GROWING, RUN_FILE, STATE, STOP, TRAINED, TRIALS, WEIGHTS, is_kept, stays_below
 from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
 from nas.runs.store import RunDirectory, open_run
 
@@ -81,6 +81,8 @@ def fetch_run(uri: str, out: Path) -> None:
     """
     remote = _reached(arg("resume"), uri)
     names = _answer(arg("resume"), uri, remote.names)
+    if outside := [name for name in names if not stays_below(name)]:
+        raise InputError(f"{arg('resume')} {uri}: {outside[0]!r} there is no name that a run gives a file")
     if RUN_FILE not in names or TRIALS not in names:
         raise InputError(f"{arg('resume')} {uri}: no run is there (no run.yaml and trials.jsonl)")
     marker = _answer(arg("resume"), uri, remote.marker)
@@ -90,11 +92,7 @@ def fetch_run(uri: str, out: Path) -> None:
         raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        for name in names:
-            if name in (MARKER, STATE) or _is_passing(Path(name)):  # a state would seem to be that of a driver alive
-                continue
-            if ".." in Path(name).parts:
-                raise InputError(f"{arg('resume')} {uri}: {name!r} there is no name that a run gives a file")
+        for name in filter(is_kept, names):
             content = remote.read(name)
             if content is not None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +100,9 @@ def fetch_run(uri: str, out: Path) -> None:
         (partial / WEIGHTS).mkdir(exist_ok=True)
         open_run(partial)
         partial.rename(out)
+        others = [name for name in names if not (is_kept(name) or name in (MARKER, STATE) or _is_passing(Path(name)))]
+        if others:
+            logger.warning("%s: left out what is no part of a run: %s", uri, _some(sorted(others)))
     except InputError:
         raise
     except Exception as error:  # file systems of fsspec's raise their own
@@ -190,6 +191,10 @@ def _held_by(marker: Marker) -> str:
     )
 
 
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+
+
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -255,11 +260,10 @@ class _Copier(threading.Thread):
             self.join(PATIENCE_S)
         lacking = [name for name, stamp in self._noted().items() if self._copied.get(name) != stamp]
         if lacking and not self._given_up:
-            some = f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
             path = self._run.path
             logger.warning(
                 "the replica %s lacks what %s came to hold last (%s); %s copies it from %s",
-                self._uri, plural(len(lacking), "file"), some, resume_line(path), path,
+                self._uri, plural(len(lacking), "file"), _some(lacking), resume_line(path), path,
             )  # fmt: skip
 
     def _noted(self) -> dict[str, tuple[int, int]]:
@@ -269,10 +273,11 @@ class _Copier(threading.Thread):
         noted = {}
         for paths in (sorted(rest, key=_precedence), (folder / WEIGHTS).glob("*")):  # a glob looks when it is reached
             for path in paths:
-                if not _is_passing(path) and path.is_file():
+                name = path.relative_to(folder).as_posix()
+                if (is_kept(name) or name == STATE) and path.is_file():
                     with suppress(FileNotFoundError):  # weights are deleted meanwhile
                         stat = path.stat()
-                        noted[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+                        noted[name] = (stat.st_size, stat.st_mtime_ns)
         return noted
 
     def _copy(self) -> None:

@@ -312,7 +312,7 @@ class RunDirectory:
 
     def weights_path(self, digest: str) -> Path:
         """Where the weights of a candidate lie, if they were kept."""
-        return self.path / layout.WEIGHTS / f"{digest}{layout.SAFETENSORS}"
+        return self.path / layout.weights_file(digest)
 
     def save_weights(self, digest: str, content: bytes) -> None:
         """Keep the weights of a candidate, the content of a safetensors file; readers see the whole file or none."""
@@ -339,7 +339,7 @@ class RunDirectory:
 
     def trained_weights(self, record: TrainingRecord) -> Path:
         """Where the weights of a full training lie, once it has ended."""
-        return self.path / layout.TRAINED / f"{record.digest}-{record.key}{layout.SAFETENSORS}"
+        return self.path / layout.trained_file(record.digest, record.key)
 
     def save_trained(self, record: TrainingRecord, content: bytes, hardest: bytes | None = None) -> None:
         """Keep the weights of a full training, and pictures of what it found hardest (`nas.tasks.examples`).
@@ -352,7 +352,7 @@ class RunDirectory:
             write_atomically(self.trained_weights(record), content)
 
     def _hardest_path(self, record: TrainingRecord) -> Path:
-        return self.trained_weights(record).with_suffix(layout.HARDEST)
+        return self.path / layout.trained_file(record.digest, record.key, layout.HARDEST)
 
     def hardest_pictures(self, record: TrainingRecord) -> bytes | None:
         """The pictures of what a full training found hardest, or None where there are none."""
@@ -375,7 +375,7 @@ class RunDirectory:
 
     def checkpoint_path(self, key: str) -> Path:
         """Where a full training that has not ended keeps what it goes on from."""
-        return self.path / layout.TRAINED / f"{key}{layout.CHECKPOINT}"
+        return self.path / layout.checkpoint_file(key)
 
     def remove_checkpoint(self, key: str) -> None:
         """The training has ended."""
@@ -387,7 +387,7 @@ class RunDirectory:
         with writing(self.path / layout.TRAINED):
             (self.path / layout.TRAINED).mkdir(exist_ok=True)
         busy = f"{self.path}: another process is at this training already"
-        with only_process(self.path / layout.TRAINED / f".{key}.lock", self.path, busy):
+        with only_process(self.path / layout.training_lock(key), self.path, busy):
             yield
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import fields_of
+from nas.runs.layout import MLFLOW, TENSORBOARD
 from nas.runs.objectives import target_objective
 from nas.runs.record import Confirmation, Outcome, TrialRecord
 from nas.search.broker import Broker
@@ -91,7 +92,7 @@ class TensorBoardTracker(Progress):
     """An event folder a trial, FOLDER/tensorboard/trial-NNNNN: its epochs, then its hyperparameters and results."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "tensorboard"
+        self._folder = folder / TENSORBOARD
         self._writers: dict[int, SummaryWriter] = {}
 
     def begin(self, broker: Broker) -> None:
@@ -132,7 +133,7 @@ class MLflowTracker(Progress):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
-        self._store = self._folder / "mlflow"
+        self._store = self._folder / MLFLOW
         self._client: MlflowClient | None = None
         self._experiment = self._parent = ""
         self._runs: dict[int, str] = {}

@@ -85,7 +85,9 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
     for path in settings.warm_start:
         earlier = open_earlier(path)
         ended = [record for record in earlier.recorded() if record.outcome in _KNOWN]
-        within = [record for record in ended if _located(record, settings.space) is not None]
+        # A digest names files: one that is not the network's own is not taken on trust.
+        own = [record for record in ended if record.digest == record.architecture.digest]
+        within = [record for record in own if _located(record, settings.space) is not None]
         if not within:
             raise InputError(
                 f"{arg('warm_start')} {path}: none of its {plural(len(ended), 'network')} is in the space "

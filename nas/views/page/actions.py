@@ -15,6 +15,7 @@ from typing import IO, Literal
 from nas.common.errors import InputError
 from nas.common.plugins import children_path
 from nas.common.text import command_text
+from nas.runs.layout import EXPORTS
 from nas.views.page.runs import is_digest
 
 Kind = Literal["export", "train"]
@@ -59,7 +60,7 @@ class Jobs:
             if known is not None and known.process.poll() is None:
                 raise InputError(f"{known.command}: runs already")
             if kind == "export":
-                _make(run / "exports")
+                _make(run / EXPORTS)
             output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "nas.cli", *_arguments(kind, run, digest)],
@@ -101,7 +102,7 @@ def job_command(kind: Kind, run: Path, digest: str) -> str:
 
 def _arguments(kind: Kind, run: Path, digest: str) -> list[str]:
     arguments = [kind, str(run), "--pick", digest]
-    return [*arguments, "--to", str(run / "exports" / digest)] if kind == "export" else arguments
+    return [*arguments, "--to", str(run / EXPORTS / digest)] if kind == "export" else arguments
 
 
 def _make(folder: Path) -> None:
