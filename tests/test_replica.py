@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 import torch
 from conftest import BRIEF, RunFactory
@@ -271,16 +271,16 @@ def test_a_replica_gives_and_gets_files_of_a_run_alone(
 ) -> None:
     uri = f"file://{tmp_path}/replica"
     run = make_run(replace(DIGITS, replica=uri))
-    mine = ("exports/abcd/model.py", "exports/.abcd-x7/abcd/model.py", "notes.txt", "optuna.py", "weights/optuna.py")
-    mine += ("tensorboard/trial-00001/events.out.tfevents.1.host.2.0", "mlflow/mlflow.db")
+    kept = {"exports/abcd/model.py", "tensorboard/trial-00001/events.out.tfevents.1.host.2.0", "mlflow/mlflow.db"}
+    others = {"exports/.abcd-x7/abcd/model.py", "notes.txt", "optuna.py", "weights/optuna.py"}
     with run.locked(), replicated(run):
-        for name in mine:
+        for name in kept | others:
             (run.path / name).parent.mkdir(parents=True, exist_ok=True)
             (run.path / name).write_text(name)
         run.append(record(0))
     copied = in_replica(tmp_path / "replica")
-    assert {mine[0], *mine[-2:]} <= copied
-    assert not {*mine[1:5]} & copied
+    assert kept <= copied
+    assert not others & copied
     (tmp_path / "replica/weights").mkdir(exist_ok=True)
     for name in ("sitecustomize.py", "weights/evil.so"):
         (tmp_path / "replica" / name).write_text("evil")
