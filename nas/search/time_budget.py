@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from nas.common.text import CUT_OFF, duration_text
 from nas.runs.in_turn import deciding, seconds_in_turn
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.settings import SearchSettings
-from nas.training.recipe import Recipe, steps_of
+from nas.training.length import Length
+from nas.training.recipe import Recipe
 
 CLOSING_S, CLOSING_SHARE, MOST_CLOSING = 2.0, 0.15, 0.2
 """What the end of a search takes (its report, the end of Ray): so many seconds and a share of what its start took, which
@@ -85,8 +86,7 @@ class TimeBudget:
         """Why a training on so many images is to be ended after its latest epoch: by its pace so far it would not be over in
         time. None where it would.
         """
-        done, steps = so_far.epochs, steps_of(recipe, images)
-        epochs = math.ceil(steps / max(1, steps_of(replace(recipe, epochs=1, steps=None), images)))
+        done, epochs = so_far.epochs, Length.of(recipe, images).epochs
         left_s = (epochs - done) * sum(epoch.seconds for epoch in so_far.history) / max(1, done)
         if recipe.seconds is not None or done >= epochs or self.fits(left_s, self.trainings_end):
             return None

@@ -24,6 +24,7 @@ from nas.training.allocator import reused_memory
 from nas.training.augment import change_colour, cutout, mix, resized_crop, shift_and_hflip
 from nas.training.device_data import DeviceData, DevicePart, resize
 from nas.training.history import EpochMetrics
+from nas.training.length import Length, Spent
 from nas.training.memory import lean_activations
 from nas.training.optim import Stepper, learning_rate_at, mean_loss
 from nas.training.recipe import Recipe
@@ -114,12 +115,8 @@ class _Training:
     ) -> None:
         self._model, self._data, self._side, self._recipe, self._lease = model, data, side, recipe, lease
         self._generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device draws the same
-        self._batch_size = min(recipe.batch_size, len(data.train))
-        # The odd rest of an epoch is left out, another one each time.
-        self._steps_an_epoch = max(1, len(data.train) // self._batch_size)
-        steps = recipe.epochs * self._steps_an_epoch
-        self._total = min(steps, recipe.steps) if recipe.steps else steps
-        self._done, self._seconds = 0, 0.0
+        self._length = Length.of(recipe, len(data.train))
+        self._spent = Spent(self._length)
         self._task = task_of(data.data.task)
         self._loss = self._task.loss(data.train.labels, data.data.classes, recipe.label_smoothing)
         self._weights = _balanced_weights(self._task, self._loss, data.train) if recipe.balance != "none" else None
@@ -133,8 +130,7 @@ class _Training:
     @property
     def progress(self) -> float:
         """The share of the budget that is spent, 0 to 1."""
-        of_time = self._seconds / self._recipe.seconds if self._recipe.seconds else 0.0
-        return min(1.0, max(self._done / self._total, of_time))
+        return self._spent.share
 
     @property
     def scored(self) -> nn.Module:
@@ -143,12 +139,14 @@ class _Training:
 
     def epoch(self, until: float | None = None) -> float:
         """Train for an epoch, or until the budget is spent; the mean loss. Raises `OutOfTimeError`."""
-        recipe, before = self._recipe, self._seconds
+        recipe, length, spent = self._recipe, self._length, self._spent
+        before = spent.seconds
         sampled = self._weights if recipe.balance == "sampling" else None
-        order = _order(self._data.train, sampled, self._generator)[: self._steps_an_epoch * self._batch_size]
+        order = _order(self._data.train, sampled, self._generator)
+        order = order[: length.steps_an_epoch * length.batch_size]  # another rest is left out each time
         losses, steps, start = torch.zeros((), device=self._data.device), 0, time.perf_counter()
         bursts = Bursts(self._lease, self._data.device)
-        for images, targets in self._data.train.batches(order, self._batch_size):
+        for images, targets in self._data.train.batches(order, length.batch_size):
             if until is not None and time.time() >= until:
                 bursts.close()
                 raise OutOfTimeError
@@ -157,19 +155,18 @@ class _Training:
             steps += 1
             if not self._data.train.resident:
                 bursts.close()  # the next batch may have to be waited for
-            self._seconds = before + time.perf_counter() - start - bursts.waited_s
+            spent.seconds = before + time.perf_counter() - start - bursts.waited_s
             if self.progress >= 1:
                 break
         bursts.close()
         seconds = time.perf_counter() - start - bursts.waited_s
-        self._seconds = before + seconds
-        self.images_per_s = steps * self._batch_size / seconds
+        spent.seconds = before + seconds
+        self.images_per_s = steps * length.batch_size / seconds
         return losses.item() / steps
 
     def _step(self, images: torch.Tensor, targets: Any) -> torch.Tensor:
         self._freezing.train(self.progress)
-        half_a_step = 0.5 / self._total  # a schedule that starts at zero would waste its first step
-        self.stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
+        self.stepper.set_rate(learning_rate_at(self._spent.share_in_step, self._recipe))
         motion = Motion(images) if self._task.targets_move else None
         x = augmented(self._data, images, self._side, self._recipe, self._generator, motion)
         if motion is not None:
@@ -178,9 +175,10 @@ class _Training:
         raw = self.stepper.forward(x if mixed is None else mixed.images)
         weighed = self._recipe.balance == "loss"
         loss = self.stepper.backward_and_step([mean_loss(self._loss, raw, targets, mixed, weighed)])
-        self._done += 1
+        self._spent.steps += 1
         if self._average is not None:
-            _update_ema(self._average, self._model, min(self._recipe.ema, self._done / (self._done + 10)))
+            done = self._spent.steps
+            _update_ema(self._average, self._model, min(self._recipe.ema, done / (done + 10)))
         return loss
 
     def finish(self) -> None:
@@ -196,8 +194,8 @@ class _Training:
             "average": self._average.state_dict() if self._average is not None else None,
             "stepper": self.stepper.state(),
             "generator": self._generator.get_state(),
-            "done": self._done,
-            "seconds": self._seconds,
+            "done": self._spent.steps,
+            "seconds": self._spent.seconds,
         }
 
     def restore(self, state: TrainingState) -> None:
@@ -207,7 +205,7 @@ class _Training:
             self._average.load_state_dict(state["average"])
         self.stepper.restore(state["stepper"])
         self._generator.set_state(state["generator"])
-        self._done, self._seconds = state["done"], state["seconds"]
+        self._spent.steps, self._spent.seconds = state["done"], state["seconds"]
 
     def __enter__(self) -> _Training:
         return self

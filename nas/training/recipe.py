@@ -107,12 +107,6 @@ def longer(recipe: Recipe, times: float = LONGER) -> Recipe:
     )
 
 
-def steps_of(recipe: Recipe, images: int) -> int:
-    """Steps of a training on so many images, where its seconds or its patience do not end it before."""
-    steps = recipe.epochs * max(1, images // min(recipe.batch_size, images))
-    return min(steps, recipe.steps or steps)
-
-
 _RECIPE = TypeAdapter(Recipe)
 _KEYS = tuple(field.name for field in fields(Recipe))
 _ONCE: dict[Any, str] = {"mirror": "hflip"}

@@ -35,6 +35,7 @@ from nas.training.allocator import reused_memory
 from nas.training.augment import mix
 from nas.training.device_data import DeviceData, resize
 from nas.training.distributed import largest, rank_and_ranks
+from nas.training.length import Length, Spent
 from nas.training.loop import augmented, predict
 from nas.training.optim import Stepper, learning_rate_at, mean_loss
 from nas.training.supernet_file import EPOCHS, REFERENCES, SupernetEpoch, SupernetFile, write_file
@@ -136,17 +137,14 @@ class _Trainer:
         self._stepper = Stepper(self._network, recipe, self._data.device)
         self._loss = self._task.loss(self._data.train.labels, plan.file.classes, recipe.label_smoothing)
         self._generator = torch.Generator().manual_seed(plan.file.seed)
-        self._batch_size = min(recipe.batch_size, len(self._data.train)) // self._ranks * self._ranks
-        self._steps_an_epoch = max(1, len(self._data.train) // self._batch_size)
-        steps = recipe.epochs * self._steps_an_epoch
-        self._total = min(steps, recipe.steps) if recipe.steps else steps
-        self._done, self._seconds = 0, 0.0
+        self._length = Length.of(recipe, len(self._data.train), self._ranks)
+        self._spent = Spent(self._length)
         self.history: list[SupernetEpoch] = []
         if known is not None:
             self._network.load_state_dict(known["network"])
             self._stepper.restore(known["stepper"])
             self._generator.set_state(known["generator"])
-            self._done, self._seconds = known["done"], known["seconds"]
+            self._spent.steps, self._spent.seconds = known["done"], known["seconds"]
             self.history = list(EPOCHS.validate_python(known["history"]))
 
     @property
@@ -157,18 +155,17 @@ class _Trainer:
     @property
     def progress(self) -> float:
         """The share of the budget that is spent, 0 to 1."""
-        of_time = self._seconds / self._recipe.seconds if self._recipe.seconds else 0.0
-        return min(1.0, max(self._done / self._total, of_time))
+        return self._spent.share
 
     def epoch(self) -> SupernetEpoch:
         """Train for an epoch, or until the budget is spent, and score the reference networks."""
-        began, before = time.perf_counter(), self._seconds
+        began, before, length = time.perf_counter(), self._spent.seconds, self._length
         order = torch.randperm(len(self._data.train), generator=self._generator)
         losses, steps = torch.zeros((), device=self._data.device), 0
         bursts = Bursts(self._lease, self._data.device)
         self._network.train()
         # Every rank draws the same order, and the same shifts for the images of its own share.
-        batches = order[: self._steps_an_epoch * self._batch_size].view(self._steps_an_epoch, self._batch_size)
+        batches = order[: length.steps_an_epoch * length.batch_size].view(length.steps_an_epoch, length.batch_size)
         own = batches[:, self._rank :: self._ranks]
         for images, targets in self._data.train.batches(own.flatten(), own.shape[1]):
             with bursts:
@@ -177,7 +174,7 @@ class _Trainer:
             if not self._data.train.resident:
                 bursts.close()
             spent = before + time.perf_counter() - began - bursts.waited_s
-            self._seconds = largest(spent, self.device) if self._recipe.seconds else spent
+            self._spent.seconds = largest(spent, self.device) if self._recipe.seconds else spent
             if self.progress >= 1:
                 break
         bursts.close()
@@ -188,14 +185,13 @@ class _Trainer:
             )
         scored = REFERENCES if self._rank == 0 else ()
         scores = {name: self._score(getattr(self._file.space, name)) for name in scored}
-        share = self._done / self._total
+        share = self._spent.steps / length.steps
         found = SupernetEpoch(len(self.history) + 1, loss, scores, time.perf_counter() - began, share)
         self.history.append(found)
         return found
 
     def _step(self, images: torch.Tensor, targets: Any) -> torch.Tensor:
-        half_a_step = 0.5 / self._total
-        self._stepper.set_rate(learning_rate_at(min(1.0, self.progress + half_a_step), self._recipe))
+        self._stepper.set_rate(learning_rate_at(self._spent.share_in_step, self._recipe))
         motion = Motion(images) if self._task.targets_move else None
         x = augmented(self._data, images, self._largest.input_size, self._recipe, self._generator, motion)
         if motion is not None:
@@ -203,7 +199,7 @@ class _Trainer:
         mixed = mix(x, targets, self._recipe, self._generator)
         x = x if mixed is None else mixed.images
         # Drawn from the number of the step, so that a training that goes on draws the same ones.
-        rng = random.Random(derive_seed(self._file.seed, "candidates", self._done))
+        rng = random.Random(derive_seed(self._file.seed, "candidates", self._spent.steps))
         space = self._file.space
         others = [self._smallest, *(space.architecture(space.sample(rng)) for _ in range(self._file.random))]
 
@@ -214,7 +210,7 @@ class _Trainer:
                 yield self._loss.distil(self._outputs_of(x, other), said.detach())
 
         loss = self._stepper.backward_and_step(losses())
-        self._done += 1
+        self._spent.steps += 1
         return loss
 
     def _outputs_of(self, x: torch.Tensor, architecture: Architecture) -> torch.Tensor:
@@ -237,8 +233,8 @@ class _Trainer:
             "network": self._network.state_dict(),
             "stepper": self._stepper.state(),
             "generator": self._generator.get_state(),
-            "done": self._done,
-            "seconds": self._seconds,
+            "done": self._spent.steps,
+            "seconds": self._spent.seconds,
             "history": [{**vars(epoch), "scores": dict(epoch.scores)} for epoch in self.history],
         }
         file = io.BytesIO()

@@ -20,7 +20,8 @@ from nas.search.time_budget import Point, TimeBudget, line_through
 from nas.spaces.base import Architecture
 from nas.spaces.families import architecture_cost
 from nas.tasks.base import outputs_of
-from nas.training.recipe import Recipe, steps_of
+from nas.training.length import Length
+from nas.training.recipe import Recipe
 from nas.workflows.plan import SearchPlan
 
 PROBE_S = 1.0
@@ -63,11 +64,10 @@ class Forecast:
     def seconds(self, macs: float, recipe: Recipe | None = None) -> float:
         """What a candidate of so many multiply-adds takes by a recipe, by default the plan's."""
         data, recipe = self.plan.data, recipe or self.plan.settings.evaluation.recipe
-        steps, batch = steps_of(recipe, len(data.train)), min(recipe.batch_size, len(data.train))
-        training_s = steps * batch * self._at(macs, lambda one: one.training_image_s) if steps else 0.0
+        length = Length.of(recipe, len(data.train))
+        training_s = length.images * self._at(macs, lambda one: one.training_image_s) if length.steps else 0.0
         training_s = min(training_s, recipe.seconds or math.inf)
-        passes = max(1, math.ceil(steps * batch / max(1, len(data.train) // batch * batch)))
-        scoring_s = passes * len(data.validation) * self._at(macs, lambda one: one.scored_image_s)
+        scoring_s = max(1, length.epochs) * len(data.validation) * self._at(macs, lambda one: one.scored_image_s)
         return training_s + scoring_s + self._at(macs, lambda one: one.begin_s) + self.latency_s
 
     def _at(self, macs: float, part: Callable[[Timed], float]) -> float:
@@ -202,7 +202,7 @@ def sized(forecast: Forecast) -> Recipe:
         return recipe
     least = 2 if settings.stop_early else 1
     shorter = [replace(recipe, epochs=epochs) for epochs in range(recipe.epochs - 1, least - 1, -1)]
-    whole = steps_of(replace(recipe, epochs=1, steps=None), images)
+    whole = Length.of(recipe, images).steps_an_epoch
     if least == 1 and whole > LEAST_STEPS:
         shares = (whole * share // 4 for share in (3, 2, 1))
         shorter += [replace(recipe, epochs=1, steps=steps) for steps in shares if steps >= LEAST_STEPS]

@@ -25,7 +25,8 @@ from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.conditions import check_scored_untrained, data_of, settings_here
 from nas.training.history import EpochMetrics
 from nas.training.images import check_unseen
-from nas.training.recipe import Recipe, steps_of
+from nas.training.length import Length
+from nas.training.recipe import Recipe
 from nas.workflows.fidelity.audit import Training, choose, full_recipe, trainings_of
 from nas.workflows.fidelity.inits import recipe_from
 from nas.workflows.fidelity.proxy import MIN_NETWORKS
@@ -201,12 +202,12 @@ def _check_longer(run: RunDirectory, full: Recipe) -> None:
     brief, images = run.settings.evaluation.recipe, run.provenance.train_images
 
     def length(recipe: Recipe, seconds: float | None) -> str:
-        steps = steps_of(recipe, images)
-        taken = f" ({plural(steps, 'step')} of {min(recipe.batch_size, images)} images)"
+        whole = Length.of(recipe, images)
+        taken = f" ({plural(whole.steps, 'step')} of {whole.batch_size} images)"
         return plural(recipe.epochs, "epoch") + taken + (f" in {duration_text(seconds)}" if seconds else "")
 
     def seen(recipe: Recipe) -> int:
-        return steps_of(recipe, images) * min(recipe.batch_size, images)
+        return Length.of(recipe, images).images
 
     took = _seconds_of_training(run, seen(brief))
     took = took and min(took, brief.seconds or took)
