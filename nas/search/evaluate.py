@@ -5,7 +5,6 @@ With 0 epochs there is no fine-tune: what inherits from a supernet is scored onc
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from nas.common.errors import CandidateError, InputError, LostError, OutOfTimeError
+from nas.common.errors import InputError, LostError, OutOfTimeError
 from nas.common.seeds import derive_seed
 from nas.common.text import CUT_OFF
 from nas.data.sets import ImageData
@@ -27,8 +26,9 @@ from nas.runs.limits import budget_violation
 from nas.runs.record import AnyReport, Evaluation, Outcome
 from nas.runs.settings import EvaluationSettings, LatencyTarget
 from nas.search.conditions import check_scored_untrained
+from nas.search.found import Found
 from nas.search.latency import candidate_latency
-from nas.spaces.base import Architecture, Cost
+from nas.spaces.base import Architecture
 from nas.spaces.families import architecture_cost
 from nas.tasks.base import outputs_of
 from nas.training.device_data import DeviceData
@@ -76,28 +76,11 @@ def evaluate_steps(
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
-    start = time.perf_counter()
-    cost: Cost | None = None
-    latency: Latency | None = None
-    latencies: dict[str, Latency] = {}
-    history: list[EpochMetrics] = []
+    found = Found()
     network: nn.Module | None = None
-    fresh: tuple[str, ...] = ()
 
     def result(outcome: Outcome, reason: str | None = None, violation: float = 0.0) -> Evaluated:
-        evaluation = Evaluation(
-            outcome=outcome,
-            reason=reason,
-            cost=cost,
-            latency=latency,
-            latencies=latencies,
-            history=tuple(history),
-            fresh=fresh,
-            violation=violation,
-            seconds=time.perf_counter() - start,
-            worker=socket.gethostname(),
-        )
-        return Evaluated(evaluation, network if outcome is Outcome.DONE else None)
+        return Evaluated(found.evaluation(outcome, reason, violation), network if outcome is Outcome.DONE else None)
 
     try:
         metric = settings.load_metric()
@@ -105,40 +88,38 @@ def evaluate_steps(
         side = architecture.input_size
         lease = lease_for(settings.device)
         classes = outputs_of(data.data)
-        cost = architecture_cost(architecture, classes)
-        violation, reason = budget_violation(settings.budgets, cost)
+        found.cost = architecture_cost(architecture, classes)
+        violation, reason = budget_violation(settings.budgets, found.cost)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
         with lease_for("cpu").shared():
             network = build(architecture, classes, seed)
-            cost = replace(cost, peak_activation_bytes=known_peak(network, architecture.input_shape))
+            found.cost = replace(found.cost, peak_activation_bytes=known_peak(network, architecture.input_shape))
         if until is not None and time.time() >= until:
             raise OutOfTimeError
-        latency = known or candidate_latency(architecture, classes, settings.protocol, network)
-        violation, reason = budget_violation(settings.budgets, cost, latency)
+        found.latency = known or candidate_latency(architecture, classes, settings.protocol, network)
+        violation, reason = budget_violation(settings.budgets, found.cost, found.latency)
         for target in settings.targets if violation == 0 else ():
-            latencies[target.name] = measure_target(target, architecture, classes, network)
+            found.latencies[target.name] = measure_target(target, architecture, classes, network)
         if violation == 0:
-            on_targets = [(target, latencies[target.name]) for target in settings.targets]
-            violation, reason = budget_violation(settings.budgets, cost, latency, on_targets)
+            on_targets = [(target, found.latencies[target.name]) for target in settings.targets]
+            violation, reason = budget_violation(settings.budgets, found.cost, found.latency, on_targets)
         if violation > 0:
             return result(Outcome.REJECTED, reason, violation)
         reason = dominated(result(Outcome.SKIPPED).evaluation)
         if reason is not None:
             return result(Outcome.SKIPPED, reason)
-        fresh = _inherit(network, architecture, data, settings, weights or load_weights(settings.init))
+        found.fresh = _inherit(network, architecture, data, settings, weights or load_weights(settings.init))
         recipe = settled_recipe(settings.recipe, architecture, data.data, settings.device)
         for epoch in finetune(network, data, side, recipe, metric, seed=seed, lease=lease, until=until):
-            history.append(epoch)
+            found.history.append(epoch)
             yield result(Outcome.STOPPED).evaluation
     except (InputError, LostError):
         raise
     except OutOfTimeError:
-        return result(Outcome.STOPPED, f"{CUT_OFF} in epoch {len(history) + 1} of {settings.recipe.epochs}")
-    except CandidateError as error:
-        return result(Outcome.FAILED, str(error))
+        return result(Outcome.STOPPED, f"{CUT_OFF} in epoch {len(found.history) + 1} of {settings.recipe.epochs}")
     except Exception as error:
-        return result(Outcome.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        return Evaluated(found.failed(error), None)
     return result(Outcome.DONE)
 
 

@@ -6,7 +6,6 @@ run's classes and channels and its largest input; and the smallest and the large
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,7 +27,6 @@ from nas.data.sets import ImageData
 from nas.latency.device import device_name, torch_threads
 from nas.latency.lease import lease_for
 from nas.latency.measuring import measure
-from nas.latency.result import Latency
 from nas.models.cost import module_cost
 from nas.models.networks import build
 from nas.models.sources import IMAGENET, SCRATCH
@@ -40,9 +38,9 @@ from nas.runs.store import RunDirectory
 from nas.runs.targets import targets_here
 from nas.search.conditions import data_of, settings_here
 from nas.search.evaluate import evaluate_candidate
-from nas.spaces.base import Architecture, Cost, Space
+from nas.search.found import Found
+from nas.spaces.base import Architecture, Space
 from nas.training.device_data import DeviceData
-from nas.training.history import EpochMetrics
 from nas.training.images import with_normalisation
 from nas.training.loop import finetune
 
@@ -172,13 +170,7 @@ def _evaluate(
     name: str, settings: SearchSettings, classes: int, data: ImageData | None, init: str, on_epoch: OnEpoch
 ) -> Evaluation:
     """Cost, latency and fine-tune of a network that is no candidate of the space, in the order of `nas.search.evaluate`."""
-    began = time.perf_counter()
-    cost: Cost | None = None
-    latency: Latency | None = None
-    latencies: dict[str, Latency] = {}
-    history: list[EpochMetrics] = []
-    fresh: tuple[str, ...] = ()
-    outcome, reason = Outcome.DONE, None
+    found = Found()
     space, protocol, seed = settings.space, settings.evaluation.protocol, derive_seed(settings.evaluation.seed, name)
     architecture = _in_space(name, space)
     side = architecture.input_size if architecture else max(space.input_sizes)
@@ -186,38 +178,26 @@ def _evaluate(
     try:
         with lease_for("cpu").shared():
             network = BASELINES[name](space, classes, seed)
-            cost = module_cost(network, (space.input_channels, side, side))
-        latency = measure(network, (space.input_channels, side, side), protocol)
+            found.cost = module_cost(network, (space.input_channels, side, side))
+        found.latency = measure(network, (space.input_channels, side, side), protocol)
         for target in targets_here(settings):
-            latencies[target.name] = measure(network, (space.input_channels, side, side), target.protocol)
+            found.latencies[target.name] = measure(network, (space.input_channels, side, side), target.protocol)
         if data is not None:
             if init == IMAGENET:
                 preset = _PUBLISHED[name].transforms()
                 data = with_normalisation(data, tuple(preset.mean), tuple(preset.std))
-                fresh = load_published(network, name)
+                found.fresh = load_published(network, name)
             recipe = replace(settings.evaluation.recipe, trainable="all")
             metric = settings.evaluation.load_metric()
             on_device = DeviceData(data.without_test(), settings.device)
             for epoch in finetune(network, on_device, side, recipe, metric, seed=seed, lease=lease):
-                history.append(epoch)
+                found.history.append(epoch)
                 on_epoch(name, epoch.epoch)
     except InputError:
         raise
-    except CandidateError as error:
-        outcome, reason = Outcome.FAILED, str(error)
     except Exception as error:
-        outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-    return Evaluation(
-        outcome=outcome,
-        reason=reason,
-        cost=cost,
-        latency=latency,
-        latencies=latencies,
-        history=tuple(history),
-        seconds=time.perf_counter() - began,
-        worker=socket.gethostname(),
-        fresh=fresh,
-    )
+        return found.failed(error)
+    return found.evaluation(Outcome.DONE)
 
 
 def load_published(network: nn.Module, name: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from nas.common.errors import CandidateError, InputError, arg
+from nas.common.errors import InputError, arg
 from nas.common.files import weights_content
 from nas.common.seeds import derive_seed
 from nas.common.signals import StopRequest, gentle_signals
@@ -35,6 +35,7 @@ from nas.runs.store import RunDirectory
 from nas.runs.targets import targets_here
 from nas.search.conditions import data_of
 from nas.search.evaluate import starting_network
+from nas.search.found import failure_text
 from nas.tasks.base import outputs_of, task_of
 from nas.tasks.examples import hardest
 from nas.tasks.report import Example
@@ -266,11 +267,8 @@ class _Trainer:
             latency, latencies = self._latencies(network)
         except InputError:
             raise
-        except CandidateError as error:
-            self._record(Evaluation(Outcome.FAILED, str(error)))
         except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            self._record(Evaluation(Outcome.FAILED, reason))
+            self._record(Evaluation(Outcome.FAILED, failure_text(error)))
         else:
             cost = self._training.trial.evaluation.cost
             done = Evaluation(Outcome.DONE, cost=cost, latency=latency, latencies=latencies)
