@@ -78,7 +78,7 @@ def time_networks(space_name: str, count: int) -> list[dict[str, Any]]:
     """In this process: the wall and CPU times in ms a run of every block, of `count` candidates of the space."""
     import torch
 
-    from nas.latency.measuring import fold_batch_norm
+    from nas.latency.folding import fold_batch_norm
     from nas.models.networks import build
     from nas.spaces.files import load_space
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import RunFactory
 
-import nas.latency.measuring
+import nas.latency.at_work
 from nas.cli.app import main
 from nas.cli.options import parse_count, parse_duration, parse_milliseconds
 from nas.common.files import weights_content
@@ -261,7 +261,7 @@ def test_broken_space_file_names_file_line_and_key(capsys: pytest.CaptureFixture
 
 
 def test_space_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
+    monkeypatch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
     monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
     code, out, _ = call(capsys, "space", "list")
     assert code == 0
@@ -362,7 +362,7 @@ def test_a_failed_candidate_is_exit_code_1_with_its_reason(capsys: pytest.Captur
 def test_a_latency_that_was_looked_up_says_when_it_was_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
+    monkeypatch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
     monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
     arguments = ["evaluate", "middle", "--epochs", "1", "--device", "cpu"]
     said = [call(capsys, *arguments)[1] for _ in range(2)]

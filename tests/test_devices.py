@@ -15,7 +15,7 @@ import yaml
 from conftest import RunFactory
 from test_cli import call
 
-import nas.latency.measuring
+import nas.latency.at_work
 import nas.search.evaluate
 import nas.workflows.plan
 from nas.common.errors import InputError
@@ -220,7 +220,7 @@ def test_a_trial_has_the_cpu_alone_while_measured_there_and_trains_under_the_lea
 ) -> None:
     """The network itself trains on the CPU here, which has no GPU: what is looked at is who holds which lease."""
     events: list[str] = []
-    for module in (nas.latency.measuring, nas.search.evaluate):
+    for module in (nas.latency.at_work, nas.search.evaluate):
         monkeypatch.setattr(module, "lease_for", lambda device: Recorded(device, events))
     monkeypatch.setenv("NAS_LATENCY_CACHE", "off")
     digits = load_data("digits", channels=1).without_test()

@@ -18,7 +18,9 @@ from torch.nn.utils import parametrizations
 
 import nas.latency.measuring as latency_module
 from nas.common.errors import CandidateError, InputError
-from nas.latency.measuring import fold_batch_norm, measure
+from nas.latency.at_work import OTHERS_LIMIT
+from nas.latency.folding import fold_batch_norm
+from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.telemetry import Watch
 from nas.models.networks import build
@@ -232,7 +234,7 @@ def test_a_module_that_cannot_be_traced_is_measured_unfolded_and_says_so() -> No
 
 
 def test_the_protocol_and_the_spread_come_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(latency_module.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
+    monkeypatch.setitem(OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
     protocol = replace(QUICK, batch_size=3, min_blocks=7, max_spread=0.0)
     latency = measure(build(SPACE.smallest, 10), (1, 8, 8), protocol)
     assert latency.protocol == protocol

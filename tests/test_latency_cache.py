@@ -18,8 +18,8 @@ import torch
 from mobile import mobile_space
 from torch import nn
 
+import nas.latency.at_work
 import nas.latency.cache
-import nas.latency.measuring
 import nas.search.latency
 from nas.latency.cache import Key, LatencyCache, cache_folder
 from nas.latency.protocol import LatencyProtocol
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, on a machine of which nobody says that others use it, nor that they leave it alone."""
     monkeypatch.setenv("NAS_LATENCY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(nas.latency.cache, "is_quiet", lambda protocol: False)
-    monkeypatch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", 1.0)
+    monkeypatch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", 1.0)
     return tmp_path / "cache"
 
 
@@ -106,7 +106,7 @@ def test_a_candidate_is_kept_under_what_it_was_measured_with(monkeypatch: pytest
     assert not measured_anew(replace(SPACE.smallest, layers=SPACE.smallest.canonical.layers), 10, QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(nas.latency.cache, "device_name", lambda device: "another CPU")
-        patch.setattr(nas.latency.measuring, "device_name", lambda device: "another CPU")
+        patch.setattr(nas.latency.at_work, "device_name", lambda device: "another CPU")
         assert measured_anew(SPACE.smallest, 10, QUICK)
         assert not measured_anew(SPACE.smallest, 10, QUICK)
     with monkeypatch.context() as patch:
@@ -294,7 +294,7 @@ def test_contended_and_not_finite_values_never_enter(folder: Path, flaw: dict[st
 
 def test_a_contended_measurement_is_repeated_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", -1.0)
+        patch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", -1.0)
         assert candidate_latency(SPACE.smallest, 10, QUICK).contended
     again = candidate_latency(SPACE.smallest, 10, QUICK)
     assert not again.cached

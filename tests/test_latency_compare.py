@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-import nas.latency.measuring as latency_module
+import nas.latency.in_turn as in_turn_module
 from nas.common.errors import CandidateError, InputError
 from nas.latency.compare import contention, differ, groups
+from nas.latency.in_turn import measure_in_turn
 from nas.latency.lease import DeviceLease, Grant
-from nas.latency.measuring import measure_in_turn
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.result import Latency
 from nas.models.networks import build
@@ -147,12 +147,12 @@ def test_others_have_their_turn_while_many_are_measured(monkeypatch: pytest.Monk
         return original(self)
 
     monkeypatch.setattr(DeviceLease, "exclusive", counted)
-    monkeypatch.setattr(latency_module, "_HELD_S", 0.0)
+    monkeypatch.setattr(in_turn_module, "_HELD_S", 0.0)
     found = measure_in_turn([nn.Flatten(), nn.Identity()], [(1, 4, 4), (1, 4, 4)], replace(QUICK, warmup_s=0), rounds=3)
     assert holds == 6 * ["cpu"]
     assert [len(latency.rounds_ms) for latency in found] == [3, 3]
     holds.clear()
-    monkeypatch.setattr(latency_module, "_HELD_S", 1e9)
+    monkeypatch.setattr(in_turn_module, "_HELD_S", 1e9)
     measure_in_turn([nn.Flatten()], [(1, 4, 4)], replace(QUICK, warmup_s=0), rounds=3)
     assert holds == ["cpu"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-import nas.latency.measuring as latency_module
+from nas.latency.at_work import OTHERS_LIMIT
 from nas.latency.lease import DeviceLease, Grant
 from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol
@@ -126,7 +126,7 @@ def trainers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainers]:
 @pytest.fixture(autouse=True)
 def _whoever_else_computes_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the lease decides what is contended, not what else this machine does."""
-    monkeypatch.setitem(latency_module.OTHERS_LIMIT, "cpu", 1.0)
+    monkeypatch.setitem(OTHERS_LIMIT, "cpu", 1.0)
 
 
 @pytest.mark.subprocess

@@ -18,8 +18,8 @@ from torch.nn import functional
 from torch.utils.mkldnn import to_mkldnn
 
 from nas.common.errors import CandidateError
-from nas.latency.folding import fold
-from nas.latency.measuring import fold_batch_norm, measure
+from nas.latency.folding import fold, fold_batch_norm
+from nas.latency.measuring import measure
 from nas.latency.prepare import Prepared, normal_images, prepared
 from nas.latency.protocol import LatencyProtocol
 from nas.views.terminal.latency import protocol_lines

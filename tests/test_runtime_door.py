@@ -18,7 +18,8 @@ from torch import nn
 from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.plugins import children_path
-from nas.latency.measuring import measure, measure_in_turn
+from nas.latency.in_turn import measure_in_turn
+from nas.latency.measuring import measure
 from nas.latency.protocol import default_protocol
 from nas.latency.runtimes import check_protocol, prepare
 from nas.runs.record import Outcome

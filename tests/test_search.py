@@ -14,7 +14,7 @@ import pytest
 from conftest import RunFactory, check_consistent
 from rich.console import Console
 
-import nas.latency.measuring
+import nas.latency.at_work
 from nas.common.errors import InputError
 from nas.export.folder import ExportOptions, export_candidate
 from nas.latency.protocol import LatencyProtocol
@@ -111,7 +111,7 @@ def test_a_second_search_measures_nothing_twice_and_memory_is_an_objective_besid
     finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = {record.digest: record.evaluation.latency for record in finished.records()}
-    monkeypatch.setitem(nas.latency.measuring.OTHERS_LIMIT, "cpu", 1.0)  # which says nothing to Ray's workers
+    monkeypatch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", 1.0)  # which says nothing to Ray's workers
     for record in finished.records():  # what was contended in the first search is in the cache now too
         candidate_latency(record.architecture, 10, QUICK)
     objectives = ("accuracy", "latency", "memory")

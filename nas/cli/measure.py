@@ -182,8 +182,8 @@ def _measure_all(
     chosen: list[Measurable], protocol: LatencyProtocol, sizes: tuple[int, ...], quiet: bool
 ) -> tuple[list[tuple[Latency, ...]], CandidateError | None]:
     """For each batch size the latency of each network, up to the first that cannot be had, and why not."""
+    from nas.latency.in_turn import measure_in_turn
     from nas.latency.measuring import measure as measure_latency
-    from nas.latency.measuring import measure_in_turn
 
     measured: list[tuple[Latency, ...]] = []
     for size in sizes:

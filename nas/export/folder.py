@@ -33,7 +33,7 @@ from nas.export.card import card_text, embedded, exported_result, model_json, pr
 from nas.export.formats import SOURCE, check_formats, measured, write_formats
 from nas.export.source import model_source
 from nas.latency.device import resolve_device
-from nas.latency.measuring import fold_batch_norm
+from nas.latency.folding import fold_batch_norm
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.models.networks import build
 from nas.runs.record import TrainingRecord, TrialRecord

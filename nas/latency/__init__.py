@@ -3,5 +3,10 @@
 from nas.common.moved import names_of
 
 __getattr__ = names_of(
-    __name__, "nas.latency.measuring", "nas.latency.folding", "nas.latency.protocol", "nas.latency.result"
+    __name__,
+    "nas.latency.measuring",
+    "nas.latency.in_turn",
+    "nas.latency.folding",
+    "nas.latency.protocol",
+    "nas.latency.result",
 )

@@ -23,8 +23,8 @@ from pydantic import TypeAdapter
 from nas.common import user_cache
 from nas.common.errors import InputError
 from nas.common.jsonl import append_line, read_lines
+from nas.latency.at_work import is_quiet
 from nas.latency.device import device_name
-from nas.latency.measuring import is_quiet
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.latency.runtimes import check_protocol, software

@@ -1,7 +1,7 @@
 """Latencies measured again, in turn: which candidates of a run are, and what its records say by them.
 
 A single measurement meets the device as it is at that minute, so that two of them differ by more than the networks do.
-Those near the front are measured again before the front is shown, a round of all after another (nas/latency/measuring.py), and
+Those near the front are measured again before the front is shown, a round of all after another (nas/latency/in_turn.py), and
 the records are judged by that. What the trials measured stays in trials.jsonl, and is what samplers are told.
 """
 

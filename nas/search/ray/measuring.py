@@ -81,7 +81,7 @@ def latencies_in_turn(
     architectures: Sequence[Architecture], num_classes: int, protocol: LatencyProtocol
 ) -> Sequence[Latency]:
     """Latencies of candidates, measured in this process in turn with each other; their weights do not matter to it."""
-    from nas.latency.measuring import measure_in_turn
+    from nas.latency.in_turn import measure_in_turn
     from nas.models.networks import build
 
     with lease_for("cpu").shared():
