@@ -26,6 +26,7 @@ from nas.runs.store import RunDirectory
 from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
 from nas.search.dominated import Forecast
+from nas.search.first import first_networks
 from nas.search.rungs import Rungs
 from nas.search.samplers import make_sampler
 from nas.search.samplers.known import KnownCosts
@@ -92,12 +93,8 @@ class Broker:
         decides = self.settings.evaluation.budgets.max_latency_ms is not None
         most = MAX_NETWORKS if decides else MAX_UNDECIDED
         self._screen = LatencyScreen(self._space, run.outputs, most)
-        self._known = KnownCosts(
-            self._space,
-            run.outputs,
-            self.settings.objectives,
-            self.settings.evaluation.limits,
-        )
+        limits = self.settings.evaluation.limits
+        self._known = KnownCosts(self._space, run.outputs, self.settings.objectives, limits)
         self._predicted: dict[str, Predicted] = {}
         self._tally = Tally(self.settings.objectives)
         self._rungs: Rungs | None = None
@@ -118,7 +115,7 @@ class Broker:
         self._forecast: Forecast | None = None
         if self.settings.skip_dominated:
             self._forecast = Forecast(self.study, self._known, self.settings.objectives)
-        self._enqueue_known()
+        self._enqueue_first()
 
     # ---------------------------------------------------------------- budget
 
@@ -271,26 +268,13 @@ class Broker:
         if self._rungs is not None and record.outcome.counts:
             self._rungs.remember(record.digest, record.evaluation)
 
-    def _enqueue_known(self) -> None:
-        """Start with what the user knows to be good, then with the space's ends and its backbone.
-
-        Those are the front's corners, and what people would otherwise pick. What is over a limit that can be computed is left
-        out, and the cheapest network there in place of the smallest. Where time or a candidate's costs are limited the
-        largest has to wait, and so has a backbone that takes too much of the time; the smallest never.
-        """
-        allowed = self._known.allowed
-        known = [self._space.parse(text) for text in self.settings.enqueue]
-        references = [self._space.smallest, self._space.backbone, self._space.largest]
-        if self.settings.time_budget_s is not None or self.settings.evaluation.has_budgets:
-            largest = references[-1]
-            dear = [one for one in references[1:] if one is largest or not self.budget.affords(self.seconds_of(one))]
-            self._held = [one for one in dear if one != references[0]]
-        known += [one for one in references if one not in self._held]
-        located = {a.digest: self._space.locate(a) for a in known}
-        within = {digest: values for digest, values in located.items() if values in allowed}
-        if not within and allowed.possible:
-            within[self._space.architecture(allowed.cheapest).digest] = allowed.cheapest
-        for digest, values in within.items():
+    def _enqueue_first(self) -> None:
+        """Queue what is to be tried first, and keep the references that have to wait."""
+        first = first_networks(
+            self.settings, self._known.allowed, lambda one: self.budget.affords(self.seconds_of(one))
+        )
+        self._held = list(first.later)
+        for digest, values in first.now.items():
             if digest not in self.answers:
                 self.study.enqueue(values, once=True)
 

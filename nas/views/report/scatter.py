@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
-from plotly.colors import sample_colorscale
 
 from nas.runs.confirmation import Confirmed
 from nas.runs.front import pareto_front, trained
 from nas.runs.objectives import is_cost, is_score, measured_latency, objective
 from nas.runs.record import BaselineRecord, TrialRecord
-from nas.spaces.base import Choice, Space
+from nas.spaces.base import Space
 from nas.tasks.base import Score
 from nas.views.report.figures import (
     BLUE,
@@ -29,24 +28,19 @@ from nas.views.report.figures import (
     PURPLE,
     SVG_POINTS,
     hover_text,
-    is_wide,
     layout,
     quantity_axis,
     quiet,
 )
+from nas.views.report.point_colours import colour_text, key, paint_of
 from nas.views.report.quantities import (
     METRIC,
-    choice_of,
-    choice_text,
-    is_quantity,
-    quantity_text,
     quantity_title,
     shown_scale,
     unit_of,
     value_of,
 )
 
-_SCALE = "Viridis"
 _SHADE = "rgba(213,94,0,0.12)"
 
 
@@ -97,17 +91,17 @@ def scatter_figure(
         hover = [known[record.number] for record in group]
         if colour is not None:
             hover = [
-                f"{text}<br>{_colour_text(record, colour, space)}" for text, record in zip(hover, group, strict=True)
+                f"{text}<br>{colour_text(record, colour, space)}" for text, record in zip(hover, group, strict=True)
             ]
         # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
         return _points(group, at) | {"mode": "markers", "hoverinfo": "text", "hovertext": _column(hover)}
 
-    paint, legend = _paint(drawn, colour, space)
+    paint, legend = paint_of(drawn, colour, space)
     scatter = go.Scatter if len(dominated) <= SVG_POINTS else go.Scattergl
     outline = {"line": {"color": GREY, "width": 1}} if colour else {}
     plain = colour is None
     if not plain:
-        figure.add_traces([_key("dominated", GREY, 6), _key("Pareto front", GREY, 11)])
+        figure.add_traces([key("dominated", GREY, 6), key("Pareto front", GREY, 11)])
     look = {"color": paint(dominated, GREY), "size": 6, "opacity": 0.6, **outline}
     figure.add_trace(scatter(**point(dominated), name="dominated", marker=look, showlegend=plain))
     figure.add_trace(_step_line(drawn, at, x, y))
@@ -136,10 +130,11 @@ def scatter_figure(
 # ---------------------------------------------------------------- points
 
 
-ResourceRequest = tuple[float, float]
+Place = tuple[float, float]
+"""Where a candidate is drawn: x and y, as the axes show them."""
 
 
-def _place(record: TrialRecord | BaselineRecord, x: str, y: str) -> ResourceRequest | None:
+def _place(record: TrialRecord | BaselineRecord, x: str, y: str) -> Place | None:
     """Where a record is drawn, shares in percent; None where it lacks one of the two."""
     found = tuple(_scaled(value, name) for name in (x, y) if (value := value_of(record, name)) is not None)
     return (found[0], found[1]) if len(found) == 2 else None
@@ -155,14 +150,14 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _points(records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest]) -> dict[str, Any]:
+def _points(records: Sequence[TrialRecord], at: Mapping[int, Place]) -> dict[str, Any]:
     """Coordinates of trials, and their digests; `at` is where each is drawn, by its number."""
     return _coordinates([at[record.number] for record in records]) | {
         "customdata": _column([[record.digest] for record in records])
     }
 
 
-def _coordinates(places: Sequence[ResourceRequest]) -> dict[str, Any]:
+def _coordinates(places: Sequence[Place]) -> dict[str, Any]:
     return {"x": [place[0] for place in places], "y": [place[1] for place in places]}
 
 
@@ -171,7 +166,7 @@ def _column(values: Sequence[object]) -> NDArray[np.object_]:
     return np.array(values, dtype=object)
 
 
-def _step_line(records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], x: str, y: str) -> go.Scatter:
+def _step_line(records: Sequence[TrialRecord], at: Mapping[int, Place], x: str, y: str) -> go.Scatter:
     """What no candidate beats in the two axes; no points where they are not the score and a cost."""
     cost = y if is_score(x) else x
     line: list[TrialRecord] = []
@@ -205,7 +200,7 @@ def _bars(records: Sequence[TrialRecord], name: str, metric: Score, images: int)
 
 
 def _again(
-    records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], x: str, y: str, again: Mapping[str, Confirmed]
+    records: Sequence[TrialRecord], at: Mapping[int, Place], x: str, y: str, again: Mapping[str, Confirmed]
 ) -> list[go.Scatter]:
     """The scores of longer trainings, where an axis is the score."""
     retrained = [record for record in records if record.digest in again]
@@ -263,9 +258,7 @@ def _families(baselines: Sequence[BaselineRecord], x: str) -> dict[str, list[Bas
     return {family if len(those) > 1 else those[0].name: those for family, those in found.items()}
 
 
-def _marks(
-    records: Sequence[TrialRecord], at: Mapping[int, ResourceRequest], marks: Mapping[str, str]
-) -> list[go.Scatter]:
+def _marks(records: Sequence[TrialRecord], at: Mapping[int, Place], marks: Mapping[str, str]) -> list[go.Scatter]:
     """A diamond with its text at each marked candidate; what is pointed at is the point below it."""
     marked = [record for record in records if record.digest in marks]
     across = [place[0] for place in at.values()]
@@ -290,84 +283,6 @@ def _marks(
 
 def _mark_colour(text: str) -> str:
     return next((colour for name, colour in COLOURS.items() if name in text.replace("-", " ")), ORANGE)
-
-
-# ---------------------------------------------------------------- colours
-
-
-Paint = Callable[[Sequence[TrialRecord], str], "str | list[str]"]
-
-
-def _paint(records: Sequence[TrialRecord], name: str | None, space: Space | None) -> tuple[Paint, list[go.Scatter]]:
-    """How to colour the points of some records, given the colour of those that lack a value; and the key to it."""
-    if name is None:
-        return lambda group, plain: plain, []
-    if is_quantity(name):
-        return _paint_quantity(records, name)
-    present = {choice for record in records if (choice := _choice(record, name, space)) is not None}
-    choices: list[Choice] = sorted(present)
-    known = dict(zip(choices, _shades([i / max(len(choices) - 1, 1) for i in range(len(choices))]), strict=True))
-    key = {f"{name} {choice_text(choice)}": colour for choice, colour in known.items()}
-    if any(_choice(record, name, space) is None for record in records):
-        key[f"{name} not there"] = GREY
-
-    def paint(group: Sequence[TrialRecord], plain: str) -> list[str]:
-        chosen = (_choice(record, name, space) for record in group)
-        return [GREY if choice is None else known[choice] for choice in chosen]
-
-    return paint, [_key(text, colour, 9) for text, colour in key.items()]
-
-
-def _paint_quantity(records: Sequence[TrialRecord], name: str) -> tuple[Paint, list[go.Scatter]]:
-    values = [value for record in records if (value := value_of(record, name)) is not None]
-    if not values:
-        return lambda group, plain: plain, []
-    scale: Callable[[float], float] = math.log10 if not is_score(name) and is_wide(values) else float
-    low, high = scale(min(values)), scale(max(values))
-
-    def paint(group: Sequence[TrialRecord], plain: str) -> list[str]:
-        own = [value_of(record, name) for record in group]
-        shares = [0.0 if value is None else (scale(value) - low) / ((high - low) or 1.0) for value in own]
-        return [GREY if value is None else shade for value, shade in zip(own, _shades(shares), strict=True)]
-
-    steps = [low + (high - low) * i / 4 for i in range(5)] if high > low else [low]
-    back: Callable[[float], float] = (lambda step: 10.0**step) if scale is math.log10 else float
-    bar = {
-        "title": {"text": escape(quantity_title(name).removesuffix(" (%)"), quote=False), "side": "right"},
-        "tickvals": steps,
-        "ticktext": [quantity_text(name, back(step)) for step in steps],
-        "thickness": 12,
-        "outlinewidth": 0,
-    }
-    look = {"color": [low], "cmin": low, "cmax": high if high > low else low + 1, "showscale": True, "colorbar": bar}
-    look["colorscale"] = [[i / 8, shade] for i, shade in enumerate(_shades([i / 8 for i in range(9)]))]
-    return paint, [go.Scatter(x=[None], y=[None], mode="markers", hoverinfo="skip", showlegend=False, marker=look)]
-
-
-def _key(text: str, colour: str, size: int) -> go.Scatter:
-    """An entry of the legend that stands for points of other traces."""
-    look = {"color": colour, "size": size, "line": {"color": GREY, "width": 1}}
-    name = escape(text, quote=False)
-    return go.Scatter(x=[None], y=[None], mode="markers", hoverinfo="skip", name=name, marker=look)
-
-
-def _shades(shares: Sequence[float]) -> list[str]:
-    """Colours of shares of 1; the darkest of the scale are left out, which a dark page would swallow."""
-    return list(sample_colorscale(_SCALE, [0.15 + 0.85 * share for share in shares])) if shares else []
-
-
-def _choice(record: TrialRecord, name: str, space: Space | None) -> Choice | None:
-    return record.parameters.get(name) if space is None else choice_of(record, name, space)
-
-
-def _colour_text(record: TrialRecord, name: str, space: Space | None) -> str:
-    if is_quantity(name):
-        value = value_of(record, name)
-        text = f"{quantity_title(name)}: {'not known' if value is None else quantity_text(name, value)}"
-    else:
-        choice = _choice(record, name, space)
-        text = f"{name}: {'not there' if choice is None else choice_text(choice)}"
-    return escape(text, quote=False)
 
 
 # ---------------------------------------------------------------- axes
