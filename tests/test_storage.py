@@ -161,6 +161,12 @@ def test_a_password_goes_to_the_database_alone(tmp_path: Path, monkeypatch: pyte
         ("mysql://host/db?PASSWD=hunter2", "mysql://host/db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
+        ("s3://bucket/run?region=eu-central-1&scheme=https", "s3://bucket/run?region=eu-central-1&scheme=https"),
+        ("https://a.blob/c/run?sv=2024&se=2026&sp=rw&sig=hunter2%3D", "https://a.blob/c/run"),
+        ("s3://bucket/run?X-Amz-Signature=hunter2&region=eu&X-Amz-Credential=hunter2", "s3://bucket/run?region=eu"),
+        ("https://host/run?apikey=hunter2&code=hunter2#access_token=hunter2", "https://host/run"),
+        ("https://host/run#access_token=hunter2", "https://host/run"),
+        ("abfs://container@account/run?hunter2", "abfs://container@account/run"),
     ],
 )
 def test_passwords_are_left_out_of_urls(url: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,8 +114,9 @@ def fetch_run(uri: str, out: Path) -> None:
 def _reached(flag: str, uri: str) -> RemoteFolder:
     if has_password(uri):
         raise InputError(
-            f"{flag} {without_password(uri)}: a password in the URI would be written to run.yaml; put it in the "
-            "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS)"
+            f"{flag} {without_password(uri)}: a password in the URI, or a parameter that may be secret, would be written to "
+            "run.yaml; put it in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, "
+            "AZURE_STORAGE_SAS_TOKEN)"
         )
     return _answer(flag, uri, lambda: RemoteFolder.at(uri))
 
