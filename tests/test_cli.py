@@ -422,7 +422,7 @@ def test_a_search_of_which_nothing_could_be_forecast_or_trained_says_so(
     assert {record.outcome for record in open_run(out).records()} <= {Outcome.FAILED, Outcome.REPEAT}
 
 
-def test_reports_of_the_test_part_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_of_the_test_split_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "4", "--test")
     assert code == 0
     assert "Test split, 360 images" in out

@@ -59,7 +59,7 @@ def test_digits_split_is_fixed_by_its_seed_stratified_and_disjoint() -> None:
     assert data.train.images.max() == 255  # the scans' 0 to 16, stretched
 
 
-def test_the_search_does_not_see_the_test_part() -> None:
+def test_the_search_does_not_see_the_test_split() -> None:
     assert load_data("digits", channels=1).without_test().test is None
 
 

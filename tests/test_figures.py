@@ -317,11 +317,11 @@ def test_a_strip_shows_each_layer_and_tells_dense_from_separable_without_colour(
     figure = layers_figure(architecture, 10)
     rows = {row.name: row for row in layer_rows(architecture, 10)}
     drawn = traces(figure)
-    assert set(drawn) == {"stem", "separable", "dense", "classifier"}
+    assert set(drawn) == {"stem", "separable", "fused", "classifier"}
     assert "k5 d2 e4 /2" in drawn["separable"].y[0].replace("\u00a0", " ")
     assert drawn["separable"].x[0] == pytest.approx(100 * rows["1"].share, abs=1e-3)
     assert f"receptive field {rows['1'].receptive_field} pixels" in drawn["separable"].hovertext[0]
-    assert len({trace.marker.pattern.shape for trace in (drawn["separable"], drawn["dense"])}) == 2
+    assert len({trace.marker.pattern.shape for trace in (drawn["separable"], drawn["fused"])}) == 2
     assert len(figure.layout.yaxis.categoryarray) == len(rows) == sum(len(trace.y) for trace in figure.data)
 
 
@@ -377,7 +377,7 @@ def test_the_heat_map_holds_shares_of_the_front() -> None:
     assert 0 < len(having) < len(front)
     assert cells["s0.l1", "k5"] == pytest.approx(100 * len(large) / len(having), abs=0.05)
     assert cells["s0.l1", "k3"] + cells["s0.l1", "k5"] == pytest.approx(100, abs=0.1)
-    assert cells["s0.l1", "separable"] + cells["s0.l1", "dense"] == pytest.approx(100, abs=0.1)
+    assert cells["s0.l1", "separable"] + cells["s0.l1", "fused"] == pytest.approx(100, abs=0.1)
     assert cells["s0.l1", "not there"] == pytest.approx(100 * (1 - len(having) / len(front)), abs=0.05)
     assert cells["s1.l0", "not there"] is None  # each network has it
     hover = heat.hovertext[heat.y.index("s0.l1")][heat.x.index("k5")]

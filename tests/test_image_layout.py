@@ -16,7 +16,7 @@ from nas.common.errors import InputError
 from nas.data.class_names import same_classes
 from nas.data.image_files import image_suffixes, list_files
 from nas.data.image_layout import Layout, find_layout
-from nas.data.part_names import part_names
+from nas.data.split_names import split_names
 
 CAFE_C, CAFE_D = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
 
@@ -174,9 +174,9 @@ def test_a_class_may_be_named_like_a_part_and_that_is_said(tmp_path: Path) -> No
     [
         (
             ["cat/1.png", "dog/1.png", *each("test", of=("cat", "dog"))],
-            r"x/test: named like a part .* \(cat, dog\): move",
+            r"x/test: named like a split .* \(cat, dog\): move",
         ),
-        (["cat/1.png", "dog/1.png", *each("Validation", of=("cat", "dog"))], "x/Validation: named like a part"),
+        (["cat/1.png", "dog/1.png", *each("Validation", of=("cat", "dog"))], "x/Validation: named like a split"),
         (["Training/1.png", "Testing/1.png"], "x/Training: needs one folder a class, at least two; found none"),
         (each("Testing", "Validation"), "x: has Testing/, Validation/ but no train/"),
         (each("dev", "eval"), "x: has dev/, eval/ but no train/"),
@@ -203,7 +203,7 @@ def test_layouts_that_cannot_be_what_their_names_say(tmp_path: Path, files: list
 )
 def test_folders_that_each_hold_parts_are_refused(tmp_path: Path, files: list[str]) -> None:
     with pytest.raises(
-        InputError, match=r"hold the same folders .*, which look like parts of the data: give one of them"
+        InputError, match=r"hold the same folders .*, which look like splits of the data: give one of them"
     ):
         laid_out(tmp_path / "x", *files)
 
@@ -268,7 +268,7 @@ def test_words_in_the_names_of_classes_are_no_parts() -> None:
         ["fitness", "retraining"],
         ["contest", "valley", "developer"],
     ):
-        assert part_names(names) == {}
+        assert split_names(names) == {}
 
 
 # ---------------------------------------------------------------- what is left out

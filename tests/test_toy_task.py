@@ -25,7 +25,7 @@ from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
 from nas.spaces.files import load_space
 from nas.tasks.base import TASKS, task_of
-from nas.tasks.report import PartReport
+from nas.tasks.report import ScoreReport
 from nas.views.page.runs import LiveRun
 from nas.views.page.state import one_of
 from nas.views.page.tables import trial_columns, trial_rows
@@ -98,7 +98,7 @@ def test_a_search_for_the_task_of_a_users_file(tmp_path: Path, monkeypatch: pyte
     recipe = replace(run.settings.evaluation.recipe, epochs=3)
     assert run_training(plan_training(run, [best], recipe, device="cpu")) is None
     (training,) = run.training_records()
-    assert isinstance(training.after, PartReport)
+    assert isinstance(training.after, ScoreReport)
     assert training.after.score == training.after.scores["mae"] < 0.2
     assert re.search(r"Test mae.*\d levels.*class by class", run.report_path.read_text(encoding="utf-8"), re.DOTALL)
     folder = export_candidate(run, best, tmp_path / "model", ExportOptions(measure=False))

@@ -38,7 +38,7 @@ from nas.runs.trained import best_training
 from nas.spaces.base import Cost
 from nas.spaces.files import load_space
 from nas.tasks.classification import CLASSIFICATION
-from nas.tasks.classification_report import part_report
+from nas.tasks.classification_report import split_report
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import TrainingState, finetune, predict
@@ -57,7 +57,7 @@ BRIEF = Recipe(epochs=1, batch_size=256, precision="float32")
 QUICK = EvaluationSettings(BRIEF, LatencyProtocol(warmup_s=0.01, min_blocks=5, max_s=0.05))
 
 
-def digits_without_test_part() -> ImageData:
+def digits_without_test_split() -> ImageData:
     return replace(load_data("digits", channels=1, size=8), name="no-test", test=None)
 
 
@@ -257,7 +257,7 @@ def test_each_training_is_tested_once_and_recorded_once(
         ):
             network.load_state_dict(state)
             predicted = predict(network, data, data.test, 8).predictions
-            assert part_report(digits.test.labels, predicted, digits.classes) == report
+            assert split_report(digits.test.labels, predicted, digits.classes) == report
         assert (
             predict(network, data, data.validation, 8).predictions == digits.validation.labels
         ).mean() == record.score
@@ -346,7 +346,7 @@ def test_inherited_weights_are_those_of_the_search(
     assert data.test is not None
     assert digits.test is not None
     predicted = predict(network, data, data.test, 8).predictions
-    assert record.before == part_report(digits.test.labels, predicted, digits.classes)
+    assert record.before == split_report(digits.test.labels, predicted, digits.classes)
     assert (record.start, record.evaluation.fresh) == ("init", ())
 
 
@@ -394,8 +394,8 @@ def test_changed_data_and_a_second_process_are_refused(run: RunDirectory, capsys
     assert "the data set digits has changed since the search began" in err
 
 
-def test_data_without_a_test_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = searched(tmp_path / "run", "test_train:digits_without_test_part")
+def test_data_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = searched(tmp_path / "run", "test_train:digits_without_test_split")
     code, out, err = train(capsys, run, "--pick", "fastest", "--epochs", "1")
     assert code == 0, err
     assert "The data set has no test split" in out
@@ -424,7 +424,7 @@ def recorded(seed: int, score: float, test: float, *, with_validation: bool = Fa
     """Two images a class: a test accuracy is a multiple of 0.25."""
     labels = np.array([0, 0, 1, 1])
     wrong = np.arange(4) >= 4 * test
-    report = part_report(labels, np.where(wrong, 1 - labels, labels), [HOSTILE, "b"])
+    report = split_report(labels, np.where(wrong, 1 - labels, labels), [HOSTILE, "b"])
     history = () if with_validation else (EpochMetrics(1, 1.0, 1.0, score, {"accuracy": score}, 1.0, 1.0),)
     evaluation = Evaluation(Outcome.DONE, history=history)
     recipe = replace(BRIEF, epochs=epochs)

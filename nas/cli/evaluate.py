@@ -177,10 +177,10 @@ def _print_costs(evaluation: Evaluation) -> None:
 
 def _print_reports(before: AnyReport, after: AnyReport) -> None:
     from nas.common.text import plural
-    from nas.views.terminal.part_report import part_tables
+    from nas.views.terminal.split_report import split_tables
 
     console.print(f"\n[bold]Test split[/bold], {plural(after.images, 'image')}", highlight=False)
-    for table in part_tables(before, after):
+    for table in split_tables(before, after):
         console.print(table)
 
 

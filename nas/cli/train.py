@@ -105,11 +105,11 @@ def train(context: typer.Context, directory: Directory, options: TrainOptions) -
 
 
 def _print_trainings(run: RunDirectory, records: list[TrainingRecord]) -> None:
-    from nas.views.terminal.training import reports_on_test_part, trainings_table
+    from nas.views.terminal.training import reports_on_test_split, trainings_table
 
     console.print()
     console.print(trainings_table(run, records))
-    console.print(reports_on_test_part(records))
+    console.print(reports_on_test_split(records))
     if not any(record.after for record in records):
         console.print("The data set has no test split, so there is no report on one", highlight=False)
     console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)

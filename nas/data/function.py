@@ -16,8 +16,8 @@ from nas.common.plugins import load_function
 from nas.data.class_names import normal
 from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
-from nas.data.part_names import PART_NAMES
 from nas.data.pixels import as_image, covering, upright_opaque
+from nas.data.split_names import SPLIT_NAMES
 
 DATA_SETS: Door[Callable[[], Any]] = Door("data set", "nas.data", {})
 """Functions that other packages bring, which return what `module:function` may return (`nas.data.sets.load_data`)."""
@@ -38,16 +38,16 @@ def read_function(name: str, channels: int, size: int) -> ImageData | Returned:
     if isinstance(made, ImageData):
         return _checked(f"data {name!r}", made, channels)
     datasets = dict(made) if isinstance(made, Mapping) else {"train": made}
-    unknown = [part for part in datasets if part not in PART_NAMES]
+    unknown = [part for part in datasets if part not in SPLIT_NAMES]
     if unknown:
-        raise InputError(f"data {name!r} returned a part {unknown[0]!r}: use {', '.join(PART_NAMES)}")
+        raise InputError(f"data {name!r} returned a part {unknown[0]!r}: use {', '.join(SPLIT_NAMES)}")
     if "train" not in datasets:
         raise InputError(f"data {name!r} returned no part 'train', only {', '.join(datasets) or 'an empty mapping'}")
-    if len({PART_NAMES[part] for part in datasets}) < len(datasets):
+    if len({SPLIT_NAMES[part] for part in datasets}) < len(datasets):
         raise InputError(f"data {name!r} returned the validation split twice: {', '.join(datasets)}")
     sizes: list[tuple[int, int]] = []
     parts = {
-        PART_NAMES[part]: _part(f"data {name!r}, {part}", items, channels, size, sizes)
+        SPLIT_NAMES[part]: _part(f"data {name!r}, {part}", items, channels, size, sizes)
         for part, items in datasets.items()
     }
     present = np.unique(parts["train"].labels)

@@ -12,7 +12,7 @@ from nas.data.class_names import normal
 from nas.data.image_files import Listing
 from nas.data.image_leftovers import kinds_text, left_over
 from nas.data.licence import licence_in
-from nas.data.part_names import PART_NAMES, PART_WORDS, Named, assigned, part_names, plain_part, says_nothing
+from nas.data.split_names import SPLIT_NAMES, SPLIT_WORDS, Named, assigned, plain_split, says_nothing, split_names
 
 SUFFIXES = ".jpg, .png, .webp or another that Pillow decodes"
 _KINDS = frozenset(("image", "images", "mask", "masks", "label", "labels", "annotations", "rgb", "depth", "raw"))
@@ -145,8 +145,8 @@ class _Tree:
     def unwrapped(self) -> str:
         """The folder that holds parts or classes: the top, or inside folders around everything."""
         folder = ""
-        while len(inside := self.inside(folder)) == 1 and inside[0] not in PART_NAMES:
-            if not self.inside(_join(folder, inside[0])) or plain_part(inside[0]) in ("val", "test"):
+        while len(inside := self.inside(folder)) == 1 and inside[0] not in SPLIT_NAMES:
+            if not self.inside(_join(folder, inside[0])) or plain_split(inside[0]) in ("val", "test"):
                 break
             folder = _join(folder, inside[0])
         return folder
@@ -156,7 +156,7 @@ class _Tree:
         while len(inside := self.inside(folder)) == 1 and not self.holds_images(folder):
             deeper = _join(folder, inside[0])
             outer = folder.rpartition("/")[2]
-            same = inside[0].casefold() == outer.casefold() or None is not plain_part(inside[0]) == plain_part(outer)
+            same = inside[0].casefold() == outer.casefold() or None is not plain_split(inside[0]) == plain_split(outer)
             if not (same or says_nothing(inside[0])):
                 break
             folder = deeper
@@ -166,35 +166,35 @@ class _Tree:
 def _part_folders(tree: _Tree, root: str) -> tuple[dict[str, str], list[str]]:
     """The folder of each part, of "train" alone where the classes lie in `root` at once; and what was guessed."""
     inside = tree.inside(root)
-    like_parts = part_names(inside)
+    like_splits = split_names(inside)
     within = {name: tree.within(_join(root, name)) for name in inside}
-    chosen = _chosen(tree, root, within, like_parts)
+    chosen = _chosen(tree, root, within, like_splits)
     if "train" not in chosen:
-        _check_classes(tree, root, within, like_parts)
-        as_classes = [f"{name}/" for name in inside if name in like_parts]
+        _check_classes(tree, root, within, like_splits)
+        as_classes = [f"{name}/" for name in inside if name in like_splits]
         said = f"{listed(as_classes, 3)}: taken as {'classes' if as_classes[1:] else 'a class'}, like the folders beside it"
         return {"train": root}, [said] if as_classes else []
     train = set(tree.classes(within[chosen["train"]]))
     parts = {
         part: name
         for part, name in chosen.items()
-        if like_parts[name].rank < 2 or set(tree.classes(within[name])) == train
+        if like_splits[name].rank < 2 or set(tree.classes(within[name])) == train
     }
     guessed = [
-        f"{name}/ is taken as the {PART_WORDS[part]} split" for part, name in parts.items() if like_parts[name].rank
+        f"{name}/ is taken as the {SPLIT_WORDS[part]} split" for part, name in parts.items() if like_splits[name].rank
     ]
     return {part: within[name] for part, name in parts.items()}, [", ".join(guessed)] if guessed else []
 
 
-def _chosen(tree: _Tree, root: str, within: Mapping[str, str], like_parts: Mapping[str, Named]) -> dict[str, str]:
+def _chosen(tree: _Tree, root: str, within: Mapping[str, str], like_splits: Mapping[str, Named]) -> dict[str, str]:
     """The name of each part's folder, by part; none where the folders are classes.
 
     `within` has the folder that holds the classes of each, were it a part. Raises `InputError` where names do not say it.
     """
     named = {
         name: found
-        for name, found in like_parts.items()
-        if found.rank == 0 or len(tree.inside(within[name])) > 1 or len(like_parts) == len(within)
+        for name, found in like_splits.items()
+        if found.rank == 0 or len(tree.inside(within[name])) > 1 or len(like_splits) == len(within)
     }
     try:
         chosen = assigned(named)
@@ -206,33 +206,33 @@ def _chosen(tree: _Tree, root: str, within: Mapping[str, str], like_parts: Mappi
             raise InputError(f"{tree.path / root}: has {', '.join(f'{name}/' for name in named)} but no train/")
         return {}
     train = chosen["train"]
-    others = [name for name in within if name not in like_parts]
+    others = [name for name in within if name not in like_splits]
     if tree.is_class(_join(root, train)) and any(tree.holds_images(_join(root, name)) for name in others):
         return {}  # of vehicles, say
     classes = set(tree.classes(within[train]))
     alike = [name for name in others if set(tree.classes(within[name])) == classes]
     if alike and named[train].rank:
         _refuse_alike(tree, root, [train, *alike], classes)
-    return {part: chosen[part] for part in PART_WORDS if part in chosen}
+    return {part: chosen[part] for part in SPLIT_WORDS if part in chosen}
 
 
-def _check_classes(tree: _Tree, root: str, within: Mapping[str, str], like_parts: Mapping[str, Named]) -> None:
-    """Raise `InputError` where the folders in `root` look like parts of the data and not like classes."""
+def _check_classes(tree: _Tree, root: str, within: Mapping[str, str], like_splits: Mapping[str, Named]) -> None:
+    """Raise `InputError` where the folders in `root` look like splits of the data and not like classes."""
     classes = tree.classes(root)
-    for name in like_parts:
+    for name in like_splits:
         both = set(tree.classes(within[name])) & (classes.keys() - {normal(name)})
         if both:
             raise InputError(
-                f"{tree.path / root / name}: named like a part of the data, and holds folders of classes that lie beside it "
+                f"{tree.path / root / name}: named like a split of the data, and holds folders of classes that lie beside it "
                 f"({listed(sorted(both), 3)}): move the latter into {tree.path / root / 'train'}, or rename {name}/"
             )
     names, common = _alike(tree, root)
     if common and not all(name.casefold() in _KINDS for name in common):
         _refuse_alike(tree, root, names, common)
     for name, folder in within.items():
-        parts = [inside for inside in tree.inside(folder) if plain_part(inside)]
+        parts = [inside for inside in tree.inside(folder) if plain_split(inside)]
         if any(
-            plain_part(part) == "train" and len(tree.inside(tree.within(_join(folder, part)))) > 1 for part in parts
+            plain_split(part) == "train" and len(tree.inside(tree.within(_join(folder, part)))) > 1 for part in parts
         ):
             held = listed([f"{part}/" for part in parts], 3)
             raise InputError(
@@ -258,13 +258,13 @@ def _alike(tree: _Tree, folder: str) -> tuple[list[str], set[str]]:
 def _refuse_alike(tree: _Tree, root: str, names: Sequence[str], common: Collection[str]) -> None:
     here = tree.path / root
     said = f"{here}: {listed([f'{name}/' for name in names], 4)} hold the same folders ({listed(sorted(common), 4)})"
-    if len(part_names(sorted(common))) == len(common):
+    if len(split_names(sorted(common))) == len(common):
         raise InputError(
-            f"{said}, which look like parts of the data: give one of them alone, or, if they are classes, move what they hold "
+            f"{said}, which look like splits of the data: give one of them alone, or, if they are classes, move what they hold "
             f"to {here / 'train'}/CLASS, {here / 'test'}/CLASS and so on"
         )
     raise InputError(
-        f"{said}, and so look like parts of the data: name them train/, val/ and test/, or give one of them alone; if they "
+        f"{said}, and so look like splits of the data: name them train/, val/ and test/, or give one of them alone; if they "
         f"are classes, put them into {here / 'train'}"
     )
 

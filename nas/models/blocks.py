@@ -54,7 +54,7 @@ class InvertedResidual(nn.Module):
     """Expand, filter, project; the input is added where the shapes agree. (N, C, H, W) to (N, C', H/stride, W/stride).
 
     Separable: pointwise expansion (none when `hidden` equals `in_channels`), depthwise kernel, projection.
-    Not separable: one dense kernel expands and filters, then the projection.
+    Fused: one dense kernel expands and filters, then the projection.
     """
 
     def __init__(

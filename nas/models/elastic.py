@@ -8,7 +8,7 @@ space:
 - expansion: the leading hidden channels, which `sort_channels` orders by the L1 norm of their projection;
 - widths of stem, stages and head: the leading channels;
 - depth: the leading layers of a stage;
-- a separable layer without an expansion, one with it, and a dense one share nothing: their kernels read other things.
+- a separable layer without an expansion, one with it, and a fused one share nothing: their kernels read other things.
 
 Batch norm has shared scales and shifts, but no statistics: they differ for each candidate, and are those of the batch in
 training; a candidate that was cut out is recalibrated (`nas.models.inherit.recalibrate`).
@@ -32,7 +32,7 @@ from nas.spaces.mobile.architecture import Architecture, LayerSpec
 from nas.spaces.mobile.space import SearchSpace
 
 Kind = Literal["bare", "expanded", "dense"]
-"""Layers that share no weights: separable without an expansion, separable with one, not separable."""
+"""Layers that share no weights: separable without an expansion, separable with one, fused (called as files of weights do)."""
 
 _REMEMBERED = 4096
 """Parts of networks that are kept, without their weights: to build one takes longer than a step on a GPU."""

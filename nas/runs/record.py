@@ -15,7 +15,7 @@ from nas.runs.layout import NAME_PART
 from nas.spaces.base import Choice, Cost
 from nas.spaces.families import AnyArchitecture
 from nas.tasks.classification_report import SplitReport
-from nas.tasks.report import Example, PartReport
+from nas.tasks.report import Example, ScoreReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 
@@ -92,8 +92,8 @@ class Confirmation:
         return evaluation.history[-1].score if evaluation.outcome is Outcome.DONE and evaluation.history else None
 
 
-AnyReport = SplitReport | PartReport
-"""How a network does on the test part."""
+AnyReport = SplitReport | ScoreReport
+"""How a network does on the test split."""
 Start = Literal["search", "init", "scratch"]
 """Weights that a full training begins with: those that the search kept, what its candidates inherited, or random ones."""
 

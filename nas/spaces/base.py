@@ -196,7 +196,7 @@ class Space(ABC):
         return True
 
     def choice_word(self, name: str, choice: Choice) -> str:
-        """A choice of one of the `slots` in short: `k3`, `dense`."""
+        """A choice of one of the `slots` in short: `k3`, `fused`."""
         return f"{self.slot(name).key} {choice:g}"
 
     @property

@@ -16,7 +16,7 @@ from nas.common.doors import Door
 from nas.common.errors import CandidateError, InputError
 from nas.common.text import amount_text, plural, scale_of
 from nas.tasks.predict import predict_source
-from nas.tasks.report import PartReport, numbers_text
+from nas.tasks.report import ScoreReport, numbers_text
 
 if TYPE_CHECKING:
     import torch
@@ -191,9 +191,9 @@ class Task(ABC):
             f"A network for the task {self.name}", f"{plural(self.outputs(classes), 'value')} for each image", ()
         )
 
-    def report(self, raw: torch.Tensor, predictions: Any, targets: Any, classes: Sequence[str]) -> PartReport:
-        """How a network does on a whole part of the data, kept with full trainings."""
-        return PartReport(len(targets), self.score(targets, predictions), self.scores(raw, predictions, targets))
+    def report(self, raw: torch.Tensor, predictions: Any, targets: Any, classes: Sequence[str]) -> ScoreReport:
+        """How a network does on a whole split of the data, kept with full trainings."""
+        return ScoreReport(len(targets), self.score(targets, predictions), self.scores(raw, predictions, targets))
 
 
 DEFAULT = "classification"

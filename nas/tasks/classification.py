@@ -12,7 +12,7 @@ from nas.common.text import plural
 from nas.tasks.base import About, Guess, Score, Task
 from nas.tasks.classification_metrics import ACCURACY, METRICS, by_guessing
 from nas.tasks.classification_predict import SOURCE
-from nas.tasks.classification_report import SplitReport, part_report
+from nas.tasks.classification_report import SplitReport, split_report
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ class Classification(Task):
     def report(  # type: ignore[override]  # one that files had before there were tasks
         self, raw: torch.Tensor, predictions: Labels, targets: Labels, classes: Sequence[str]
     ) -> SplitReport:
-        return part_report(targets, predictions, classes)
+        return split_report(targets, predictions, classes)
 
 
 CLASSIFICATION = Classification()

@@ -1,4 +1,4 @@
-"""How a network does on a part of the data, class by class: precision, recall, F1, and what is taken for what."""
+"""How a network does on a split of the data, class by class: precision, recall, F1, and what is taken for what."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def most_confused(report: SplitReport, count: int) -> list[ConfusedPair]:
     return sorted(pairs, key=lambda pair: (pair.images, pair.share), reverse=True)[:count]
 
 
-def part_report(labels: Labels, predictions: Labels, classes: Sequence[str]) -> SplitReport:
+def split_report(labels: Labels, predictions: Labels, classes: Sequence[str]) -> SplitReport:
     """Score predictions against labels, both (N,) with indices into `classes`, N at least 1."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 

@@ -1,4 +1,4 @@
-"""How a network does on a whole part of the data, and the plain tables of it that a page and a terminal lay out."""
+"""How a network does on a whole split of the data, and the plain tables of it that a page and a terminal lay out."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class PartReport:
+class ScoreReport:
     """The task's own score of so many images, all that it has, and the same by class where it has classes."""
 
     images: int
@@ -69,7 +69,7 @@ class PartReport:
     scores: Mapping[str, float]
     by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def tables(self, before: PartReport | None) -> Sequence[Table | Matrix]:
+    def tables(self, before: ScoreReport | None) -> Sequence[Table | Matrix]:
         """What to show of it, beside what it was `before` a training."""
         earlier = before.scores if before else {}
         scores = tuple((name, Change(earlier.get(name), value)) for name, value in self.scores.items())

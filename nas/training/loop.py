@@ -220,7 +220,7 @@ class _Training:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A network's outputs (N, ...) on a part of the data, what its task reads in them, and the losses (N,)."""
+    """A network's outputs (N, ...) on a split of the data, what its task reads in them, and the losses (N,)."""
 
     raw: torch.Tensor
     predictions: Any
@@ -242,7 +242,7 @@ def predict(
     batch_size: int = 256,
     lease: DeviceLease | None = None,
 ) -> Predicted:
-    """What a model says of a part of the data, in float32; it is left in evaluation mode.
+    """What a model says of a split of the data, in float32; it is left in evaluation mode.
 
     Raises `CandidateError` when the outputs are not finite.
     """
@@ -264,7 +264,7 @@ def predict(
 
 
 def report_on(predicted: Predicted, data: ImageData, part: Split) -> Any:
-    """How a network does on a whole part of the data, as its task reports it."""
+    """How a network does on a whole split of the data, as its task reports it."""
     return task_of(data.task).report(predicted.raw, predicted.predictions, part.labels, data.classes)
 
 

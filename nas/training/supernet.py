@@ -85,7 +85,7 @@ def train_here(
 
 
 def begin_with(network: Elastic, init: str) -> None:
-    """Fill the shared weights from a backbone: dense and separable layers, each with every dilation, then sort channels."""
+    """Fill the shared weights from a backbone: fused and separable layers, each with every dilation, then sort channels."""
     if source_of(init).trained_on() is not None:
         raise InputError(f"{init}: the weights of one network are needed here, not of a supernet")
     weights = load_weights(init)

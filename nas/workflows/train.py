@@ -263,7 +263,7 @@ class _Trainer:
             network = self._start()
             if not self._train(network):
                 return
-            after, hardest = self._on_test_part(network), self._hardest(network)
+            after, hardest = self._on_test_split(network), self._hardest(network)
             latency, latencies = self._latencies(network)
         except InputError:
             raise
@@ -283,7 +283,7 @@ class _Trainer:
         network, self._fresh = starting_network(self._architecture, data, replace(self._settings, init=init))
         if start == "search":
             network.load_state_dict(self._run.load_weights(digest))
-        self._before = self._on_test_part(network)
+        self._before = self._on_test_split(network)
         return network
 
     def _train(self, network: nn.Module) -> bool:
@@ -322,7 +322,7 @@ class _Trainer:
         self._run.save_checkpoint(self._training.key, file.getvalue())
         self._kept = metrics.epoch
 
-    def _on_test_part(self, network: nn.Module) -> AnyReport | None:
+    def _on_test_split(self, network: nn.Module) -> AnyReport | None:
         data = self._data
         if data.data.test is None or data.test is None:
             return None

@@ -41,7 +41,7 @@ class LayerSpec:
     """One inverted residual.
 
     Separable: pointwise expansion (absent at expansion 1), depthwise kernel, pointwise projection
-    (Sandler et al., MobileNetV2, 2018). Not separable: a dense kernel that expands, then the projection
+    (Sandler et al., MobileNetV2, 2018). Fused: a dense kernel that expands, then the projection
     (fused, Tan & Le, EfficientNetV2, 2021).
     """
 

@@ -70,7 +70,7 @@ def _parts(arch: Architecture, num_classes: int) -> Iterator[_Part]:
     )  # fmt: skip
     for number, (layer, shape) in enumerate(arch.shapes(), 1):
         yield _Part(
-            str(number), "separable" if layer.separable else "dense", layer.kernel_size, shape.in_channels,
+            str(number), "separable" if layer.separable else "fused", layer.kernel_size, shape.in_channels,
             layer.out_channels, shape.in_size, output_size(shape.in_size, layer.stride), layer.dilation, layer.expansion,
             layer.stride,
         )  # fmt: skip

@@ -319,10 +319,10 @@ class SearchSpace(Section, Space):
         return self._depth(slot.stage, values) > (slot.layer or 0)
 
     def choice_word(self, name: str, choice: Choice) -> str:
-        """As compact strings have it (k3, d2, e4); separable layers and dense ones by these words."""
+        """As compact strings have it (k3, d2, e4); separable layers and fused ones by these words."""
         key = self.slot(name).key
         if key == "separable":
-            return "separable" if choice else "dense"
+            return "separable" if choice else "fused"
         return f"{_LETTERS.get(key, f'{key} ')}{choice:g}"
 
     @property

@@ -58,7 +58,7 @@ class Findings:
 
     @property
     def by(self) -> Score:
-        """The score of its task, by which the test part is scored."""
+        """The score of its task, by which the test split is scored."""
         return task_of(self.settings.evaluation.task).score
 
     @property

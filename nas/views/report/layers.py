@@ -16,7 +16,7 @@ from nas.spaces.families import layer_rows
 from nas.views.report.figures import BLUE, GREEN, GREY, MONO, ORANGE, PURPLE, VERMILLION, layout, quiet
 
 _NAMED = {
-    "stem": (GREY, ""), "separable": (BLUE, ""), "dense": (ORANGE, "/"), "head": (GREY, "."), "classifier": (GREY, "x")
+    "stem": (GREY, ""), "separable": (BLUE, ""), "fused": (ORANGE, "/"), "head": (GREY, "."), "classifier": (GREY, "x")
 }  # fmt: skip
 _OTHERS = ((BLUE, ""), (ORANGE, "/"), (GREEN, "\\"), (PURPLE, "-"), (VERMILLION, "+"))
 

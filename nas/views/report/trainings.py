@@ -14,7 +14,7 @@ from nas.views.hardest import HARDEST, KEY, with_pictures
 from nas.views.report.cells import latency_cell
 from nas.views.report.findings import Findings
 from nas.views.report.markup import Html, join, table, tag
-from nas.views.report.part_report import part_tables
+from nas.views.report.split_report import split_tables
 from nas.views.text import NOTHING
 
 
@@ -29,7 +29,7 @@ def trainings(found: Findings) -> Html:
         first = group[0]
         if first.after is not None:
             summary = f"Test split, class by class: {first.digest[:8]}, seed {first.seed}"
-            parts.append(tag("details", tag("summary", summary), *part_tables(first.before, first.after)))
+            parts.append(tag("details", tag("summary", summary), *split_tables(first.before, first.after)))
         if first.key in found.hardest:
             parts.append(_hardest(first, found.hardest[first.key]))
     return join(parts)

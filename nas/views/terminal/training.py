@@ -19,7 +19,7 @@ from nas.runs.words import STARTS
 from nas.tasks.base import Score, task_of
 from nas.views.front_latency import range_title
 from nas.views.terminal.latency import latency_text, marks_legend
-from nas.views.terminal.part_report import part_tables
+from nas.views.terminal.split_report import split_tables
 from nas.views.text import NOTHING
 
 
@@ -83,7 +83,7 @@ def _search_table(run: RunDirectory, records: Sequence[TrainingRecord]) -> Group
 
 
 def _scores(run: RunDirectory) -> tuple[Score, Score]:
-    """What the test part and the validation part are scored by."""
+    """What the test split and the validation split are scored by."""
     evaluation = run.settings.evaluation
     return task_of(evaluation.task).score, evaluation.score
 
@@ -101,7 +101,7 @@ def _bare(text: str, score: Score) -> str:
     return text.removesuffix(f" {score.unit}")
 
 
-def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
+def reports_on_test_split(records: Sequence[TrainingRecord]) -> Group:
     """The report on the test split and the confusion matrix, for each candidate of its first seed."""
     parts: list[Table | Text] = []
     for group in alike(records):
@@ -111,7 +111,7 @@ def reports_on_test_part(records: Sequence[TrainingRecord]) -> Group:
         title = f"\nTest part, {plural(first.after.images, 'image')}: {first.digest[:8]}, seed {first.seed}"
         before = f"before: as its training began, from {STARTS[first.start]}" if first.before else ""
         parts += [Text(title, style="bold"), *([Text(before, style="dim")] if before else [])]
-        parts += part_tables(first.before, first.after)
+        parts += split_tables(first.before, first.after)
     return Group(*parts)
 
 

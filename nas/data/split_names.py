@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names that a part may have as they are."""
-PART_WORDS = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 """What the parts are called in sentences."""
-_WORDS = {**PART_NAMES, "training": "train", "testing": "test"}
+_WORDS = {**SPLIT_NAMES, "training": "train", "testing": "test"}
 _OTHER_WORDS = {
     "dev": ("val",),
     "development": ("val",),
@@ -52,23 +52,23 @@ class Named:
     rank: int
 
 
-def part_names(names: Sequence[str]) -> dict[str, Named]:
+def split_names(names: Sequence[str]) -> dict[str, Named]:
     """Those of the folders' names that say which part they hold.
 
     A word that all of these share says nothing either: `pets_train` and `pets_test` are `train` and `test`.
     """
     words = {name: _words(name) for name in names}
-    like_parts = {name: found for name, found in words.items() if any(map(_is_part, found))}
+    like_splits = {name: found for name, found in words.items() if any(map(_is_split, found))}
     shared = (
-        {word for word in set.intersection(*map(set, like_parts.values())) if not _is_part(word)}
-        if (len(like_parts) > 1)
+        {word for word in set.intersection(*map(set, like_splits.values())) if not _is_split(word)}
+        if (len(like_splits) > 1)
         else set()
     )
     named = {}
-    for name, found in like_parts.items():
+    for name, found in like_splits.items():
         own = [word for word in found if word not in _EMPTY | shared]
-        if name in PART_NAMES:
-            named[name] = Named((PART_NAMES[name],), 0)
+        if name in SPLIT_NAMES:
+            named[name] = Named((SPLIT_NAMES[name],), 0)
         elif len(own) == 1 and own[0] in _WORDS:
             named[name] = Named((_WORDS[own[0]],), 1)
         elif len(own) == 1 and own[0] in _OTHER_WORDS:
@@ -76,9 +76,9 @@ def part_names(names: Sequence[str]) -> dict[str, Named]:
     return named
 
 
-def plain_part(name: str) -> str | None:
+def plain_split(name: str) -> str | None:
     """The part that a folder's name says plainly, whatever lies beside it: that of `Training` and `test_set`."""
-    found = part_names([name]).get(name)
+    found = split_names([name]).get(name)
     return found.parts[0] if found is not None and found.rank < 2 else None
 
 
@@ -88,7 +88,7 @@ def assigned(named: Mapping[str, Named]) -> dict[str, str]:
     Raises `ValueError` with the two names where they are equally plain.
     """
     folders: dict[str, str] = {}
-    for part in PART_WORDS:
+    for part in SPLIT_WORDS:
         plain = sorted((found.rank, name) for name, found in named.items() if found.rank < 2 and part in found.parts)
         if len(plain) > 1 and plain[0][0] == plain[1][0]:
             raise ValueError(plain[0][1], plain[1][1])
@@ -107,7 +107,7 @@ def says_nothing(name: str) -> bool:
     return bool(words) and all(word in _EMPTY for word in words)
 
 
-def _is_part(word: str) -> bool:
+def _is_split(word: str) -> bool:
     return word in _WORDS or word in _OTHER_WORDS
 
 
@@ -119,7 +119,7 @@ def _words(name: str) -> list[str]:
 
 
 def _taken_apart(word: str) -> list[str]:
-    if _is_part(word):
+    if _is_split(word):
         return [word]
-    ends = [end for end in _EMPTY if _is_part(word.removesuffix(end))]
+    ends = [end for end in _EMPTY if _is_split(word.removesuffix(end))]
     return [word.removesuffix(ends[0]), ends[0]] if ends else [word]

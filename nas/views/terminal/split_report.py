@@ -1,4 +1,4 @@
-"""Tables of how a network does on a part of the data, for a terminal."""
+"""Tables of how a network does on a split of the data, for a terminal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from nas.tasks import report
 from nas.tasks.report import Cell, Change, Column, Matrix
 
 
-def part_tables(before: AnyReport | None, after: AnyReport) -> list[Table]:
-    """What the task tells of a part of the data, and what it was `before`, which is of the same task."""
+def split_tables(before: AnyReport | None, after: AnyReport) -> list[Table]:
+    """What the task tells of a split of the data, and what it was `before`, which is of the same task."""
     found = after.tables(before)  # type: ignore[arg-type]  # the two are of one kind
     return [_matrix(each) if isinstance(each, Matrix) else _table(each) for each in found]
 
