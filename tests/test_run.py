@@ -119,6 +119,14 @@ def test_a_run_of_a_version_that_knew_no_precision_was_trained_in_float32(make_r
         ("[]", "run.yaml"),
         ("settings: {}\nprovenance: {}\n", "settings"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("[" * 20_000, "not valid YAML"),
+        ("schema: " + "9" * 5_000, "not valid YAML"),
+        ("settings: {}\nsettings: {}\n", "the key 'settings' is given twice"),
+        (
+            "schema: 2\nprovenance: {versions: {pareto-nas: 0.7.1}}\n",
+            r"by a newer version, 0\.7\.1, whose settings would be lost",
+        ),
+        ("schema: 2\nsettings: []\n", "by a newer version, whose settings would be lost here; update pareto-nas"),
     ],
 )
 def test_a_damaged_run_file_is_one_sentence(make_run: RunFactory, content: str, message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from nas.common.errors import InputError
-from nas.common.jsonl import append_line, finished_lines, json_line, read_lines
+from nas.common.jsonl import append_line, finished_lines, json_line, parse_json, read_lines
 
 if TYPE_CHECKING:
     import torch
@@ -111,10 +110,7 @@ class _NewerError(ValueError):
 
 def _record(line: bytes, kind: TypeAdapter[_T]) -> _T:
     """One line as a record; raises `ValueError`, which JSON, UTF-8 and validation errors all are, where it is none."""
-    try:
-        data = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    data = parse_json(line)
     if is_newer(data):
         raise _NewerError
     return kind.validate_python(data)

@@ -16,6 +16,14 @@ def json_line(record: Any) -> str:
     return json.dumps(record, default=_plain, separators=(",", ":"))
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value that a text holds; raises `ValueError` where it is none, also where brackets never end."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 @runtime_checkable
 class WritesJson(Protocol):
     """A value that says how it is written."""

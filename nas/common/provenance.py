@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nas.common.redact import without_password
 
-_VERSIONS_OF = ("torch", "torchvision", "optuna", "ray", "numpy", "pandas", "plotly", "scikit-learn")
+_VERSIONS_OF = ("pareto-nas", "torch", "torchvision", "optuna", "ray", "numpy", "pandas", "plotly", "scikit-learn")
 
 
 def package_versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from nas.common.errors import InputError, arg
+from nas.common.jsonl import parse_json
 from nas.models.inherit import remap_state_dict
 from nas.models.networks import Backbone, build
 from nas.models.sources import SCRATCH, SUPERNET
@@ -101,7 +101,7 @@ def _exported(folder: Path) -> Backbone:
     from safetensors.torch import load_file
 
     try:
-        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        card = parse_json((folder / "model.json").read_text(encoding="utf-8"))
         architecture = read_architecture(card["architecture"])
         classes, preprocessing = card["classes"], card["preprocessing"]
         mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])

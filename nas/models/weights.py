@@ -7,7 +7,6 @@ what it loads, and go to the workers that need them.
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.common.errors import InputError
+from nas.common.jsonl import parse_json
 from nas.latency.lease import DeviceLease
 from nas.models.licences import NAMED, trained_on
 from nas.models.sources import BACKBONES, SCRATCH, SUPERNET
@@ -166,7 +166,7 @@ class _Exported:
 
     def licence(self) -> str:
         try:
-            found = json.loads((Path(self.path) / "model.json").read_text(encoding="utf-8"))
+            found = parse_json((Path(self.path) / "model.json").read_text(encoding="utf-8"))
             origin, said = found["origin"], str(found["inherited_weights"]["licence"])
             data = trained_on(str(origin["data"]), origin.get("data_licence"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

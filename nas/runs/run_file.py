@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
-from nas.common.files import SCHEMA_VERSION, write_yaml
+from nas.common.files import SCHEMA_VERSION, is_newer, write_yaml
+from nas.common.text import printable
+from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
 from nas.runs.settings import SearchSettings
 
@@ -84,13 +86,24 @@ def write_run_file(path: Path, content: RunFile) -> None:
 
 
 def read_run_file(path: Path) -> RunFile:
-    """run.yaml of a run directory; raises `InputError`."""
+    """run.yaml of a run directory; raises `InputError`, also where a newer version wrote it."""
     file = path / RUN_FILE
+    data, _ = read_yaml(file, str(file))
+    if is_newer(data):
+        raise InputError(
+            f"{file}: written by a newer version{_writer(data)}, whose settings would be lost here; update pareto-nas"
+        )
     try:
-        return _RUN_FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+        return _RUN_FILE.validate_python(data)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"{file}: {where}: {problem['msg']}") from error
+
+
+def _writer(data: Any) -> str:
+    """The version that wrote it, where it says so."""
+    provenance = data.get("provenance")
+    versions = provenance.get("versions") if isinstance(provenance, dict) else None
+    version = versions.get("pareto-nas") if isinstance(versions, dict) else None
+    return f", {printable(str(version))[:40]}" if version else ""

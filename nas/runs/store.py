@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import socket
@@ -29,7 +28,7 @@ from nas.common.files import (
     write_atomically,
     writing,
 )
-from nas.common.jsonl import append_line, json_line
+from nas.common.jsonl import append_line, json_line, parse_json
 from nas.runs import layout
 from nas.runs.in_turn import with_remeasured
 from nas.runs.limits import judged_anew
@@ -281,7 +280,7 @@ class RunDirectory:
     def read_state(self) -> DriverState | None:
         """The last state of a driver, None where there is none; raises `InputError` where it cannot be used."""
         try:
-            data = json.loads(self._state_path.read_bytes())
+            data = parse_json(self._state_path.read_bytes())
             if is_newer(data):
                 raise InputError("state.json: written by a newer version; left out")
             return _STATE.validate_python(data)
@@ -289,7 +288,7 @@ class RunDirectory:
             return None
         except InputError:
             raise
-        except (OSError, ValueError, RecursionError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
+        except (OSError, ValueError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
             raise InputError(f"state.json: cannot be read, left out ({type(error).__name__})") from error
 
     def request_stop(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend
 
 from nas.common.files import writing
+from nas.common.jsonl import parse_json
 
 
 class StudyJournal(BaseJournalBackend):
@@ -59,13 +60,13 @@ class StudyJournal(BaseJournalBackend):
         if self._held:
             lines, self._held_read = self._held[self._held_read :], len(self._held)
             self._number += len(lines)
-            yield from map(json.loads, lines)
+            yield from map(parse_json, lines)
             return
         if log_number_from < self._number:
             self._number = self._offset = 0
         *lines, _torn = os.pread(self._file.fileno(), self._size() - self._offset, self._offset).split(b"\n")
         for line in lines:
-            operation = json.loads(line)
+            operation = parse_json(line)
             self._offset += len(line) + 1
             self._number += 1
             if self._number > log_number_from:

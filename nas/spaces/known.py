@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nas.common.errors import InputError, arg
+from nas.common.jsonl import parse_json
 from nas.spaces.base import Architecture, Space
 from nas.spaces.families import read_architecture
 
@@ -79,8 +79,8 @@ def _entries(path: Path) -> Iterator[tuple[str, str | dict[str, object]]]:
 
 def _of_json(path: Path, text: str) -> Iterator[tuple[str, str | dict[str, object]]]:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{arg('enqueue')} {path}: not valid JSON: {' '.join(str(error).split())}") from error
     members = data.get("front", [data])
     if not isinstance(members, list):

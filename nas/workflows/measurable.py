@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 
 from nas.common.errors import InputError, arg
+from nas.common.jsonl import parse_json
 from nas.common.plugins import searched_last
 from nas.models.networks import build
 from nas.spaces.base import Architecture
@@ -108,7 +108,7 @@ def _exported(folder: Path) -> Iterator[Measurable]:
     if missing:
         raise InputError(f"{folder}: not a folder that nas export made, it has no {' and no '.join(missing)}")
     try:
-        shape = json.loads((folder / "model.json").read_text(encoding="utf-8"))["preprocessing"]["input_shape"]
+        shape = parse_json((folder / "model.json").read_text(encoding="utf-8"))["preprocessing"]["input_shape"]
         channels, height, width = (int(side) for side in shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'model.json'}: preprocessing.input_shape cannot be read: {error!r}") from error
