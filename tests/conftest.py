@@ -25,7 +25,12 @@ from nas.spaces.files import load_space
 
 RunFactory = Callable[..., RunDirectory]
 
-BRIEF = ("--epochs", "1", "--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32")
+GLANCE = "warmup:0.02,seconds:0.05,attempts:1"
+"""How whole searches measure for whose tests it does not matter what a latency is."""
+BRIEF = (
+    *("--epochs", "1", "--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32"),
+    *("--latency", GLANCE),
+)
 """Flags of whole searches for whose tests it does not matter what is searched for: nothing is timed, one worker starts."""
 
 LONGEST = (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import BRIEF, check_consistent, install_package
+from conftest import BRIEF, GLANCE, check_consistent, install_package
 from test_browse_guard import Page
 
 from nas.cli.app import main
@@ -101,7 +101,7 @@ def test_a_network_lies_in_no_space_of_another_family(space_file: Path) -> None:
 def finished(own_ray: None, space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search of three candidates that was resumed for two more."""
     out = tmp_path_factory.mktemp("toy") / "run"
-    flags = [*BRIEF, "--objectives", "accuracy,latency", "--latency", "threads:1", "--confirm", "0", "--out", out]
+    flags = [*BRIEF, "--objectives", "accuracy,latency", "--latency", f"threads:1,{GLANCE}", "--confirm", "0", "--out", out]
     assert nas("search", space_file, "--trials", 4, "--enqueue", "toy-w4-k3.1", *flags) == 0
     assert nas("search", "--resume", out, "--trials", 6) == 0
     return out
@@ -169,7 +169,7 @@ def test_its_choices_are_told_layer_by_layer(finished: Path) -> None:
 @pytest.mark.slow
 def test_its_trials_are_taken_over(finished: Path, space_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    flags = [*BRIEF, "--objectives", "accuracy,latency", "--latency", "threads:1", "--confirm", "0", "--out", out]
+    flags = [*BRIEF, "--objectives", "accuracy,latency", "--latency", f"threads:1,{GLANCE}", "--confirm", "0", "--out", out]
     assert nas("search", space_file, "--trials", 1, "--warm-start", finished, *flags) == 0
     records = open_run(out).records()
     assert sum(record.imported_from is not None for record in records) == 6

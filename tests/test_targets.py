@@ -72,6 +72,8 @@ def test_the_runs_own_protocol_is_read_from_text() -> None:
     protocol = parse_protocol("mode:onnxruntime, batch:8", "cpu")
     assert protocol == replace(default_protocol("cpu"), mode="onnxruntime", batch_size=8)
     assert parse_protocol("", "cpu") == default_protocol("cpu")
+    shorter = replace(default_protocol("cpu"), warmup_s=0.1, max_s=0.25, attempts=1)
+    assert parse_protocol("warmup:0.1,seconds:0.25,attempts:1", "cpu") == shorter
 
 
 def test_a_candidate_over_the_limit_of_a_target_is_rejected_before_training() -> None:

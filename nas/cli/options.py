@@ -104,7 +104,11 @@ MODES = f"{', '.join(RUNTIMES.names)}, or module:name of yours"
 """What a latency's mode may be."""
 
 _PROTOCOL = TypeAdapter(LatencyProtocol)
-_PROTOCOL_KEYS = {key: key for key in ("device", "mode", "dtype", "threads", "channels_last")} | {"batch": "batch_size"}
+_PROTOCOL_KEYS = {key: key for key in ("device", "mode", "dtype", "threads", "channels_last", "attempts")} | {
+    "batch": "batch_size",
+    "warmup": "warmup_s",
+    "seconds": "max_s",
+}
 _TARGET_KEYS = (*_PROTOCOL_KEYS, "max", "accelerator", "resource")
 
 

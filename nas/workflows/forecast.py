@@ -24,8 +24,8 @@ from nas.training.length import Length
 from nas.training.recipe import Recipe
 from nas.workflows.plan import SearchPlan
 
-PROBE_S = 1.0
-"""Seconds of training that are timed of a network."""
+PROBE_S, PROBE_EPOCHS = 1.0, 12
+"""Seconds of training that are timed of a network, and epochs of `few_images` that are enough where they take less."""
 FEW, SHORT_S = 16, 0.05
 """Images of a step that is timed; where it takes less than this, its own cost counts, and whole batches are timed."""
 DRAWN = 200
@@ -159,7 +159,7 @@ def _timed(plan: SearchPlan, architecture: Architecture) -> tuple[Timed, int]:
     begin_s = time.perf_counter() - began
 
     def pace(batch_size: int) -> float:
-        brief = replace(recipe, epochs=1_000, steps=None, seconds=PROBE_S, patience=0, compile=False)
+        brief = replace(recipe, epochs=PROBE_EPOCHS, steps=None, seconds=PROBE_S, patience=0, compile=False)
         brief = replace(brief, batch_size=batch_size)
         paces = [epoch.images_per_s for epoch in finetune(network, data, side, brief, None, seed=0, lease=lease)]
         return float(np.median(paces[1:] or paces))  # the first steps find the fastest kernels, and take longer
