@@ -49,8 +49,6 @@ from nas.workflows.fidelity.audit import Audit, audit_of, choose, conclude, full
 from nas.workflows.fidelity.auditing import Auditor, plan_audit
 from nas.workflows.fidelity.ranking import MARGIN, Audited
 
-pytestmark = pytest.mark.usefixtures("own_ray")
-
 SPACE = load_space("digits")
 OBJECTIVES = ("accuracy", "latency")
 BRIEF, FULL = Recipe(epochs=2), Recipe(epochs=8)
@@ -479,6 +477,7 @@ def test_a_report_without_an_audit_says_nothing_of_it(run: RunDirectory) -> None
 
 # ---------------------------------------------------------------- on real Ray
 
+ALONE = ("--max-concurrent", "1")
 
 def searched(path: Path) -> RunDirectory:
     """A run of eight candidates, evaluated in this process, as a search would have left it."""
@@ -511,7 +510,7 @@ def searched(path: Path) -> RunDirectory:
 @pytest.mark.slow
 def test_an_audit_on_ray_ends_with_a_verdict_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = searched(tmp_path / "run")
-    code, out, err = call(capsys, "audit", str(run.path), "--count", "8", "--epochs", "2", "--json")
+    code, out, err = call(capsys, "audit", str(run.path), "--count", "8", "--epochs", "2", "--json", *ALONE)
     assert code == 0, err
     after = run.audit_records()
     assert len(after) == len({(record.digest, record.seed) for record in after}) == 24

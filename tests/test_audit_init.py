@@ -45,8 +45,6 @@ from nas.workflows.fidelity.auditing import Auditor, plan_audit
 from nas.workflows.fidelity.inits import SAME_COST, InitRanking, compare, recipe_from, short_names
 from nas.workflows.fidelity.ranking import Audited, Brief
 
-pytestmark = pytest.mark.usefixtures("own_ray")
-
 SPACE = mobile_space("digits")
 OBJECTIVES = ("accuracy", "latency")
 BRIEF = Recipe(epochs=1, precision="float32")
@@ -418,7 +416,7 @@ def test_an_audit_on_ray_compares_initial_weights_and_goes_on_where_it_was(
     lines = (run.path / "audit.jsonl").read_text().splitlines()
     (run.path / "audit.jsonl").write_text("".join(f"{_without_init(line)}\n" for line in lines))
     supernet = write_supernet(tmp_path / "net", digits)
-    audit = ("audit", str(run.path), "--count", "8", "--init", "scratch", "--init", supernet)
+    audit = ("audit", str(run.path), "--count", "8", "--init", "scratch", "--init", supernet, "--max-concurrent", "1")
 
     code, out, err = call(capsys, *audit, "--json")
     assert code == 0, err

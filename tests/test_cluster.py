@@ -1,6 +1,6 @@
 """Searches on a Ray cluster of several nodes, real ones, that come and go and differ from each other.
 
-What happens in workers is made up here, so that it takes no time; one whole search is real. This file is sent to the nodes.
+What happens in workers is made up (cluster_parts.py, which is sent to the nodes), so that it takes no time; one whole search is real.
 """
 
 from __future__ import annotations
@@ -11,33 +11,40 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from answers import answer, snapshot
+from cluster_parts import (
+    here,
+    shared,
+    start,
+    start_waiting,
+    start_waiting_for_a_verdict,
+    start_with_a_victim,
+    start_with_the_board,
+    wait_for,
+)
 from conftest import BRIEF, RunFactory, check_consistent
 
 import nas
 from nas.cli.options import flag_of
 from nas.common.errors import InputError, WrongNodeError
 from nas.latency.protocol import LatencyProtocol
-from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
-from nas.search.candidate import Candidate
 from nas.search.ray.placement import Placement, capacity, fitted_resources
 from nas.search.ray.worker import Evaluator, Worker
 from nas.spaces.files import load_space
 from nas.workflows.plan import cluster_address, plan_search
 
-SENT = ["test_cluster:evaluated", "answers:answer", "conftest:answer"]
+SENT = ["cluster_parts:evaluated", "answers:answer"]
 METRIC = """
 import time
 
@@ -90,7 +97,7 @@ def nodes() -> Iterator[Nodes]:
 
 def settings(trials: int, **resources: Any) -> SearchSettings:
     return SearchSettings(
-        load_space("digits"),  # here: of the nodes, which import this file, none has the spaces
+        load_space("digits"),
         "digits",
         objectives=("accuracy", "macs"),
         sampler="random",
@@ -105,33 +112,6 @@ def on_gpus(trials: int) -> SearchSettings:
     return replace(
         settings(trials), evaluation=EvaluationSettings(protocol=protocol), objectives=("accuracy", "latency")
     )
-
-
-def here() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())
-
-
-def shared(what: str) -> Path:
-    """A file that all processes of these tests see."""
-    return Path(os.environ["NAS_LEASE_DIR"]) / what
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 100
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def evaluated(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
-    yield snapshot(candidate)
-    return replace(answer(candidate), worker=here())
-
-
-def start() -> Evaluator:
-    return evaluated
 
 
 def searched(
@@ -254,21 +234,6 @@ def test_trials_run_only_where_they_are_pinned_and_as_many_as_fit_there(nodes: N
     assert done_on(searched(run, nodes)) == {nodes.pinned}
 
 
-def waits_for_the_other(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
-    """On a node that was there first, once another one has joined: until that is at work."""
-    joined = shared("joined").read_text() if shared("joined").exists() else None
-    if here() == joined:
-        shared("at work").touch()
-    elif joined:
-        wait_for(shared("at work").exists)
-    yield snapshot(candidate)
-    return replace(answer(candidate), worker=here())
-
-
-def start_waiting() -> Evaluator:
-    return waits_for_the_other
-
-
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
@@ -282,19 +247,6 @@ def test_a_node_that_joins_is_used(nodes: Nodes, make_run: RunFactory) -> None:
     assert shared("joined").read_text() in done_on(records)
     assert not [record for record in records if record.outcome is Outcome.LOST]
     nodes.kill("joined")
-
-
-def never_ends_on_the_victim(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
-    yield snapshot(candidate)
-    if here() == shared("victim").read_text():
-        shared("victim at work").touch()
-        time.sleep(1000)
-    wait_for(shared("victim at work").exists)
-    return replace(answer(candidate), worker=here())
-
-
-def start_with_a_victim() -> Evaluator:
-    return never_ends_on_the_victim
 
 
 @pytest.mark.ray
@@ -335,19 +287,6 @@ def test_a_trial_that_fits_nowhere_waits_for_a_node_to_join(nodes: Nodes) -> Non
     nodes.kill("later")
 
 
-def start_with_the_board() -> Evaluator:
-    """What a worker does that finds another model of device than the search's: here on nodes without a board."""
-    import ray
-
-    own = next(node for node in ray.nodes() if node["NodeID"] == here())
-    if "BOARD" not in own["Resources"]:
-        shared("declined").touch()
-        from nas.search.ray.measuring import node_name
-
-        raise WrongNodeError(f"{node_name()} has a 486, and the latencies of this search are of a Pentium", here())
-    return evaluated
-
-
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
@@ -385,20 +324,6 @@ def test_models_are_not_mixed(nodes: Nodes, make_run: RunFactory, tmp_path: Path
         plan_search(pinned, tmp_path / "run", address)
     assert done_on(searched(make_run(pinned), nodes)) == {t4}
     nodes.kill("a100")
-
-
-def waits_for_a_verdict(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
-    """Until the search has made up its mind about a node that joined, or a trial runs there."""
-    if candidate.number > 0:
-        if here() != shared("t4").read_text():
-            shared("verdict").touch()
-        wait_for(shared("verdict").exists)
-    yield snapshot(candidate)
-    return replace(answer(candidate), worker=here())
-
-
-def start_waiting_for_a_verdict() -> Evaluator:
-    return waits_for_a_verdict
 
 
 @pytest.mark.ray

@@ -96,7 +96,6 @@ def said(
 @pytest.mark.subprocess
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("own_ray")
 def test_all_that_train_candidates_of_a_run_say_first_what_they_read(
     said: Callable[..., list[str]], photos: Path
 ) -> None:

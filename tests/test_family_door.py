@@ -53,6 +53,7 @@ def space_file(_installed: Path) -> Path:
     return path
 
 
+MEASURED = ("--objectives", "accuracy,latency", "--latency", f"threads:1,{GLANCE}")
 QUICK = LatencyProtocol(warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.05, attempts=1)
 
 
@@ -101,7 +102,7 @@ def test_a_network_lies_in_no_space_of_another_family(space_file: Path) -> None:
 def finished(own_ray: None, space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search of three candidates that was resumed for two more."""
     out = tmp_path_factory.mktemp("toy") / "run"
-    flags = [*BRIEF, "--objectives", "accuracy,latency", "--latency", f"threads:1,{GLANCE}", "--confirm", "0", "--out", out]
+    flags = [*BRIEF, *MEASURED, "--confirm", "0", "--out", out]
     assert nas("search", space_file, "--trials", 4, "--enqueue", "toy-w4-k3.1", *flags) == 0
     assert nas("search", "--resume", out, "--trials", 6) == 0
     return out
@@ -169,7 +170,7 @@ def test_its_choices_are_told_layer_by_layer(finished: Path) -> None:
 @pytest.mark.slow
 def test_its_trials_are_taken_over(finished: Path, space_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    flags = [*BRIEF, "--objectives", "accuracy,latency", "--latency", f"threads:1,{GLANCE}", "--confirm", "0", "--out", out]
+    flags = [*BRIEF, *MEASURED, "--confirm", "0", "--out", out]
     assert nas("search", space_file, "--trials", 1, "--warm-start", finished, *flags) == 0
     records = open_run(out).records()
     assert sum(record.imported_from is not None for record in records) == 6

@@ -74,9 +74,7 @@ def supernet(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def searched(
-    own_ray: None, tiny: Path, supernet: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[RunDirectory, str]:
+def searched(tiny: Path, supernet: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, str]:
     """A search of four candidates, and what it printed."""
     out, told = tmp_path_factory.mktemp("search") / "run", io.StringIO()
     command = ["search", str(tiny), "--init", f"{SUPERNET}{supernet}", "--finetune", "0", "--trials", "4"]

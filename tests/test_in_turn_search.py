@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from nas.cli.app import main
 from nas.latency.protocol import LatencyProtocol
 from nas.runs.front import pareto_front
 from nas.runs.record import Outcome
-from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
+from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, Resources, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.spaces.files import load_space
 from nas.training.recipe import Recipe
 from nas.views.reported import run_search
 from nas.workflows.plan import plan_search
-
-pytestmark = pytest.mark.usefixtures("own_ray")
 
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 PATIENCE_S = 300.0
@@ -60,6 +59,7 @@ def test_a_search_measures_its_front_in_turn_on_its_own_device_and_on_a_target(t
             Recipe(epochs=1, precision="float32"), QUICK, Budgets(max_latency_ms=1e6), targets=(target,)
         ),
         trials=4,
+        resources=Resources(max_concurrent=1),
     )
     ended = run_search(plan_search(settings, tmp_path / "run"))
     assert "single" not in ended.reason
@@ -78,10 +78,12 @@ def test_a_search_measures_its_front_in_turn_on_its_own_device_and_on_a_target(t
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(tmp_path: Path) -> None:
+def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     command = [sys.executable, "-m", "nas.cli", "search", "digits", "--epochs", "1", "--set", "precision=float32"]
-    command += ["--trials", "4", "--confirm", "0", "--out", str(out)]
+    command += ["--trials", "4", "--confirm", "0", "--max-concurrent", "1", "--latency", "warmup:0.02,attempts:1", "--out", str(out)]
     with log.open("wb") as output:
         driver = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         deadline = time.monotonic() + PATIENCE_S
@@ -95,12 +97,11 @@ def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(tmp_path: Pa
     before = (out / "trials.jsonl").read_bytes()
     assert run.latencies() == []
     assert run.judged() == run.records()
-    done = subprocess.run(
-        [sys.executable, "-m", "nas.cli", "search", "--resume", str(out)],
-        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 candidates trained" in done.stdout
-    assert "in turn 20 times" in " ".join(done.stdout.split())
+    with pytest.raises(SystemExit) as ended:
+        main(["search", "--resume", str(out)])
+    said = capsys.readouterr().out
+    assert not ended.value.code, said
+    assert "4 candidates trained" in said
+    assert "in turn 20 times" in " ".join(said.split())
     assert (out / "trials.jsonl").read_bytes() == before
     check_measured(open_run(out))

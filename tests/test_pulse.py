@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from answers import answer
-from conftest import RunFactory
+from conftest import GLANCE, RunFactory
 from rich.console import Console
 
 import nas.views.terminal.pulse
+from nas.cli.app import main
 from nas.cli.options import flag_of
 from nas.runs.record import Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
@@ -24,29 +23,34 @@ from nas.spaces.files import load_space
 from nas.views.terminal.progress import LineProgress
 from nas.views.terminal.pulse import Pulse
 
-QUICKLY = "import sys, nas.views.terminal.pulse; nas.views.terminal.pulse.QUIET_S = 0.5\nfrom nas.cli.app import main; main(sys.argv[1:])"
-"""A line for every half second without one, in place of every 25."""
-SEARCH = ("--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32", "--device", "cpu")
+SEARCH = (
+    *("--data", "slow_parts:slow_data", "--metric", "slow_parts:slow_score", "--trials", "2", "--epochs", "3"),
+    *("--objectives", "accuracy,macs", "--max-concurrent", "1", "--set", "precision=float32", "--device", "cpu"),
+    *("--latency", GLANCE),
+)
 
 
-def said(*arguments: str) -> str:
-    """The standard output of a command in a process of its own, which is a pipe."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-c", QUICKLY, *arguments], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The standard output of a command, which is no terminal: a line for every half second without one, not every 25."""
+    monkeypatch.setattr(nas.views.terminal.pulse, "QUIET_S", 0.5)
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        out, err = capsys.readouterr()
+        assert not end.value.code, err
+        return out
+
+    return run
 
 
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_a_search_and_what_follows_it_say_what_goes_on(tmp_path: Path) -> None:
+def test_a_search_and_what_follows_it_say_what_goes_on(said: Callable[..., str], tmp_path: Path) -> None:
     out = str(tmp_path / "run")
-    shown = said(
-        "search", "digits", "--trials", "2", "--epochs", "3", "--metric", "slow_parts:slow_score", *SEARCH, "--out", out
-    )
+    shown = said("search", "digits", *SEARCH, "--out", out)
     assert "reading the data and looking at this machine, for" in shown
     assert "starting Ray and its workers, for" in shown
     assert "at epoch 1/3" in shown
@@ -58,12 +62,10 @@ def test_a_search_and_what_follows_it_say_what_goes_on(tmp_path: Path) -> None:
     assert "mobilenet_v2_050: epoch 1 of 3 done, for" in compared
 
 
-@pytest.mark.subprocess
 @pytest.mark.slow
-def test_slow_data_are_waited_for_with_a_line(tmp_path: Path) -> None:
-    shown = said(
-        "supernet", "train", "digits", "--data", "slow_parts:slow_data", "--epochs", "1", "--out", str(tmp_path / "net")
-    )
+def test_slow_data_are_waited_for_with_a_line(said: Callable[..., str], tmp_path: Path) -> None:
+    out = str(tmp_path / "net")
+    shown = said("supernet", "train", "digits", "--data", "slow_parts:slow_data", "--epochs", "1", "--out", out)
     assert "reading the data, for" in shown
 
 

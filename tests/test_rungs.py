@@ -29,8 +29,6 @@ from nas.views.report.curves import learning_curves_figure
 from nas.views.reported import run_search
 from nas.workflows.plan import plan_search
 
-pytestmark = pytest.mark.usefixtures("own_ray")
-
 OBJECTIVES = ("accuracy", "macs")
 EPOCHS = 10
 RUNG = levels(EPOCHS)[-1]

@@ -33,8 +33,6 @@ from nas.views.reported import resume_search, run_search
 from nas.views.terminal.front import front_csv, front_table
 from nas.workflows.plan import plan_search
 
-pytestmark = pytest.mark.usefixtures("own_ray")
-
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
 ONE_AT_A_TIME = Resources(max_concurrent=1)
 NAS = [sys.executable, "-m", "nas.cli"]

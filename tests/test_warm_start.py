@@ -458,7 +458,6 @@ def test_weights_of_the_front_come_along_and_are_exported(
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
-@pytest.mark.usefixtures("own_ray")
 def test_a_search_goes_on_from_another_and_from_known_points(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

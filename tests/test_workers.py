@@ -32,7 +32,7 @@ DIGITS = load_space("digits")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray(own_ray: None) -> None:
+def _ray() -> None:
     start_ray(None, gpus=False)
 
 
