@@ -60,7 +60,10 @@ def entry(place: Path, digit: str, when: float) -> Path:
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_a_killed_search_leaves_a_folder_that_is_removed_once_its_ray_is_gone(place: Path, tmp_path: Path) -> None:
+def test_a_killed_search_leaves_a_folder_that_is_removed_once_its_ray_is_gone(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")  # so long Ray's agents try to say that it is gone
     out, log = tmp_path / "run", tmp_path / "log"
     with log.open("w") as file:
         command = [*NAS, "search", *BRIEF, "--trials", "30", "--confirm", "0", "--out", str(out)]

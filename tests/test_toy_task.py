@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import install_package
+from conftest import GLANCE, install_package
 
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.export.folder import ExportOptions, export_candidate
 from nas.runs.frames import trials_frame
@@ -38,53 +39,62 @@ from nas.workflows.train import plan_training
 FILE = Path(__file__).with_name("toy_task.py")
 SEARCH = (
     "search", "digits", "--data", "digits", "--trials", "5", "--confirm", "0.4", "--epochs", "2", "--set",
-    "precision=float32", "--max-concurrent", "1", "--max-latency", "1s",
+    "precision=float32", "--max-concurrent", "1", "--max-latency", "1s", "--latency", GLANCE,
 )  # fmt: skip
-
-RESUME = (sys.executable, "-m", "nas.cli", "search", "--resume", "run", "--trials", "8")
+RESUME = ("search", "--resume", "run", "--trials", "8")
+BRINGS = "[nas.tasks]\nbrightness = bright:TASK\nnothing = bright:np\n"
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """What pip leaves of a package that brings the task."""
-    brings = "[nas.tasks]\nbrightness = bright:TASK\nnothing = bright:np\n"
-    return install_package(tmp_path / "site", "bright", brings, {"bright": FILE})
+    return install_package(tmp_path / "site", "bright", BRINGS, {"bright": FILE})
 
 
-def nas(folder: Path, *arguments: object, site: Path | None = None) -> str:
-    """What a command prints, as a user types it in a folder."""
-    path = os.pathsep.join(filter(None, (str(site or ""), os.environ.get("PYTHONPATH", ""))))
-    command = [sys.executable, "-m", "nas.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "150"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def folder(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where a user works: the task is in a file there, and in an installed package. Ray, once started, has both."""
+    folder = tmp_path_factory.mktemp("user")
+    shutil.copy(FILE, folder / "my_task.py")
+    site = install_package(tmp_path_factory.mktemp("packages") / "site", "bright", BRINGS, {"bright": FILE})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(site))
+        patch.setenv("COLUMNS", "150")
+        yield folder
+
+
+def nas(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that ends well prints."""
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    assert not end.value.code, err
+    return out
 
 
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_a_search_for_the_task_of_a_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(FILE, tmp_path)
-    task = "toy_task:TASK"
-    told = nas(tmp_path, *SEARCH, "--task", task, "--objectives", "mae,latency,macs", "--out", "run")
+def test_a_search_for_the_task_of_a_users_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = nas(capsys, *SEARCH, "--task", "my_task:TASK", "--objectives", "mae,latency,macs", "--out", "run")
     assert re.search(r"trial 0 done: mae 0\.\d+ levels, latency", told)
     assert re.search(r"mae levels +latency ms", told)
-    monkeypatch.chdir(tmp_path)
-    run = open_run(tmp_path / "run")
+    run = open_run(folder / "run")
     front = json.loads(front_json(run, run.judged()))
     assert front["objectives"] == ["mae", "latency", "macs"]
     assert front["metric"] == "mae"
     assert all(0 < member["mae"] < 0.2 for member in front["front"])
     report = run.report_path.read_text(encoding="utf-8")
     assert "Validation mae (levels)" in report
-    (tmp_path / "toy_task.py").rename(tmp_path / "elsewhere.py")
-    gone = subprocess.run(RESUME, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    (folder / "my_task.py").rename(folder / "elsewhere.py")
+    command = [sys.executable, "-m", "nas.cli", *RESUME]
+    gone = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert gone.returncode == 2
-    assert re.fullmatch(r"nas: .*toy_task.*\n", gone.stderr)
-    (tmp_path / "elsewhere.py").rename(tmp_path / "toy_task.py")
+    assert re.fullmatch(r"nas: .*my_task.*\n", gone.stderr)
+    (folder / "elsewhere.py").rename(folder / "my_task.py")
     ended = len(run.records())
-    assert "trial 0 " not in nas(tmp_path, *RESUME[3:])
+    assert "trial 0 " not in nas(capsys, *RESUME)
     records = run.records()
     assert len([record for record in records if record.outcome is Outcome.DONE]) == 6
     assert len(records) > ended
@@ -101,12 +111,12 @@ def test_a_search_for_the_task_of_a_users_file(tmp_path: Path, monkeypatch: pyte
     assert isinstance(training.after, ScoreReport)
     assert training.after.score == training.after.scores["mae"] < 0.2
     assert re.search(r"Test mae.*\d levels.*class by class", run.report_path.read_text(encoding="utf-8"), re.DOTALL)
-    folder = export_candidate(run, best, tmp_path / "model", ExportOptions(measure=False))
-    card = (folder / "README.md").read_text(encoding="utf-8")
+    exported = export_candidate(run, best, folder / "model", ExportOptions(measure=False))
+    card = (exported / "README.md").read_text(encoding="utf-8")
     assert "A network for the task brightness" in card
     assert "1 value for each image" in card
-    (tmp_path / "grey.png").write_bytes(_grey_png(128))
-    program = [sys.executable, str(folder / "predict.py"), str(tmp_path / "grey.png")]
+    (folder / "grey.png").write_bytes(_grey_png(128))
+    program = [sys.executable, str(exported / "predict.py"), str(folder / "grey.png")]
     said = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120).stdout
     assert re.fullmatch(r".*grey\.png: -?\d[\d.e-]*\n", said)
 
@@ -124,13 +134,10 @@ def _grey_png(value: int) -> bytes:
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_a_search_for_the_task_of_an_installed_package(
-    tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nas(tmp_path, *SEARCH, "--task", "brightness", "--out", "run", site=package)
-    monkeypatch.syspath_prepend(str(package))
+def test_a_search_for_the_task_of_an_installed_package(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nas(capsys, *SEARCH, "--task", "brightness", "--out", "installed")
     assert TASKS.names[-2:] == ("brightness", "nothing")
-    run = open_run(tmp_path / "run")
+    run = open_run(folder / "installed")
     assert run.settings.evaluation.task == "brightness"
     assert run.settings.objectives == ("mae", "latency")
     score = score_of(run.settings.objectives)
