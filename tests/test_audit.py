@@ -479,6 +479,7 @@ def test_a_report_without_an_audit_says_nothing_of_it(run: RunDirectory) -> None
 
 ALONE = ("--max-concurrent", "1")
 
+
 def searched(path: Path) -> RunDirectory:
     """A run of eight candidates, evaluated in this process, as a search would have left it."""
     quick = EvaluationSettings(

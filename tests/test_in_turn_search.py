@@ -83,7 +83,18 @@ def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(
 ) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     command = [sys.executable, "-m", "nas.cli", "search", "digits", "--epochs", "1", "--set", "precision=float32"]
-    command += ["--trials", "4", "--confirm", "0", "--max-concurrent", "1", "--latency", "warmup:0.02,attempts:1", "--out", str(out)]
+    command += [
+        "--trials",
+        "4",
+        "--confirm",
+        "0",
+        "--max-concurrent",
+        "1",
+        "--latency",
+        "warmup:0.02,attempts:1",
+        "--out",
+        str(out),
+    ]
     with log.open("wb") as output:
         driver = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         deadline = time.monotonic() + PATIENCE_S
