@@ -34,19 +34,11 @@ BRIEF = (
 """Flags of whole searches for whose tests it does not matter what is searched for: nothing is timed, one worker starts."""
 
 LONGEST = (
-    *(
-        "test_search",
-        "test_cluster",
-        "test_status",
-        "test_targets",
-        "test_browse",
-        "test_replica",
-        "test_audit",
-        "test_kills",
-    ),
+    *("test_search", "test_cluster", "test_status", "test_targets", "test_browse", "test_replica", "test_audit"),
+    *("test_kills", "test_homes", "test_clean", "test_toy_task", "test_examples"),
     *("test_cluster_files", "test_workers", "test_cli"),
 )
-"""Files that take the longest, in this order: begun first, they do not keep one of two processes busy at the end."""
+"""Files that take the longest, in this order: begun first, they do not keep one process busy at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
