@@ -13,12 +13,12 @@ from mobile import mobile_space
 from nas.cli.app import main
 from nas.cli.options import flag_of
 from nas.common.errors import named
-from nas.runs.chance import chance_note
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.tasks.classification_metrics import by_guessing
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 from nas.training.supernet_file import SupernetEpoch, SupernetFile, cut_short, read_file
+from nas.views.chance import chance_note
 from nas.views.report import write_report
 
 DIGITS = mobile_space("digits")
@@ -50,8 +50,8 @@ def test_candidates_at_chance_are_counted_by_their_balanced_accuracy(make_run: R
     assert by_guessing(10, 400) == pytest.approx(0.13)
     # The first guesses the most frequent class of an uneven part, and scores 90 %.
     records = [scored(0, 0.1), scored(1, 0.129), scored(2, 0.131), scored(3, None)]
-    taken_over = scored(4, 0.1, imported_from="run 1")
-    note = chance_note(settings, provenance, [*records, taken_over])
+    imported = scored(4, 0.1, imported_from="run 1")
+    note = chance_note(settings, provenance, [*records, imported])
     assert note is not None
     assert note.startswith("2 of 4 candidates score no better than guessing would")
     assert "more --epochs, another --learning-rate" in named(note, flag_of)

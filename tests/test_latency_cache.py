@@ -95,30 +95,30 @@ def test_whatever_changes_the_number_is_another_key(folder: Path, name: str) -> 
 
 @pytest.mark.slow
 def test_a_candidate_is_kept_under_what_it_was_measured_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured_anew(*arguments: Any) -> bool:
+    def measured_again(*arguments: Any) -> bool:
         return not candidate_latency(*arguments).cached
 
-    assert measured_anew(SPACE.smallest, 10, QUICK)
-    assert not measured_anew(SPACE.smallest, 10, QUICK)
-    assert measured_anew(SPACE.smallest, 11, QUICK)
-    assert measured_anew(SPACE.backbone, 10, QUICK)
-    assert measured_anew(SPACE.smallest, 10, replace(QUICK, threads=2))
-    assert not measured_anew(replace(SPACE.smallest, layers=SPACE.smallest.canonical.layers), 10, QUICK)
+    assert measured_again(SPACE.smallest, 10, QUICK)
+    assert not measured_again(SPACE.smallest, 10, QUICK)
+    assert measured_again(SPACE.smallest, 11, QUICK)
+    assert measured_again(SPACE.backbone, 10, QUICK)
+    assert measured_again(SPACE.smallest, 10, replace(QUICK, threads=2))
+    assert not measured_again(replace(SPACE.smallest, layers=SPACE.smallest.canonical.layers), 10, QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(nas.latency.cache, "device_name", lambda device: "another CPU")
         patch.setattr(nas.latency.at_work, "device_name", lambda device: "another CPU")
-        assert measured_anew(SPACE.smallest, 10, QUICK)
-        assert not measured_anew(SPACE.smallest, 10, QUICK)
+        assert measured_again(SPACE.smallest, 10, QUICK)
+        assert not measured_again(SPACE.smallest, 10, QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4})
-        assert measured_anew(SPACE.smallest, 10, QUICK)
+        assert measured_again(SPACE.smallest, 10, QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "99.0")
-        assert measured_anew(SPACE.smallest, 10, QUICK)
-        assert not measured_anew(SPACE.smallest, 10, QUICK)
+        assert measured_again(SPACE.smallest, 10, QUICK)
+        assert not measured_again(SPACE.smallest, 10, QUICK)
     monkeypatch.setattr(nas.latency.cache, "SCHEMA", 2)
     nas.latency.cache._cache.cache_clear()
-    assert measured_anew(SPACE.smallest, 10, QUICK)
+    assert measured_again(SPACE.smallest, 10, QUICK)
 
 
 def test_two_equal_gpus_share_a_latency(folder: Path) -> None:

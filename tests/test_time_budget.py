@@ -20,7 +20,7 @@ from nas.runs.front import pareto_front
 from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
-from nas.search.broker import HELD_UNTIL, Broker
+from nas.search.broker import DEFERRED_UNTIL, Broker
 from nas.search.candidate import Candidate
 from nas.search.confirming import Confirmer
 from nas.search.evaluate import evaluate_steps
@@ -78,9 +78,9 @@ def test_the_largest_network_waits_where_there_is_a_limit(make_run: RunFactory, 
     given = settings(time_budget_s=limits.pop("time_budget_s", None))
     given = replace(given, evaluation=replace(given.evaluation, budgets=Budgets(**limits)))  # type: ignore[arg-type]
     broker = Broker(make_run(given))
-    names = [ENDS.get(candidate.digest, "") for candidate in asked(broker, HELD_UNTIL + 1)]
+    names = [ENDS.get(candidate.digest, "") for candidate in asked(broker, DEFERRED_UNTIL + 1)]
     assert names[:2] == ["smallest", "backbone"]
-    assert names.index("largest") == HELD_UNTIL
+    assert names.index("largest") == DEFERRED_UNTIL
 
 
 def test_a_reference_that_takes_too_much_of_the_time_is_left_out(make_run: RunFactory) -> None:
@@ -88,14 +88,14 @@ def test_a_reference_that_takes_too_much_of_the_time_is_left_out(make_run: RunFa
     forecast = [(macs("smallest"), 5.0), (macs("backbone"), 2000.0)]
     broker = Broker(make_run(settings(time_budget_s=HOUR)), forecast=forecast)
     names = []
-    for _ in range(2 * HELD_UNTIL):
+    for _ in range(2 * DEFERRED_UNTIL):
         candidate = broker.ask()
         if candidate is None:
             break
         names.append(ENDS.get(candidate.digest))
         cost = architecture_cost(candidate.architecture, 10)
         broker.finish(candidate, replace(answer(candidate), seconds=5.0 + 2000 * cost.macs / macs("backbone")))
-    assert len(names) > HELD_UNTIL
+    assert len(names) > DEFERRED_UNTIL
     assert names[0] == "smallest"
     assert names.count(None) == len(names) - 1
 

@@ -40,7 +40,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
                     f"  {_SIGNS[check.state]} {escape(check.name)}: {escape(check.found)}{remedy}",
                     highlight=False, soft_wrap=True,
                 )  # fmt: skip
-        said = f"not for want of {plural(len(failing), 'thing')} marked above" if failing else "yes"
-        console.print(f"\nCan a plain search run here: {said}", highlight=False)
+        told = f"not for want of {plural(len(failing), 'thing')} marked above" if failing else "yes"
+        console.print(f"\nCan a plain search run here: {told}", highlight=False)
     if failing:
         raise typer.Exit(1)

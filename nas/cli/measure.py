@@ -261,8 +261,8 @@ def _print(chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Se
         lines = []
         for latencies in measured:
             size, rounds = latencies[0].protocol.batch_size, len(latencies[0].rounds_ms)
-            said = f"batch {size}, measured in turn, {rounds} rounds; no difference shows between networks of one place"
-            console.print(said, highlight=False, soft_wrap=True)
+            told = f"batch {size}, measured in turn, {rounds} rounds; no difference shows between networks of one place"
+            console.print(told, highlight=False, soft_wrap=True)
             console.print(compared_table(labels, latencies))
             console.print()
             lines += protocol_lines(latencies, labels)

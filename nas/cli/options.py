@@ -281,8 +281,8 @@ BatchSize = Annotated[
 
 def rate_option(inherited_rate: float) -> Any:
     """--learning-rate of a command whose default with inherited weights is this."""
-    said = f"Peak of the schedule; by default {SCRATCH_RATE}, and {inherited_rate} with --init."
-    return typer.Option(min=1e-8, help=said, show_default=False)
+    help_text = f"Peak of the schedule; by default {SCRATCH_RATE}, and {inherited_rate} with --init."
+    return typer.Option(min=1e-8, help=help_text, show_default=False)
 
 
 LearningRate = Annotated[float | None, rate_option(INHERITED_RATE)]

@@ -187,9 +187,9 @@ def _end_of_search(finished: Finished) -> None:
 
 def _print_front(run: RunDirectory, records: list[TrialRecord], judged: list[TrialRecord]) -> None:
     """The front of a run, how good it is, and what to keep in mind about it."""
-    from nas.runs.chance import chance_note
     from nas.runs.front import hypervolume, reference_point
     from nas.runs.objectives import objective
+    from nas.views.chance import chance_note
     from nas.views.front_latency import crowded_text
     from nas.views.terminal.front import front_table
 

@@ -50,19 +50,19 @@ def stop(directory: Directory) -> None:
 
     run = open_run(directory)
     found = status_of(run)
-    said, driver = phase_text(found), found.driver
+    sentence, driver = phase_text(found), found.driver
     if found.phase is Phase.BUSY:
         run.request_stop()
-        said += "; a search hears of this once it has started, an audit does not (Ctrl-C stops one)"
+        sentence += "; a search hears of this once it has started, an audit does not (Ctrl-C stops one)"
     elif found.phase is Phase.RUNNING and driver is not None:
         run.request_stop()
-        said = (
+        sentence = (
             f"Asked the search on {driver.host} (pid {driver.pid}) to stop: it starts nothing more, and what runs "
             f"({len(driver.running)} now) finishes first. {command_text('status', run.path)} shows it; then to go on: "
             f"{resume_command(found)}"
         )
     elif found.phase is not Phase.STOPPING:
-        said = f"Nothing to stop. {said}"
-    console.print(said, highlight=False, markup=False, soft_wrap=True)
+        sentence = f"Nothing to stop. {sentence}"
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if found.phase not in (Phase.RUNNING, Phase.STOPPING, Phase.BUSY):
         raise typer.Exit(1)

@@ -145,7 +145,7 @@ class _Files:
         _open.add(self)
         try:
             for part in ("device", "turnstile"):
-                self._opened[part] = _opened_anew(f"{self._stem}.{part}")
+                self._opened[part] = _reopened(f"{self._stem}.{part}")
         except OSError as error:
             self.close()
             raise InputError(
@@ -210,7 +210,7 @@ class _Files:
             os.close(self._opened.popitem()[1])
 
 
-def _opened_anew(path: str) -> int:
+def _reopened(path: str) -> int:
     # For each hold: flock belongs to the open file, and threads that shared one would convert each other's
     # locks. First without O_CREAT, which the kernel refuses on another user's file in /tmp.
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW

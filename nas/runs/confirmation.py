@@ -134,10 +134,10 @@ def _near(
     found = {}
     for record in guesses:
         error = metric.error(record.objectives[score], images)
-        no_dearer = (of_front <= losses([record], costs)).all(1)
-        if asked[record.digest] or not error or not no_dearer.any():
+        affordable = (of_front <= losses([record], costs)).all(1)
+        if asked[record.digest] or not error or not affordable.any():
             continue
-        behind = (score.loss(record.objectives[score]) - float(best[no_dearer].min())) / error
+        behind = (score.loss(record.objectives[score]) - float(best[affordable].min())) / error
         if behind <= NEAR:
             found[record.digest] = behind
     return found

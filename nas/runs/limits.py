@@ -80,7 +80,7 @@ def predicted_violation(predicted: Predicted, limit_ms: float | None) -> tuple[f
     return predicted.mean_ms / limit_ms - 1, reason
 
 
-def judged_anew(records: Iterable[TrialRecord], settings: EvaluationSettings) -> list[TrialRecord]:
+def apply_limits(records: Iterable[TrialRecord], settings: EvaluationSettings) -> list[TrialRecord]:
     """Records of a run as its limits of now would have them, in their order; those of its earlier limits are on the disk.
 
     What was rejected and is within them now was never trained: it is left out, a candidate again. What was trained and is
@@ -89,7 +89,7 @@ def judged_anew(records: Iterable[TrialRecord], settings: EvaluationSettings) ->
     judged: dict[int, TrialRecord | None] = {}
     for record in records:
         if record.repeat_of is None:
-            judged[record.number] = _judged(record, settings)
+            judged[record.number] = _limited(record, settings)
             continue
         original = judged.get(record.repeat_of)
         judged[record.number] = None
@@ -99,7 +99,7 @@ def judged_anew(records: Iterable[TrialRecord], settings: EvaluationSettings) ->
     return [record for record in judged.values() if record is not None]
 
 
-def _judged(record: TrialRecord, settings: EvaluationSettings) -> TrialRecord | None:
+def _limited(record: TrialRecord, settings: EvaluationSettings) -> TrialRecord | None:
     evaluation = record.evaluation
     if record.outcome in (Outcome.FAILED, Outcome.LOST):
         return record

@@ -31,7 +31,7 @@ from nas.common.files import (
 from nas.common.jsonl import append_line, json_line, parse_json
 from nas.runs import layout
 from nas.runs.in_turn import with_remeasured
-from nas.runs.limits import judged_anew
+from nas.runs.limits import apply_limits
 from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
 from nas.runs.run_file import Change, Provenance, RunFile, read_run_file, write_run_file
 from nas.runs.settings import SearchSettings, is_limit, terms
@@ -185,11 +185,11 @@ class RunDirectory:
 
     def records(self) -> list[TrialRecord]:
         """All records by the run's limits of now; torn lines as in `recorded`."""
-        return self.judged_anew(self.recorded())
+        return self.apply_limits(self.recorded())
 
-    def judged_anew(self, records: list[TrialRecord]) -> list[TrialRecord]:
+    def apply_limits(self, records: list[TrialRecord]) -> list[TrialRecord]:
         """Records as they were written, by the run's limits of now: others where a resumed search was given other limits."""
-        return judged_anew(records, self.settings.evaluation) if self.limits_changed else records
+        return apply_limits(records, self.settings.evaluation) if self.limits_changed else records
 
     @property
     def limits_changed(self) -> bool:

@@ -52,7 +52,7 @@ MAX_LOSSES_IN_A_ROW = 12
 run at once, `MAX_LOSSES` of each: a node that dies, or Ray Tune, takes many with it."""
 MAX_TOO_LONG = 8
 """Proposals in a row that would not end within the time budget, after which the search ends."""
-HELD_UNTIL = 8
+DEFERRED_UNTIL = 8
 """Candidates trained before the space's largest network, where there is a limit that it may be over."""
 _RETRIES = "retries"
 
@@ -81,12 +81,12 @@ class Broker:
         self.budget = TimeBudget.of(self.settings, began, time.time() - began)
         self._durations = Durations(forecast)
         self._too_long = 0  # proposals in a row that would not have ended in time
-        self._held: list[Architecture] = []  # references that are tried later, if there is time
+        self._deferred: list[Architecture] = []  # references that are tried later, if there is time
         self._stopped: str | None = None
         self._losses = Losses()
         self.resumable = True
         recorded = run.recorded()
-        self.records = run.judged_anew(recorded)
+        self.records = run.apply_limits(recorded)
         self.answers = known_digests(self.records)
         self._over = {each.digest for each in self.records if each.over_limit}  # a looser limit may bring them back
         self.running: dict[str, Candidate] = {}
@@ -110,7 +110,7 @@ class Broker:
             self._lose(self._candidate(trial), "the search ended while it ran")
             numbers = max(numbers, trial.number + 1)
         if self.study.is_judged_otherwise:
-            self.study.make_anew()
+            self.study.rebuild()
             self.study.reconcile(self.records, numbers)
         self._forecast: Forecast | None = None
         if self.settings.skip_dominated:
@@ -189,8 +189,8 @@ class Broker:
         if self._exhausted and not self.running:
             within = f" within {self._known.allowed.text}" if self._known.allowed.limits else ""
             self.stop(f"the space has nothing new{within}", resumable=False)
-        if self._held and self.trained >= HELD_UNTIL:
-            self._enqueue_held()
+        if self._deferred and self.trained >= DEFERRED_UNTIL:
+            self._enqueue_deferred()
         repeats = 0
         while (
             not self._exhausted
@@ -273,20 +273,20 @@ class Broker:
         first = first_networks(
             self.settings, self._known.allowed, lambda one: self.budget.affords(self.seconds_of(one))
         )
-        self._held = list(first.later)
+        self._deferred = list(first.later)
         for digest, values in first.now.items():
             if digest not in self.answers:
                 self.study.enqueue(values, once=True)
 
-    def _enqueue_held(self) -> None:
+    def _enqueue_deferred(self) -> None:
         """Queue the references that had to wait, but for those that take too much of the time."""
-        for architecture in self._held:
+        for architecture in self._deferred:
             seconds = self.seconds_of(architecture)
             values = self._space.locate(architecture)
             new = architecture.digest not in self.answers and values in self._known.allowed
             if new and self.budget.affords(seconds) and self.budget.fits(seconds):
                 self.study.enqueue(values, once=True)
-        self._held = []
+        self._deferred = []
 
     def _enqueue_unseen(self) -> bool:
         """Queue a random candidate that is neither answered nor running; False when there is none.

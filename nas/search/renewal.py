@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.common.errors import InputError, arg
 from nas.common.text import plural
-from nas.runs.limits import judged_anew
+from nas.runs.limits import apply_limits
 from nas.runs.record import Outcome
 from nas.runs.settings import SearchSettings, is_limit, terms
 from nas.runs.store import RunDirectory
@@ -66,7 +66,7 @@ def renewal_notes(run: RunDirectory, renewal: Renewal) -> list[str]:
     if not any(map(is_limit, changed)):
         return notes
     recorded = run.recorded()
-    judged = judged_anew(recorded, after.evaluation)
+    judged = apply_limits(recorded, after.evaluation)
     over = sum(record.over_limit for record in judged)
     again = sum(record.outcome is Outcome.REJECTED for record in recorded) - sum(
         record.outcome is Outcome.REJECTED and not record.over_limit for record in judged

@@ -62,7 +62,7 @@ class RunStudy:
             self._study.set_user_attr(_LIMITS, self._limits)
         if storage is not None and self._is_ahead_of(run.recorded()):
             logger.warning("the study %s knows trials that the records lack: made again from them", self._name)
-            self.make_anew()
+            self.rebuild()
         self.size = len(self.trials)
         """How many trials there are, counted, since listing thousands takes as long as a proposal."""
 
@@ -95,7 +95,7 @@ class RunStudy:
         """Whether other limits than the run's of now decided what it was told."""
         return bool(self._study.user_attrs.get(_LIMITS) != self._limits)
 
-    def make_anew(self) -> None:
+    def rebuild(self) -> None:
         """Empty the study, for `reconcile` to fill from the records."""
         optuna.delete_study(study_name=self._name, storage=self._storage)
         self._study = self._open()

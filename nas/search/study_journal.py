@@ -27,8 +27,8 @@ class StudyJournal(BaseJournalBackend):
         self._path = path
         self._file = path.open("a+b", buffering=0)
         self._number = self._offset = 0  # lines that were read, and the bytes of those in the file
-        self._held: list[bytes] | None = None
-        self._held_read = 0
+        self._buffered: list[bytes] | None = None
+        self._buffered_read = 0
         self.is_out_of_order = False
         """Whether somebody else wrote before what was held and is read already."""
 
@@ -38,27 +38,27 @@ class StudyJournal(BaseJournalBackend):
 
         Where `is_out_of_order` afterwards, or an error was raised, the study has to be read again.
         """
-        self._held, self._held_read = [], 0
+        self._buffered, self._buffered_read = [], 0
         try:
             yield
-            content = b"".join(self._held)
+            content = b"".join(self._buffered)
         finally:
-            self._held = None
+            self._buffered = None
         self.is_out_of_order = self._write(content) != self._offset
         self._offset += len(content)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add operations on the study. Raises `InputError` where the file cannot be written."""
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
-        if self._held is None:
+        if self._buffered is None:
             self._write(b"".join(lines))
         else:
-            self._held += lines
+            self._buffered += lines
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """The operations from that number on. Raises `ValueError` where a line is none."""
-        if self._held:
-            lines, self._held_read = self._held[self._held_read :], len(self._held)
+        if self._buffered:
+            lines, self._buffered_read = self._buffered[self._buffered_read :], len(self._buffered)
             self._number += len(lines)
             yield from map(parse_json, lines)
             return

@@ -33,8 +33,8 @@ def hardest(
     rows, examples = [], []
     for number, pixels in zip(numbers.tolist(), split.take(numbers), strict=True):
         target, found = split.labels[number], predictions[number]
-        said = (task.caption(target, classes), task.caption(found, classes))
-        examples.append(Example(number, *said, float(losses[number])))
+        captions = (task.caption(target, classes), task.caption(found, classes))
+        examples.append(Example(number, *captions, float(losses[number])))
         image = _enlarged(pixels)
         drawn = [task.draw(image.copy(), each, classes) for each in (target, found)]
         rows.append([each for each in drawn if each is not None] or [image])

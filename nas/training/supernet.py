@@ -204,10 +204,10 @@ class _Trainer:
         others = [self._smallest, *(space.architecture(space.sample(rng)) for _ in range(self._file.random))]
 
         def losses() -> Iterator[torch.Tensor]:
-            said = self._outputs_of(x, self._largest)
-            yield mean_loss(self._loss, said, targets, mixed, weighed=False)
+            outputs = self._outputs_of(x, self._largest)
+            yield mean_loss(self._loss, outputs, targets, mixed, weighed=False)
             for other in others:
-                yield self._loss.distil(self._outputs_of(x, other), said.detach())
+                yield self._loss.distil(self._outputs_of(x, other), outputs.detach())
 
         loss = self._stepper.backward_and_step(losses())
         self._spent.steps += 1

@@ -12,7 +12,7 @@ from nas.runs.record import Confirmation, TrialRecord
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.training.history import EpochMetrics
-from nas.views.terminal.progress import Drawn
+from nas.views.terminal.progress import ProgressDisplay
 from nas.workflows.search import Progress
 
 _WIDTH = 110
@@ -20,7 +20,7 @@ _EVERY_S = 1.0
 _PAGE = '<pre style="line-height: 1.2; white-space: pre; overflow-x: auto">{code}</pre>'
 
 
-class NotebookProgress(Drawn):
+class NotebookProgress(ProgressDisplay):
     """One output that is replaced as the search goes on, at most once a second, and cleared at its end."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from nas.search.renewal import Renewal
 from nas.views.notebook import progress_here
 from nas.views.report import write_report
-from nas.views.run import Run, as_shown
+from nas.views.run import Run
 from nas.workflows import search, train
 from nas.workflows.fidelity import auditing
 from nas.workflows.plan import SearchPlan
@@ -48,7 +48,7 @@ def resume_search(
 
 
 def _searched(ended: Finished) -> Searched:
-    return Searched(as_shown(ended.run), ended.reason, ended.resumable, ended.interrupted, ended.seconds)
+    return Searched(Run.of(ended.run), ended.reason, ended.resumable, ended.interrupted, ended.seconds)
 
 
 run_training = update_wrapper(partial(train.run_training, report=write_report), train.run_training)

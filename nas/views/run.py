@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 class Run(RunDirectory):
     """A run on disk with its tables and figures. Each call reads the directory again, so that a running search is followed."""
 
+    @classmethod
+    def of(cls, run: RunDirectory) -> Run:
+        """The same run, as users are given it."""
+        return cls(run.path, run.content)
+
     def frame(self) -> pd.DataFrame:
         """One row a trial; `nas.runs.frames.trials_frame` lists the columns.
 
@@ -91,9 +96,4 @@ class Run(RunDirectory):
 
 def open_run(path: str | Path) -> Run:
     """Open an existing run directory; raises `InputError` when it is not one."""
-    return as_shown(store.open_run(path))
-
-
-def as_shown(run: RunDirectory) -> Run:
-    """The same run, as users are given it."""
-    return Run(run.path, run.content)
+    return Run.of(store.open_run(path))

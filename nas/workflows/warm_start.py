@@ -106,7 +106,7 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
             continue
         before = len(taken)
         for record in within:
-            found = _taken_over(record, earlier, settings, conditions)
+            found = _imported(record, earlier, settings, conditions)
             if found is not None and found.digest not in taken:
                 taken[found.digest] = replace(found, number=len(taken))
                 weights[found.digest] = earlier.weights_path(found.digest)
@@ -194,7 +194,7 @@ def adopted_estimators(settings: SearchSettings) -> SearchSettings:
     )
 
 
-def _taken_over(
+def _imported(
     record: TrialRecord, earlier: RunDirectory, settings: SearchSettings, conditions: Conditions
 ) -> TrialRecord | None:
     """An earlier run's record as one of this run, judged by this run's budgets; None where it says nothing here."""

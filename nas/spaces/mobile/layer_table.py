@@ -37,10 +37,10 @@ class _Part:
     @property
     def details(self) -> str:
         """The same in whole words."""
-        said = f"kernel {self.kernel_size}×{self.kernel_size}"
-        said += f", dilation {self.dilation}" if self.dilation > 1 else ""
-        said += f", expansion {self.expansion:.3g}" if self.expansion is not None else ""
-        return f"{said}, stride {self.stride}"
+        text = f"kernel {self.kernel_size}×{self.kernel_size}"
+        text += f", dilation {self.dilation}" if self.dilation > 1 else ""
+        text += f", expansion {self.expansion:.3g}" if self.expansion is not None else ""
+        return f"{text}, stride {self.stride}"
 
 
 def layer_rows(architecture: Architecture, num_classes: int) -> list[LayerRow]:

@@ -390,7 +390,7 @@ class SearchSpace(Section, Space):
 
     @property
     def largest(self) -> Architecture:
-        """The dearest choice everywhere."""
+        """The most expensive choice everywhere."""
         return self._pick("largest")
 
     @property

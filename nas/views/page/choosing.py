@@ -189,7 +189,7 @@ def _of_rows(given: object) -> list[str]:
 
 
 def _stepped(seen: Seen, key: str, now: object, step: int) -> str | None:
-    """The next member of the front in one direction; from elsewhere the cheapest or the dearest."""
+    """The next member of the front in one direction; from elsewhere the cheapest or the most expensive."""
     members = [f"{key}:{record.digest}" for record in seen.front]
     if not members:
         return None

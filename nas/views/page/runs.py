@@ -156,7 +156,7 @@ class LiveRun:
 
     def _status(self) -> RunStatus:
         read = self._read
-        records = self._run.judged_anew(read.records)
+        records = self._run.apply_limits(read.records)
         return status_from(self._run, records, read.confirmations, read.audits, read.latencies)
 
     def _look_again(self, marks: Mapping[str, tuple[int, int, int] | None], changed: set[str]) -> Seen:
@@ -205,7 +205,7 @@ class LiveRun:
 
     def _worked_out(self, problems: Sequence[str]) -> Seen:
         read, settings = self._read, self._run.settings
-        recorded = self._run.judged_anew(read.records)
+        recorded = self._run.apply_limits(read.records)
         objectives, records = settings.objectives, with_remeasured(recorded, read.latencies, settings)
         comparable = tuple(
             record

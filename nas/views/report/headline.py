@@ -6,7 +6,6 @@ from collections import Counter
 
 from nas.common.errors import named
 from nas.common.text import capital, done_word, duration_text, plural, time_text
-from nas.runs.chance import chance_note
 from nas.runs.front import primary_cost
 from nas.runs.objectives import objective
 from nas.runs.picks import score_loss
@@ -14,6 +13,7 @@ from nas.runs.record import Outcome, TrialRecord
 from nas.runs.results import of_training
 from nas.runs.trained import best_of
 from nas.runs.words import closest_text
+from nas.views.chance import chance_note
 from nas.views.front_latency import crowded_text
 from nas.views.report.cells import unbroken
 from nas.views.report.findings import Findings
@@ -36,8 +36,8 @@ def headline(found: Findings) -> Html:
         tiles.append(("Trained again", f"{len(found.again):,}"))
     for outcome in (Outcome.REJECTED, Outcome.REPEAT, Outcome.FAILED, Outcome.LOST):
         tiles.append((outcome.value.capitalize(), f"{counts[outcome]:,}"))
-    if taken_over := len(found.recorded) - len(records):
-        tiles.append(("From earlier runs", f"{taken_over:,}"))
+    if imported := len(found.recorded) - len(records):
+        tiles.append(("From earlier runs", f"{imported:,}"))
     if records:
         tiles.append(("Wall time", duration_text(found.seconds or 0.0)))
         tiles.append(("Device time", duration_text(sum(record.evaluation.seconds for record in records))))

@@ -114,15 +114,15 @@ def protocol_lines(measured: Sequence[Latency], labels: Sequence[str] = ()) -> l
             lines += _circumstances(label, latency)
     for label, latency in zip(labels, measured, strict=True):
         lines += [f"{label} is {reason}" for reason in _marks(latency)]
-    said = [
+    labelled = [
         (label, line) for label, latency in zip(labels, measured, strict=True) for line in preparation_lines(latency)
     ]
     of_all = [
         line
-        for line in dict.fromkeys(line for _, line in said)
-        if [line for _, line in said].count(line) == len(measured)
+        for line in dict.fromkeys(line for _, line in labelled)
+        if [line for _, line in labelled].count(line) == len(measured)
     ]
-    return lines + of_all + [f"{label} {line}" for label, line in said if line not in of_all]
+    return lines + of_all + [f"{label} {line}" for label, line in labelled if line not in of_all]
 
 
 def _any_left_out(measured: Sequence[Latency], step: str) -> bool:

@@ -175,7 +175,7 @@ class LineProgress(_Tracker):
             self._pulse.say(f"measuring {plural(networks, 'network')} near the front again, in turn")
 
 
-class Drawn(_Tracker):
+class ProgressDisplay(_Tracker):
     """What a display that is redrawn in place shows: counts, hypervolume, time left, what runs, the current front."""
 
     def render(self) -> Group:
@@ -212,7 +212,7 @@ class Drawn(_Tracker):
         return Group(*parts)
 
 
-class LiveProgress(Drawn):
+class LiveProgress(ProgressDisplay):
     """The display on a terminal."""
 
     def __init__(self, console: Console) -> None:
