@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +18,10 @@ import pytest
 from PIL import Image
 
 from nas.common.errors import InputError
+from nas.data import image_files
 from nas.data.archives import ARCHIVE_SUFFIXES
 from nas.data.image_decoding import decode_into
-from nas.data.image_files import list_files
+from nas.data.image_files import contents, list_files
 from nas.data.image_layout import find_layout
 
 TAR_MODES = {
@@ -301,3 +304,38 @@ def test_a_decompression_bomb_is_corrupt(tmp_path: Path, monkeypatch: pytest.Mon
     Image.new("L", (400, 400)).save(root / "b" / "07.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
     assert decoded(root)[2] == ("b/07.png",)
+
+
+def test_a_sparse_file_in_an_archive_is_refused_unread(tmp_path: Path) -> None:
+    """Ten kilobytes of archive asked for 40 GiB."""
+    (tmp_path / "a").mkdir()
+    with (tmp_path / "a" / "x.png").open("wb") as file:
+        file.truncate(40 << 30)
+    for form in ("gnu", "posix"):
+        archive = tmp_path / f"{form}.tar"
+        subprocess.run(["tar", "-Scf", archive, f"--format={form}", "-C", tmp_path, "a"], check=True)
+        assert archive.stat().st_size < 20_000
+        with pytest.raises(InputError, match=r"tar: member 'a/x\.png' is a sparse file"):
+            list_files(archive)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_no_more_of_a_member_is_held_than_is_of_use(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of zeros takes a thousandth of its size in an archive."""
+    monkeypatch.setattr(image_files, "MOST_BYTES", 1 << 20)
+    big = {**FILES, "a/big.png": bytes(64 << 20), "LICENSE": bytes(64 << 20)}
+    archive = write_archive(tmp_path / f"x{suffix}", big)
+    tracemalloc.start()
+    try:
+        listing = list_files(archive)
+        read = dict(contents(archive, listing.files))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+    assert len(listing.notices["LICENSE"]) < 1 << 20
+    big_one = read["a/big.png"]
+    assert isinstance(big_one, io.BytesIO)
+    assert big_one.getbuffer().nbytes == 1 << 20

@@ -1,4 +1,4 @@
-"""Tar and zip archives, read member by member into memory and never unpacked."""
+"""Tar and zip archives, read member by member into memory, up to so many bytes each, and never unpacked."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _TAR_MODES: dict[str, Literal["r:", "r:gz", "r:bz2", "r:xz"]] = {
 }
 ARCHIVE_SUFFIXES = (*_TAR_MODES, ".zip")
 
-Wanted = Callable[[PurePosixPath], bool]
-"""Which files' content is asked for."""
+Wanted = Callable[[PurePosixPath], int]
+"""How many bytes of a file's content are asked for, from its start; 0 where none are."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file or folder in an archive; `content` holds the bytes of a file that was asked for."""
+    """A file or folder in an archive; `content` holds as many bytes of a file as were asked for, None where none were."""
 
     path: PurePosixPath
     is_folder: bool
@@ -75,10 +75,10 @@ def _tar_members(path: Path, mode: Literal["r:", "r:gz", "r:bz2", "r:xz"], wante
     with tarfile.open(path, mode) as archive:
         while (entry := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # a million of them would fill the memory
-            kind = "a symbolic link" if entry.issym() else "a hard link" if entry.islnk() else "a device"
-            inside = _safe_path(path, entry.name, None if entry.isreg() or entry.isdir() else kind)
-            file = archive.extractfile(entry) if wanted(inside) else None
-            yield Member(inside, entry.isdir(), entry.size, file.read() if file else None)
+            inside = _safe_path(path, entry.name, _odd_kind(entry))
+            most = wanted(inside)
+            file = archive.extractfile(entry) if most else None
+            yield Member(inside, entry.isdir(), entry.size, file.read(most) if file else None)
         # tarfile takes a file that ends early, or goes on with rubbish, for one that ends well.
         stream = archive.fileobj
         assert stream is not None
@@ -98,8 +98,22 @@ def _zip_members(path: Path, wanted: Wanted) -> Iterator[Member]:
             link = "a symbolic link" if stat.S_ISLNK(kind) else "a device"
             name = entry.filename.replace("\\", "/")  # as some programs on Windows write it
             inside = _safe_path(path, name, None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else link)
-            is_wanted = wanted(inside)
-            yield Member(inside, name.endswith("/"), entry.file_size, archive.read(entry) if is_wanted else None)
+            yield Member(inside, name.endswith("/"), entry.file_size, _beginning(archive, entry, wanted(inside)))
+
+
+def _beginning(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes | None:
+    if not most or entry.is_dir():
+        return None
+    with archive.open(entry) as file:
+        return file.read(most)
+
+
+def _odd_kind(entry: tarfile.TarInfo) -> str | None:
+    """What a member is that is neither plainly a file nor a folder; a sparse one may be of any size in a small archive."""
+    if entry.isdir() or (entry.isreg() and not entry.issparse()):
+        return None
+    kinds = ((entry.issym(), "a symbolic link"), (entry.islnk(), "a hard link"), (entry.issparse(), "a sparse file"))
+    return next((kind for found, kind in kinds if found), "a device")
 
 
 def _safe_path(path: Path, name: str, kind: str | None) -> PurePosixPath:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from nas.common.errors import InputError
-from nas.data.image_files import contents
+from nas.data.image_files import MOST_BYTES, contents
 from nas.data.image_layout import Layout
 from nas.data.pixels import covering, open_image, upright_opaque
 
@@ -80,15 +80,23 @@ def _decode_each(
     files: Iterable[tuple[str, Path | BytesIO]], rows: Mapping[str, NDArray[np.uint8]]
 ) -> Iterator[tuple[str, tuple[int, int] | str]]:
     workers = len(os.sched_getaffinity(0))
-    pending: deque[tuple[str, Future[tuple[int, int] | str]]] = deque()
+    pending: deque[tuple[str, Future[tuple[int, int] | str], int]] = deque()
+    waiting = 0
     with ThreadPoolExecutor(workers) as pool:
         for file, content in files:
-            pending.append((file, pool.submit(_decode, content, rows[file])))
-            if len(pending) > 16 * workers:  # so few that their bytes fit into memory
-                name, future = pending.popleft()
+            pending.append((file, pool.submit(_decode, content, rows[file]), _size(content)))
+            waiting += _size(content)
+            while len(pending) > 16 * workers or waiting > MOST_BYTES:  # so few that their bytes fit into memory
+                name, future, size = pending.popleft()
+                waiting -= size
                 yield name, future.result()
-        for name, future in pending:
+        for name, future, _ in pending:
             yield name, future.result()
+
+
+def _size(content: Path | BytesIO) -> int:
+    """Bytes in memory; a file is read where it is decoded."""
+    return content.getbuffer().nbytes if isinstance(content, BytesIO) else 0
 
 
 def _decode(content: Path | BytesIO, pixels: NDArray[np.uint8]) -> tuple[int, int] | str:

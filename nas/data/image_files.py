@@ -21,6 +21,8 @@ from nas.data.pixels import raster_formats, to_pixels
 
 __all__ = ["SIDE_FILES", "Listing", "contents", "image_suffixes", "list_files", "to_pixels"]
 
+MOST_BYTES = 1 << 29
+"""Of an image in an archive that are read: one that is larger is not whole, and counts as unreadable."""
 SIDE_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 """What systems leave in folders of images, in lower case; like hidden files they are not worth a word."""
 
@@ -68,7 +70,7 @@ def contents(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, Path | 
     if path.is_dir():
         yield from ((file, path / file) for file in wanted)
         return
-    for member in members(path, lambda inside: inside.as_posix() in wanted):
+    for member in members(path, lambda inside: MOST_BYTES if inside.as_posix() in wanted else 0):
         if member.content is not None:
             yield member.path.as_posix(), BytesIO(member.content)
 
@@ -95,7 +97,7 @@ def _list_archive(path: Path) -> Listing:
     others: list[str] = []
     folders: set[str] = set()
     notices: dict[str, bytes] = {}
-    for member in members(path, is_notice):
+    for member in members(path, lambda inside: NOTICE_BYTES if is_notice(inside) else 0):
         inside = member.path
         if _is_litter(inside):
             continue
@@ -111,7 +113,7 @@ def _list_archive(path: Path) -> Listing:
         else:
             others.append(inside.as_posix())
             if member.content is not None:
-                notices[inside.as_posix()] = member.content[:NOTICE_BYTES]
+                notices[inside.as_posix()] = member.content
     return Listing(files, tuple(sorted(others)), frozenset(folders - {"."}), notices)
 
 

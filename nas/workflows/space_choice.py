@@ -23,7 +23,7 @@ from nas.common.plugins import code_folder, searched_last
 from nas.data.archives import members
 from nas.data.function import DATA_SETS, made_by
 from nas.data.image_data import ImageData
-from nas.data.image_files import image_suffixes, list_files
+from nas.data.image_files import MOST_BYTES, image_suffixes, list_files
 from nas.data.image_layout import find_layout
 from nas.data.look import NAMED_LOOKS, Look
 from nas.data.pixels import as_image, open_image, upright_opaque
@@ -128,7 +128,7 @@ def _few(path: Path) -> Iterator[Image.Image]:
             here = (name for name in sorted(names) if os.path.splitext(name)[1].lower() in image_suffixes())
             yield from _opened(Path(folder, name) for name in islice(here, _OF_A_FOLDER))
     else:
-        found = members(path, lambda inside: inside.suffix.lower() in image_suffixes())
+        found = members(path, lambda inside: MOST_BYTES if inside.suffix.lower() in image_suffixes() else 0)
         yield from _opened(BytesIO(member.content) for member in found if member.content is not None)
 
 
