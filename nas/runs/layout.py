@@ -23,7 +23,8 @@ Digests and keys become parts of paths here alone, and are checked before, since
 """
 
 import re
-from pathlib import PurePosixPath
+import time
+from pathlib import Path, PurePosixPath
 
 from nas.common.errors import InputError
 
@@ -59,6 +60,15 @@ _BELOW = {
     WEIGHTS: re.compile(rf"{NAME_PART}{re.escape(SAFETENSORS)}"),
     TRAINED: re.compile(rf"{NAME_PART}-{NAME_PART}({re.escape(SAFETENSORS)}|{re.escape(HARDEST)})"),
 }
+
+
+def default_run_path(space_name: str) -> Path:
+    """results/SPACE-DATE-TIME, in the working directory; a number is added when two start in one second."""
+    stem = Path("results") / f"{space_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, count = stem, 2
+    while path.exists():
+        path, count = stem.with_name(f"{stem.name}-{count}"), count + 1
+    return path
 
 
 def weights_file(digest: str) -> str:

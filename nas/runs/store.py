@@ -396,12 +396,3 @@ def open_run(path: str | Path) -> RunDirectory:
     if not (path / layout.RUN_FILE).is_file() or not (path / layout.TRIALS).is_file():
         raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
     return RunDirectory(path, read_run_file(path))
-
-
-def default_run_path(space_name: str) -> Path:
-    """results/SPACE-DATE-TIME, in the working directory; a number is added when two start in one second."""
-    stem = Path("results") / f"{space_name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, count = stem, 2
-    while path.exists():
-        path, count = stem.with_name(f"{stem.name}-{count}"), count + 1
-    return path

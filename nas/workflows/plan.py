@@ -21,10 +21,10 @@ from nas.data.sets import ImageData
 from nas.latency.cache import cache_folder
 from nas.latency.lease import lease_directory
 from nas.runs.demands import check_custom
+from nas.runs.layout import default_run_path
 from nas.runs.objectives import check_objectives
 from nas.runs.replica import check_new_replica
 from nas.runs.settings import Resources, SearchSettings
-from nas.runs.store import default_run_path
 from nas.runs.targets import check_targets
 from nas.search.conditions import check_scored_untrained, devices_here
 from nas.search.evaluate import settled_recipe
