@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+import nas
 from nas.cli.baseline import baseline
 from nas.cli.browse import browse
 from nas.cli.clean import clean
@@ -29,6 +30,7 @@ from nas.cli.supernet import supernet_app
 from nas.cli.train import train
 from nas.common.errors import ExportError, InputError
 from nas.common.printable import print_what_fits
+from nas.common.text import plural
 from nas.common.user_cache import assume_home
 from nas.training.allocator import own_process
 
@@ -81,8 +83,6 @@ def _root(
 ) -> None:
     """Hardware-aware neural architecture search: accuracy against measured latency."""
     if version:
-        import nas
-
         console.print(nas.__version__, highlight=False)
     elif context.invoked_subcommand is None:
         console.print(_GUIDE, highlight=False)
@@ -114,7 +114,6 @@ def front(
 
     Example: nas front results/digits-20261124-070000 --csv > front.csv
     """
-    from nas.common.text import plural
     from nas.runs.store import open_run
     from nas.runs.trained import ended
     from nas.views.front_latency import crowded_text

@@ -9,6 +9,9 @@ from rich.console import Console
 
 from nas.cli.options import Directory
 from nas.common.errors import InputError
+from nas.common.text import duration_text
+from nas.runs.record import Outcome
+from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
     from nas.runs.record import BaselineRecord
@@ -43,11 +46,9 @@ def baseline(
 
     Example: nas baseline results/digits-20261124-070000 --train --networks mobilenet_v2_100,resnet18
     """
-    from nas.runs.record import Outcome
     from nas.runs.store import open_run
     from nas.views.report import write_report
     from nas.views.terminal.front import baselines_table
-    from nas.views.terminal.pulse import Pulse
     from nas.workflows.baseline import BASELINES, measure_baselines
 
     names = list(BASELINES) if networks is None else [name.strip() for name in networks.split(",")]
@@ -78,9 +79,6 @@ def baseline(
 
 def _line(record: BaselineRecord) -> str:
     """What came out of one network, in one line."""
-    from nas.common.text import duration_text
-    from nas.runs.record import Outcome
-
     evaluation = record.evaluation
     if evaluation.outcome is not Outcome.DONE:
         return f"{record.name}: {evaluation.outcome.value}: {evaluation.reason}"

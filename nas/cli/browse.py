@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +28,6 @@ def browse(
 
     Example: nas browse results/digits-20261124-070000
     """
-    import os
-    import webbrowser
-
     from nas.views.page.serve import LOOPBACK, open_server
 
     server = open_server(directories, host, port)

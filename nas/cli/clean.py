@@ -9,6 +9,8 @@ from rich.console import Console
 
 from nas.cli.options import flag_of, parse_duration
 from nas.common.errors import named
+from nas.common.text import plural, time_text
+from nas.runs.objectives import bytes_text
 
 console = Console(emoji=False)
 
@@ -29,8 +31,6 @@ def clean(
 
     Example: nas clean --remove
     """
-    from nas.common.text import plural, time_text
-    from nas.runs.objectives import bytes_text
     from nas.workflows import clean as on_disk
 
     found = on_disk.leftovers(unused, ray)

@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+from nas.common.text import plural
 
 console = Console(emoji=False)
 
@@ -22,9 +25,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
     Example: nas doctor
     """
-    from rich.markup import escape
-
-    from nas.common.text import plural
     from nas.workflows.doctor import examine
 
     checks = examine()

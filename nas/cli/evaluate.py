@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -30,11 +31,16 @@ from nas.cli.options import (
 )
 from nas.common.errors import InputError
 from nas.common.jsonl import fields_of
+from nas.common.text import plural, time_text
+from nas.latency.device import resolve_device
 from nas.latency.protocol import default_protocol
 from nas.models.sources import SCRATCH
+from nas.runs.objectives import bytes_text
+from nas.runs.record import Outcome
 from nas.runs.settings import EvaluationSettings
 from nas.spaces.known import chosen_architecture
 from nas.tasks.base import DEFAULT, task_of
+from nas.training.recipe import Recipe, default_recipe, recipe_text
 
 if TYPE_CHECKING:
     from nas.runs.record import AnyReport, Evaluation
@@ -95,8 +101,6 @@ def evaluate(options: EvaluateOptions) -> None:
 
     Example: nas evaluate r8-c8k3-k3e2s16-k5d2e4f32/2-h32 --space digits --epochs 20 --test
     """
-    from nas.latency.device import resolve_device
-    from nas.runs.record import Outcome
     from nas.search.evaluate import before_and_after, evaluate_candidate
     from nas.training.images import load_images
     from nas.training.optim import check_recipe
@@ -153,8 +157,6 @@ def _print_epoch(epoch: EpochMetrics, settings: EvaluationSettings) -> None:
 
 
 def _print_costs(evaluation: Evaluation) -> None:
-    from nas.common.text import time_text
-    from nas.runs.objectives import bytes_text
     from nas.views.terminal.latency import latency_text
 
     cost, measured = evaluation.cost, evaluation.latency
@@ -176,7 +178,6 @@ def _print_costs(evaluation: Evaluation) -> None:
 
 
 def _print_reports(before: AnyReport, after: AnyReport) -> None:
-    from nas.common.text import plural
     from nas.views.terminal.split_report import split_tables
 
     console.print(f"\n[bold]Test split[/bold], {plural(after.images, 'image')}", highlight=False)
@@ -205,10 +206,6 @@ def recipe(
 
     Example: nas recipe --set optimizer=sgd > mine.yaml
     """
-    import inspect
-
-    from nas.training.recipe import Recipe, default_recipe, recipe_text
-
     chosen = chosen_recipe(absolute_init(init), recipe_file, assignments, epochs, batch_size, learning_rate)
     explained = (inspect.getdoc(Recipe) or "").replace("`", "")
     print("".join(f"# {line}".rstrip() + "\n" for line in explained.splitlines()))

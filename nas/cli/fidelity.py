@@ -12,6 +12,10 @@ from rich.console import Console
 
 from nas.cli.groups import grouped
 from nas.cli.options import Assignments, Directory, absolute_init
+from nas.common.text import done_word, duration_text, plural
+from nas.runs.record import Outcome
+from nas.training.recipe import read_recipe
+from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
     from nas.runs.record import AuditRecord
@@ -64,10 +68,8 @@ def fidelity(context: typer.Context, directory: Directory, options: FidelityOpti
     """
     from nas.runs.store import open_run
     from nas.search.conditions import settings_here
-    from nas.training.recipe import read_recipe
     from nas.views.reported import run_audit
     from nas.views.terminal.audit import audit_json, audit_table
-    from nas.views.terminal.pulse import Pulse
     from nas.workflows.fidelity.audit import audit_of, full_recipe
     from nas.workflows.fidelity.auditing import audited_data, plan_audit
 
@@ -106,7 +108,6 @@ def fidelity(context: typer.Context, directory: Directory, options: FidelityOpti
 
 def _announcement(plan: AuditPlan) -> list[str]:
     """What will be trained, and what that takes."""
-    from nas.common.text import done_word, duration_text, plural
     from nas.workflows.fidelity.inits import short_names
 
     brief, full, missing = plan.settings.evaluation.recipe, plan.full, plan.missing
@@ -156,8 +157,6 @@ class _Lines:
 
     def record(self, record: AuditRecord) -> None:
         """Print one line."""
-        from nas.common.text import plural
-        from nas.runs.record import Outcome
         from nas.workflows.fidelity.inits import short_names
 
         lost, done = record.evaluation.outcome is Outcome.LOST, record.evaluation.outcome is Outcome.DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,11 @@ from rich.console import Console
 from nas.cli.groups import grouped
 from nas.cli.options import MODES, Device, check_mode
 from nas.common.errors import CandidateError, InputError
+from nas.latency.device import resolve_device
 from nas.latency.protocol import LatencyProtocol, Precision, default_protocol
+from nas.latency.result import latency_json
+from nas.latency.runtimes import check_protocol
+from nas.runs.objectives import objective
 from nas.spaces.known import chosen_architecture
 
 if TYPE_CHECKING:
@@ -100,9 +105,6 @@ class ProtocolOptions:
 
     def protocol(self) -> LatencyProtocol:
         """What they mean here, of the default's batch size; raises `InputError`."""
-        from nas.latency.device import resolve_device
-        from nas.latency.runtimes import check_protocol
-
         default = default_protocol(resolve_device(self.device))
         if self.mode is not None:
             check_mode(f"--mode {self.mode}", self.mode)
@@ -132,8 +134,6 @@ def measure(
 
     Example: nas measure mobilenet_v2 --input 3x96x96 --batch-size 1,32 --threads 2
     """
-    import json
-
     from nas.models.flops import count
 
     protocol = how.protocol()
@@ -214,7 +214,6 @@ def _content(
 ) -> dict[str, Any]:
     """One network as it is, several as a list and which of them differ at each batch size."""
     from nas.latency.compare import groups
-    from nas.latency.result import latency_json
 
     networks = [
         {
@@ -232,7 +231,6 @@ def _content(
 
 
 def _print(chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Sequence[tuple[Latency, ...]]) -> None:
-    from nas.runs.objectives import objective
     from nas.views.terminal.latency import compared_table, measured_table, protocol_lines
 
     unknown = []

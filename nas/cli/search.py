@@ -15,7 +15,9 @@ from nas.cli.groups import grouped
 from nas.cli.options import flag_of
 from nas.cli.search_options import SearchOptions
 from nas.common.errors import named
+from nas.common.text import command_text, count_text, duration_text, plural, resume_line
 from nas.models.weights import source_of
+from nas.runs.objectives import objective
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -134,8 +136,6 @@ def _at_once(settings: SearchSettings) -> int:
 
 def _announcement(plan: SearchPlan) -> str:
     """What will be searched, on what, for how long."""
-    from nas.common.text import count_text, plural
-
     settings, data = plan.settings, plan.data
     epochs = settings.evaluation.recipe.epochs
     training = f"of at most {plural(epochs, 'epoch')}" if epochs else "scored without fine-tuning"
@@ -160,7 +160,6 @@ def _cut_short(init: str) -> str | None:
 
 def _end_of_search(finished: Finished) -> None:
     """What came out, and what to do next; ends the command by its exit code."""
-    from nas.common.text import command_text, duration_text, resume_line
     from nas.runs.front import pareto_front
     from nas.runs.pace import time_spent
     from nas.views.terminal.front import no_front_text, outcome_counts
@@ -188,7 +187,6 @@ def _end_of_search(finished: Finished) -> None:
 def _print_front(run: RunDirectory, records: list[TrialRecord], judged: list[TrialRecord]) -> None:
     """The front of a run, how good it is, and what to keep in mind about it."""
     from nas.runs.front import hypervolume, reference_point
-    from nas.runs.objectives import objective
     from nas.views.chance import chance_note
     from nas.views.front_latency import crowded_text
     from nas.views.terminal.front import front_table

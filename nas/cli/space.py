@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from nas.cli.options import Device, MaxLatency, MaxMacs, MaxParams, Space
+from nas.common.text import count_text, plural
+from nas.latency.device import device_name, resolve_device
 from nas.latency.protocol import default_protocol
 from nas.runs.settings import Budgets
+from nas.spaces.families import architecture_cost
 
 space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
 
@@ -23,9 +27,6 @@ def space_list() -> None:
 
     Example: nas space list
     """
-    from rich.table import Table
-
-    from nas.common.text import count_text
     from nas.spaces.files import list_spaces, load_space
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -43,7 +44,6 @@ def space_check(path: Annotated[Path, typer.Argument(metavar="PATH", help="A YAM
 
     Example: nas space check my_space.yaml
     """
-    from nas.common.text import count_text, plural
     from nas.data.sets import check_data_name
     from nas.spaces.files import check_space
 
@@ -68,8 +68,6 @@ def space_show(
 
     Example: nas space show lite0 --max-macs 100M
     """
-    from nas.common.text import count_text
-    from nas.spaces.families import architecture_cost
     from nas.spaces.files import load_space
     from nas.views.terminal import space as show_space
 
@@ -84,7 +82,6 @@ def space_show(
     latencies = {}
     where = "latency not measured"
     if measure:
-        from nas.latency.device import device_name, resolve_device
         from nas.search.latency import candidate_latency
 
         protocol = default_protocol(resolve_device(device))

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from nas.cli.options import Directory
+from nas.common.text import command_text
 
 console = Console(emoji=False)
 
@@ -43,7 +44,6 @@ def stop(directory: Directory) -> None:
 
     Example: nas stop results/digits-20261124-070000
     """
-    from nas.common.text import command_text
     from nas.runs.status import Phase, status_of
     from nas.runs.store import open_run
     from nas.views.terminal.status import phase_text, resume_command

@@ -28,9 +28,12 @@ from nas.cli.options import (
     rate_option,
 )
 from nas.cli.search import STOPPED_EARLY
+from nas.common.text import command_text, count_text, plural
+from nas.latency.device import resolve_device
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.tasks.base import DEFAULT, Score, task_of
 from nas.training.recipe import SUPERNET_RATE, Recipe
+from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
     from nas.training.supernet import SupernetPlan
@@ -87,7 +90,6 @@ class SupernetOptions:
 
     def plan(self) -> SupernetPlan:
         """What they ask for, all checked; raises `InputError`."""
-        from nas.latency.device import resolve_device
         from nas.models.elastic import Sharing
         from nas.spaces.files import load_space
         from nas.workflows.supernet import plan_supernet
@@ -119,8 +121,6 @@ def supernet_train(context: typer.Context, options: SupernetOptions) -> None:
 
     Example: nas supernet train digits --out supernets/digits
     """
-    from nas.common.text import command_text, count_text, plural
-    from nas.views.terminal.pulse import Pulse
     from nas.workflows.supernet import train_supernet
 
     pulse = context.with_resource(Pulse(console, "reading the data"))
@@ -150,7 +150,6 @@ def supernet_train(context: typer.Context, options: SupernetOptions) -> None:
 
 def _warnings(plan: SupernetPlan) -> list[str]:
     """What makes the weights poor ones to rank candidates by."""
-    from nas.tasks.base import task_of
     from nas.training.supernet_file import cut_short, read_file
 
     file = read_file(plan.folder)

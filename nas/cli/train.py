@@ -12,6 +12,10 @@ from rich.console import Console
 from nas.cli.groups import grouped
 from nas.cli.options import Assignments, Device, Directory, Picks
 from nas.cli.search import STOPPED_EARLY
+from nas.common.text import duration_text, plural
+from nas.latency.device import resolve_device
+from nas.training.recipe import read_recipe
+from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
     from nas.runs.record import TrainingRecord
@@ -56,13 +60,10 @@ def train(context: typer.Context, directory: Directory, options: TrainOptions) -
 
     Example: nas train results/digits-20261124-070000 --pick knee,most-accurate --seeds 3
     """
-    from nas.latency.device import resolve_device
     from nas.runs.picks import pick_all
     from nas.runs.store import open_run
     from nas.search.conditions import data_of
-    from nas.training.recipe import read_recipe
     from nas.views.reported import run_training
-    from nas.views.terminal.pulse import Pulse
     from nas.views.terminal.training import trainings_json
     from nas.views.terminal.training_progress import BarProgress, FailureProgress, LineProgress
     from nas.workflows.train import plan_training, recipe_on
@@ -117,7 +118,6 @@ def _print_trainings(run: RunDirectory, records: list[TrainingRecord]) -> None:
 
 def _announcement(plan: TrainingPlan) -> list[str]:
     """What will be trained, and what that takes."""
-    from nas.common.text import duration_text, plural
     from nas.runs.words import STARTS
 
     first, missing = plan.trainings[0], plan.missing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -42,6 +43,4 @@ def git_commit() -> str | None:
 
 def command_line() -> str:
     """The command that this process was started with, as one would type it, without passwords."""
-    import shlex
-
     return shlex.join([Path(sys.argv[0]).name, *(without_password(argument) for argument in sys.argv[1:])])

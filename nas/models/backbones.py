@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
@@ -97,9 +99,6 @@ def load_backbone(name_or_path: str) -> Backbone:
 
 def _exported(folder: Path) -> Backbone:
     """The network of a folder that `nas export` made, of whatever family; raises `InputError`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         card = parse_json((folder / "model.json").read_text(encoding="utf-8"))
         architecture = read_architecture(card["architecture"])

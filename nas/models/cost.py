@@ -5,9 +5,17 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from nas.common.errors import CandidateError
+from nas.latency.folding import fold_batch_norm
+from nas.latency.outputs import tensors_of
+from nas.models.flops import count
 from nas.spaces.base import Cost
 
 
@@ -16,8 +24,6 @@ def module_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
 
     Raises `CandidateError` where multiply-adds or parameters are not known; `nas.models.flops.count` tells one without the other.
     """
-    from nas.models.flops import count
-
     counted = count(module, input_shape)
     if counted.macs is None or counted.params is None:
         what = "multiply-adds" if counted.macs is None else "parameters"
@@ -35,10 +41,6 @@ def known_peak(module: nn.Module, input_shape: tuple[int, int, int]) -> int | No
 
 def model_bytes(module: nn.Module) -> int:
     """Bytes of the module's state dict: parameters and buffers as they are stored, packed ones too, shared ones once."""
-    from torch.multiprocessing.reductions import StorageWeakRef
-
-    from nas.latency.outputs import tensors_of
-
     tensors = list(tensors_of(module.state_dict()))
     return sum({StorageWeakRef(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}.values())
 
@@ -51,13 +53,6 @@ def peak_activation_bytes(module: nn.Module, input_shape: tuple[int, int, int], 
     kernel needs inside, are not counted. Images (`batch_size`, *`input_shape`) are in the weights' own precision.
     Raises `CandidateError` when the module cannot run without values.
     """
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-    from torch.utils.weak import WeakIdKeyDictionary
-
-    from nas.latency.folding import fold_batch_norm
-
     sizes = WeakIdKeyDictionary()  # of the storages that are alive: an entry goes with its storage
     peak = 0
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nas.common.errors import InputError, arg
+from nas.latency.device import resolve_device
+from nas.latency.runtimes import check_protocol
 from nas.runs.demands import ResourceRequest, check_custom
 from nas.runs.objectives import target_objective
 from nas.runs.settings import LatencyTarget, SearchSettings
@@ -66,9 +68,6 @@ def check_targets(settings: SearchSettings) -> None:
 
 def check_measurable(targets: Sequence[LatencyTarget]) -> None:
     """Raise `InputError` when one of the targets cannot be measured by this process."""
-    from nas.latency.device import resolve_device
-    from nas.latency.runtimes import check_protocol
-
     for target in targets:
         try:
             resolve_device(target.protocol.device)

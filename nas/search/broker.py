@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from nas.common.seeds import derive_seed
 from nas.common.text import CUT_OFF, done_word, plural
+from nas.latency.device import torch_threads
 from nas.latency.result import Predicted
 from nas.runs.limits import predicted_violation
 from nas.runs.objectives import objective_values
@@ -179,8 +180,6 @@ class Broker:
 
         Repeats met on the way are answered from the records.
         """
-        from nas.latency.device import torch_threads  # torch is slow to import
-
         # What is fitted here is small: on busy cores several threads wait for each other for most of their time.
         with torch_threads(1):
             return self._ask()

@@ -12,11 +12,15 @@ from nas.common.errors import InputError, arg
 from nas.common.text import classes_text
 from nas.data.class_names import same_classes
 from nas.data.sets import ImageData
+from nas.latency.device import device_name, resolve_device
+from nas.latency.runtimes import check_protocol
 from nas.models.sources import SUPERNET
 from nas.models.weights import load_weights, source_of
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory
+from nas.runs.targets import check_measurable, targets_here
 from nas.training.images import load_images
+from nas.training.optim import check_recipe
 
 
 def settings_here(run: RunDirectory, device: str | None = None) -> SearchSettings:
@@ -24,9 +28,6 @@ def settings_here(run: RunDirectory, device: str | None = None) -> SearchSetting
 
     A device that is given is both trained and measured on. Raises `InputError` when the device is not here, or cannot do what the recipe asks for.
     """
-    from nas.latency.device import resolve_device
-    from nas.training.optim import check_recipe
-
     settings = run.settings
     evaluation = settings.evaluation
     measured_on = resolve_device(device or evaluation.protocol.device)
@@ -45,10 +46,6 @@ def devices_here(settings: SearchSettings) -> dict[str, str]:
 
     Raises `InputError` when one is not here, or a latency cannot be measured on it as asked.
     """
-    from nas.latency.device import device_name, resolve_device
-    from nas.latency.runtimes import check_protocol
-    from nas.runs.targets import check_measurable, targets_here
-
     targets = targets_here(settings)
     for device in settings.worker_devices:
         resolve_device(device)

@@ -13,6 +13,7 @@ from nas.runs.objectives import objective
 from nas.runs.settings import SearchSettings
 from nas.runs.targets import targets_here
 from nas.search.allowed import COMPUTED_WORDS, Allowed
+from nas.search.latency import candidate_latency
 from nas.search.samplers.known import KnownCosts
 from nas.spaces.base import Architecture, Space, Values
 from nas.spaces.cheapest import least_cost
@@ -102,8 +103,6 @@ def measured_by(
 
 
 def _measured_here(network: Architecture, num_classes: int, protocol: LatencyProtocol) -> Latency:
-    from nas.search.latency import candidate_latency
-
     return candidate_latency(network, num_classes, protocol)
 
 

@@ -19,7 +19,10 @@ from nas.runs.picks import known_as
 from nas.runs.record import TrialRecord, count_outcomes
 from nas.runs.store import RunDirectory
 from nas.runs.words import latency_text, score_title
+from nas.views.report.figures import cost_objectives, quiet
+from nas.views.report.findings import find
 from nas.views.report.markup import Html, join, table, tag
+from nas.views.report.plots import front_figure
 from nas.views.text import NOTHING, label
 
 if TYPE_CHECKING:
@@ -51,10 +54,6 @@ class Run(RunDirectory):
 
         Raises `InputError` where `cost` is no objective of the run.
         """
-        from nas.views.report.figures import cost_objectives, quiet
-        from nas.views.report.findings import find
-        from nas.views.report.plots import front_figure
-
         costs = cost_objectives(self.settings.objectives)
         if cost is not None and cost not in costs:
             raise InputError(f"cost {cost!r}: the run's costs are {', '.join(costs)}")

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+import torch
 from packaging.requirements import Requirement
 
 from nas.common.errors import InputError
@@ -114,8 +115,6 @@ def _lacking(requirement: Requirement) -> list[str]:
 
 
 def _devices() -> Iterator[Check]:
-    import torch
-
     cores = len(os.sched_getaffinity(0))
     yield Check(
         "devices", "cpu", "here", f"{device_name('cpu')}, {cores} of {os.cpu_count()} cores may be used", needed=True
@@ -129,8 +128,6 @@ def _devices() -> Iterator[Check]:
 
 
 def _runtimes() -> Iterator[Check]:
-    import torch
-
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for mode in RUNTIMES.names:
         problems = {device: _problem(LatencyProtocol(device=device, mode=mode)) for device in devices}

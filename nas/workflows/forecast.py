@@ -15,12 +15,17 @@ import numpy as np
 from nas.common.errors import arg
 from nas.common.seeds import derive_seed
 from nas.common.text import done_word, duration_text, plural
+from nas.latency.device import torch_threads
+from nas.latency.lease import lease_for
 from nas.runs.settings import SearchSettings
+from nas.search.evaluate import starting_network
 from nas.search.time_budget import Point, TimeBudget, line_through
 from nas.spaces.base import Architecture
 from nas.spaces.families import architecture_cost
 from nas.tasks.base import outputs_of
+from nas.training.device_data import DeviceData
 from nas.training.length import Length
+from nas.training.loop import finetune, predict
 from nas.training.recipe import Recipe
 from nas.workflows.plan import SearchPlan
 
@@ -130,8 +135,6 @@ def probe(plan: SearchPlan, concurrent: int) -> Forecast | None:
 
     None, with a warning, where one of them cannot be trained here; others still may.
     """
-    from nas.latency.device import torch_threads  # torch is slow to import
-
     settings, timed = plan.settings, []
     networks = {one.digest: one for one in (settings.space.smallest, settings.space.backbone)}
     try:
@@ -146,11 +149,6 @@ def probe(plan: SearchPlan, concurrent: int) -> Forecast | None:
 
 
 def _timed(plan: SearchPlan, architecture: Architecture) -> tuple[Timed, int]:
-    from nas.latency.lease import lease_for
-    from nas.search.evaluate import starting_network
-    from nas.training.device_data import DeviceData
-    from nas.training.loop import finetune, predict
-
     settings, recipe = plan.settings, plan.settings.evaluation.recipe
     data = DeviceData(few_images(plan.data, recipe), settings.device)
     lease, side = lease_for(settings.device), architecture.input_size

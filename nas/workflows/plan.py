@@ -19,6 +19,7 @@ from nas.common.text import plural
 from nas.common.user_cache import assume_home
 from nas.data.sets import ImageData
 from nas.latency.cache import cache_folder
+from nas.latency.device import resolve_device
 from nas.latency.lease import lease_directory
 from nas.runs.demands import check_custom
 from nas.runs.layout import default_run_path
@@ -259,8 +260,6 @@ def device_of(name: str, address: str | None, resources: Resources, functions: S
 
     `functions` are what `start_ray` sends there. Raises `InputError` when it is not here, or no cluster answers.
     """
-    from nas.latency.device import resolve_device
-
     if address is None:
         return resolve_device(name)
     from nas.search.ray.cluster import start_ray

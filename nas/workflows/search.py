@@ -31,6 +31,7 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.conditions import data_of, devices_here, settings_here
 from nas.search.confirming import Confirmer
+from nas.search.ray.worker import worker_of
 from nas.search.reachable import check_computed, check_latencies, latency_limits, limits_here, measured_by
 from nas.search.remeasuring import Remeasurer
 from nas.search.renewal import Renewal
@@ -198,7 +199,6 @@ def _drive(
 ) -> Finished:
     from nas.search.ray.cluster import head_watched
     from nas.search.ray.tune import run_candidates
-    from nas.search.ray.worker import worker_of
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     broker = begin()

@@ -14,6 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+
 from nas.common.errors import InputError
 from nas.latency.device import torch_threads
 from nas.search.ray.cluster import start_ray
@@ -31,10 +35,6 @@ def train_on_devices(
     plan: SupernetPlan, on_epoch: Callable[[SupernetEpoch], None], stopped: Callable[[], bool]
 ) -> None:
     """Train until the end, or until `stopped` says so; told of each epoch soon after it. Raises `InputError` on failure."""
-    import ray
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
     began_ray = not ray.is_initialized()
     on_gpus = plan.file.device != "cpu"
     start_ray(None, on_gpus)
@@ -82,8 +82,6 @@ def _tell(plan: SupernetPlan, told: int, on_epoch: Callable[[SupernetEpoch], Non
 
 def _train(config: dict[str, Any]) -> None:
     """What each of the processes does."""
-    from ray.train.torch import get_device
-
     own_process()
     folder = Path(config["folder"])
     file = read_file(folder)

@@ -12,12 +12,11 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from pydantic import TypeAdapter
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from torch import nn
 
 from nas.common.errors import InputError, LostError, arg
 from nas.latency.lease import lease_for
@@ -29,6 +28,9 @@ from nas.runs.targets import check_measurable, places
 from nas.search.candidate import InTurn
 from nas.spaces.base import Architecture
 from nas.spaces.families import read_architecture
+
+if TYPE_CHECKING:
+    from torch import nn
 
 RETRIES = 3
 """Times that a measurement whose actor died is asked for again."""

@@ -19,9 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.common.errors import InputError, WrongNodeError, arg
 from nas.common.text import plural
+from nas.latency.device import device_name
+from nas.latency.telemetry import gpu_models
 from nas.runs.demands import ResourceRequest, trial_request
 from nas.runs.settings import Resources, SearchSettings
 from nas.runs.targets import latency_devices, places
+from nas.search.ray.measuring import node_id, node_name
 
 LOOK_S = 3.0
 """Seconds between two looks at the cluster's nodes."""
@@ -176,9 +179,9 @@ class Placement:
             return
         texts = {node["NodeID"]: node_text(node) for node in living_nodes()}
         by_model: dict[str, list[str]] = {}
-        for node_id, models in self._models.items():
-            if node_id in texts:
-                by_model.setdefault(_words(models), []).append(texts[node_id])
+        for node, models in self._models.items():
+            if node in texts:
+                by_model.setdefault(_words(models), []).append(texts[node])
         told = "; ".join(f"{model} on {', '.join(found)}" for model, found in sorted(by_model.items()))
         raise InputError(
             f"latencies of different devices cannot be compared, and the nodes have several: {told}; "
@@ -248,9 +251,6 @@ class Placement:
 
 def check_models(models: Mapping[str, str]) -> None:
     """Raise `WrongNodeError` unless this process's devices are of these models."""
-    from nas.latency.device import device_name
-    from nas.search.ray.measuring import node_id, node_name
-
     for device, model in models.items():
         here = device_name(device)
         if here != model:
@@ -266,9 +266,6 @@ def _ask_models(node_id: str, devices: Sequence[str]) -> Any:
 
 def _models_here(devices: Sequence[str]) -> Models:
     """The models of this node's devices; those of GPUs without taking one."""
-    from nas.latency.device import device_name
-    from nas.latency.telemetry import gpu_models
-
     return {name: device_name(name) if name == "cpu" else " and ".join(gpu_models()) or None for name in devices}
 
 

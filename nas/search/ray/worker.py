@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas.common.errors import LostError
 from nas.common.files import weights_content
 from nas.data.sets import ImageData
+from nas.latency.device import check_context
 from nas.latency.lease import lease_for
 from nas.models.weights import Weights, load_weights
 from nas.runs.record import Evaluation, Outcome
@@ -20,6 +21,7 @@ from nas.runs.store import RunDirectory
 from nas.search.candidate import Candidate, InTurn
 from nas.tasks.base import outputs_of
 from nas.training.allocator import own_process
+from nas.training.images import normalised_for
 
 if TYPE_CHECKING:
     from nas.search.ray.artifacts import ArtifactStore
@@ -58,10 +60,8 @@ class Worker:
             return functools.partial(self._evaluate, DeviceData(self.data, self.settings.device))
 
     def _evaluate(self, data: Any, candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
-        from nas.latency.device import check_context
         from nas.search.evaluate import evaluate_steps
         from nas.search.ray.measuring import measure_on, node_name
-        from nas.training.images import normalised_for
 
         here = node_name()
         self.keeper.begin(candidate.number, here)

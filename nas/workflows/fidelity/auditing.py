@@ -23,9 +23,11 @@ from nas.runs.store import RunDirectory
 from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.conditions import check_scored_untrained, data_of, settings_here
+from nas.search.ray.worker import worker_of
 from nas.training.history import EpochMetrics
 from nas.training.images import check_unseen
 from nas.training.length import Length
+from nas.training.optim import check_recipe
 from nas.training.recipe import Recipe
 from nas.workflows.fidelity.audit import Training, choose, full_recipe, trainings_of
 from nas.workflows.fidelity.inits import recipe_from
@@ -170,7 +172,6 @@ def plan_audit(
         raise InputError(
             f"{arg('count')} {count}: with fewer than {MIN_NETWORKS} candidates a rank correlation says nothing"
         )
-    from nas.training.optim import check_recipe
 
     check_recipe(full, settings.device)
     if full == brief:
@@ -297,7 +298,6 @@ def _train(
     auditor = Auditor(RunDirectory(plan.run.path, replace(plan.run.content, settings=settings)), missing)
     auditor.on_record = on_record
     from nas.search.ray.tune import run_candidates
-    from nas.search.ray.worker import worker_of
 
     inits = [weights.name for weights in plan.inits]
     with gentle_signals(auditor), worker_of(auditor.run, data, inits=inits) as worker:
