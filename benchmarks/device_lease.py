@@ -41,6 +41,7 @@ from nas.latency.protocol import default_protocol
 from nas.models.networks import build
 from nas.spaces.files import load_space
 from nas.tasks.classification_metrics import METRICS
+from nas.training.allocator import own_process
 from nas.training.device_data import DeviceData
 from nas.training.loop import finetune
 from nas.training.recipe import Recipe
@@ -88,6 +89,7 @@ def device_data(arguments: argparse.Namespace, validation: int) -> DeviceData:
 
 def train(arguments: argparse.Namespace, lease: Switched, steps: Any) -> None:
     """Fine-tune for ever, counting steps."""
+    own_process()
     torch.set_num_threads(arguments.threads)
     data = device_data(arguments, 1000)
     network = build(load_space("lite0_small").backbone, len(data.data.classes))
@@ -271,6 +273,7 @@ def cost(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """What was asked for, or both parts."""
+    own_process()  # as commands and workers of nas train
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits", help="what the trainers train on: a folder, or a name")
     parser.add_argument("--device", default="cpu")

@@ -41,6 +41,7 @@ from nas.models.reconstruct import reconstruct
 from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture, StemSpec
 from nas.tasks.classification_metrics import METRICS
+from nas.training.allocator import own_process
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
 from nas.training.loop import finetune
@@ -195,6 +196,7 @@ def table(runs: list[dict[str, object]]) -> str:
 
 def main() -> None:
     """Run what is missing, or print the table."""
+    own_process()  # as commands and workers of nas train
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="CIFAR-10 as a folder of images")
     parser.add_argument("--candidates", type=int, default=20)

@@ -39,6 +39,7 @@ from nas.search.samplers.known import KnownCosts
 from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture
 from nas.spaces.mobile.space import SearchSpace
+from nas.training.allocator import own_process
 from nas.training.images import load_images
 from nas.training.recipe import Recipe
 
@@ -113,6 +114,7 @@ def few(part: Split, count: int | None) -> Split:
 
 def main() -> None:
     """Train what is missing."""
+    own_process()  # as commands and workers of nas train
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=("drawn", "searched"))
     parser.add_argument("--out", type=Path, required=True)

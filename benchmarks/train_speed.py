@@ -34,6 +34,7 @@ from nas.models.reconstruct import reconstruct
 from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture, StemSpec
 from nas.tasks.classification_metrics import METRICS
+from nas.training.allocator import own_process
 from nas.training.device_data import DeviceData
 from nas.training.images import normalised_for
 from nas.training.loop import finetune, predict
@@ -159,6 +160,7 @@ def parts(arguments: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     """Rounds of both loops in turn, then the parts."""
+    own_process()  # as commands and workers of nas train
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 as a folder with train/CLASS/*.jpg")
     parser.add_argument("--rounds", type=int, default=5)

@@ -29,10 +29,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # where the data set `images:cif
 from runs import Asked, Bench, Setting, reference_of, score_all, search_all, train_all
 from tables import print_tables, read
 
+from nas.training.allocator import own_process
 from nas.training.recipe import INHERITED_RATE, SUPERNET_RATE
 
 
 def main() -> None:
+    own_process()  # as commands and workers of nas train
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("train", "score", "search"):
