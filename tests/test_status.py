@@ -68,7 +68,7 @@ def wait_until(true: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def state(host: str = HERE, age: float = 0.0, **changes: Any) -> DriverState:
