@@ -156,7 +156,7 @@ def curve(scores: list[float]) -> tuple[EpochMetrics, ...]:
 def simulated(
     count: int, brief_reliability: float, *, biased: bool = False, settles: int = FULL.epochs, seed: int = 0
 ) -> Audit:
-    """An audit whose full trainings have a reliability of 0.95, and rank at random before the epoch `settles`."""
+    """A fidelity check whose full trainings have a reliability of 0.95, and rank at random before the epoch `settles`."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=count)
     brief = noisy(rng.normal(size=count) if biased else true, brief_reliability, rng)
@@ -312,7 +312,7 @@ def test_the_full_recipe_is_the_brief_one_made_longer() -> None:
     assert full_recipe(Recipe(epochs=3)) == Recipe(epochs=12)
 
 
-# ---------------------------------------------------------------- an audit by hand
+# ---------------------------------------------------------------- a fidelity check by hand
 
 
 @pytest.fixture
@@ -463,7 +463,7 @@ def test_a_run_with_too_few_candidates_or_a_search_is_not_audited(
 ) -> None:
     few = make_run(run.settings, name="few")
     few.append(cloud(1)[0])
-    with pytest.raises(InputError, match="1 candidate is trained, and an audit takes at least 8"):
+    with pytest.raises(InputError, match="1 candidate is trained, and a fidelity check takes at least 8"):
         plan_audit(few)
     with run.locked():
         code, _, err = call(capsys, "audit", str(run.path))

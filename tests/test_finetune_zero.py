@@ -222,7 +222,7 @@ def test_a_candidate_is_trained_in_full(
     assert len(record.losses) == len(record.evaluation.history) == 1
 
 
-# ---------------------------------------------------------------- an audit
+# ---------------------------------------------------------------- a fidelity check
 
 
 def audited_run(make_run: RunFactory, full: Recipe) -> RunDirectory:

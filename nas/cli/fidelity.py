@@ -61,7 +61,7 @@ def fidelity(context: typer.Context, directory: Directory, options: FidelityOpti
     """Can the run's proxy training rank candidates? Some are trained again, by a longer recipe, and compared.
 
     Each is trained twice by the full recipe and once more by the proxy one, with new seeds. What is recorded already is
-    not trained again, so that an audit that was stopped goes on with the same command. With --init each is trained by the
+    not trained again, so that a fidelity check that was stopped goes on with the same command. With --init each is trained by the
     proxy recipe from other initial weights too, and compared: which of them rank better, and at what cost?
 
     Example: nas fidelity results/digits-20261124-070000 --count 20
@@ -116,7 +116,7 @@ def _announcement(plan: AuditPlan) -> list[str]:
     else:
         beside = "; the search scored them without fine-tuning"
     lines = [
-        f"Auditing {plan.candidates} of {plural(plan.trained, f'{done_word(brief.epochs)} candidate')}: each twice by the "
+        f"Training {plan.candidates} of {plural(plan.trained, f'{done_word(brief.epochs)} candidate')} again: each twice by the "
         f"full recipe of {plural(full.epochs, 'epoch')}{beside}"
     ]
     own = plan.settings.evaluation.init

@@ -53,7 +53,7 @@ def stop(directory: Directory) -> None:
     sentence, driver = phase_text(found), found.driver
     if found.phase is Phase.BUSY:
         run.request_stop()
-        sentence += "; a search hears of this once it has started, an audit does not (Ctrl-C stops one)"
+        sentence += "; a search hears of this once it has started, a fidelity check does not (Ctrl-C stops one)"
     elif found.phase is Phase.RUNNING and driver is not None:
         run.request_stop()
         sentence = (

@@ -17,7 +17,7 @@ state.json       what the driver of a search tells of itself, every few seconds 
 stop             there while a search is asked to stop (`nas stop`)
 exports/         a folder for each candidate that `nas browse` exported
 tensorboard/, mlflow/  what `--log` tells those
-.lock            held by the search or audit that runs on the directory
+.lock            held by the search or fidelity check that runs on the directory
 
 Digests and keys become parts of paths here alone, and are checked before, since records may come from anywhere.
 """

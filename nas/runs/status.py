@@ -26,7 +26,7 @@ NO_REASON = "no reason recorded"
 class Phase(StrEnum):
     """Whether a search runs on a directory.
 
-    Busy: something holds the directory that has told nothing yet, a search that starts or an audit. Unknown: nothing
+    Busy: something holds the directory that has told nothing yet, a search that starts or a fidelity check. Unknown: nothing
     runs as far as can be seen, and no driver has told how its search ended, as those of older versions never did.
     """
 
@@ -69,7 +69,7 @@ class RunStatus:
     """How a run stands at `now` (UTC seconds); `driver` is the last state of one, None where none could be read.
 
     The search has taken `seconds` of wall time so far, all of its commands together.
-    `device_hours` are the evaluations that ended, confirmations and audits among them, in hours of the GPUs or CPU cores
+    `device_hours` are the evaluations that ended, confirmations and fidelity checks among them, in hours of the GPUs or CPU cores
     (`device_unit`) that a trial takes, `per_trial` of them. `limits` are the hard ones of now, by objective in its unit, and
     `limits_changed` says whether a resumed search was given others than before; `score_unit` is that of the scores. `asked_to_stop` says that the driver has not heard of it yet.
     """

@@ -126,12 +126,12 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only search or audit on this directory; raises `InputError` when another process is.
+        """Be the only search or fidelity check on this directory; raises `InputError` when another process is.
 
         The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
         network file systems, the state of another driver says that it lives. An older request to stop is removed.
         """
-        busy = f"{self.path}: another search is running on this directory, or an audit"
+        busy = f"{self.path}: another search is running on this directory, or a fidelity check"
         with only_process(self.path / layout.LOCK, self.path, busy):
             self._refuse_beside_another_host()
             self.remove_stop_request()
@@ -152,7 +152,7 @@ class RunDirectory:
 
     @property
     def is_locked(self) -> bool:
-        """Whether a search or an audit runs on this directory, as far as the kernel's lock reaches. Writes nothing."""
+        """Whether a search or a fidelity check runs on this directory, as far as the kernel's lock reaches. Writes nothing."""
         try:
             with (self.path / layout.LOCK).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -238,11 +238,11 @@ class RunDirectory:
         return list({record.name: record for record in self._lines(layout.BASELINES, _BASELINE)}.values())
 
     def append_audit(self, record: AuditRecord) -> None:
-        """Add what a training of an audit gave; on return it is on the disk."""
+        """Add what a training of a fidelity check gave; on return it is on the disk."""
         append_record(self.path / layout.AUDITS, record)
 
     def audit_records(self) -> list[AuditRecord]:
-        """All trainings of audits in the order written; torn lines as in `records`."""
+        """All trainings of fidelity checks in the order written; torn lines as in `records`."""
         return self._lines(layout.AUDITS, _AUDIT)
 
     def append_training(self, record: TrainingRecord) -> None:

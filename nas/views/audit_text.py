@@ -1,4 +1,4 @@
-"""An audit in words, for the terminal and the report. Plain text: nothing here is escaped."""
+"""A fidelity check in words, for the terminal and the report. Plain text: nothing here is escaped."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def status_line(seen: Seen) -> str:
 def _phase(status: RunStatus) -> str:
     driver = status.driver
     if driver is None or status.phase in (Phase.UNKNOWN, Phase.BUSY):
-        return "A search is starting, or an audit runs" if status.phase is Phase.BUSY else "Nothing runs here"
+        return "A search is starting, or a fidelity check runs" if status.phase is Phase.BUSY else "Nothing runs here"
     if status.phase is Phase.ENDED:
         return f"Ended {time_text(driver.ended or driver.written)}"
     if status.phase is Phase.DEAD:

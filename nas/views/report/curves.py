@@ -1,4 +1,4 @@
-"""Figures over epochs (plotly): learning curves, brief against full trainings. As in `figures`."""
+"""Figures over epochs (plotly): learning curves, proxy against full trainings. As in `figures`."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def audit_figure(audited: Sequence[Audited], front: Sequence[TrialRecord], metri
     figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", showlegend=False))
     title = escape(capital(score_title(metric)), quote=False)
     unit = f" ({escape(metric.unit, quote=False)})" if metric.unit else ""
-    figure.update_xaxes(title=f"{title}, brief{unit}", tickformat=".4~g")
-    figure.update_yaxes(title=f"{title}, full{unit}", tickformat=".4~g")
+    figure.update_xaxes(title=f"{title}, proxy training{unit}", tickformat=".4~g")
+    figure.update_yaxes(title=f"{title}, full training{unit}", tickformat=".4~g")
     return figure
 
 
@@ -129,7 +129,7 @@ def _audit_hover(candidate: Audited, metric: Score) -> str:
     trial = candidate.trial
     lines = [
         f"<b>{escape(trial.digest, quote=False)}</b>  trial {trial.number}",
-        "brief " + ", ".join(metric.show(score) for score in candidate.brief),
+        "proxy " + ", ".join(metric.show(score) for score in candidate.brief),
         "full " + ", ".join(metric.show(score) for score in candidate.full),
     ]
     return "<br>".join([*lines, *(escape(line, quote=False) for line in wrapped(trial.text))])

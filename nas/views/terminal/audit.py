@@ -1,4 +1,4 @@
-"""An audit as tables and as JSON."""
+"""A fidelity check as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _init_tables(audit: Audit, metric: Score) -> list[Table | Text]:
 
 
 def audit_json(run: RunDirectory, audit: Audit) -> str:
-    """Everything that an audit found, as JSON; what is not defined is null."""
+    """Everything that a fidelity check found, as JSON; what is not defined is null."""
     data = asdict(audit)
     data["audited"] = [
         {

@@ -54,7 +54,7 @@ def phase_text(status: RunStatus) -> str:
     """Whether the search runs, in a sentence or two."""
     driver, phase = status.driver, status.phase
     if phase is Phase.BUSY:
-        return "Busy: a search is starting on this directory, or an audit runs"
+        return "Busy: a search is starting on this directory, or a fidelity check runs"
     if driver is None or phase is Phase.UNKNOWN:
         return "Nothing runs here that can be seen, and no driver told how its search ended"
     who = f"{driver.host} (pid {driver.pid})"

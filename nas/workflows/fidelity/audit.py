@@ -1,4 +1,4 @@
-"""Can a run's proxy training rank candidates? What an audit trains, and what its trainings say.
+"""Can a run's proxy training rank candidates? What a fidelity check trains, and what its trainings say.
 
 Each chosen candidate is trained by a longer recipe, twice, and once more by the proxy one, all with new seeds: nas/workflows/fidelity/ranking.py
 says what these are for. The cost is that of two full trainings and a proxy one for each candidate; further initial weights
@@ -31,7 +31,7 @@ FULL_TRAININGS = 2
 
 @dataclass(frozen=True)
 class Training:
-    """A training that an audit asks for: of a trial's candidate, by a recipe and a seed, from the run's weights or `init`."""
+    """A training that a fidelity check asks for: of a trial's candidate, by a recipe and a seed, from the run's weights or `init`."""
 
     trial: TrialRecord
     recipe: Recipe
@@ -111,7 +111,7 @@ def choose(records: Sequence[TrialRecord], objectives: Sequence[str], count: int
 def trainings_of(
     trial: TrialRecord, brief: Recipe, full: Recipe, seed: int, inits: Mapping[InitialWeights, Recipe] | None = None
 ) -> list[Training]:
-    """What an audit trains of one candidate; `seed` is that of the run's evaluations.
+    """What a fidelity check trains of one candidate; `seed` is that of the run's evaluations.
 
     `inits` are further initial weights, with their proxy recipes.
     """

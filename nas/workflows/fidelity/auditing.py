@@ -1,4 +1,4 @@
-"""The trainings of an audit, run on Ray and recorded one by one, so that one that was killed goes on where it was."""
+"""The trainings of a fidelity check, run on Ray and recorded one by one, so that one that was killed goes on where it was."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OnRecord = Callable[[AuditRecord], None]
 
 
 class Auditor:
-    """Asks for the trainings that an audit misses, and records what they give. Not thread-safe.
+    """Asks for the trainings that a fidelity check misses, and records what they give. Not thread-safe.
 
     One whose worker died is asked for again, `MAX_LOSSES` times at most. `on_record` is called with every record after
     it is on disk.
@@ -76,7 +76,7 @@ class Auditor:
         return candidate
 
     def should_stop(self, candidate: Candidate, so_far: Evaluation) -> None:
-        """None is stopped: an audit wants the whole training."""
+        """None is stopped: a fidelity check wants the whole training."""
 
     def finish(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Record what a training gave."""
@@ -120,13 +120,13 @@ class Auditor:
 
 
 def _name(candidate: Candidate) -> str:
-    """Tells the trainings of one audit apart: each of a candidate's has a seed or initial weights of its own."""
+    """Tells the trainings of one check apart: each of a candidate's has a seed or initial weights of its own."""
     return f"{candidate.digest}:{candidate.settings.seed}:{candidate.settings.init}"
 
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """An audit that was checked and can start.
+    """A fidelity check that was checked and can start.
 
     `settings` are the run's for the trainings; `candidates` is how many were chosen, of `trained` that could be. `inits` are
     the initial weights beside the run's own, with their proxy recipes.
@@ -155,7 +155,7 @@ def plan_audit(
     max_concurrent: int = 0,
     inits: Sequence[str] = (),
 ) -> AuditPlan:
-    """Choose candidates and say what an audit trains; `recipe` is the full one, by default the run's made longer.
+    """Choose candidates and say what a fidelity check trains; `recipe` is the full one, by default the run's made longer.
 
     Proxy trainings from `inits` are compared with those from the run's own weights, which may be named too. Raises
     `InputError` when too few candidates are trained, the recipe is the run's own or cannot be followed here, or initial weights are
@@ -188,11 +188,11 @@ def plan_audit(
     trained = len(choose(records, settings.objectives, len(records)))
     if trained < MIN_NETWORKS:
         raise InputError(
-            f"{run.path}: {plural(trained, 'candidate is', 'candidates are')} trained, and an audit takes at least "
+            f"{run.path}: {plural(trained, 'candidate is', 'candidates are')} trained, and a fidelity check takes at least "
             f"{MIN_NETWORKS}"
         )
     chosen = choose(records, settings.objectives, count)
-    # In an order of their own, so that those of an audit that is stopped are spread like all of them.
+    # In an order of their own, so that those of a fidelity check that is stopped are spread like all of them.
     random.Random(evaluation.seed).shuffle(chosen)
     trainings = [one for trial in chosen for one in trainings_of(trial, brief, full, evaluation.seed, further)]
     return AuditPlan(run, settings, full, tuple(trainings), len(chosen), trained, further)
@@ -250,7 +250,7 @@ def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequ
 
 
 def _of_trainings(settings: SearchSettings, max_concurrent: int) -> SearchSettings:
-    """Without budgets and targets: an audit compares scores, and takes all else from the records. It runs here."""
+    """Without budgets and targets: a fidelity check compares scores, and takes all else from the records. It runs here."""
     evaluation = replace(settings.evaluation, budgets=Budgets(), targets=())
     given = settings.resources
     resources = Resources(given.cpus_per_trial, given.gpus_per_trial, max_concurrent)
@@ -258,7 +258,7 @@ def _of_trainings(settings: SearchSettings, max_concurrent: int) -> SearchSettin
 
 
 def audited_data(run: RunDirectory) -> ImageData:
-    """The run's data for an audit; each worker normalises it for the initial weights of its candidate.
+    """The run's data for a fidelity check; each worker normalises it for the initial weights of its candidate.
 
     Raises `InputError` when it has changed since the search.
     """

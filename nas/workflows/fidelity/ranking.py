@@ -1,4 +1,4 @@
-"""What the trainings of an audit say: how far scores agree, whether the proxy one ranks well enough, and what would help.
+"""What the trainings of a fidelity check say: how far scores agree, whether the proxy one ranks well enough, and what would help.
 
 The ceiling is how well one full training ranks what the other gives: no score can be expected to do better against a single
 training (the noise ceiling of Nili et al., "A toolbox for representational similarity analysis", 2014). The brief
@@ -216,7 +216,9 @@ def _epochs_needed(brief: Recipe, full: Recipe, audited: Sequence[Audited]) -> t
     if lengths != {full.epochs} or full.epochs <= brief.epochs or brief.steps or brief.seconds or brief.patience:
         limits = " (and its steps and seconds alike)" if brief.steps or brief.seconds else ""
         more = f"Twice the budget{limits}" if brief.epochs else "One epoch"
-        return max(1, 2 * brief.epochs), f"{more} is a guess: the curves do not tell; audit a run of it again."
+        return max(
+            1, 2 * brief.epochs
+        ), f"{more} is a guess: the curves do not tell; check the fidelity of a run of it again."
     curves: NDArray[np.float64] = np.array(
         [candidate.curves for candidate in audited]
     )  # (candidates, trainings, epochs)
