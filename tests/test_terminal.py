@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import random
@@ -13,9 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import RunFactory
 from rich.console import Console
 
+from nas.cli.app import main
+from nas.common.jsonl import json_line
 from nas.common.text import count_text, ms_text
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
@@ -24,7 +28,7 @@ from nas.runs.picks import known_as
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.status import status_of
-from nas.runs.store import RunDirectory
+from nas.runs.store import RunDirectory, open_run
 from nas.spaces.base import Cost
 from nas.spaces.files import load_space
 from nas.training.history import EpochMetrics
@@ -177,3 +181,38 @@ def test_why_there_is_no_front_is_not_laid_on_limits_that_nothing_is_over(make_r
     assert no_front_text([failed]) == "No candidate was trained."
     assert no_front_text([failed, stopped]) == "No candidate came to the end of its training."
     assert no_front_text([failed, stopped, over]) == "No candidate is within the hard limits."
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[/b][red]=cmd|'/C calc'!A0"
+
+
+def test_texts_of_records_are_shown_and_never_obeyed(make_run: RunFactory, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of somebody else's moved the cursor, set the title, ended with a MarkupError, and gave spreadsheets a formula."""
+    run = make_run()
+    good, lost, failed = (add(run, number, 0.5 + number / 10, 1.0 + number) for number in range(3))
+    evaluation = replace(good.evaluation, worker=HOSTILE)
+    records = [
+        replace(good, text=f"={HOSTILE}", evaluation=evaluation, imported_from=f"=1+{HOSTILE}"),
+        replace(lost, evaluation=Evaluation(Outcome.LOST, HOSTILE, worker=HOSTILE), objectives={}),
+        replace(failed, evaluation=Evaluation(Outcome.FAILED, HOSTILE, worker=HOSTILE), objectives={}),
+    ]
+    (run.path / "trials.jsonl").write_text("".join(f"{json_line(record)}\n" for record in records))
+    content = yaml.safe_load((run.path / "run.yaml").read_text())
+    content["provenance"].update(host=HOSTILE, hardware=HOSTILE, command=f"nas search {HOSTILE}")
+    (run.path / "run.yaml").write_text(yaml.safe_dump(content))
+    for command in (["front"], ["front", "--csv"], ["front", "--json"], ["status"]):
+        with pytest.raises(SystemExit) as end:
+            main([command[0], str(run.path), *command[1:]])
+        told = "".join(capsys.readouterr())
+        assert end.value.code in (0, None), told
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", told)
+        if command == ["front", "--csv"]:
+            (row,) = csv.DictReader(io.StringIO(told))
+            assert row["architecture"].startswith("'=\\x1b]0;owned")
+            assert row["imported_from"].startswith("'=1+")
+        if command == ["status"]:
+            assert "[/b][red]=cmd" in told
+    assert "\x1b" not in write_report(run).read_text(encoding="utf-8")
+    assert open_run(run.path).records()[1].evaluation.reason == HOSTILE.replace("\x1b", "\\x1b").replace(
+        "\x07", "\\x07"
+    ).replace("\x9b", "\\x9b").replace("\u202e", "\\u202e")

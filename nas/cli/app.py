@@ -9,7 +9,6 @@ import sys
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 import nas
 from nas.cli.baseline import baseline
@@ -33,6 +32,7 @@ from nas.common.printable import print_what_fits
 from nas.common.text import plural
 from nas.common.user_cache import assume_home
 from nas.training.allocator import own_process
+from nas.views.terminal.console import plain_console
 
 app = typer.Typer(
     add_completion=False,
@@ -51,8 +51,8 @@ _INTERRUPTED = 130
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)  # `threads:x` is no picture
+console = plain_console()
+errors = plain_console(stderr=True)
 
 _GUIDE = """[bold]nas[/bold] finds networks that are accurate and fast on your hardware, measured there.
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from nas.cli.options import Directory
 from nas.common.errors import InputError
 from nas.common.text import duration_text
 from nas.runs.record import Outcome
+from nas.views.terminal.console import plain_console
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
     from nas.runs.record import BaselineRecord
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 def baseline(

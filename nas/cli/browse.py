@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+from nas.views.terminal.console import plain_console
+
+console = plain_console()
+errors = plain_console(stderr=True)
 
 
 def browse(

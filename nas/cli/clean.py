@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nas.cli.options import flag_of, parse_duration
 from nas.common.errors import named
 from nas.common.text import plural, time_text
 from nas.runs.objectives import bytes_text
+from nas.views.terminal.console import plain_console
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 def clean(

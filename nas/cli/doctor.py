@@ -8,14 +8,14 @@ from itertools import groupby
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from nas.common.text import plural
+from nas.views.terminal.console import plain_console
 
-console = Console(emoji=False)
+console = plain_console()
 
-_SIGNS = {"here": "[green]✓[/green]", "missing": "[dim]–[/dim]", "trouble": "[red]![/red]"}
+_SIGNS = {"here": ("✓", "green"), "missing": ("–", "dim"), "trouble": ("!", "red")}
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
@@ -33,13 +33,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         print(json.dumps({"fit": not failing, "checks": [asdict(check) for check in checks]}, indent=2))
     else:
         for topic, group in groupby(checks, key=lambda check: check.topic):
-            console.print(f"[bold]{topic.capitalize()}[/bold]")
+            console.print(topic.capitalize(), style="bold")
             for check in group:
-                remedy = f" [dim]({escape(check.remedy)})[/dim]" if check.remedy else ""
-                console.print(
-                    f"  {_SIGNS[check.state]} {escape(check.name)}: {escape(check.found)}{remedy}",
-                    highlight=False, soft_wrap=True,
-                )  # fmt: skip
+                remedy = (f" ({check.remedy})", "dim") if check.remedy else ""
+                line = Text.assemble("  ", _SIGNS[check.state], f" {check.name}: {check.found}", remedy)
+                console.print(line, highlight=False, soft_wrap=True)
         told = f"not for want of {plural(len(failing), 'thing')} marked above" if failing else "yes"
         console.print(f"\nCan a plain search run here: {told}", highlight=False)
     if failing:

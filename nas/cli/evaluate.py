@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from nas.cli.groups import grouped
 from nas.cli.options import (
@@ -41,14 +40,15 @@ from nas.runs.settings import EvaluationSettings
 from nas.spaces.known import chosen_architecture
 from nas.tasks.base import DEFAULT, task_of
 from nas.training.recipe import Recipe, default_recipe, recipe_text
+from nas.views.terminal.console import plain_console
 
 if TYPE_CHECKING:
     from nas.runs.record import AnyReport, Evaluation
     from nas.spaces.base import Architecture
     from nas.training.history import EpochMetrics
 
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+console = plain_console()
+errors = plain_console(stderr=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from nas.cli.options import Directory, Picks, named_here
+from nas.views.terminal.console import plain_console
 
 if TYPE_CHECKING:
     from nas.runs.record import TrialRecord
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 def export(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from nas.cli.groups import grouped
 from nas.cli.options import Assignments, Directory, absolute_init
 from nas.common.text import done_word, duration_text, plural
 from nas.runs.record import Outcome
 from nas.training.recipe import read_recipe
+from nas.views.terminal.console import plain_console
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nas.views.terminal.pulse import Pulse
     from nas.workflows.fidelity.auditing import AuditPlan
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def fidelity(context: typer.Context, directory: Directory, options: FidelityOpti
         console.print(audit_table(found, run.settings.evaluation.score))
         console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
     if ending is not None:
-        Console(stderr=as_json, emoji=False).print(
+        plain_console(stderr=as_json).print(
             f"Ended early: {ending}. The same command goes on.", highlight=False, markup=False, soft_wrap=True
         )
     if found is None or not found.audited:

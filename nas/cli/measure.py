@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from nas.cli.groups import grouped
 from nas.cli.options import MODES, Device, check_mode
@@ -21,14 +20,15 @@ from nas.latency.result import latency_json
 from nas.latency.runtimes import check_protocol
 from nas.runs.objectives import objective
 from nas.spaces.known import chosen_architecture
+from nas.views.terminal.console import plain_console
 
 if TYPE_CHECKING:
     from nas.latency.result import Latency
     from nas.models.flops import Counted
     from nas.workflows.measurable import Measurable
 
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+console = plain_console()
+errors = plain_console(stderr=True)
 
 DTYPES: dict[str, Precision] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 

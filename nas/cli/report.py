@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nas.cli.options import Directory
 from nas.common.errors import InputError
+from nas.views.terminal.console import plain_console
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 def report(

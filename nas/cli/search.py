@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperCommand, TyperOption
 
 from nas.cli.groups import grouped
@@ -18,6 +17,7 @@ from nas.common.errors import named
 from nas.common.text import command_text, count_text, duration_text, plural, resume_line
 from nas.models.weights import source_of
 from nas.runs.objectives import objective
+from nas.views.terminal.console import plain_console
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ STOPPED_EARLY = 75
 """Exit code of a search that was told to stop before its end and can go on: EX_TEMPFAIL of sysexits.h, for scripts that
 then queue it again."""
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 class SearchCommand(TyperCommand):
@@ -200,7 +200,7 @@ def _print_front(run: RunDirectory, records: list[TrialRecord], judged: list[Tri
         console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
     if note := chance_note(run.settings, run.provenance, records):
         console.print(f"Warning: {named(note, flag_of)}", highlight=False, markup=False, soft_wrap=True)
-    console.print("\n[bold]Pareto front[/bold]")
+    console.print("\nPareto front", style="bold")
     console.print(front_table(run, judged))
     if crowded := crowded_text(records, run.latencies()):
         console.print(crowded, highlight=False, soft_wrap=True)

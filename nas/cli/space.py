@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from nas.cli.options import Device, MaxLatency, MaxMacs, MaxParams, Space
@@ -15,10 +14,11 @@ from nas.latency.device import device_name, resolve_device
 from nas.latency.protocol import default_protocol
 from nas.runs.settings import Budgets
 from nas.spaces.families import architecture_cost
+from nas.views.terminal.console import plain_console
 
 space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 @space_app.command("list")

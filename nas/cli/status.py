@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nas.cli.options import Directory
 from nas.common.text import command_text
+from nas.views.terminal.console import plain_console
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 def status(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from nas.cli.groups import grouped
 from nas.cli.options import (
@@ -33,6 +32,7 @@ from nas.latency.device import resolve_device
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.tasks.base import DEFAULT, Score, task_of
 from nas.training.recipe import SUPERNET_RATE, Recipe
+from nas.views.terminal.console import plain_console
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Train the shared weights of a whole space.")
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 @dataclass(frozen=True)

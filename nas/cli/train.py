@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from nas.cli.groups import grouped
 from nas.cli.options import Assignments, Device, Directory, Picks
@@ -15,6 +14,7 @@ from nas.cli.search import STOPPED_EARLY
 from nas.common.text import duration_text, plural
 from nas.latency.device import resolve_device
 from nas.training.recipe import read_recipe
+from nas.views.terminal.console import plain_console
 from nas.views.terminal.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nas.runs.store import RunDirectory
     from nas.workflows.train import TrainingPlan
 
-console = Console(emoji=False)
+console = plain_console()
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def train(context: typer.Context, directory: Directory, options: TrainOptions) -
         device=options.device,
     )
     data = data_of(run) if plan.missing() else None
-    errors = Console(stderr=True, emoji=False)
+    errors = plain_console(stderr=True)
     pulse = Pulse(errors if as_json else console, "reading the data")
     progress = FailureProgress(pulse)
     if not as_json:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from nas.common.errors import InputError
 from nas.common.jsonl import append_line, finished_lines, json_line, parse_json, read_lines
+from nas.common.text import without_controls
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +114,18 @@ def _record(line: bytes, kind: TypeAdapter[_T]) -> _T:
     data = parse_json(line)
     if is_newer(data):
         raise _NewerError
+    if b"\\" in line or not line.isascii():  # JSON has no other way to write what a terminal obeys
+        data = harmless(data)
     return kind.validate_python(data)
+
+
+def harmless(data: Any) -> Any:
+    """Something read from a file of others, in whose texts what a terminal obeys is written out."""
+    if isinstance(data, str):
+        return without_controls(data)
+    if isinstance(data, dict):
+        return {harmless(key): harmless(value) for key, value in data.items()}
+    return [harmless(value) for value in data] if isinstance(data, list) else data
 
 
 def is_newer(data: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import statistics
 import time
@@ -93,6 +94,20 @@ def capital(text: str) -> str:
 def listed(texts: Sequence[str], most: int) -> str:
     """The first few of some texts, with commas between, and a sign where there are more."""
     return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
+
+
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Signs that a terminal obeys, that end a line, or that turn the direction of writing."""
+
+
+def without_controls(text: str) -> str:
+    """A text of somebody else's, in which signs that a terminal obeys are written out: `\\x1b`."""
+    return _OBEYED.sub(lambda sign: ascii(sign[0])[1:-1], text)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text for a table that is saved as CSV: a spreadsheet takes what begins with = and the like for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
-from nas.common.files import SCHEMA_VERSION, is_newer, write_yaml
+from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
 from nas.common.text import printable
 from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
@@ -78,6 +78,8 @@ class RunFile:
 
 
 _RUN_FILE = TypeAdapter(RunFile)
+_NAMES = ("classes", "corrupt_files")
+"""Texts of a provenance that are compared with names of folders and files, and so are kept as they are."""
 
 
 def write_run_file(path: Path, content: RunFile) -> None:
@@ -93,6 +95,9 @@ def read_run_file(path: Path) -> RunFile:
         raise InputError(
             f"{file}: written by a newer version{_writer(data)}, whose settings would be lost here; update pareto-nas"
         )
+    if isinstance(data, dict) and isinstance(provenance := data.get("provenance"), dict):
+        told = {key: value if key in _NAMES else harmless(value) for key, value in provenance.items()}
+        data = {**data, "provenance": told}
     try:
         return _RUN_FILE.validate_python(data)
     except ValidationError as error:

@@ -69,7 +69,7 @@ class NotebookProgress(ProgressDisplay):
 
     def page(self) -> str:
         """What is drawn now, as HTML."""
-        console = Console(record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False, emoji=False)
+        console = Console(record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False, emoji=False, markup=False)
         console.print(self.render())
         return console.export_html(inline_styles=True, code_format=_PAGE)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dash import html
 
-from nas.common.text import capital, plural, time_text
+from nas.common.text import capital, plural, spreadsheet_cell, time_text
 from nas.runs.objectives import Objective, measured_latency, score_of, target_objective
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.status import NO_REASON
@@ -118,9 +118,8 @@ def facts(groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> list[objec
 
 
 def _cell(text: str) -> str:
-    """Text for a table that is saved as CSV: a spreadsheet takes what begins so for a formula."""
-    short = text[:_MOST_TEXT]
-    return f"'{short}" if short[:1] in ("=", "+", "-", "@", "\t", "\r") else short
+    """Text for a table that is saved as CSV."""
+    return spreadsheet_cell(text[:_MOST_TEXT])
 
 
 def _score(record: TrialRecord, score: Objective) -> float | None:

@@ -49,7 +49,7 @@ filter.oninput = () => {
 
 document.getElementById("csv").onclick = () => {
   // A cell that begins like a formula would run as one in a spreadsheet.
-  const quoted = (text) => `"${(/^[=+@-]/.test(text) && isNaN(text) ? "'" + text : text).replaceAll('"', '""')}"`;
+  const quoted = (text) => `"${(/^[=+@\t\r-]/.test(text) && isNaN(text) ? "'" + text : text).replaceAll('"', '""')}"`;
   const lines = [heads, ...[...body.rows].filter((row) => !row.hidden).map((row) => [...row.cells])];
   const text = lines.map((cells) => cells.map((cell) => quoted(valueOf(cell))).join(",")).join("\r\n") + "\r\n";
   const link = document.createElement("a");

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from nas.common.text import plural
+from nas.common.text import plural, spreadsheet_cell
 from nas.latency.result import Latency
 from nas.runs.confirmation import Confirmed, confirmed_in
 from nas.runs.front import cheapest_first, hypervolume, pareto_front, reference_point
@@ -203,7 +203,10 @@ def front_csv(run: RunDirectory, records: Sequence[TrialRecord]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "architecture"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_rows(run, records))
+    for row in _rows(run, records):
+        writer.writerow(
+            {key: spreadsheet_cell(value) if isinstance(value, str) else value for key, value in row.items()}
+        )
     return text.getvalue().rstrip("\n")
 
 

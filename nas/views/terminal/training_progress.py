@@ -90,7 +90,11 @@ class BarProgress(LineProgress):
 
     def __init__(self, pulse: Pulse, missing: Sequence[FullTraining], settings: EvaluationSettings) -> None:
         super().__init__(pulse, missing, settings)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(16), TextColumn("{task.fields[told]}"))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(16),
+            TextColumn("{task.fields[told]}", markup=False),
+        )
         self._bar = Progress(*columns, console=pulse.console, auto_refresh=False, transient=True)
 
     def begin(self, training: FullTraining, epoch: int) -> None:
