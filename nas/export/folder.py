@@ -29,8 +29,9 @@ from torch import nn
 from nas.common.errors import CandidateError, ExportError, InputError, arg
 from nas.common.files import weights_content
 from nas.export import check as export_check
-from nas.export.card import card_text, embedded, exported_result, model_json, preprocessing
+from nas.export.card import card_text
 from nas.export.formats import SOURCE, check_formats, measured, write_formats
+from nas.export.model_json import embedded, exported_result, model_json, preprocessing
 from nas.export.source import model_source
 from nas.latency.device import resolve_device
 from nas.latency.folding import fold_batch_norm
