@@ -11,7 +11,7 @@ space:
 - a separable layer without an expansion, one with it, and a fused one share nothing: their kernels read other things.
 
 Batch norm has shared scales and shifts, but no statistics: they differ for each candidate, and are those of the batch in
-training; a candidate that was cut out is recalibrated (`nas.models.inherit.recalibrate`).
+training; a candidate that was extracted is recalibrated (`nas.models.inherit.recalibrate`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from nas.tasks.report import Example, ScoreReport
 from nas.training.history import EpochMetrics
 from nas.training.recipe import Recipe
 
-Part = Annotated[str, StringConstraints(pattern=f"^{NAME_PART}$")]
+NamePart = Annotated[str, StringConstraints(pattern=f"^{NAME_PART}$")]
 """A digest or a key, which may be part of a file's name."""
 
 
@@ -76,7 +76,7 @@ class Confirmation:
     since the epoch.
     """
 
-    digest: Part
+    digest: NamePart
     trial: int
     seed: int
     epochs: int
@@ -109,12 +109,12 @@ class TrainingRecord:
     """
 
     number: int
-    digest: Part
+    digest: NamePart
     recipe: Recipe
     seed: int
     start: Start
     with_validation: bool
-    key: Part
+    key: NamePart
     evaluation: Evaluation
     losses: tuple[float, ...] = ()
     before: AnyReport | None = None
@@ -175,7 +175,7 @@ class AuditRecord:
     """
 
     number: int
-    digest: Part
+    digest: NamePart
     recipe: Recipe
     seed: int
     evaluation: Evaluation
@@ -193,7 +193,7 @@ class LatencyRecord:
     The latency says which measurement it is of. `finished` is UTC seconds since the epoch.
     """
 
-    digest: Part
+    digest: NamePart
     trial: int
     target: str | None
     latency: Latency
@@ -211,7 +211,7 @@ class TrialRecord:
     """
 
     number: int
-    digest: Part
+    digest: NamePart
     text: str
     architecture: AnyArchitecture
     parameters: dict[str, Choice]

@@ -218,7 +218,7 @@ class _Trainer:
             return self._network(resize(x, architecture.input_size), architecture).float()
 
     def _score(self, architecture: Architecture) -> float:
-        """The task's score on the validation split, of the network cut out, its batch norm recalibrated."""
+        """The task's score on the validation split, of the extracted network, its batch norm recalibrated."""
         side = architecture.input_size
         alone = build(architecture, self._outputs)
         alone.load_state_dict(self._network.extract_subnet(architecture))

@@ -88,13 +88,7 @@ def scatter_figure(
 
     def point(group: Sequence[TrialRecord]) -> dict[str, Any]:
         known.update({each.number: hover_text(each, metric, images) for each in group if each.number not in known})
-        hover = [known[record.number] for record in group]
-        if colour is not None:
-            hover = [
-                f"{text}<br>{colour_text(record, colour, space)}" for text, record in zip(hover, group, strict=True)
-            ]
-        # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
-        return _points(group, at) | {"mode": "markers", "hoverinfo": "text", "hovertext": _column(hover)}
+        return _points(group, at) | _hover(group, known, colour, space)
 
     paint, legend = paint_of(drawn, colour, space)
     scatter = go.Scatter if len(dominated) <= SVG_POINTS else go.Scattergl
@@ -115,16 +109,17 @@ def scatter_figure(
     for index, axis, name, log in ((0, "x", x, log_x), (1, "y", y, log_y)):
         values = [place[index] for place in at.values()] + _beyond(drawn, compared, name)
         if is_score(name):
-            values += [
-                shown_scale(name) * again[record.digest].score for record in drawn if again and record.digest in again
-            ]
-        title = escape(quantity_title(name, metric), quote=False)
-        look = quantity_axis(name, values, log) | {"title": {"text": title}}
-        limit = (limits or {}).get(name)
-        if limit is not None:
-            look |= _shade(figure, axis, name, shown_scale(name) * limit, values, look)
+            values += [shown_scale(name) * score for score in _scores_again(drawn, again or {})]
+        look = quantity_axis(name, values, log) | {"title": {"text": escape(quantity_title(name, metric), quote=False)}}
+        if limits and name in limits:
+            look |= _shade(figure, axis, name, shown_scale(name) * limits[name], values, look)
         figure.update_layout({f"{axis}axis": look})
     return figure
+
+
+def _scores_again(records: Sequence[TrialRecord], again: Mapping[str, Confirmed]) -> list[float]:
+    """What longer trainings of the records gave."""
+    return [again[record.digest].score for record in records if record.digest in again]
 
 
 # ---------------------------------------------------------------- points
@@ -155,6 +150,17 @@ def _points(records: Sequence[TrialRecord], at: Mapping[int, Place]) -> dict[str
     return _coordinates([at[record.number] for record in records]) | {
         "customdata": _column([[record.digest] for record in records])
     }
+
+
+def _hover(
+    records: Sequence[TrialRecord], texts: Mapping[int, str], colour: str | None, space: Space | None
+) -> dict[str, Any]:
+    """What pointing at trials shows, with the value that their colour means."""
+    shown = [texts[record.number] for record in records]
+    if colour is not None:
+        shown = [f"{text}<br>{colour_text(each, colour, space)}" for text, each in zip(shown, records, strict=True)]
+    # Ready text instead of a template: a template would read the `%{...}` that a file might hold.
+    return {"mode": "markers", "hoverinfo": "text", "hovertext": _column(shown)}
 
 
 def _coordinates(places: Sequence[Place]) -> dict[str, Any]:
