@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +13,11 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-# Before any test imports torch or Ray: one thread a process, leases of this test run alone.
+# Before any test imports torch or Ray: one thread a process, and one token for all that tests start, since Ray reads it
+# once in a process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 from nas.runs.front import pareto_front
 from nas.runs.objectives import objective

@@ -15,6 +15,7 @@ import shutil
 import signal
 import tempfile
 from contextlib import ExitStack, chdir
+from pathlib import Path
 
 import ray
 
@@ -42,9 +43,7 @@ def start_local_ray(gpus: bool) -> None:
     atexit.register(held.close)
     atexit.register(ray.shutdown)
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # first of these, since it is the last: no traceback
-    os.environ.setdefault(
-        "RAY_AUTH_TOKEN", secrets.token_hex(32)
-    )  # for as long as this process lives, which keeps it too
+    os.environ.setdefault("RAY_AUTH_TOKEN", _token())  # for as long as this process lives, which keeps it too
     # Ray's processes inherit the environment, and have workers search this process's working directory first.
     with environment({"PYTHONPATH": children_path(), FOLDER: code_folder()}, OF_RAY), chdir(scratch):
         ray.init(
@@ -56,6 +55,18 @@ def start_local_ray(gpus: bool) -> None:
             _temp_dir=str(scratch),
         )
     scratch.chmod(0o700)  # Ray lets everybody in
+
+
+def _token() -> str:
+    """What Ray's processes know each other by: the user's token of a cluster where there is one, or else a new one.
+
+    Ray reads one once in a process, which may reach that cluster too, before or later.
+    """
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip() or secrets.token_hex(32)
+    except (OSError, UnicodeDecodeError):
+        return secrets.token_hex(32)
 
 
 def ray_parent() -> str:
