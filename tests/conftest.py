@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import optuna
@@ -28,6 +29,7 @@ from nas.runs.store import RunDirectory
 from nas.spaces.files import load_space
 
 RunFactory = Callable[..., RunDirectory]
+_KNEW_RAY = pytest.StashKey[bool]()
 
 GLANCE = "warmup:0.02,seconds:0.05,attempts:1"
 """How whole searches measure for whose tests it does not matter what a latency is."""
@@ -49,6 +51,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, the others in the order of their names."""
     order = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+_STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+"""What Python tells its audit hooks when a process is started."""
+_started: list[str] = []
+sys.addaudithook(lambda event, arguments: _started.append(f"{event} {arguments}") if event in _STARTS else None)
+
+
+def _knows_ray() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _started.clear()
+    item.stash[_KNEW_RAY] = _knows_ray()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test without a mark starts no process, and no Ray, nor does what it has set up."""
+    result = yield
+    marks = {mark.name for mark in item.iter_markers()}
+    if not marks & {"ray", "browser", "subprocess"}:
+        assert not _started, f"it starts a process, and has no mark that says so: {_started[0]:.200}"
+        assert item.stash[_KNEW_RAY] or not _knows_ray(), "it starts or reaches Ray, and has no mark that says so"
+    return result
 
 
 @pytest.fixture(autouse=True, scope="session")

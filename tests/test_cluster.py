@@ -40,7 +40,7 @@ from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.ray.placement import Placement, capacity, fitted_resources
-from nas.search.ray.worker import Evaluator, Worker
+from nas.search.ray.worker import Evaluator
 from nas.spaces.files import load_space
 from nas.workflows.plan import cluster_address, plan_search
 
@@ -295,15 +295,6 @@ def test_a_trial_that_meets_a_wrong_node_goes_to_another_one(nodes: Nodes, make_
     assert shared("declined").exists()
     assert Counter(record.outcome for record in records) == {Outcome.DONE: 6}
     assert done_on(records) == {nodes.pinned}
-
-
-def test_a_worker_knows_a_wrong_node(make_run: RunFactory) -> None:
-    from nas.data.sets import load_data
-    from nas.search.ray.artifacts import ArtifactStore
-
-    worker = Worker(settings(1), load_data("digits", channels=1), ArtifactStore(None), {}, models={"cpu": "a 486"})
-    with pytest.raises(WrongNodeError, match=r"\(Ray node \w+\) has .*, and the latencies of this search are of a 486"):
-        worker.start()
 
 
 @pytest.mark.ray

@@ -203,6 +203,7 @@ def _load(folder: Path, cache: Path, start: Any, results: Any) -> None:
     results.put(int(found.images["train"].sum()))
 
 
+@pytest.mark.subprocess
 def test_several_processes_at_once(folder: Path, cache: Path) -> None:
     context = multiprocessing.get_context("fork")
     start, results = context.Barrier(4), context.Queue()

@@ -569,6 +569,7 @@ def test_the_seed_alone_decides(data: DeviceData) -> None:
     assert changed(copied(models[0]), models[1]) == set()
 
 
+@pytest.mark.subprocess
 def test_images_read_by_workers_train_the_same(digits: ImageData) -> None:
     recipe = replace(EVERYTHING_RANDOM, steps=3, batch_size=256)  # ends amid an epoch
     part = replace(digits, validation=digits.validation.subset(np.arange(100)))

@@ -136,6 +136,7 @@ def add_fifty(folder: Path, name: str, start: Barrier) -> None:
         cache.add(key, latency(1.0 + number, key))
 
 
+@pytest.mark.subprocess
 def test_writers_at_once_lose_no_value_and_tear_no_line(folder: Path) -> None:
     fork = multiprocessing.get_context("fork")
     names = ("a", "b", "c", "d")

@@ -122,7 +122,10 @@ def test_networks_of_ten_times_the_cost_differ_beside_busy_processes() -> None:
     assert other.session != slow.session
 
 
-@pytest.mark.parametrize(("mode", "batch_size", "threads"), [("eager", 3, 2), ("onnxruntime", 1, 1), ("compile", 2, 1)])
+COMPILED = pytest.param("compile", 2, 1, marks=pytest.mark.subprocess)  # runs a compiler
+
+
+@pytest.mark.parametrize(("mode", "batch_size", "threads"), [("eager", 3, 2), ("onnxruntime", 1, 1), COMPILED])
 def test_in_every_mode_as_measured_alone(mode: str, batch_size: int, threads: int) -> None:
     protocol = replace(QUICK, mode=mode, batch_size=batch_size, threads=threads)
     small, large = (build(architecture, 10) for architecture in (SPACE.smallest, SPACE.largest))

@@ -16,7 +16,8 @@ import pytest
 from answers import answer, snapshot
 from conftest import RunFactory
 
-from nas.common.errors import LostError
+from nas.common.errors import LostError, WrongNodeError
+from nas.data.sets import load_data
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.settings import Resources, SearchSettings
 from nas.runs.store import RunDirectory
@@ -25,7 +26,7 @@ from nas.search.candidate import Candidate
 from nas.search.ray.artifacts import ArtifactStore, keeper_of
 from nas.search.ray.cluster import start_ray
 from nas.search.ray.tune import run_candidates
-from nas.search.ray.worker import Evaluator
+from nas.search.ray.worker import Evaluator, Worker
 from nas.spaces.files import load_space
 
 DIGITS = load_space("digits")
@@ -114,6 +115,16 @@ def test_what_a_dead_process_worked_on_is_tried_again_in_another(make_run: RunFa
     done = {record.digest for record in records if record.outcome is Outcome.DONE}
     assert len(done) == 5
     assert {lost[1].digest, lost[2].digest} <= done
+
+
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
+def test_a_worker_knows_a_wrong_node() -> None:
+    data = load_data("digits", channels=1)
+    worker = Worker(settings(1), data, ArtifactStore(None), {}, models={"cpu": "a 486"})
+    with pytest.raises(WrongNodeError, match=r"\(Ray node \w+\) has .*, and the latencies of this search are of a 486"):
+        worker.start()
 
 
 @pytest.mark.ray
