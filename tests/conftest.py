@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -20,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
+from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.runs.front import pareto_front
 from nas.runs.objectives import objective
 from nas.runs.record import Outcome, TrialRecord
@@ -38,6 +40,9 @@ BRIEF = (
     *("--latency", GLANCE),
 )
 """Flags of whole searches for whose tests it does not matter what is searched for: nothing is timed, one worker starts."""
+
+COMPILE = pytest.param("compile", marks=pytest.mark.subprocess)
+"""A mode of latency that runs a compiler, unless it finds in a cache of this machine what the compiler made."""
 
 LONGEST = (
     *("test_search", "test_cluster", "test_status", "test_targets", "test_browse", "test_replica", "test_audit"),
@@ -90,30 +95,46 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+def new_run(folder: Path, settings: SearchSettings | None = None) -> RunDirectory:
+    """A run directory as a search has it before its first trial."""
+    settings = settings or SearchSettings(space=load_space("digits"), data="digits")
+    provenance = Provenance(
+        created=time.time(),
+        command="nas search",
+        versions={"python": "3"},
+        host="here",
+        hardware="test",
+        cpu_cores=2,
+        git_commit=None,
+        data_fingerprint="0" * 16,
+        classes=tuple("0123456789"),
+        train_images=100,
+        validation_images=400,
+        mean=(0.5,),
+        std=(0.25,),
+    )
+    return RunDirectory.create(folder, settings, provenance)
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> RunFactory:
-    """Makes run directories with the given settings, as a search would before its first trial."""
+    """Makes run directories of one test, by their settings and names."""
 
     def make(settings: SearchSettings | None = None, name: str = "run") -> RunDirectory:
-        settings = settings or SearchSettings(space=load_space("digits"), data="digits")
-        provenance = Provenance(
-            created=time.time(),
-            command="nas search",
-            versions={"python": "3"},
-            host="here",
-            hardware="test",
-            cpu_cores=2,
-            git_commit=None,
-            data_fingerprint="0" * 16,
-            classes=tuple("0123456789"),
-            train_images=100,
-            validation_images=400,
-            mean=(0.5,),
-            std=(0.25,),
-        )
-        return RunDirectory.create(tmp_path / name, settings, provenance)
+        return new_run(tmp_path / name, settings)
 
     return make
+
+
+@pytest.fixture
+def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands measure for a moment where nothing says how long."""
+
+    def brief(device: str) -> LatencyProtocol:
+        return replace(default_protocol(device), warmup_s=0.02, max_s=0.1, min_blocks=5)
+
+    for module in ("evaluate", "space", "options"):
+        monkeypatch.setattr(f"nas.cli.{module}.default_protocol", brief)
 
 
 @pytest.fixture(scope="module")

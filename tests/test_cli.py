@@ -260,6 +260,7 @@ def test_broken_space_file_names_file_line_and_key(capsys: pytest.CaptureFixture
     assert "4" in err
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_space_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
     monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
@@ -341,6 +342,7 @@ def test_export_of_a_candidate_whose_weights_are_gone(
     assert "were not kept" in err
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_evaluate_one_candidate(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "1", "--json")
     assert code == 0

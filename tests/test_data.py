@@ -106,6 +106,7 @@ def test_folder_without_parts_is_split(tmp_path: Path, mode: str, channels: int)
     assert len(set(data.test.labels)) == 3
 
 
+@pytest.mark.slow
 def test_real_photographs(tmp_path: Path) -> None:
     """One in fifty of them, packed again: all would take half a minute."""
     if not CIFAR.exists():

@@ -594,7 +594,9 @@ def test_what_a_training_from_random_weights_exports_inherited_nothing(make_run:
 
 
 @pytest.mark.usefixtures("checked_here")
-@pytest.mark.parametrize(("umask", "formats"), [(0o022, ()), (0o002, ()), (0o077, FORMATS)])
+@pytest.mark.parametrize(
+    ("umask", "formats"), [(0o022, ()), (0o002, ()), pytest.param(0o077, FORMATS, marks=pytest.mark.slow)]
+)
 def test_every_file_has_the_permissions_that_the_user_gives_new_files(
     make_run: RunFactory, tmp_path: Path, umask: int, formats: tuple[str, ...]
 ) -> None:

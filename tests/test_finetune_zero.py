@@ -126,6 +126,7 @@ def test_a_candidate_scores_what_it_inherits_and_is_not_changed(
         assert torch.equal(found.network.state_dict()[name], tensor)
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_nas_evaluate_says_that_nothing_was_trained(
     tiny: Path, supernet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import COMPILE
 from torch import nn
 
 import nas.latency.in_turn as in_turn_module
@@ -122,7 +123,7 @@ def test_networks_of_ten_times_the_cost_differ_beside_busy_processes() -> None:
     assert other.session != slow.session
 
 
-COMPILED = pytest.param("compile", 2, 1, marks=pytest.mark.subprocess)  # runs a compiler
+COMPILED = pytest.param("compile", 2, 1, marks=COMPILE.marks)
 
 
 @pytest.mark.parametrize(("mode", "batch_size", "threads"), [("eager", 3, 2), ("onnxruntime", 1, 1), COMPILED])

@@ -187,6 +187,7 @@ def test_a_class_or_function_of_a_file_and_nothing_of_it_stays(file: Path) -> No
     assert sorted(entry.name for entry in file.parent.iterdir()) == ["beside.py", "later.py", "mine.py"]
 
 
+@pytest.mark.subprocess
 def test_a_class_of_a_file_is_compiled(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     arguments = ["--input", "3x8x8", "--batch-size", "1", "--mode", "compile", "--device", "cpu"]
     assert call(capsys, "measure", f"{file}:make", *arguments)[0] == 0

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from conftest import COMPILE
 from test_latency import QUICK, everything, trained_like
 from torch import Tensor, nn
 from torch.nn import functional
@@ -551,7 +552,7 @@ def test_each_run_has_the_same_images_and_that_is_said() -> None:
     assert "each run starts with a copy of them" in latency.notes[0]
 
 
-@pytest.mark.parametrize("mode", ["eager", "compile"])
+@pytest.mark.parametrize("mode", ["eager", COMPILE])
 def test_images_that_are_written_into_are_fresh_in_every_mode(mode: Any) -> None:
     protocol = replace(ONCE, mode=mode)
     for module in (nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 8, 3)), Reshapes()):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import COMPILE
 from torch import nn
 
 from nas.common.errors import CandidateError, InputError
@@ -31,7 +32,7 @@ def output(session: Session) -> torch.Tensor:
     return next(tensors_of(session.outputs()))
 
 
-@pytest.mark.parametrize("mode", ["eager", "compile", "onnxruntime"])
+@pytest.mark.parametrize("mode", ["eager", COMPILE, "onnxruntime"])
 def test_a_mode_runs_the_network_one_after_another(mode: str) -> None:
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     for seed in (0, 1):  # of one class and one shape, so that a stale compiled network would be mistaken for it
@@ -60,7 +61,7 @@ def test_a_failing_export_is_one_sentence_and_prints_nothing(capfd: pytest.Captu
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("mode", ["eager", "compile", "onnxruntime"])
+@pytest.mark.parametrize("mode", ["eager", COMPILE, "onnxruntime"])
 def test_a_network_that_does_not_run_says_the_same_in_every_mode(mode: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CandidateError, match=r"RuntimeError: Given groups=1.*expected input\[1, 3, 4, 4\]"):
         measure(nn.Conv2d(1, 4, 3), (3, 4, 4), replace(CPU, mode=mode))

@@ -142,6 +142,7 @@ def test_a_named_space_that_does_not_fit_is_warned_of_before_a_search(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_evaluate_chooses_too(photos: Photos, capsys: pytest.CaptureFixture[str]) -> None:
     data = photos("data", (28, 28), colour=False, count=20)
     with pytest.raises(SystemExit) as end:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunFactory
+from conftest import RunFactory, new_run
 from mobile import mobile_space
 from optuna.trial import TrialState
 
@@ -87,14 +87,20 @@ def finish_all(broker: Broker) -> list[str]:
     return asked
 
 
-@pytest.fixture
-def earlier(make_run: RunFactory) -> RunDirectory:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A finished run in the space SOME, weights of its front kept."""
-    run = make_run(settings(), "earlier")
+    run = new_run(tmp_path_factory.mktemp("finished") / "earlier", settings())
     finish_all(Broker(run))
     for record in pareto_front(run.records(), run.settings.objectives):
         run.save_weights(record.digest, weights_content(build(record.architecture, 10).state_dict()))
     return run
+
+
+@pytest.fixture
+def earlier(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of that run for one test."""
+    return open_run(shutil.copytree(finished.path, tmp_path / "earlier"))
 
 
 def begin(make_run: RunFactory, given: SearchSettings, warm: WarmStart, name: str = "new") -> RunDirectory:

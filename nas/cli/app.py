@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import sys
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -137,6 +139,12 @@ def front(
         console.print(crowded, highlight=False, soft_wrap=True)
 
 
+@functools.cache
+def _command() -> Callable[..., Any]:
+    """The parser of all verbs, which takes longer to make than most of them take to refuse what is wrong."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors in what the user gave are one sentence and exit code 2, without a traceback."""
     own_process()
@@ -146,9 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _check_working_directory()
         assume_home()
-        code = app(
-            args=as_now(sys.argv[1:] if arguments is None else arguments), prog_name="nas", standalone_mode=False
-        )
+        given = as_now(sys.argv[1:] if arguments is None else arguments)
+        code = _command()(args=given, prog_name="nas", standalone_mode=False)
         if sys.stdout is not None:  # closed
             sys.stdout.flush()
     except InputError as error:

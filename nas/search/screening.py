@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ MAX_NETWORKS = 400
 """Measured networks that it is fitted to at most: the cost of a fit grows with their cube."""
 _REMEMBERED = 10_000
 """Networks whose encodings are kept: where in a space a network lies takes a millisecond to find."""
+_FITS = 16
+"""Fits that are remembered."""
 MAX_UNDECIDED = 100
 """The same where there is no budget: nothing is rejected, and the report alone says how good the predictions were."""
 
@@ -54,7 +57,7 @@ class LatencyScreen:
         if self._predictor is None or size > self._fitted:
             known, latency_ms = zip(*itertools.islice(self._measured.values(), size), strict=True)
             encodings, costs = self._describe(known)
-            self._predictor = LatencyPredictor().fit(encodings, np.array(latency_ms), costs=costs)
+            self._predictor = _fitted(_rows(encodings), latency_ms, _rows(costs))
             self._fitted = size
         encodings, costs = self._describe(architectures)
         mean_ms, std_ms = self._predictor.predict(encodings, costs=costs)
@@ -64,6 +67,18 @@ class LatencyScreen:
         costs = [architecture_cost(architecture, self._num_classes) for architecture in architectures]
         encodings = [self._encoded(architecture) for architecture in architectures]
         return np.array(encodings), np.array([[cost.macs, cost.params] for cost in costs], dtype=np.float64)
+
+
+@lru_cache(_FITS)
+def _fitted(
+    encodings: tuple[tuple[int, ...], ...], latency_ms: tuple[float, ...], costs: tuple[tuple[float, ...], ...]
+) -> LatencyPredictor:
+    """A predictor fitted to them, remembered: a search that goes on in this process begins with the fit that it had."""
+    return LatencyPredictor().fit(encodings, latency_ms, costs=costs)
+
+
+def _rows(array: NDArray[Any]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(map(tuple, array.tolist()))
 
 
 def chance_within(predicted: Predicted, limit_ms: float) -> float:
