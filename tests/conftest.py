@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -58,10 +59,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
-_STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
-"""What Python tells its audit hooks when a process is started."""
+_PROGRAMS = re.compile(r"python|nas$|ray|gcs|chrom|[gc]\+\+|sh$")
+"""Processes that a mark is about; `git describe` or `uname`, which libraries ask once, are none of them."""
 _started: list[str] = []
-sys.addaudithook(lambda event, arguments: _started.append(f"{event} {arguments}") if event in _STARTS else None)
+
+
+def _note_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "os.fork" or (
+        event in ("subprocess.Popen", "os.posix_spawn", "os.system") and _PROGRAMS.search(Path(str(arguments[0])).name)
+    ):
+        _started.append(f"{event} {arguments}")
+
+
+sys.addaudithook(_note_processes)
 
 
 def _knows_ray() -> bool:
@@ -76,10 +86,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test without a mark starts no process, and no Ray, nor does what it has set up."""
+    """A test of the quick ones starts no process, and no Ray, nor does what it has set up."""
     result = yield
     marks = {mark.name for mark in item.iter_markers()}
-    if not marks & {"ray", "browser", "subprocess"}:
+    if not marks & {"ray", "browser", "subprocess", "slow", "gpu"}:
         assert not _started, f"it starts a process, and has no mark that says so: {_started[0]:.200}"
         assert item.stash[_KNEW_RAY] or not _knows_ray(), "it starts or reaches Ray, and has no mark that says so"
     return result
