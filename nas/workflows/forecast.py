@@ -6,8 +6,9 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,25 @@ class Forecast:
         """What a candidate of so many multiply-adds takes by a recipe, by default the plan's."""
         data, recipe = self.plan.data, recipe or self.plan.settings.evaluation.recipe
         length = Length.of(recipe, len(data.train))
-        training_s = length.images * self._at(macs, lambda one: one.training_image_s) if length.steps else 0.0
+        training_s = length.images * self._at(macs, "training_image_s") if length.steps else 0.0
         training_s = min(training_s, recipe.seconds or math.inf)
-        scoring_s = max(1, length.epochs) * len(data.validation) * self._at(macs, lambda one: one.scored_image_s)
-        return training_s + scoring_s + self._at(macs, lambda one: one.begin_s) + self.latency_s
+        scoring_s = max(1, length.epochs) * len(data.validation) * self._at(macs, "scored_image_s")
+        return training_s + scoring_s + self._at(macs, "begin_s") + self.latency_s
 
-    def _at(self, macs: float, part: Callable[[Timed], float]) -> float:
-        points = np.array([(one.macs, part(one)) for one in self.timed])
-        base, slope = line_through(points, np.ones(len(points)))
+    def _at(self, macs: float, part: str) -> float:
+        base, slope = self._lines[part]
         return base + slope * macs
+
+    @cached_property
+    def _lines(self) -> dict[str, tuple[float, float]]:
+        """What each part takes of a network without multiply-adds, and by how much more with each."""
+        parts = ("training_image_s", "scored_image_s", "begin_s")
+        points = {part: np.array([(one.macs, getattr(one, part)) for one in self.timed]) for part in parts}
+        return {part: line_through(of_part, np.ones(len(of_part))) for part, of_part in points.items()}
+
+    @cached_property
+    def _typical_macs(self) -> list[float]:
+        return typical_macs(self.plan)
 
     @property
     def latency_s(self) -> float:
@@ -92,7 +103,7 @@ class Forecast:
 
     def typical_s(self, recipe: Recipe | None = None) -> float:
         """What a typical candidate takes, that is within the limits of multiply-adds and parameters."""
-        return float(np.mean([self.seconds(macs, recipe) for macs in typical_macs(self.plan)]))
+        return float(np.mean([self.seconds(macs, recipe) for macs in self._typical_macs]))
 
     def wall_s(self, recipe: Recipe | None = None) -> float:
         """By how much a typical candidate makes the search longer: trainings go on side by side, measurements do not."""
