@@ -33,7 +33,7 @@ from conftest import BRIEF, RunFactory, check_consistent
 
 import nas
 from nas.cli.options import flag_of
-from nas.common.errors import InputError, WrongNodeError
+from nas.common.errors import InputError
 from nas.latency.protocol import LatencyProtocol
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import EvaluationSettings, Resources, SearchSettings
