@@ -37,7 +37,7 @@ from nas.training.recipe import Recipe
 from nas.views.report import write_report
 from nas.views.terminal.front import front_csv, front_json, outcome_counts
 from nas.workflows.plan import plan_search
-from nas.workflows.warm_start import Conditions, WarmStart, adopted_estimators, adopted_precision, warm_start
+from nas.workflows.warm_start import Conditions, WarmStart, earlier_precision, warm_start, with_earlier_estimators
 
 CLASSES = tuple("0123456789")
 HERE = Conditions("test", "test", "0" * 16, CLASSES, {"cpu": "test"})  # those of `make_run`
@@ -438,9 +438,9 @@ def test_a_precision_that_an_earlier_run_settled_is_kept(make_run: RunFactory) -
     here = RunDirectory(run.path, replace(run.content, provenance=replace(run.provenance, hardware=device_name("cpu"))))
     here.with_settings(run.settings)
     given = from_earlier(run, evaluation=evaluation(recipe=Recipe(precision="auto")))
-    assert adopted_precision(Recipe(precision="auto"), given, device_name("cpu")).precision == "bfloat16"
-    assert adopted_precision(Recipe(precision="auto", epochs=3), given, device_name("cpu")).precision == "auto"
-    assert adopted_precision(Recipe(precision="float32"), given, device_name("cpu")).precision == "float32"
+    assert earlier_precision(Recipe(precision="auto"), given, device_name("cpu")).precision == "bfloat16"
+    assert earlier_precision(Recipe(precision="auto", epochs=3), given, device_name("cpu")).precision == "auto"
+    assert earlier_precision(Recipe(precision="float32"), given, device_name("cpu")).precision == "float32"
 
 
 @pytest.mark.subprocess
@@ -515,7 +515,7 @@ def test_latencies_are_valued_as_the_earlier_run_did_where_all_else_is_the_same(
     eight = replace(older, batch_size=8)
     run = make_run(settings(evaluation=measured_by(older, eight)), "older")
     now = from_earlier(run, evaluation=measured_by(new, replace(new, batch_size=8)))
-    assert adopted_estimators(now).evaluation == measured_by(older, eight)
+    assert with_earlier_estimators(now).evaluation == measured_by(older, eight)
     otherwise = from_earlier(run, evaluation=measured_by(replace(new, threads=2), new))
-    assert adopted_estimators(otherwise) == otherwise
-    assert adopted_estimators(settings(evaluation=now.evaluation)).evaluation == now.evaluation
+    assert with_earlier_estimators(otherwise) == otherwise
+    assert with_earlier_estimators(settings(evaluation=now.evaluation)).evaluation == now.evaluation

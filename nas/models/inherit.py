@@ -39,12 +39,12 @@ def remap_state_dict(tensors: State, architecture: Architecture, num_classes: in
     ours = build(architecture, num_classes).state_dict()
     if len(ours) != len(tensors):
         raise InputError(f"the weights hold {len(tensors)} tensors, the architecture {len(ours)}")
-    adopted = {}
+    remapped = {}
     for (name, own), (foreign, tensor) in zip(ours.items(), tensors.items(), strict=True):
         if own.shape != tensor.shape:
             raise InputError(f"{foreign} is of shape {tuple(tensor.shape)}; {name} needs {tuple(own.shape)}")
-        adopted[name] = tensor
-    return adopted
+        remapped[name] = tensor
+    return remapped
 
 
 def inherit(backbone: Backbone, architecture: Architecture, num_classes: int, seed: int = 0) -> Inheritance:

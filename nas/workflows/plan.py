@@ -38,7 +38,7 @@ from nas.spaces.known import tried_first
 from nas.tasks.base import outputs_of
 from nas.training.images import load_images
 from nas.workflows.space_choice import warn_unfit
-from nas.workflows.warm_start import WarmStart, adopted_estimators, adopted_precision, warmed
+from nas.workflows.warm_start import WarmStart, earlier_precision, warmed, with_earlier_estimators
 
 if TYPE_CHECKING:
     from nas.search.ray.placement import Placement  # Ray, which reads the environment when it is imported
@@ -83,7 +83,7 @@ def plan_search(
     _check_given(settings, address)
     _check_place(settings, out)
     settings, storage = connected(settings)
-    settings = adopted_estimators(replace(settings, enqueue=tried_first(settings.space, settings.enqueue)))
+    settings = with_earlier_estimators(replace(settings, enqueue=tried_first(settings.space, settings.enqueue)))
     data = _loaded(settings)
     placement, models = _looked_at(settings, outputs_of(data), address)
     settings, warm = warmed(_with_settled_recipe(settings, data, placement, models), data, models)
@@ -159,7 +159,7 @@ def _with_settled_recipe(
     few = data.train.subset(np.arange(min(evaluation.recipe.batch_size, len(data.train))))
     recipe = placement.ask(
         settled_recipe,
-        adopted_precision(evaluation.recipe, settings, models[settings.device]),
+        earlier_precision(evaluation.recipe, settings, models[settings.device]),
         settings.space.backbone,
         replace(data, train=few, validation=few, test=None),
         settings.device,

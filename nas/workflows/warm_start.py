@@ -159,7 +159,7 @@ def differences(
     return found
 
 
-def adopted_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -> Recipe:
+def earlier_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -> Recipe:
     """The recipe with a precision of `auto` as an earlier run settled it on this model of device.
 
     It is settled by timing, which may come out otherwise the next time.
@@ -173,7 +173,7 @@ def adopted_precision(recipe: Recipe, settings: SearchSettings, hardware: str) -
     return recipe
 
 
-def adopted_estimators(settings: SearchSettings) -> SearchSettings:
+def with_earlier_estimators(settings: SearchSettings) -> SearchSettings:
     """The settings with latencies valued as the earlier runs did, where their protocols are else the same.
 
     An older run took the median wall time; with another value none of its latencies could be imported.
@@ -181,14 +181,14 @@ def adopted_estimators(settings: SearchSettings) -> SearchSettings:
     before = [open_earlier(path).settings.evaluation for path in settings.warm_start]
     now = settings.evaluation
 
-    def adopted(protocol: LatencyProtocol, earlier: Iterable[LatencyProtocol]) -> LatencyProtocol:
+    def matched(protocol: LatencyProtocol, earlier: Iterable[LatencyProtocol]) -> LatencyProtocol:
         return next((each for each in earlier if replace(each, estimator=protocol.estimator) == protocol), protocol)
 
     def on_target(target: LatencyTarget) -> LatencyTarget:
         same = [each.protocol for evaluation in before for each in evaluation.targets if each.name == target.name]
-        return replace(target, protocol=adopted(target.protocol, same))
+        return replace(target, protocol=matched(target.protocol, same))
 
-    protocol = adopted(now.protocol, [evaluation.protocol for evaluation in before])
+    protocol = matched(now.protocol, [evaluation.protocol for evaluation in before])
     return replace(
         settings, evaluation=replace(now, protocol=protocol, targets=tuple(on_target(target) for target in now.targets))
     )
