@@ -1,7 +1,7 @@
 """Latency on devices that no trial's worker has: one actor a device, on a node of the Ray cluster that has it.
 
 An actor takes no CPU core of the cluster: it waits most of the time, and holds the device's lease while it measures.
-Workers reach it by its handle and queue there. Import `nas.search.ray.tune` first, which says how Ray is to start.
+Workers reach it by its handle and queue there.
 """
 
 from __future__ import annotations
