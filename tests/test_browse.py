@@ -427,14 +427,32 @@ def test_a_search_that_runs_is_stopped_by_the_button(site: Site, opened: Opened)
 
 @pytest.mark.browser
 @pytest.mark.subprocess
-def test_without_the_token_the_page_can_only_be_read(site: Site, context: BrowserContext) -> None:
-    context.clear_cookies()  # the tests behind this one only look
-    for opened in open_page(site, context, f"candidate=0:{site.front[0].digest}"):
+def test_without_the_token_the_page_can_only_be_read(site: Site, browser: Browser) -> None:
+    stranger = browser.new_context()
+    for opened in open_page(site, stranger, f"candidate=0:{site.front[0].digest}"):
         page = opened.page
         expect(page.get_by_text("Read only: this page was opened without the token")).to_be_visible()
         expect(page.locator("#drawer-title")).to_have_text(site.front[0].digest)
         for name in ("Export", "Train"):
             expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+    stranger.close()
+
+
+@pytest.mark.browser
+@pytest.mark.subprocess
+def test_the_token_stays_with_the_browser_and_goes_to_no_other_port(site: Site, browser: Browser) -> None:
+    """A cookie would go to whoever listens on any port of the host."""
+    mine = browser.new_context()
+    for opened in open_page(site, mine, site.url.partition("?")[2]):
+        assert "token" not in opened.page.url
+        opened.page.reload()
+        expect(opened.page.locator("#status")).not_to_be_empty()
+        assert "token" not in opened.page.url
+    for opened in open_page(site, mine, f"candidate=0:{site.front[0].digest}"):  # another tab
+        expect(opened.page.get_by_role("button", name="Export", exact=True)).to_be_enabled()
+        expect(opened.page.get_by_text("Read only")).to_be_hidden()
+    assert mine.cookies() == []
+    mine.close()
 
 
 @pytest.mark.browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import webbrowser
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from dash import Dash
 from mobile import mobile_space
 from test_report import HOSTILE, PROVENANCE, SETTINGS, make_record, scattered
+from werkzeug.serving import BaseWSGIServer
 from werkzeug.test import TestResponse
 
 from nas.cli.app import main
@@ -123,38 +125,59 @@ def test_any_address_but_no_other_name_where_it_listens_on_all() -> None:
     ],
 )
 def test_another_page_may_not_ask_even_with_the_token(page: Page, headers: dict[str, str]) -> None:
-    headers = {"X-CSRFToken": page.guard.token} | headers
-    candidate = f"0:{scattered(1)[0].digest}"
-    assert page.call("acted", "export.n_clicks", headers, export=1, candidate=candidate).status_code == 403
+    candidate, token = f"0:{scattered(1)[0].digest}", page.guard.token
+    assert page.call("acted", "export.n_clicks", headers, export=1, candidate=candidate, token=token).status_code == 403
     assert page.call("scatter.figure", "tab.data", headers, tab="front", version="0:1").status_code == 403
     assert not list((page.get("/_dash-layout")).headers.getlist("Access-Control-Allow-Origin"))
 
 
 def test_actions_need_the_token(page: Page, served: RunDirectory) -> None:
     candidate = f"0:{scattered(1)[0].digest}"
-    for headers in ({}, {"X-CSRFToken": "wrong"}, {"Cookie": f"{page.guard.cookie}={page.guard.token}"}):
-        for action in ("export", "train", "stop"):
-            answer = page.call("acted", f"{action}.n_clicks", headers, candidate=candidate, run="0")
-            assert answer.status_code == 403
-            assert "without the token" in answer.text
+    right = page.guard.token
+    for token in (None, "", "wrong", right[:-1], [right], {"token": right}, 7):
+        for headers in ({}, {"X-CSRFToken": right, "Cookie": f"nas_browse_8050={right}; token={right}"}):
+            for action in ("export", "train", "stop"):
+                answer = page.call("acted", f"{action}.n_clicks", headers, candidate=candidate, run="0", token=token)
+                assert answer.status_code == 403
+                assert "without the token" in answer.text
     assert not page.jobs.of(served.path, candidate[2:])
     assert not (served.path / "exports").exists()
     assert not served.stop_requested
 
 
 def test_the_printed_address_gives_the_token_to_its_browser_alone(page: Page) -> None:
-    answer = page.get(f"/?token={page.guard.token}&tab=trials")
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/?tab=trials")
-    cookie = answer.headers["Set-Cookie"]
-    assert cookie.startswith(f"nas_browse_8050={page.guard.token};")
-    assert "SameSite=Strict" in cookie
-    assert "Set-Cookie" not in page.get("/?token=wrong").headers
+    token = page.guard.token
+    answer = page.get(f"/?token={token}&tab=trials")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/?tab=trials#token={token}")
+    assert "Set-Cookie" not in answer.headers  # which every other port of the host would get
+    assert page.get("/?token=wrong").headers["Location"] == "/"
+    assert token not in page.get("/_dash-layout").text
 
-    read_only = page.get("/_dash-layout").text
-    assert "Read only: this page was opened without the token" in read_only
-    with_token = page.get("/_dash-layout", Cookie=f"{page.guard.cookie}={page.guard.token}").text
-    assert "Read only" not in with_token
-    assert page.guard.token not in with_token
+    for given, may_act in ((None, False), ("wrong", False), (token, True)):
+        told = page.call("read-only", "token.data", token=given).json["response"]
+        assert told["read-only"]["hidden"] is may_act
+        assert {told[name]["disabled"] for name in ("stop", "export", "train")} == {not may_act}
+
+
+def test_a_code_gives_the_token_once(page: Page) -> None:
+    """The command line of a browser that nas opens can be read by every user of the machine."""
+    code = page.guard.code()
+    assert page.guard.token not in code
+    assert page.get(f"/?code={code}").headers["Location"] == f"/#token={page.guard.token}"
+    for again in (code, "", "wrong"):
+        assert page.get(f"/?code={again}").headers["Location"] == "/"
+
+
+def test_a_browser_is_opened_without_the_token(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda _: None)
+    with pytest.raises(SystemExit):
+        main(["browse", str(run.path), "--port", "0"])
+    (address,) = opened
+    assert "?code=" in address
+    assert "token" not in address
 
 
 def test_every_answer_keeps_the_browser_from_going_elsewhere(page: Page) -> None:
@@ -217,8 +240,7 @@ def test_a_run_that_is_not_served_cannot_be_named(page: Page, served: RunDirecto
 def test_a_candidate_that_is_not_there_opens_nothing(page: Page, candidate: object) -> None:
     answer = page.call("drawer.hidden", "candidate.data", candidate=candidate)
     assert answer.json["response"] == {"drawer": {"hidden": True}}
-    headers = {"X-CSRFToken": page.guard.token}
-    assert page.call("acted", "export.n_clicks", headers, candidate=candidate).status_code == 204
+    assert page.call("acted", "export.n_clicks", candidate=candidate, token=page.guard.token).status_code == 204
 
 
 def test_nonsense_is_refused_and_told_nothing(page: Page) -> None:
@@ -337,9 +359,9 @@ def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Pat
     assert '\'=HYPERLINK("x")' in {row["architecture"] for row in grid}
     for candidate in compared:
         assert page.call("drawer.hidden", "candidate.data", candidate=candidate, version=version).status_code == 200
-    hostile, token = "../../" + HOSTILE, {"X-CSRFToken": page.guard.token}
+    hostile = "../../" + HOSTILE
     assert not any(hostile in candidate for candidate in compared)  # no record has such a digest
-    assert page.call("acted", "export.n_clicks", token, candidate=f"0:{hostile}").status_code == 204
+    assert page.call("acted", "export.n_clicks", candidate=f"0:{hostile}", token=page.guard.token).status_code == 204
     with pytest.raises(InputError, match="is no digest"):
         Jobs().start("export", run.path, hostile)
     assert not (run.path / "exports").exists()
@@ -350,7 +372,7 @@ def test_an_export_without_weights_says_why_it_failed(page: Page, served: RunDir
     digest = served.records()[0].digest
     opened = page.call("drawer.hidden", "candidate.data", candidate=f"0:{digest}", version="0:1").text
     assert "not kept" in opened
-    page.call("acted", "export.n_clicks", {"X-CSRFToken": page.guard.token}, candidate=f"0:{digest}")
+    page.call("acted", "export.n_clicks", candidate=f"0:{digest}", token=page.guard.token)
     deadline = time.monotonic() + 60
     while page.jobs.of(served.path, digest)[0].code is None:
         assert time.monotonic() < deadline

@@ -44,6 +44,6 @@ def browse(
         console.print(server.url, highlight=False, markup=False, soft_wrap=True)
         console.print("Ctrl-C ends it.", highlight=False)
         if not no_open and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            webbrowser.open(server.url)
+            webbrowser.open(server.url_once)
 
     server.serve(announce)

@@ -36,6 +36,8 @@ _INDEX = """<!doctype html>
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
+_ACTIONS = ("stop", "export", "train")
+"""Buttons that change something."""
 _VALUE = {"tab": "data", "candidate": "data", "compare": "data"}
 
 
@@ -48,17 +50,17 @@ def make_app(runs: Runs, guard: Guard, jobs: Jobs) -> Dash:
         update_title="",
         serve_locally=True,
         assets_external_path="",
-        csrf_token_name=guard.cookie,
         enable_mcp=False,
         add_log_handler=False,
     )
-    app.layout = lambda: page(runs, guard.may_act())
+    app.layout = lambda: page(runs)
     _address(app, runs)
     _look(app, runs, jobs)
     panels.front(app, runs)
     panels.other_views(app, runs)
     choosing.choosing(app, runs)
     choosing.drawer(app, runs)
+    _allowed(app, guard)
     _actions(app, runs, guard, jobs)
     guard.install(app.server, app.csp_hashes())
     _refuse_nonsense(app)
@@ -183,6 +185,22 @@ def _phase(status: RunStatus) -> str:
     return f"{running}, nothing heard since {time_text(driver.written)}" if silent else running
 
 
+def _allowed(app: Dash, guard: Guard) -> None:
+    """What a page may do: all of it where it holds the token, else read."""
+    app.clientside_callback(
+        ClientsideFunction("browse", "takeToken"), Output("token", "data"), Input("url", "hash"), State("token", "data")
+    )
+
+    @app.callback(
+        Output("read-only", "hidden"),
+        *(Output(name, "disabled") for name in _ACTIONS),
+        Input("token", "data"),
+    )
+    def allow(token: object) -> list[bool]:
+        may_act = guard.may_act(token)
+        return [may_act, *(not may_act for _ in _ACTIONS)]
+
+
 def _actions(app: Dash, runs: Runs, guard: Guard, jobs: Jobs) -> None:
     """What changes something: each a callback of its own, that needs the token."""
 
@@ -201,10 +219,11 @@ def _actions(app: Dash, runs: Runs, guard: Guard, jobs: Jobs) -> None:
             Output("acted", "data", allow_duplicate=True),
             Input(button, "n_clicks"),
             told,
+            State("token", "data"),
             prevent_initial_call=True,
         )
         @guard.needs_token
-        def clicked(_: object, of: object) -> dict[str, str]:
+        def clicked(of: object) -> dict[str, str]:
             return act(of)
 
     def stop(run: object) -> dict[str, str]:

@@ -3,6 +3,9 @@
 It reads and changes files of its user, so a web page that happens to be open must get nothing from it. Three checks
 keep that so: the name that the browser asked for (a page that rebinds its own DNS name to 127.0.0.1 keeps that name),
 the page that a request comes from, and, for whatever changes something, a token that only the printed address holds.
+
+The page keeps that token in its own storage and sends it along. It is in no cookie, which a browser would send to every other port of the
+host too, and on no command line, which every user of the machine can read: a browser that is started gets a code for one use.
 """
 
 from __future__ import annotations
@@ -13,19 +16,19 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, has_request_context, redirect, request
+from flask import Flask, Response, abort, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-HEADER = "X-CSRFToken"
+TOKEN, CODE = "token", "code"
+"""Parameters of the address."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PATHS = ("/_dash-", "/assets/", "/_favicon.ico")
 _MOST_BYTES = 4 << 20
 """Of a request: the page's own are a few kilobytes, and a selection of 5,000 points some hundreds."""
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -34,9 +37,7 @@ class Guard:
 
     def __init__(self, host: str, port: int) -> None:
         self.token = secrets.token_urlsafe(32)
-        self.cookie = (
-            f"nas_browse_{port}"  # a browser keeps cookies by host, and another port may be another nas browse
-        )
+        self._codes: set[str] = set()
         self._names = {*_LOOPBACK, host.lower()}
         self._any_address = host in ("0.0.0.0", "::")
         if self._any_address:
@@ -72,18 +73,24 @@ class Guard:
         server.before_request(self._check)
         server.after_request(add_headers)
 
-    def may_act(self) -> bool:
-        """Whether the page of this request was opened with the token."""
-        return has_request_context() and self._is_token(request.cookies.get(self.cookie, ""))
+    def code(self) -> str:
+        """What stands for the token in an address, once."""
+        code = secrets.token_urlsafe(16)
+        self._codes.add(code)
+        return code
 
-    def needs_token(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
-        """A callback that changes something: without the token in its header the request is refused (403)."""
+    def may_act(self, token: object) -> bool:
+        """Whether a page holds the token."""
+        return isinstance(token, str) and self._is_token(token)
+
+    def needs_token(self, function: Callable[[object], _T]) -> Callable[[object, object, object], _T]:
+        """A callback that changes something, of (clicks, what it is about, token): without the token it is refused (403)."""
 
         @functools.wraps(function)
-        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            if not self._is_token(request.headers.get(HEADER, "")):
+        def checked(_: object, about: object, token: object) -> _T:
+            if not self.may_act(token):
                 abort(403, "this page was opened without the token that nas browse printed, so it can only be read")
-            return function(*args, **kwargs)
+            return function(about)
 
         return checked
 
@@ -101,7 +108,7 @@ class Guard:
                 abort(403, "a request from another page")
         if request.path != "/" and (not request.path.startswith(_PATHS) or "//" in request.path):
             abort(404)  # Dash would answer any other path with its page
-        if request.path == "/" and "token" in request.args:
+        if request.path == "/" and (TOKEN in request.args or CODE in request.args):
             return self._welcome()
         return None
 
@@ -121,10 +128,10 @@ class Guard:
         return name in self._names
 
     def _welcome(self) -> AnyResponse:
-        """Put the token of the printed address into a cookie, and take it out of the address bar."""
-        rest = "&".join(part for part in request.query_string.decode().split("&") if not part.startswith("token="))
-        answer = redirect(f"/?{rest}" if rest else "/", 303)
-        if self._is_token(request.args["token"]):
-            # Readable to the page's scripts: Dash sends it back in a header, which no other site can do.
-            answer.set_cookie(self.cookie, self.token, samesite="Strict")
-        return answer
+        """Lead to the page; what is behind # stays in the browser, where the page's script takes the token into its storage."""
+        parts = request.query_string.decode().split("&")
+        rest = "&".join(part for part in parts if not part.startswith((f"{TOKEN}=", f"{CODE}=")))
+        code = request.args.get(CODE, "")
+        known = code in self._codes or self._is_token(request.args.get(TOKEN, ""))
+        self._codes.discard(code)
+        return redirect(f"/{f'?{rest}' if rest else ''}{f'#{TOKEN}={self.token}' if known else ''}", 303)

@@ -31,15 +31,16 @@ _READ_ONLY = (
 )
 
 
-def page(runs: Runs, may_act: bool) -> html.Div:
-    """The whole page; one that may not act has its buttons disabled, and says why."""
+def page(runs: Runs) -> html.Div:
+    """The whole page, as it is before it is known whether it may act."""
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
             dcc.Interval(id="tick", interval=POLL_MS),
             *(dcc.Store(id=name) for name in _STORES),
+            dcc.Store(id="token", storage_type="local"),
             html.Div(id="ignored", hidden=True),
-            _header(runs, may_act),
+            _header(runs),
             html.Nav(
                 [html.Button(name.capitalize(), id=f"tab-{name}", className="view") for name in TABS],
                 **_aria(label="Views"),
@@ -48,13 +49,13 @@ def page(runs: Runs, may_act: bool) -> html.Div:
                 [_front(runs), _progress(), _choices(), _trials(), _compare(), _failures(), _panel("settings", [])],
                 id="panels",
             ),
-            _drawer(may_act),
+            _drawer(),
         ],
         id="page",
     )
 
 
-def _header(runs: Runs, may_act: bool) -> html.Header:
+def _header(runs: Runs) -> html.Header:
     options = [{"label": run.name, "value": key} for key, run in runs.items()]
     return html.Header(
         [
@@ -69,7 +70,7 @@ def _header(runs: Runs, may_act: bool) -> html.Header:
                         id="stop",
                         className="quiet",
                         hidden=True,
-                        disabled=not may_act,
+                        disabled=True,
                         title="What runs finishes first; nas search --resume goes on with it",
                     ),
                 ],
@@ -77,7 +78,7 @@ def _header(runs: Runs, may_act: bool) -> html.Header:
             ),
             html.P(id="status", role="status", **_aria(live="polite")),
             html.Div(id="problems", role="alert"),
-            html.P(_READ_ONLY, className="note") if not may_act else None,
+            html.P(_READ_ONLY, id="read-only", className="note", hidden=True),
         ]
     )
 
@@ -209,7 +210,7 @@ def _failures() -> html.Section:
     return _panel("failures", [html.Div(id="failures-list")])
 
 
-def _drawer(may_act: bool) -> html.Aside:
+def _drawer() -> html.Aside:
     return html.Aside(
         [
             html.Div(
@@ -223,8 +224,8 @@ def _drawer(may_act: bool) -> html.Aside:
             *_own("strip", "Layers"),
             *_figure("curve", "Learning curve", "plot small"),
             html.H3("Commands"),
-            *_command("export", "Export", may_act),
-            *_command("train", "Train", may_act),
+            *_command("export", "Export"),
+            *_command("train", "Train"),
             html.Div(id="jobs", role="status", **_aria(live="polite")),
             html.Button("Compare with others", id="compare-add", className="quiet"),
             html.Details([html.Summary("Record"), html.Pre(id="record")]),
@@ -235,12 +236,12 @@ def _drawer(may_act: bool) -> html.Aside:
     )
 
 
-def _command(kind: str, label: str, may_act: bool) -> Sequence[Any]:
+def _command(kind: str, label: str) -> Sequence[Any]:
     text = html.Pre(id=f"{kind}-command")
     copy = dcc.Clipboard(target_id=f"{kind}-command", title=f"Copy the command: {label}", className="copy")
     return (
         html.Div([text, copy], className="command"),
-        html.Button(label, id=kind, disabled=not may_act),
+        html.Button(label, id=kind, disabled=True),
     )
 
 

@@ -18,7 +18,7 @@ from nas.common.errors import InputError, arg
 from nas.runs.store import open_run
 from nas.views.page.actions import Jobs
 from nas.views.page.app import make_app
-from nas.views.page.guard import Guard
+from nas.views.page.guard import CODE, TOKEN, Guard
 from nas.views.page.runs import LiveRun
 from nas.views.page.state import Runs
 
@@ -27,9 +27,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is bound, at `url`, which holds its token; `serve` answers until Ctrl-C or SIGTERM."""
+    """A server that is bound, at `url`, which holds its token; `serve` answers until Ctrl-C or SIGTERM.
+
+    `url_once` leads there too, once: for the command line of a browser, which others can read.
+    """
 
     url: str
+    url_once: str
     runs: Runs
     jobs: Jobs
     wsgi: BaseWSGIServer
@@ -69,7 +73,8 @@ def open_server(directories: Sequence[Path], host: str = LOOPBACK[0], port: int 
     shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
     with bound:
         wsgi = make_server(host, port, app.server, threaded=True, fd=bound.fileno())
-    return Server(f"http://{shown}:{port}/?token={guard.token}", runs, jobs, wsgi)
+    address = f"http://{shown}:{port}/"
+    return Server(f"{address}?{TOKEN}={guard.token}", f"{address}?{CODE}={guard.code()}", runs, jobs, wsgi)
 
 
 def _bound(host: str, port: int) -> socket.socket:

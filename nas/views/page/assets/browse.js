@@ -75,6 +75,13 @@
         history.replaceState(null, "", text ? `?${text}` : location.pathname);
         return window.dash_clientside.no_update;
       },
+      // The token comes once, behind the # of the address, and stays in the storage of this host and port.
+      takeToken: (hash, known) => {
+        const given = new URLSearchParams((hash ?? "").slice(1)).get("token");
+        if (!given) return window.dash_clientside.no_update;
+        history.replaceState(null, "", location.pathname + location.search);
+        return given;
+      },
       saveCsv: () => true,
       // A click opens a candidate, one with the shift key held chooses it for comparison.
       pickPoint: (point) => {
