@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RunFactory
+from conftest import GLANCE, RunFactory
 
 import nas.latency.at_work
 from nas.cli.app import main
@@ -415,7 +415,7 @@ def test_a_search_of_which_nothing_could_be_forecast_or_trained_says_so(
 ) -> None:
     out, space = tmp_path / "run", tmp_path / "two.yaml"
     space.write_text(TWO)
-    arguments = [str(space), "--data", "digits", "--device", "cpu", "--max-concurrent", "1"]
+    arguments = [str(space), "--data", "digits", "--device", "cpu", "--max-concurrent", "1", "--latency", GLANCE]
     arguments += ["--set", "learning_rate=1e30"]  # no backbone can be trained by that
     code, said, _ = call(capsys, "search", *arguments, "--out", str(out))
     assert code == 1

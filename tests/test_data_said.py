@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import BRIEF
 from PIL import Image
 
 from nas.cli.app import main
@@ -101,18 +102,7 @@ def test_all_that_train_candidates_of_a_run_say_first_what_they_read(
 ) -> None:
     wider = SPACE.replace("kernel_size: 3, expansion: 1", "kernel_size: [3, 5], expansion: [1, 2]")
     (photos.parent / "space.yaml").write_text(wider)
-    brief = (
-        "--epochs",
-        "1",
-        "--confirm",
-        "0",
-        "--objectives",
-        "accuracy,macs",
-        "--device",
-        "cpu",
-        "--max-concurrent",
-        "1",
-    )
+    brief = ("--confirm", "0", "--device", "cpu", *BRIEF)
     assert said("search", "space.yaml", "--data", "photos", *brief, "--trials", "2", "--out", "run")[:3] == FIRST
     provenance = yaml.safe_load((photos.parent / "run" / "run.yaml").read_text())["provenance"]
     assert provenance["data_remarks"] == SAID

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import RunFactory, check_consistent
+from conftest import GLANCE, RunFactory, check_consistent
 
 from nas.cli.app import main
 from nas.data.sets import load_data
@@ -78,8 +78,9 @@ def searched(tiny: Path, supernet: Path, tmp_path_factory: pytest.TempPathFactor
     """A search of four candidates, and what it printed."""
     out, told = tmp_path_factory.mktemp("search") / "run", io.StringIO()
     command = ["search", str(tiny), "--init", f"{SUPERNET}{supernet}", "--finetune", "0", "--trials", "4"]
+    command += ["--objectives", "accuracy,macs", "--max-concurrent", "1", "--latency", GLANCE, "--out", str(out)]
     with redirect_stdout(told), pytest.raises(SystemExit) as end:
-        main([*command, "--objectives", "accuracy,macs", "--max-concurrent", "1", "--out", str(out)])
+        main(command)
     assert not end.value.code
     return open_run(out), " ".join(told.getvalue().split())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BRIEF, install_package
+from conftest import BRIEF, GLANCE, install_package
 from torch import nn
 
 from nas.cli.app import main
@@ -125,7 +125,7 @@ def test_a_search_measures_a_target_in_that_mode_and_others_can_read_it(installe
         "--out",
         str(out),
     ]
-    command += ["--objectives", "accuracy,macs,latency:twice", "--target", "twice=mode:toy"]
+    command += ["--objectives", "accuracy,macs,latency:twice", "--target", f"twice=mode:toy,{GLANCE}"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     sys.path.remove(str(installed))  # as on a machine without that package

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunFactory, new_run
+from conftest import BRIEF, RunFactory, new_run
 from mobile import mobile_space
 from optuna.trial import TrialState
 
@@ -467,14 +467,13 @@ def test_weights_of_the_front_come_along_and_are_exported(
 def test_a_search_goes_on_from_another_and_from_known_points(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    quick = ["--objectives", "accuracy,macs", "--max-concurrent", "1", "--epochs", "1"]
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
-    code, _, err = nas(capsys, "search", "digits", "--trials", "3", *quick, "--out", first)
+    code, _, err = nas(capsys, "search", "digits", "--trials", "3", *BRIEF, "--out", first)
     assert code == 0, err
     before = open_run(first).records()
     known = str(mobile_space("digits").middle.canonical)
     flags = ["--warm-start", first, "--enqueue", "middle", "--seed", "1"]
-    code, out, err = nas(capsys, "search", "digits", "--trials", "2", *quick, *flags, "--out", second)
+    code, out, err = nas(capsys, "search", "digits", "--trials", "2", *BRIEF, *flags, "--out", second)
     assert code == 0, err
     assert f"Warm start from {first}: 3 of 3 trials imported" in out
     assert "2 done, " in out
