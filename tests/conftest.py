@@ -49,6 +49,8 @@ LONGEST = (
     *("test_search", "test_cluster", "test_status", "test_targets", "test_browse", "test_replica", "test_audit"),
     *("test_kills", "test_homes", "test_clean", "test_toy_task", "test_examples"),
     *("test_cluster_files", "test_workers", "test_cli"),
+    *("test_baseline", "test_sampler", "test_finetune", "test_renewal", "test_broker", "test_latency_predictor"),
+    *("test_latency_compare", "test_model", "test_train", "test_evaluate", "test_weights", "test_time_budget"),
 )
 """Files that take the longest, in this order: begun first, they do not keep one process busy at the end."""
 
@@ -141,7 +143,7 @@ def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands measure for a moment where nothing says how long."""
 
     def brief(device: str) -> LatencyProtocol:
-        return replace(default_protocol(device), warmup_s=0.02, max_s=0.1, min_blocks=5)
+        return replace(default_protocol(device), warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
 
     for module in ("evaluate", "space", "options"):
         monkeypatch.setattr(f"nas.cli.{module}.default_protocol", brief)

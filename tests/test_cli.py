@@ -355,12 +355,14 @@ def test_evaluate_one_candidate(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.count("macro_f1") == 2
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_a_failed_candidate_is_exit_code_1_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "evaluate", "smallest", "--epochs", "1", "--learning-rate", "1e30")
     assert code == 1
     assert "the candidate failed: " in err
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_a_latency_that_was_looked_up_says_when_it_was_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +426,7 @@ def test_a_search_of_which_nothing_could_be_forecast_or_trained_says_so(
     assert {record.outcome for record in open_run(out).records()} <= {Outcome.FAILED, Outcome.REPEAT}
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_reports_of_the_test_split_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "evaluate", "smallest", "--epochs", "4", "--test")
     assert code == 0

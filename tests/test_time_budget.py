@@ -204,7 +204,7 @@ def test_a_confirmation_for_which_there_is_no_time_makes_way_for_a_shorter_one(m
 @pytest.mark.slow
 def test_a_training_ends_between_two_steps_and_keeps_its_curve() -> None:
     digits = load_data("digits", channels=1).without_test()
-    quick = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
+    quick = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
     evaluation = EvaluationSettings(Recipe(epochs=10_000, precision="float32"), quick)
     began = time.time()
     steps = evaluate_steps(DIGITS.smallest, DeviceData(digits, "cpu"), evaluation, until=began + 10)
