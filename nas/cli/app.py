@@ -131,9 +131,9 @@ def front(
     records = run.records()
     console.print(f"{plural(len(records), 'trial')}: {outcome_counts(records)}", highlight=False)
     if trainings := ended(run.training_records()):
-        console.print("\n[bold]Trained in full[/bold]")
+        console.print("\nTrained in full", style="bold")
         console.print(trainings_table(run, trainings))
-        console.print("\n[bold]Pareto front of the search[/bold]")
+        console.print("\nPareto front of the search", style="bold")
     console.print(front_table(run, run.judged()))
     if crowded := crowded_text(records, run.latencies()):
         console.print(crowded, highlight=False, soft_wrap=True)

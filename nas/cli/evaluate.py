@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from nas.cli.groups import grouped
 from nas.cli.options import (
@@ -180,7 +181,7 @@ def _print_costs(evaluation: Evaluation) -> None:
 def _print_reports(before: AnyReport, after: AnyReport) -> None:
     from nas.views.terminal.split_report import split_tables
 
-    console.print(f"\n[bold]Test split[/bold], {plural(after.images, 'image')}", highlight=False)
+    console.print(Text.assemble("\n", ("Test split", "bold"), f", {plural(after.images, 'image')}"))
     for table in split_tables(before, after):
         console.print(table)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from nas.cli.options import Device, MaxLatency, MaxMacs, MaxParams, Space
 from nas.common.text import count_text, plural
@@ -72,7 +73,7 @@ def space_show(
     from nas.views.terminal import space as show_space
 
     space = load_space(name)
-    console.print(f"[bold]{space.name}[/bold]  {space.summary}\n")
+    console.print(Text.assemble((space.name, "bold"), f"  {space.summary}\n"))
     console.print(show_space.choices_table(space))
     sides = " ".join(f"{side}x{side}" for side in space.input_sizes)
     console.print(
