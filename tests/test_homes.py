@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -276,3 +277,25 @@ def test_a_token_in_the_home_breaks_no_cluster_by_its_address(place: Path, has_t
             with suppress(OSError):
                 if str(place / "ray").encode() in (process / "cmdline").read_bytes():
                     os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
+@pytest.mark.skipif(not mounts(), reason="mounting a small file system is not allowed here")
+def test_a_disk_that_is_full_ends_a_search_before_the_next_training(place: Path) -> None:
+    """Up to twelve trainings in a row were lost, times as many as ran at once."""
+    (place / "disk").mkdir()
+    # Room for the files that begin a run, and for the weights of no more than a few candidates.
+    mount = f'mount -t tmpfs -o size=600k none {place / "disk"} && "$@"; code=$?; cp -r {place / "disk"}/run {place}/left; exit $code'
+    search = (*SEARCH[:-1], str(place / "disk/run"))
+    done = nas(place, *search, "--trials", "20", before=("unshare", "-m", "sh", "-c", mount, "sh"))
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr
+    told = done.stdout + done.stderr
+    assert "is full" in told or "No space left on device" in told
+    records = [
+        json.loads(line) for line in (place / "left/trials.jsonl").read_text().splitlines() if line.endswith("}")
+    ]
+    assert len([record for record in records if record["evaluation"]["outcome"] == "lost"]) <= 1
+    assert len(records) < 10

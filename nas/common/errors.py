@@ -63,6 +63,10 @@ class LostError(RuntimeError):
     """What a trial needs is gone (a process, a node), by no fault of the candidate; the trial is lost and tried again."""
 
 
+class NoSpaceError(LostError):
+    """The disk of the run directory is full, so that whatever is trained next would be lost as well."""
+
+
 class WrongNodeError(LostError):
     """A worker started on a `node` whose device is another model than the search's; its trial is handed to another one."""
 

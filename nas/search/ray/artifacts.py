@@ -5,15 +5,16 @@ No worker sees the run directory, which may lie on another machine's disk.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.common.errors import LostError
+from nas.common.errors import LostError, NoSpaceError
 from nas.runs.store import RunDirectory
 
 
@@ -43,10 +44,16 @@ class ArtifactStore:
         self._actor.begin.remote(number, worker)
 
     def save_weights(self, digest: str, content: bytes) -> None:
-        """Keep a safetensors file in the run directory; on return it is there. Raises `LostError` when it cannot be."""
+        """Keep a safetensors file in the run directory; on return it is there.
+
+        Raises `LostError` when it cannot be, `NoSpaceError` where the disk is full.
+        """
         try:
             ray.get(self._actor.save_weights.remote(digest, content))
         except (RayError, OSError) as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpaceError(f"its weights could not be kept: {cause.strerror}") from error
             raise LostError(f"its weights could not be kept: {' '.join(str(error).split())[-200:]}") from error
 
     def places(self) -> Mapping[int, str]:

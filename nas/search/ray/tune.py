@@ -27,7 +27,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.common.errors import LostError, WrongNodeError
+from nas.common.errors import LostError, NoSpaceError, WrongNodeError
 from nas.common.scratch import scratch_folder
 from nas.common.text import CUT_OFF, duration_text
 from nas.latency.lease import lease_for
@@ -243,6 +243,8 @@ class SourceSearcher(Searcher):
             hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
             self._source.finish(candidate, Evaluation(Outcome.FAILED, hung))
         elif isinstance(failure.cause, LostError):
+            if isinstance(failure.cause, NoSpaceError):
+                self._source.stop(f"the disk of {self._source.run.path} is full")
             self._source.report_lost(candidate, str(failure.cause))
         else:
             self._source.report_lost(candidate, f"its worker died: {failure.text}")
