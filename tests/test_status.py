@@ -171,6 +171,51 @@ def test_a_driver_of_this_host_is_dead_as_soon_as_its_lock_is_free(make_run: Run
         pass
 
 
+def test_a_driver_that_another_one_succeeded_changes_nothing_more(make_run: RunFactory) -> None:
+    """A host slept for a minute: its driver went on, and two drivers wrote one run."""
+    mine = make_run()
+    add(mine, 0, Evaluation(Outcome.FAILED, "x"))  # before any state: nobody else can be there
+    mine.write_state(state())
+    add(mine, 1, Evaluation(Outcome.FAILED, "x"))
+    theirs = open_run(mine.path)
+    theirs.write_state(state("elsewhere"))
+    add(theirs, 2, Evaluation(Outcome.FAILED, "x"))
+    before = {path.name: path.read_bytes() for path in mine.path.glob("*.json*")}
+    for change in (
+        lambda: add(mine, 3, Evaluation(Outcome.FAILED, "x")),
+        lambda: mine.append_latencies([]),
+        lambda: mine.write_state(state()),
+    ):
+        with pytest.raises(InputError, match=r"a search on elsewhere \(pid 4711\) goes on with it.* adds nothing more"):
+            change()
+    assert {path.name: path.read_bytes() for path in mine.path.glob("*.json*")} == before
+    (mine.path / "state.json").write_text("{torn")  # says nothing of another driver
+    add(mine, 3, Evaluation(Outcome.FAILED, "x"))
+
+
+@pytest.mark.ray
+@pytest.mark.subprocess
+@pytest.mark.slow
+def test_a_driver_that_slept_while_another_one_took_over_ends_and_leaves_the_run_alone(tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    with log.open("w") as file:
+        command = [*NAS, "search", "--trials", "50", *BRIEF, "--out", str(out)]
+        driver = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, cwd=tmp_path)
+    wait_for_records(driver, out, 2, log)
+    wait_until(lambda: open_run(out).state() is not None)
+    driver.send_signal(signal.SIGSTOP)
+    other = open_run(out)
+    theirs = state("elsewhere")
+    other.write_state(theirs)
+    records = (out / "trials.jsonl").read_bytes()
+    driver.send_signal(signal.SIGCONT)
+    assert driver.wait(timeout=120) != 0, log.read_text()
+    assert "a search on elsewhere (pid 4711) goes on with it" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert (out / "trials.jsonl").read_bytes() == records
+    assert open_run(out).state() == theirs
+
+
 def test_a_driver_of_another_host_counts_as_alive_while_its_state_is_fresh(make_run: RunFactory) -> None:
     run = make_run()
     run.write_state(state("elsewhere"))

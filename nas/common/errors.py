@@ -51,6 +51,10 @@ class InputError(_NamingError, ValueError):
     """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2)."""
 
 
+class TakenOverError(InputError):
+    """Another driver goes on with the run of this one, which may change nothing of it any more."""
+
+
 class CandidateError(RuntimeError):
     """One candidate cannot be trained or measured; it becomes a failed trial with this reason."""
 

@@ -54,6 +54,10 @@ class DriverState:
     before_s: float = 0.0
     schema: int = SCHEMA_VERSION
 
+    def is_of(self, other: DriverState) -> bool:
+        """Whether one process told both."""
+        return (self.host, self.pid, self.started) == (other.host, other.pid, other.started)
+
     @property
     def seconds(self) -> float:
         """How long the search took so far, in wall seconds: all of its commands, from start to end."""

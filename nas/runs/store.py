@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import TypeAdapter
 
-from nas.common.errors import InputError, arg
+from nas.common.errors import InputError, TakenOverError, arg
 from nas.common.files import (
     LaterRecords,
     append_record,
@@ -61,6 +61,7 @@ class RunDirectory:
     def __init__(self, path: Path, content: RunFile) -> None:
         self.path = path
         self.content = content
+        self._driver: DriverState | None = None
 
     @property
     def settings(self) -> SearchSettings:
@@ -176,7 +177,11 @@ class RunDirectory:
     # ---------------------------------------------------------------- records
 
     def append(self, record: TrialRecord) -> None:
-        """Add a record; on return it is on the disk. Raises `InputError` where it cannot be written, as all of these do."""
+        """Add a record; on return it is on the disk.
+
+        Raises `InputError` where it cannot be written, as all of these do, or where another driver goes on with the run.
+        """
+        self.check_driver()
         append_record(self.path / layout.TRIALS, record)
 
     def recorded(self) -> list[TrialRecord]:
@@ -210,6 +215,7 @@ class RunDirectory:
 
     def append_latencies(self, records: Sequence[LatencyRecord]) -> None:
         """Add what was measured in turn, all of it in one write; on return it is on the disk."""
+        self.check_driver()
         with writing(self.path / layout.LATENCIES):
             append_line(self.path / layout.LATENCIES, "\n".join(map(json_line, records)))
 
@@ -223,6 +229,7 @@ class RunDirectory:
 
     def append_confirmation(self, confirmation: Confirmation) -> None:
         """Add what training a candidate again gave; on return it is on the disk."""
+        self.check_driver()
         append_record(self.path / layout.CONFIRMATIONS, confirmation)
 
     def confirmations(self) -> list[Confirmation]:
@@ -266,8 +273,30 @@ class RunDirectory:
         return self.path / layout.STATE
 
     def write_state(self, state: DriverState) -> None:
-        """Replace the state of the driver; readers see a whole one. Raises `OSError`."""
+        """Replace the state of the driver; readers see a whole one.
+
+        From then on this run is that driver's: raises `TakenOverError` once another one has told its state, and `OSError`.
+        """
+        self.check_driver()
         write_atomically(self._state_path, _STATE.dump_json(state))
+        self._driver = state
+
+    def check_driver(self) -> None:
+        """Raise `TakenOverError` where a driver told its state through this object, and another one has since.
+
+        That happens where the kernel's lock does not reach, once a driver was silent for a minute: its host slept.
+        """
+        if self._driver is None:
+            return
+        try:
+            now = self.read_state()
+        except InputError:  # it cannot be read, which says nothing of another driver
+            return
+        if now is not None and not now.is_of(self._driver):
+            raise TakenOverError(
+                f"{self.path}: a search on {now.host} (pid {now.pid}) goes on with it, since this one was silent for too long; "
+                "this one adds nothing more"
+            )
 
     def state(self) -> DriverState | None:
         """The last state of a driver; None where there is none, or with a warning where it cannot be read."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, TakenOverError
 from nas.common.text import plural
 from nas.runs.state import BEAT_S, DriverState, RunningTrial
 from nas.search.candidate import Candidate
@@ -85,9 +85,10 @@ class Heartbeat:
         elif error is not None:
             ending, resumable = " ".join(f"an error in the search: {error}".split())[:300], True
         self._state = replace(self._now(), ended=time.time(), ending=ending, resumable=resumable, stopping=None)
-        self._write(self._state)
-        with suppress(OSError):
-            self._run.remove_stop_request()
+        with suppress(TakenOverError):
+            self._write(self._state)
+            with suppress(OSError):
+                self._run.remove_stop_request()
 
     def _beats(self) -> None:
         while not self._over.is_set():
@@ -98,7 +99,10 @@ class Heartbeat:
                 self._write(self._now())
                 if asked:  # afterwards, so that nobody reads in between that it simply runs
                     self._run.remove_stop_request()
-            except Exception as error:  # nothing here may end a search
+            except TakenOverError as error:
+                self._confirmer.stop(str(error))
+                return
+            except Exception as error:  # nothing else here may end a search
                 self._warn(error)
             self._over.wait(BEAT_S)
 
