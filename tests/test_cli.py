@@ -525,3 +525,9 @@ def test_flags_that_were_called_otherwise_are_taken_and_not_shown(capsys: pytest
     assert "audit" not in call(capsys)[1]
     code, out, _ = call(capsys, "search", "--help")
     assert (code, "--replica" in out, "--mirror" in out) == (0, True, False)
+
+
+def test_markup_of_our_own_texts_is_never_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["space", "show", "digits", "--no-measure"]):
+        code, out, _ = call(capsys, *command)
+        assert (code, "[bold]" in out, "[/" in out) == (0, False, False)

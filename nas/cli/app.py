@@ -87,7 +87,7 @@ def _root(
     if version:
         console.print(nas.__version__, highlight=False)
     elif context.invoked_subcommand is None:
-        console.print(_GUIDE, highlight=False)
+        console.print(_GUIDE, highlight=False, markup=True)
 
 
 app.command(cls=SearchCommand)(search)
