@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import TypeAdapter
 
-from nas.common.errors import InputError, TakenOverError, arg
+from nas.common.errors import InputError, arg
 from nas.common.files import (
     LaterRecords,
     append_record,
     file_mark,
-    is_newer,
     later_records,
     load_tensors,
     only_process,
@@ -28,14 +27,15 @@ from nas.common.files import (
     write_atomically,
     writing,
 )
-from nas.common.jsonl import append_line, json_line, parse_json
+from nas.common.jsonl import append_line, json_line
 from nas.runs import layout
+from nas.runs.driver_files import DriverFiles
 from nas.runs.in_turn import with_remeasured
 from nas.runs.limits import apply_limits
 from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
 from nas.runs.run_file import Change, Provenance, RunFile, read_run_file, write_run_file
 from nas.runs.settings import SearchSettings, is_limit, terms
-from nas.runs.state import SILENT_S, DriverState
+from nas.runs.state import SILENT_S
 from nas.tasks.base import task_of
 
 if TYPE_CHECKING:
@@ -52,16 +52,14 @@ _CONFIRMATION = TypeAdapter(Confirmation)
 _AUDIT = TypeAdapter(AuditRecord)
 _TRAINING = TypeAdapter(TrainingRecord)
 _LATENCY = TypeAdapter(LatencyRecord)
-_STATE = TypeAdapter(DriverState)
 
 
-class RunDirectory:
+class RunDirectory(DriverFiles):
     """A run on disk. Make one with `create` or `open_run`."""
 
     def __init__(self, path: Path, content: RunFile) -> None:
-        self.path = path
+        super().__init__(path)
         self.content = content
-        self._driver: DriverState | None = None
 
     @property
     def settings(self) -> SearchSettings:
@@ -144,7 +142,7 @@ class RunDirectory:
             return
         # Both times by the clock of the file system, since those of two hosts may differ.
         os.utime(self.path / layout.LOCK)
-        age = max(0.0, (self.path / layout.LOCK).stat().st_mtime - self._state_path.stat().st_mtime)
+        age = max(0.0, (self.path / layout.LOCK).stat().st_mtime - self.state_path.stat().st_mtime)
         if age < SILENT_S:
             raise InputError(
                 f"{self.path}: a search runs on it on {state.host} (pid {state.pid}), heard of {age:.0f} s ago; if that "
@@ -265,76 +263,6 @@ class RunDirectory:
         with writing(self.report_path):
             write_atomically(self.report_path, page.encode())
         return self.report_path
-
-    # ---------------------------------------------------------------- driver
-
-    @property
-    def _state_path(self) -> Path:
-        return self.path / layout.STATE
-
-    def write_state(self, state: DriverState) -> None:
-        """Replace the state of the driver; readers see a whole one.
-
-        From then on this run is that driver's: raises `TakenOverError` once another one has told its state, and `OSError`.
-        """
-        self.check_driver()
-        write_atomically(self._state_path, _STATE.dump_json(state))
-        self._driver = state
-
-    def check_driver(self) -> None:
-        """Raise `TakenOverError` where a driver told its state through this object, and another one has since.
-
-        That happens where the kernel's lock does not reach, once a driver was silent for a minute: its host slept.
-        """
-        if self._driver is None:
-            return
-        try:
-            now = self.read_state()
-        except InputError:  # it cannot be read, which says nothing of another driver
-            return
-        if now is not None and not now.is_of(self._driver):
-            raise TakenOverError(
-                f"{self.path}: a search on {now.host} (pid {now.pid}) goes on with it, since this one was silent for too long; "
-                "this one adds nothing more"
-            )
-
-    def state(self) -> DriverState | None:
-        """The last state of a driver; None where there is none, or with a warning where it cannot be read."""
-        try:
-            return self.read_state()
-        except InputError as error:
-            logger.warning("%s", error)
-            return None
-
-    def read_state(self) -> DriverState | None:
-        """The last state of a driver, None where there is none; raises `InputError` where it cannot be used."""
-        try:
-            data = parse_json(self._state_path.read_bytes())
-            if is_newer(data):
-                raise InputError("state.json: written by a newer version; left out")
-            return _STATE.validate_python(data)
-        except FileNotFoundError:
-            return None
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:  # JSON, UTF-8 and validation errors all are ValueErrors
-            raise InputError(f"state.json: cannot be read, left out ({type(error).__name__})") from error
-
-    def request_stop(self) -> None:
-        """Ask the search that runs on this directory to stop; raises `InputError` when that cannot be written."""
-        try:
-            (self.path / layout.STOP).touch()
-        except OSError as error:
-            raise InputError(f"{self.path}: the request to stop cannot be written: {error.strerror}") from error
-
-    @property
-    def stop_requested(self) -> bool:
-        """Whether the search is asked to stop, and has not heard of it yet."""
-        return (self.path / layout.STOP).exists()
-
-    def remove_stop_request(self) -> None:
-        """It was obeyed, or is of an earlier search."""
-        (self.path / layout.STOP).unlink(missing_ok=True)
 
     # ---------------------------------------------------------------- weights
 
