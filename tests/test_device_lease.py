@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -244,6 +248,75 @@ def test_a_folder_that_cannot_serve_is_said_in_one_sentence(
         pass
 
 
-def test_an_empty_variable_means_the_folder_that_all_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_variable_the_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Any user of the machine could stop all others by the folder that all shared."""
     monkeypatch.setenv("NAS_LEASE_DIR", "")
-    assert device_lease.lease_directory() == device_lease.DEFAULT_DIRECTORY
+    assert device_lease.lease_directory() == Path(f"/tmp/nas-leases-{os.getuid()}")
+    own = tmp_path / "own"
+    monkeypatch.setattr(device_lease, "own_directory", lambda: own)
+    with DeviceLease("dev").shared():
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    for trap in ("written by others", "a link", "another's"):
+        shutil.rmtree(own)
+        if trap == "a link":
+            (tmp_path / "elsewhere").mkdir(mode=0o700)
+            own.symlink_to(tmp_path / "elsewhere")
+        else:
+            own.mkdir(mode=0o700)
+        if trap == "written by others":
+            own.chmod(0o777)
+        if trap == "another's":
+            if os.getuid() != 0:
+                continue
+            os.chown(own, 54321, 54321)
+        with pytest.raises(
+            InputError, match="cannot be made" if trap == "a link" else "let NAS_LEASE_DIR name another"
+        ):
+            DeviceLease("dev")
+        if trap == "a link":
+            own.unlink()
+            own.mkdir()
+
+
+def test_a_folder_that_users_share_by_choice_is_theirs_and_says_what_is_wrong_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NAS_LEASE_DIR", str(tmp_path / "shared"))
+    DeviceLease("dev")
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o1777
+    assert not caplog.records
+    (tmp_path / "shared").chmod(0o777)
+    for _ in range(3):
+        DeviceLease("dev")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"NAS_LEASE_DIR {tmp_path / 'shared'}: every user can delete its files (chmod +t forbids that)"
+    ]
+
+
+def test_whoever_takes_a_device_again_and_again_is_waited_for_but_not_for_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease, held, over = DeviceLease("dev", patience_s=0.05), threading.Event(), threading.Event()
+    with lease.shared():
+        pass  # makes the files
+
+    def hold() -> None:
+        with (tmp_path / "leases" / "dev.turnstile").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            held.set()
+            while not over.wait(0.01):
+                os.utime(tmp_path / "leases" / "dev.device")  # as if another measurement had begun
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        for _ in range(3):
+            with lease.shared():
+                pass
+            with lease.exclusive() as grant:
+                assert grant.contended
+    finally:
+        over.set()
+        thread.join()
+    assert "going on" in caplog.text

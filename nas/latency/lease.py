@@ -7,16 +7,19 @@ turnstile: a waiting measurement holds it, so that new bursts queue behind it an
 Heymans & Parnas, "Concurrent control with readers and writers", 1971, problem 2).
 
 A process that loses patience with a hung holder goes on; the times of the files then tell both that the device was
-shared. The lease is per physical device of one node. The files lie in `NAS_LEASE_DIR` (default /tmp/nas-leases), which
-containers that share a device must share and which must not be on NFS.
+shared. The lease is per physical device of one node. The files lie in a folder of the user's own, /tmp/nas-leases-UID, or in `NAS_LEASE_DIR`,
+which users and containers that share a device must share and which must not be on NFS. Whoever can write there can keep
+the others waiting, though not for ever.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_DIRECTORY = Path("/tmp/nas-leases")
+LONGEST_WAIT = 30
+"""Times the patience, after which a hold waits no more, however often the device changed hands; from then on, once it."""
 BURST_S = 0.05
 """Seconds of work under one shared lease; with one step, where that is longer, what a measurement may wait."""
 _POLL_S, _LONGEST_POLL_S = 0.001, 0.01
@@ -39,6 +43,9 @@ _POLL_S, _LONGEST_POLL_S = 0.001, 0.01
 _LOG_AFTER_S = 10.0
 
 _open: set[_Files] = set()
+_warned: set[Path] = set()
+_tired: set[str] = set()
+"""Paths of lock files of devices that were waited for for so long."""
 _given_up: dict[str, int] = {}
 """By path of the lock files: the measurement (its `_mark`) that this process no longer waits for."""
 
@@ -54,10 +61,39 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 def lease_directory() -> Path:
     """The node-local folder of the lock files; raises `InputError` unless its path is absolute."""
-    folder = Path(os.environ.get("NAS_LEASE_DIR") or DEFAULT_DIRECTORY)
+    folder = Path(os.environ.get("NAS_LEASE_DIR") or own_directory())
     if not folder.is_absolute():  # workers have another working directory: they would lock other files
         raise InputError(f"NAS_LEASE_DIR {folder}: must be an absolute path, so that all processes find the same files")
     return folder
+
+
+def own_directory() -> Path:
+    """Where the lock files lie that no other user can reach."""
+    return Path(f"/tmp/nas-leases-{os.getuid()}")
+
+
+def _make(directory: Path) -> None:
+    """Make the folder, or look at one that is there; raises `InputError` where it cannot be made, or is another user's trap."""
+    own = directory == own_directory()
+    try:
+        directory.mkdir(mode=0o700 if own else 0o777, parents=not own)
+        if not own:
+            with suppress(OSError):
+                directory.chmod(0o1777)  # users who share a device share its lease
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise InputError(f"NAS_LEASE_DIR {directory}: cannot be made: {error.strerror}") from error
+    found = directory.lstat() if own else directory.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"NAS_LEASE_DIR {directory}: cannot be made: {os.strerror(errno.ENOTDIR)}")
+    if own and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+        raise InputError(
+            f"{directory}: another user made it, or can write there; remove it, or let NAS_LEASE_DIR name another folder"
+        )
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX and directory not in _warned:
+        _warned.add(directory)
+        logger.warning("NAS_LEASE_DIR %s: every user can delete its files (chmod +t forbids that)", directory)
 
 
 @dataclass
@@ -79,14 +115,7 @@ class DeviceLease:
     patience_s: float = 60.0
 
     def __post_init__(self) -> None:
-        directory = lease_directory()
-        if not directory.is_dir():
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"NAS_LEASE_DIR {directory}: cannot be made: {error.strerror}") from error
-            with suppress(OSError):
-                directory.chmod(0o1777)  # users who share a device share its lease
+        _make(lease_directory())
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -170,7 +199,7 @@ class _Files:
             now, measurement = time.monotonic(), self.mark("device")
             if measurement != self._measurement:
                 self._since, self._measurement = now, measurement
-            if now - self._since > self._lease.patience_s:
+            if now - self._since > self._lease.patience_s or self._too_long(now - self._start):
                 return False
             if not again and _given_up.get(self._stem) == measurement:
                 return False
@@ -178,6 +207,14 @@ class _Files:
                 self._told = True
                 logger.warning("device %s: waiting for it for over %.0f s", self._lease.key, _LOG_AFTER_S)
             time.sleep(min(_LONGEST_POLL_S, max(_POLL_S, (now - self._since) / 10)))
+
+    def _too_long(self, waited_s: float) -> bool:
+        """Whether the device was waited for for so long that it is done, since somebody takes it again and again."""
+        times = 1 if self._stem in _tired else LONGEST_WAIT
+        if waited_s <= times * self._lease.patience_s:
+            return False
+        _tired.add(self._stem)
+        return True
 
     def give_up(self) -> None:
         """Remember that this measurement is not worth waiting for; a warning, once."""
