@@ -143,7 +143,7 @@ def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands measure for a moment where nothing says how long."""
 
     def brief(device: str) -> LatencyProtocol:
-        return replace(default_protocol(device), warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
+        return replace(default_protocol(device), warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1)
 
     for module in ("evaluate", "space", "options"):
         monkeypatch.setattr(f"nas.cli.{module}.default_protocol", brief)

@@ -38,7 +38,7 @@ from nas.workflows.baseline import BASELINES, load_published, measure_baselines
 SPACE = mobile_space("digits")
 QUICK = EvaluationSettings(
     recipe=Recipe(epochs=1, steps=3, batch_size=16, precision="float32"),
-    protocol=LatencyProtocol(warmup_s=0.01, min_blocks=5, max_s=0.05, attempts=1),
+    protocol=LatencyProtocol(warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1),
 )
 
 

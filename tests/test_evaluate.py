@@ -42,7 +42,7 @@ from nas.training.loop import finetune, predict
 from nas.training.recipe import Recipe
 
 SPACE = mobile_space("digits")
-QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
+QUICK = LatencyProtocol(warmup_s=0.02, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1)
 BRIEF = Recipe(epochs=1, precision="float32")
 """With a precision of its own: the timing that settles `auto` may choose another the next time."""
 SETTINGS = EvaluationSettings(recipe=replace(BRIEF, epochs=2), protocol=QUICK)

@@ -41,7 +41,7 @@ from nas.workflows.supernet import plan_supernet, train_supernet
 
 SPACE = load_space("digits")
 NONE = Recipe(epochs=0)
-QUICK = LatencyProtocol(warmup_s=0.01, min_blocks=5, max_s=0.05, attempts=1)
+QUICK = LatencyProtocol(warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1)
 
 
 TINY = """

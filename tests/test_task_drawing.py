@@ -122,7 +122,7 @@ def trained(tmp_path: Path) -> RunDirectory:
     data = read(NAME)
     evaluation = EvaluationSettings(
         Recipe(epochs=2, batch_size=64, precision="float32"),
-        LatencyProtocol(warmup_s=0.01, min_blocks=5, max_s=0.05),
+        LatencyProtocol(warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1),
         task=NAME,
     )
     settings = SearchSettings(SPACE, "spots", evaluation=evaluation)

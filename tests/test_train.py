@@ -54,7 +54,7 @@ from nas.workflows.train import plan_training, recipe_on
 SPACE = load_space("digits")
 HOSTILE = "<img src=x onerror=alert(1)>"
 BRIEF = Recipe(epochs=1, batch_size=256, precision="float32")
-QUICK = EvaluationSettings(BRIEF, LatencyProtocol(warmup_s=0.01, min_blocks=5, max_s=0.05, attempts=1))
+QUICK = EvaluationSettings(BRIEF, LatencyProtocol(warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1))
 
 
 def digits_without_test_split() -> ImageData:

@@ -153,9 +153,10 @@ def _attempt(
 
 
 def _reference_ms(reference: Run, protocol: LatencyProtocol) -> float:
-    quick = replace(
-        protocol, warmup_s=0.2 * _REFERENCE_S, max_s=_REFERENCE_S, min_blocks=10, max_spread=0.0, cold=False
-    )
+    seconds = min(
+        _REFERENCE_S, protocol.max_s
+    )  # what is measured for a moment is not held up by what it is held against
+    quick = replace(protocol, warmup_s=0.2 * seconds, max_s=seconds, min_blocks=10, max_spread=0.0, cold=False)
     block = block_timer(quick)
     return estimate(time_until_sure(reference, block, warm_up(reference, block, quick), quick), quick).ms
 
