@@ -198,4 +198,4 @@ def _check_working_directory() -> None:
 
 def _print_error(sentence: str) -> None:
     told = sentence.replace("\n", "\nnas: ")  # several problems, a line each
-    errors.print(f"nas: {told}", highlight=False, markup=False, soft_wrap=True)
+    errors.print(f"nas: {told}", highlight=False, soft_wrap=True)

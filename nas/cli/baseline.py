@@ -64,7 +64,7 @@ def baseline(
         text = f"{name}: epoch {epoch} of {epochs}" if epoch else f"{name}: measuring"
         pulse.doing = f"{text} done" if epoch else text
         if console.is_terminal:  # lines, no spinner: its thread would be measured too
-            console.print(text, style="dim", highlight=False, markup=False)
+            console.print(text, style="dim", highlight=False)
 
     pulse = context.with_resource(Pulse(console, "reading the data"))
     for record in measure_baselines(run, names, train=train, weights=weights, device=device, on_epoch=show):

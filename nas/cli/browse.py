@@ -37,11 +37,11 @@ def browse(
             f"nas: warning: --host {host} lets everybody who reaches this machine read these runs, and whoever sees the "
             "address below start exports and trainings; it is not encrypted. A tunnel is safer: "
             "ssh -L 8050:localhost:8050 MACHINE",
-            highlight=False, markup=False, soft_wrap=True,
+            highlight=False, soft_wrap=True,
         )  # fmt: skip
 
     def announce() -> None:
-        console.print(server.url, highlight=False, markup=False, soft_wrap=True)
+        console.print(server.url, highlight=False, soft_wrap=True)
         console.print("Ctrl-C ends it.", highlight=False)
         if not no_open and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             webbrowser.open(server.url_once)

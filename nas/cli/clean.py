@@ -38,7 +38,7 @@ def clean(
         console.print("Nothing of nas lies on this machine.", highlight=False)
         return
     for each in found:
-        console.print(each.path, highlight=False, markup=False, soft_wrap=True)  # alone in its line, to be pasted
+        console.print(each.path, highlight=False, soft_wrap=True)  # alone in its line, to be pasted
         state = f"{'removable' if each.removable else 'stays'}: {named(each.reason, flag_of)}"
         console.print(
             f"  {each.kind}, {bytes_text(each.size)}, last used {time_text(each.used)}; {state}",
@@ -59,4 +59,4 @@ def clean(
             f"\nRemoved {plural(len(removable) - len(stay), 'folder')} of {len(removable)}, {size}", highlight=False
         )
         for path in stay:
-            console.print(f"{path} could not be removed", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{path} could not be removed", highlight=False, soft_wrap=True)

@@ -109,7 +109,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
     space, why = chosen_space(options.space, options.data, options.init)
     if why is not None:
-        errors.print(why, highlight=False, markup=False, soft_wrap=True)
+        errors.print(why, highlight=False, soft_wrap=True)
     architecture = chosen_architecture(space, options.arch)
     settings = options.settings(resolve_device(options.device))
     check_recipe(settings.recipe, settings.device, least_epochs=0)

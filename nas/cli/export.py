@@ -68,7 +68,7 @@ def export(
         _print(record, folder)
     console.print(
         f"Next: python {shlex.quote(str(folders[0] / 'predict.py'))} IMAGE",
-        highlight=False, markup=False, soft_wrap=True,
+        highlight=False, soft_wrap=True,
     )  # fmt: skip
 
 
@@ -94,4 +94,4 @@ def _print(record: TrialRecord, folder: Path) -> None:
         marks = [mark for mark in ("noisy", "contended") if latencies.get(form, {}).get(mark)]
         lines.append(f"  {form:12} difference {difference:<8.1g} {', '.join([time, *marks])}")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)

@@ -100,7 +100,7 @@ def fidelity(context: typer.Context, directory: Directory, options: FidelityOpti
         console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
     if ending is not None:
         plain_console(stderr=as_json).print(
-            f"Ended early: {ending}. The same command goes on.", highlight=False, markup=False, soft_wrap=True
+            f"Ended early: {ending}. The same command goes on.", highlight=False, soft_wrap=True
         )
     if found is None or not found.audited:
         raise typer.Exit(1)

@@ -147,7 +147,7 @@ def measure(
     elif measured:
         _print(chosen, counts, measured)
     if failure is not None:
-        errors.print(f"nas: {_labels(chosen)}: {failure}", highlight=False, markup=False, soft_wrap=True)
+        errors.print(f"nas: {_labels(chosen)}: {failure}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -191,7 +191,7 @@ def _measure_all(
         if not quiet:  # a line: what moves would take the processor from what is measured
             in_turn = " in turn" if len(chosen) > 1 else ""
             text = f"measuring {_labels(chosen)}, batch {size}{in_turn}"
-            errors.print(text, highlight=False, markup=False, soft_wrap=True)
+            errors.print(text, highlight=False, soft_wrap=True)
         try:
             if len(chosen) == 1:
                 found: tuple[Latency, ...] = (measure_latency(chosen[0].module, chosen[0].input_shape, at_size),)
@@ -247,7 +247,7 @@ def _print(chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Se
         sides = "x".join(map(str, network.input_shape))
         console.print(
             f"{network.label}  input {sides}  {macs}  {params}",
-            highlight=False, markup=False, soft_wrap=True,
+            highlight=False, soft_wrap=True,
         )  # fmt: skip
     console.print()
     if len(chosen) == 1:
@@ -266,4 +266,4 @@ def _print(chosen: Sequence[Measurable], counts: Sequence[Counted], measured: Se
             lines += protocol_lines(latencies, labels)
     console.print()
     for line in (*lines, *unknown):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)

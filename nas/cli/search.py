@@ -81,11 +81,11 @@ def _resumed(context: typer.Context, resume: str, options: SearchOptions, logs: 
         folder, replica = options.run.out or Path("results") / name, resume
         check_new_folder(folder)
         fetch_run(resume, folder)
-        console.print(f"Copied {resume} to {folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Copied {resume} to {folder}", highlight=False, soft_wrap=True)
     run = open_run(folder)
     renewed = renewal(context, run)
     for note in renewal_notes(run, renewed):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        console.print(note, highlight=False, soft_wrap=True)
     pulse.doing = "reading the data, and starting Ray and its workers"
     progress = _progress(pulse, logs, folder)
     return resume_search(folder, renewed, options.hardware.address, progress, replica, options.run.storage)
@@ -100,7 +100,7 @@ def _started(options: SearchOptions, logs: list[str], pulse: Pulse, began: float
 
     space, why = chosen_space(options.problem.space, options.problem.data, options.init)
     if why is not None:
-        console.print(why, highlight=False, markup=False, soft_wrap=True)
+        console.print(why, highlight=False, soft_wrap=True)
     address = cluster_address(options.hardware.address)
     settings = options.settings(space, address)
     pulse.doing = "reading the data and looking at this machine"
@@ -169,17 +169,17 @@ def _end_of_search(finished: Finished) -> None:
     if budget is not None and (spent := time_spent(run.state(), records, run.confirmations())):
         console.print(f"\nTime budget of {duration_text(budget)}: {spent}", highlight=False, soft_wrap=True)
     ended = f"\nEnded after {duration_text(finished.seconds)}: {finished.reason} ({outcome_counts(records)})"
-    console.print(ended, highlight=False, markup=False, soft_wrap=True)
+    console.print(ended, highlight=False, soft_wrap=True)
     if finished.resumable:
-        console.print(f"To go on: {resume_line(run.path)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"To go on: {resume_line(run.path)}", highlight=False, soft_wrap=True)
     if not pareto_front(judged, run.settings.objectives):
         why = f"{no_front_text(records)} Look into {run.report_path} for the reasons."
-        console.print(why, highlight=False, markup=False, soft_wrap=True)
+        console.print(why, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     _print_front(run, records, judged)
-    console.print(f"\nReport: {run.report_path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
     export = command_text("export", run.path, "--pick", "knee", "--to", "model")
-    console.print(f"Next:   {export}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Next:   {export}", highlight=False, soft_wrap=True)
     if finished.interrupted and finished.resumable:
         raise typer.Exit(STOPPED_EARLY)
 
@@ -199,7 +199,7 @@ def _print_front(run: RunDirectory, records: list[TrialRecord], judged: list[Tri
         corner = ", ".join(f"{name} {objective(name).show(value)}" for name, value in worst)
         console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
     if note := chance_note(run.settings, run.provenance, records):
-        console.print(f"Warning: {named(note, flag_of)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Warning: {named(note, flag_of)}", highlight=False, soft_wrap=True)
     console.print("\nPareto front", style="bold")
     console.print(front_table(run, judged))
     if crowded := crowded_text(records, run.latencies()):

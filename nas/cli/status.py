@@ -32,7 +32,7 @@ def status(
         print(status_json(found))
     else:
         for line in head_lines(found):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, highlight=False, soft_wrap=True)
         console.print()
         console.print(status_table(found), highlight=False)
 
@@ -63,6 +63,6 @@ def stop(directory: Directory) -> None:
         )
     elif found.phase is not Phase.STOPPING:
         sentence = f"Nothing to stop. {sentence}"
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    console.print(sentence, highlight=False, soft_wrap=True)
     if found.phase not in (Phase.RUNNING, Phase.STOPPING, Phase.BUSY):
         raise typer.Exit(1)

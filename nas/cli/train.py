@@ -98,7 +98,7 @@ def train(context: typer.Context, directory: Directory, options: TrainOptions) -
         _print_trainings(run, records)
     if ending is not None:
         (errors if as_json else console).print(
-            f"Ended early: {ending}. The same command goes on.", highlight=False, markup=False, soft_wrap=True
+            f"Ended early: {ending}. The same command goes on.", highlight=False, soft_wrap=True
         )
         raise typer.Exit(STOPPED_EARLY)
     if len(records) < len(plan.trainings):
