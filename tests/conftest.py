@@ -101,6 +101,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Leases, decoded images and measured latencies of this test run alone."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_TRUST", "1")  # make_run's runs were started on another host
         patch.setenv("NAS_LEASE_DIR", str(tmp_path_factory.mktemp("leases")))
         patch.setenv("NAS_DATA", str(tmp_path_factory.mktemp("data")))
         patch.setenv("NAS_LATENCY_CACHE", str(tmp_path_factory.mktemp("latencies")))

@@ -32,6 +32,7 @@ from nas.cli.train import train
 from nas.common.errors import ExportError, InputError
 from nas.common.printable import print_what_fits
 from nas.common.text import plural
+from nas.common.trust import ask_by
 from nas.common.user_cache import assume_home
 from nas.training.allocator import own_process
 from nas.views.terminal.console import plain_console
@@ -154,6 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _check_working_directory()
         assume_home()
+        if all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+            ask_by(lambda sentence: typer.confirm(f"nas: {sentence}", err=True))
         given = as_now(sys.argv[1:] if arguments is None else arguments)
         code = _command()(args=given, prog_name="nas", standalone_mode=False)
         if sys.stdout is not None:  # closed

@@ -22,6 +22,7 @@ from typing import Any
 
 import nas
 from nas.common.errors import InputError
+from nas.common.trust import check_module
 
 FOLDER = "NAS_CODE"
 """Variable that names the folder; it is set for workers, which have another working directory than their driver."""
@@ -33,6 +34,7 @@ _searched: list[str] = []
 
 def load_object(what: str, name: str) -> Any:
     """What `name`, `module:name`, means; raises `InputError`, which says `what` it was to be."""
+    check_module(what, name)
     module_name, _, own_name = name.partition(":")
     try:
         with searched_last(code_folder()):

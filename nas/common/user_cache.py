@@ -20,7 +20,7 @@ def cache_folder(name: str, variable: str) -> Path | None:
     if given:
         return Path(given).absolute()
     try:
-        folder = _cache() / "nas" / name
+        folder = user_cache() / name
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -40,6 +40,7 @@ def assume_home() -> None:
         os.environ["HOME"] = "/"
 
 
-def _cache() -> Path:
+def user_cache() -> Path:
+    """Where nas keeps what it keeps for a user; raises `RuntimeError` where there is no home."""
     given = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(given) if os.path.isabs(given) else Path.home() / ".cache"
+    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "nas"

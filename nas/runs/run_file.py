@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
 from nas.common.text import printable
+from nas.common.trust import note_opened
 from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
 from nas.runs.settings import SearchSettings
@@ -95,7 +96,10 @@ def read_run_file(path: Path) -> RunFile:
         raise InputError(
             f"{file}: written by a newer version{_writer(data)}, whose settings would be lost here; update pareto-nas"
         )
-    if isinstance(data, dict) and isinstance(provenance := data.get("provenance"), dict):
+    provenance = data.get("provenance") if isinstance(data, dict) else None
+    provenance = provenance if isinstance(provenance, dict) else {}
+    note_opened(file, provenance.get("created"), provenance.get("host"))  # before anything that it names is loaded
+    if provenance:
         told = {key: value if key in _NAMES else harmless(value) for key, value in provenance.items()}
         data = {**data, "provenance": told}
     try:
@@ -103,7 +107,7 @@ def read_run_file(path: Path) -> RunFile:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise InputError(f"{file}: {where}: {problem['msg']}") from error
+        raise InputError(f"{file}: {where}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def _writer(data: Any) -> str:
