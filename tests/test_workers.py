@@ -48,7 +48,8 @@ def first_time(what: str) -> bool:
 
 def searched(run: RunDirectory, start: Evaluator) -> list[TrialRecord]:
     broker = Broker(run)
-    run_candidates(broker, lambda: start)
+    with keeper_of(run) as keeper:
+        run_candidates(broker, lambda: start, keeper=keeper)
     assert broker.finished
     done = [record.digest for record in broker.records if record.outcome is Outcome.DONE]
     assert len(set(done)) == len(done)

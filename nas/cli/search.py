@@ -54,7 +54,7 @@ def search(context: typer.Context, options: SearchOptions) -> None:
 
     Example: nas search cifar --data my_images/ --trials 100 --time-budget 2h
     """
-    began = time.time()
+    began = time.monotonic()
     from nas.views.trackers import check_trackers
 
     pulse = context.with_resource(Pulse(console, "getting ready", flag_of))

@@ -34,7 +34,8 @@ class RunningTrial:
 class DriverState:
     """The state of a search as its driver wrote it last; times are UTC seconds since the epoch, by the driver's clock.
 
-    It `started` with its command; the searches on the directory before it took `before_s` wall seconds together.
+    It `started` with its command, and `spent_s` seconds ago by a clock that nobody sets (None in older versions); the
+    searches on the directory before it took `before_s` together.
     `address` is the Ray cluster's, None for Ray on the driver's own machine. `stopping` is why nothing more is started
     while something still runs. Once it has `ended`, `ending` is why, `resumable` whether going on could bring more, and
     `running` what was cut off.
@@ -52,6 +53,7 @@ class DriverState:
     ending: str | None = None
     resumable: bool = True
     before_s: float = 0.0
+    spent_s: float | None = None
     schema: int = SCHEMA_VERSION
 
     def is_of(self, other: DriverState) -> bool:
@@ -60,5 +62,6 @@ class DriverState:
 
     @property
     def seconds(self) -> float:
-        """How long the search took so far, in wall seconds: all of its commands, from start to end."""
-        return self.before_s + (self.ended or self.written) - self.started
+        """How long the search took so far, in seconds: all of its commands, from start to end."""
+        spent_s = (self.ended or self.written) - self.started if self.spent_s is None else self.spent_s
+        return self.before_s + spent_s

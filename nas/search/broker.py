@@ -64,7 +64,7 @@ class Broker:
     """Asks the sampler, answers repeats, keeps the records, tells the study. Not thread-safe.
 
     `on_record` is called with every record after it is on disk. The time budget is that of a command that `began` then
-    (UTC seconds), by default now; `forecast` is what candidates of some multiply-adds would take, as far as it is known.
+    (by the monotonic clock), by default now; `forecast` is what candidates of some multiply-adds would take, as far as it is known.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Broker:
         self.settings = run.settings
         self._space = run.settings.space
         self.on_record: Callable[[TrialRecord], None] = lambda record: None
-        began = time.time() if began is None else began
-        self.budget = TimeBudget.of(self.settings, began, time.time() - began)
+        began = time.monotonic() if began is None else began
+        self.budget = TimeBudget.of(self.settings, began, time.monotonic() - began)
         self._durations = Durations(forecast)
         self._too_long = 0  # proposals in a row that would not have ended in time
         self._deferred: list[Architecture] = []  # references that are tried later, if there is time
@@ -231,7 +231,7 @@ class Broker:
             started=time.time(),
             settings=self.settings.evaluation,
             timeout_s=self.settings.trial_timeout_s,
-            deadline=None if self.settings.time_budget_s is None else self.budget.trainings_end,
+            left_s=self.budget.trainings_left_s,
         )
 
     def _ends_too_late(self, candidate: Candidate) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from nas.latency.result import Latency
@@ -35,8 +36,9 @@ class Candidate:
 
     `keep_weights` says whether the run keeps what was trained; a `latency` that is known is not measured again. With a
     `dominance` it is not trained where that says, once its costs are known, that it is dominated. An
-    evaluation that takes longer than `timeout_s` has failed, and one that is not over at the `deadline` (UTC seconds) is
-    stopped there. With `in_turn` nothing is trained: those networks are measured, and the evaluation has their latencies
+    evaluation that takes longer than `timeout_s` has failed, and one that is not over `left_s` after its start is stopped
+    there: seconds, since the clocks of two hosts need not agree. Who asked knows when, by its monotonic clock (`asked`) and
+    for people (`started`). With `in_turn` nothing is trained: those networks are measured, and the evaluation has their latencies
     by digest.
     """
 
@@ -50,7 +52,23 @@ class Candidate:
     dominance: DominanceEstimate | None = None
     timeout_s: float | None = None
     in_turn: InTurn | None = None
-    deadline: float | None = None
+    left_s: float | None = None
+    asked: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> tuple[int, float]:
+        """What no other candidate of a session has: several may be of one trial."""
+        return self.number, self.started
+
+    @property
+    def still_left_s(self) -> float | None:
+        """What is left now of `left_s`, below 0 once it is over; for the process that asked."""
+        return None if self.left_s is None else self.asked + self.left_s - time.monotonic()
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether it had to be over by now; for the process that asked."""
+        return self.still_left_s is not None and self.still_left_s < 0
 
     @property
     def digest(self) -> str:
@@ -59,7 +77,7 @@ class Candidate:
 
 
 def trained_again(
-    trial: TrialRecord, settings: EvaluationSettings, timeout_s: float | None = None, deadline: float | None = None
+    trial: TrialRecord, settings: EvaluationSettings, timeout_s: float | None = None, left_s: float | None = None
 ) -> Candidate:
     """The candidate of a trial under other settings: its latency is known, and nothing but its record is kept."""
     return Candidate(
@@ -71,7 +89,7 @@ def trained_again(
         keep_weights=False,
         latency=trial.evaluation.latency,
         timeout_s=timeout_s,
-        deadline=deadline,
+        left_s=left_s,
     )
 
 
@@ -80,13 +98,13 @@ class Losses:
 
     def __init__(self) -> None:
         self.in_a_row = 0
-        self._last = 0.0
+        self._last = -math.inf
 
     def lost(self, candidate: Candidate) -> None:
         """A candidate's worker died."""
-        if candidate.started >= self._last:
+        if candidate.asked >= self._last:
             self.in_a_row += 1
-            self._last = time.time()
+            self._last = time.monotonic()
 
     def finished(self) -> None:
         """A candidate was evaluated."""

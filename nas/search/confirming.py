@@ -87,10 +87,6 @@ class Confirmer:
         return max(0, self.run.settings.confirmations - len(self.confirmations))
 
     @property
-    def _deadline(self) -> float | None:
-        return None if self.run.settings.time_budget_s is None else self._budget.trainings_end
-
-    @property
     def _late(self) -> bool:
         return not self._budget.fits(0.0, self._budget.trainings_end)
 
@@ -118,7 +114,7 @@ class Confirmer:
                 return candidate
         if self._remeasurer is not None and self._measures:
             measurement = self._remeasurer.ask(self._broker.records)
-            return None if measurement is None else replace(measurement, deadline=self._deadline)
+            return None if measurement is None else replace(measurement, left_s=self._budget.trainings_left_s)
         return self._again() if self._left else None
 
     def _again(self) -> Candidate | None:
@@ -137,7 +133,8 @@ class Confirmer:
             targets=(),
         )
         timeout_s = settings.trial_timeout_s
-        candidate = trained_again(record, again, None if timeout_s is None else LONGER * timeout_s, self._deadline)
+        longer_s, left_s = None if timeout_s is None else LONGER * timeout_s, self._budget.trainings_left_s
+        candidate = trained_again(record, again, longer_s, left_s)
         self._running[again.seed] = candidate
         return candidate
 

@@ -71,8 +71,8 @@ def evaluate_steps(
 
     Cheap first: a candidate over a hard budget of MACs or parameters is not even built, one over that of latency
     neither inherits weights nor trains; nor does one for which `dominated`, given all that is known before training, has
-    a reason. A latency that is `known` is taken as it is and not measured. A training that is not over by `until` (UTC
-    seconds) is stopped where it is. `weights` are what it inherits, by default what `settings.init` means in this process.
+    a reason. A latency that is `known` is taken as it is and not measured. A training that is not over by `until` (of
+    `time.monotonic`) is stopped where it is. `weights` are what it inherits, by default what `settings.init` means in this process.
     The candidate's own errors (numbers that are not finite, out of memory, a shape that does not fit) come back
     as a failed evaluation with their reason; they are never raised. `LostError` is, where `measure_target` raises it.
     """
@@ -95,7 +95,7 @@ def evaluate_steps(
         with lease_for("cpu").shared():
             network = build(architecture, classes, seed)
             found.cost = replace(found.cost, peak_activation_bytes=known_peak(network, architecture.input_shape))
-        if until is not None and time.time() >= until:
+        if until is not None and time.monotonic() >= until:
             raise OutOfTimeError
         found.latency = known or candidate_latency(architecture, classes, settings.protocol, network)
         violation, reason = budget_violation(settings.budgets, found.cost, found.latency)

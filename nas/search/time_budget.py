@@ -1,4 +1,6 @@
-"""A search's time budget: what the wall clock, from the start of the command to its end, leaves for what.
+"""A search's time budget: what the time from the start of the command to its end leaves for what.
+
+Times are by the monotonic clock, which nobody sets: a search ends neither early nor never where the time of day jumps.
 
 Start-up comes first, the report and the end of Ray come last; of what is left confirmation has its share. What is
 predicted not to end in time is not started, and what overruns is cut off.
@@ -37,7 +39,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """A budget of `seconds` from `began` on (UTC seconds since the epoch), of which a share confirms the front.
+    """A budget of `seconds` from `began` on (by this process's monotonic clock), of which a share confirms the front.
 
     Of it `measuring_s` are kept for measuring the front in turn, and the end of the search takes `closing_s`.
     """
@@ -61,6 +63,16 @@ class TimeBudget:
         return cls(began, seconds, settings.confirm if settings.confirmations else 0.0, closing_s, measuring_s)
 
     @property
+    def spent_s(self) -> float:
+        """Seconds since the command began."""
+        return time.monotonic() - self.began
+
+    @property
+    def trainings_left_s(self) -> float | None:
+        """Seconds in which the last training has to be over; None where there is no budget."""
+        return None if math.isinf(self.seconds) else self.trainings_end - time.monotonic()
+
+    @property
     def trainings_end(self) -> float:
         """When the last training has to be over, those that confirm among them."""
         return self.began + self.seconds - self.closing_s
@@ -72,11 +84,11 @@ class TimeBudget:
 
     def over(self, trained: int) -> bool:
         """Whether no more candidates are started; before one is trained, nothing is kept to confirm it."""
-        return time.time() >= (self.candidates_end if trained else self.trainings_end)
+        return time.monotonic() >= (self.candidates_end if trained else self.trainings_end)
 
     def fits(self, seconds: float | None, end: float | None = None) -> bool:
         """Whether what takes so long can be started now and be over by then, by default in time for confirmation."""
-        return time.time() + (seconds or 0.0) <= (self.candidates_end if end is None else end)
+        return time.monotonic() + (seconds or 0.0) <= (self.candidates_end if end is None else end)
 
     def affords(self, seconds: float | None) -> bool:
         """Whether a reference network that takes so long leaves enough time for candidates."""

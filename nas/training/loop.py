@@ -147,7 +147,7 @@ class _Training:
         losses, steps, start = torch.zeros((), device=self._data.device), 0, time.perf_counter()
         bursts = Bursts(self._lease, self._data.device)
         for images, targets in self._data.train.batches(order, length.batch_size):
-            if until is not None and time.time() >= until:
+            if until is not None and time.monotonic() >= until:
                 bursts.close()
                 raise OutOfTimeError
             with bursts:

@@ -116,13 +116,13 @@ class Forecast:
 
     def fitting(self, recipe: Recipe | None = None) -> int:
         """How many candidates fit the time budget."""
-        left_s = self.budget.candidates_end - time.time() - STARTUP_S
+        left_s = self.budget.candidates_end - time.monotonic() - STARTUP_S
         return int(max(0.0, left_s) / self.wall_s(recipe))
 
     @property
     def budget(self) -> TimeBudget:
         """The plan's time budget, as far as it is known before Ray has started."""
-        return TimeBudget.of(self.plan.settings, self.plan.began, time.time() - self.plan.began + STARTUP_S)
+        return TimeBudget.of(self.plan.settings, self.plan.began, time.monotonic() - self.plan.began + STARTUP_S)
 
     @property
     def disk_bytes(self) -> int:
@@ -244,7 +244,7 @@ def lines(forecast: Forecast, given: Recipe, fixed: bool) -> list[str]:
     wanted = min(candidates, 20)
     more = ""
     if fitting < min(FEWEST, candidates):
-        seconds = forecast.whole_s(wanted) + time.time() - plan.began
+        seconds = forecast.whole_s(wanted) + time.monotonic() - plan.began
         shorter = f", or a shorter training ({arg('epochs')}, {arg('recipe.steps')})" if recipe.epochs and fixed else ""
         more = f"; {wanted} would take {duration_text(seconds)}{shorter}"
     if recipe != given:

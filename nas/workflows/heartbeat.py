@@ -28,7 +28,7 @@ class Heartbeat:
     """A context in which a thread of its own writes the state of a search; at its end the state says why it ended.
 
     `address` is the Ray cluster's; `places` gives where trials run, by number, as far as it is known; `began` is when the
-    command started (UTC seconds), by default now. What the thread reads of the search are copies. A state that cannot be
+    command started (of `time.monotonic`), by default now. What the thread reads of the search are copies. A state that cannot be
     written is one warning, and never an error of the search.
     """
 
@@ -44,6 +44,7 @@ class Heartbeat:
         self._places = places
         self._here = socket.gethostname()
         self._epochs: dict[tuple[int, float], EpochMetrics] = {}
+        self._began = time.monotonic() if began is None else began
         now, before = time.time(), None
         with suppress(
             InputError
@@ -51,7 +52,7 @@ class Heartbeat:
             before = self._run.read_state()
         self._state = DriverState(
             now,
-            now if began is None else began,
+            now - (time.monotonic() - self._began),
             self._here,
             os.getpid(),
             address,
@@ -69,7 +70,7 @@ class Heartbeat:
 
     def epoch(self, candidate: Candidate, metrics: EpochMetrics) -> None:
         """An epoch of a candidate ended."""
-        self._epochs[candidate.number, candidate.started] = metrics
+        self._epochs[candidate.key] = metrics
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -108,7 +109,9 @@ class Heartbeat:
 
     def _now(self) -> DriverState:
         stopping = self._confirmer.stopping
-        return replace(self._state, written=time.time(), running=tuple(self._running()), stopping=stopping)
+        spent_s = time.monotonic() - self._began
+        running = tuple(self._running())
+        return replace(self._state, written=time.time(), spent_s=spent_s, running=running, stopping=stopping)
 
     def _running(self) -> list[RunningTrial]:
         running, places = list(self._confirmer.running.values()), self._places()
@@ -117,7 +120,7 @@ class Heartbeat:
         told = []
         for candidate in running:
             metrics, text = (
-                self._epochs.get((candidate.number, candidate.started)),
+                self._epochs.get(candidate.key),
                 str(candidate.architecture.canonical),
             )
             if candidate.in_turn:

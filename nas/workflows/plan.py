@@ -51,7 +51,7 @@ MOST_CONFIRM = 0.5
 class SearchPlan:
     """A search that was checked and can start; `warm` is what it takes over from earlier runs, `storage` has its study.
 
-    `models` are those of the devices that a trial's worker uses, by device. The command `began` then (UTC seconds), which is
+    `models` are those of the devices that a trial's worker uses, by device. The command `began` then (of `time.monotonic`), which is
     what a time budget counts from; `forecast` is what candidates of some multiply-adds would take, where that was probed.
     `notes` are sentences on what it begins with.
     """
@@ -63,7 +63,7 @@ class SearchPlan:
     warm: WarmStart | None = None
     storage: BaseStorage | None = None
     models: Mapping[str, str] = field(default_factory=dict)
-    began: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     forecast: tuple[Point, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -74,10 +74,10 @@ def plan_search(
     """Check everything that can be checked before anything is written or started; raises `InputError`.
 
     With an `address`, as in a Ray job, which has one of its own, devices are looked at where trials can run there. A
-    password in the settings' `storage` goes no further than to the database. A time budget counts from `began` on (UTC
-    seconds), by default from now.
+    password in the settings' `storage` goes no further than to the database. A time budget counts from `began` on (of
+    `time.monotonic`), by default from now.
     """
-    began = time.time() if began is None else began
+    began = time.monotonic() if began is None else began
     address = cluster_address(address)
     out = out or default_run_path(settings.space.name)
     _check_given(settings, address)

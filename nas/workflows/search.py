@@ -127,7 +127,7 @@ def resume_search(
     Records are judged by its limits. A budget of time starts again. `replica` is the URI of another replica than the run's, or
     `off`; `storage` the URL of the database, with a password or of another one. Raises `InputError` when the run cannot go on here.
     """
-    began = time.time()
+    began = time.monotonic()
     address = cluster_address(address)
     run = open_run(path)
     with run.locked():
@@ -220,7 +220,7 @@ def _drive(
         broker.on_record = progress.record
         try:
             with heartbeat:
-                run_candidates(confirmer, worker.start, on_epoch, placement)
+                run_candidates(confirmer, worker.start, on_epoch, placement, worker.keeper)
         except BaseException:
             progress.end()
             with suppress(InputError):  # the disk may be full: what ended the search is what is told

@@ -1,4 +1,4 @@
-"""What workers leave with the driver's machine while they evaluate: where they are, and the weights they trained.
+"""What workers leave with the driver's machine while they evaluate: where they are, whether they hang, what they trained.
 
 No worker sees the run directory, which may lie on another machine's disk.
 """
@@ -16,18 +16,26 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.common.errors import LostError, NoSpaceError
 from nas.runs.store import RunDirectory
+from nas.search.candidate import Candidate
 
 
 class _Keeper:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._places: dict[int, str] = {}
+        self._hung: set[tuple[int, float]] = set()
 
     def begin(self, number: int, worker: str) -> None:
         self._places[number] = worker
 
     def places(self) -> dict[int, str]:
         return self._places
+
+    def hung(self, key: tuple[int, float]) -> None:
+        self._hung.add(key)
+
+    def was_hung(self, key: tuple[int, float]) -> bool:
+        return key in self._hung
 
     def save_weights(self, digest: str, content: bytes) -> None:
         self._run.save_weights(digest, content)
@@ -55,6 +63,17 @@ class ArtifactStore:
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpaceError(f"its weights could not be kept: {cause.strerror}") from error
             raise LostError(f"its weights could not be kept: {' '.join(str(error).split())[-200:]}") from error
+
+    def hung(self, candidate: Candidate) -> None:
+        """Say that a candidate's evaluation hangs, and that its process is about to be killed; does not wait."""
+        self._actor.hung.remote(candidate.key)
+
+    def was_hung(self, candidate: Candidate) -> bool:
+        """Whether its process said so; not when the keeper cannot say."""
+        try:
+            return ray.get(self._actor.was_hung.remote(candidate.key), timeout=5)
+        except RayError:
+            return False
 
     def places(self) -> Mapping[int, str]:
         """Where the candidate of each trial was last evaluated; empty when the keeper cannot say."""

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import functools
 import logging
-import pickle
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 from ray import tune
-from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -34,7 +32,9 @@ from nas.latency.lease import lease_for
 from nas.runs.demands import ResourceRequest, trial_request
 from nas.runs.record import Evaluation, Outcome
 from nas.search.candidate import Candidate, TrialSource
+from nas.search.ray.artifacts import ArtifactStore
 from nas.search.ray.environment import OF_TUNE, environment
+from nas.search.ray.failure import UNKNOWN, Failure, failure_of
 from nas.search.ray.placement import Placement
 from nas.search.ray.watchdog import Watchdog
 from nas.search.ray.worker import Evaluator
@@ -52,6 +52,8 @@ _AS_MANY_AS_ASKED_FOR = {"TUNE_MAX_PENDING_TRIALS_PG": "1000000"}
 idle, take the trial whose own actor is still starting; with short trials the second never comes up."""
 HUNG_S = 5.0
 """Seconds after a candidate's time is over before its process is killed: most end with their step."""
+TOLD_S = 1.0
+"""Seconds before it is killed in which a process tells that it hangs."""
 
 
 class CandidateTrainable(tune.Trainable):
@@ -60,12 +62,15 @@ class CandidateTrainable(tune.Trainable):
     What it is given and what it reports is JSON text, since Tune flattens nested dictionaries on the way.
     """
 
-    def setup(self, config: dict[str, Any], start: Callable[[], Evaluator]) -> None:
-        """Get ready to evaluate; `config` holds the first candidate.
+    def setup(
+        self, config: dict[str, Any], start: Callable[[], Evaluator], keeper: ArtifactStore | None = None
+    ) -> None:
+        """Get ready to evaluate; `config` holds the first candidate. The `keeper` is told of what hangs.
 
         An error waits for the first step: of an actor that does not start Ray tells the text of its error alone.
         """
         self._watchdog: Watchdog | None = None
+        self._keeper = keeper
         try:
             self._evaluate = start()
         except Exception as error:
@@ -75,8 +80,7 @@ class CandidateTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         candidate = _CANDIDATE.validate_json(config["candidate"])
         self._steps = self._evaluate(candidate)
-        self._timeout_s = candidate.timeout_s
-        self._deadline = candidate.deadline
+        self._candidate = candidate
         self._began = time.monotonic()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -92,8 +96,9 @@ class CandidateTrainable(tune.Trainable):
                 so_far = next(self._steps)
         except StopIteration as end:
             return self._ended(end.value)
-        if self._timeout_s is not None and time.monotonic() - self._began > self._timeout_s:
-            return self._ended(replace(so_far, outcome=Outcome.FAILED, reason=too_long(self._timeout_s)))
+        timeout_s = self._candidate.timeout_s
+        if timeout_s is not None and time.monotonic() - self._began > timeout_s:
+            return self._ended(replace(so_far, outcome=Outcome.FAILED, reason=too_long(timeout_s)))
         return {"so_far": _EVALUATION.dump_json(so_far).decode()}
 
     def _ended(self, evaluation: Evaluation) -> dict[str, Any]:
@@ -101,21 +106,30 @@ class CandidateTrainable(tune.Trainable):
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Have this process killed if it is still here when the candidate's time is over, and long since."""
-        left_s = []
-        if self._timeout_s is not None:
-            left_s.append(self._timeout_s - (time.monotonic() - self._began))
-        if self._deadline is not None:
-            left_s.append(self._deadline - time.time())
-        if not left_s:
+        """Have this process killed if it is still here when the candidate's time is over, and long since.
+
+        A thread says so shortly before. It cannot where the step never lets go of the interpreter: then the candidate is
+        taken for lost, as one whose node died is.
+        """
+        limits = [limit for limit in (self._candidate.timeout_s, self._candidate.left_s) if limit is not None]
+        if not limits:
             yield
             return
+        left_s = max(0.0, min(limits) - (time.monotonic() - self._began)) + HUNG_S
+        telling = threading.Timer(left_s - TOLD_S, self._tell_hung, [self._candidate])
+        telling.daemon = True
+        telling.start()
         self._watchdog = self._watchdog or Watchdog()
-        self._watchdog.expect_within(min(left_s) + HUNG_S)
+        self._watchdog.expect_within(left_s)
         try:
             yield
         finally:
+            telling.cancel()
             self._watchdog.rest()
+
+    def _tell_hung(self, candidate: Candidate) -> None:
+        if self._keeper is not None:
+            self._keeper.hung(candidate)
 
     def cleanup(self) -> None:
         """The process is to end."""
@@ -140,15 +154,6 @@ def _raise(error: Exception, candidate: Candidate) -> Generator[Evaluation, None
     yield
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A trial that gave no answer: what its worker raised, if it did, in words too; and since when it had a process."""
-
-    cause: BaseException | None
-    text: str
-    began: float
-
-
 class SourceSearcher(Searcher):
     """Hands Tune the candidates that are asked for, and whoever asks for them Tune's results.
 
@@ -157,9 +162,14 @@ class SourceSearcher(Searcher):
     """
 
     def __init__(
-        self, source: TrialSource, on_epoch: Callable[[Candidate, EpochMetrics], None], placement: Placement
+        self,
+        source: TrialSource,
+        on_epoch: Callable[[Candidate, EpochMetrics], None],
+        placement: Placement,
+        keeper: ArtifactStore | None = None,
     ) -> None:
         super().__init__()
+        self._keeper = keeper
         self._source = source
         self._on_epoch = on_epoch
         self._placement = placement
@@ -188,7 +198,7 @@ class SourceSearcher(Searcher):
             if candidate is None:
                 return Searcher.FINISHED if self._source.finished else None
             self._candidates[trial_id] = candidate
-            text = _CANDIDATE.dump_json(candidate).decode()
+            text = _CANDIDATE.dump_json(replace(candidate, left_s=candidate.still_left_s)).decode()
             return {"number": candidate.number, "candidate": text, "nodes": self._placement.selector}
         except Exception as error:
             self._fail(error)
@@ -224,7 +234,7 @@ class SourceSearcher(Searcher):
             if stopped is not None and not error:
                 self._source.finish(candidate, stopped)
             elif error or not result or "evaluation" not in result:
-                unknown = Failure(None, "no reason given", candidate.started)
+                unknown = UNKNOWN
                 self._failed(candidate, self.failures.pop(trial_id, unknown))
             else:
                 self._source.finish(candidate, _EVALUATION.validate_json(result["evaluation"]))
@@ -234,20 +244,23 @@ class SourceSearcher(Searcher):
 
     def _failed(self, candidate: Candidate, failure: Failure) -> None:
         """A candidate gave no answer: hand it to another node, or say what became of it."""
-        now = time.time()
         if isinstance(failure.cause, WrongNodeError) and self._hands_back(candidate, failure.cause.node):
             return
-        if candidate.deadline is not None and now > candidate.deadline:
+        if candidate.out_of_time:
             self._source.finish(candidate, Evaluation(Outcome.STOPPED, CUT_OFF))
-        elif candidate.timeout_s is not None and now - failure.began > candidate.timeout_s:
-            hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
-            self._source.finish(candidate, Evaluation(Outcome.FAILED, hung))
         elif isinstance(failure.cause, LostError):
             if isinstance(failure.cause, NoSpaceError):
                 self._source.stop(f"the disk of {self._source.run.path} is full")
             self._source.report_lost(candidate, str(failure.cause))
+        elif candidate.timeout_s is not None and self._was_hung(candidate):
+            hung = f"{too_long(candidate.timeout_s)}, and hung: its process was killed"
+            self._source.finish(candidate, Evaluation(Outcome.FAILED, hung))
         else:
             self._source.report_lost(candidate, f"its worker died: {failure.text}")
+
+    def _was_hung(self, candidate: Candidate) -> bool:
+        """Whether its process said that it hung; how long ago a candidate was asked for says nothing, since nodes die and sleep."""
+        return self._keeper is not None and self._keeper.was_hung(candidate)
 
     def _hands_back(self, candidate: Candidate, node: str) -> bool:
         """Whether a candidate that met a wrong node is to be evaluated on another one."""
@@ -293,27 +306,7 @@ class SourceScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Called before the searcher hears of the failure."""
-        began = trial.run_metadata.start_time or time.time()
-        self._searcher.failures[trial.trial_id] = Failure(_cause_of(trial), _text_of(trial), began)
-
-
-def _cause_of(trial: Trial) -> BaseException | None:
-    """What a trial's worker raised; None where it died instead, or what it raised is not to be had here."""
-    try:
-        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except Exception:  # there is no such file, or what is in it needs a module that is not here
-        return None
-    return error.cause if isinstance(error, RayTaskError) else None
-
-
-def _text_of(trial: Trial) -> str:
-    """The last line that Ray tells of a trial's error, the traceback and details of the process left out."""
-    try:
-        lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
-    except (OSError, TypeError):
-        lines = []
-    told = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
-    return told[-1][:300] if told else "no reason given"
+        self._searcher.failures[trial.trial_id] = failure_of(trial)
 
 
 def run_candidates(
@@ -321,23 +314,25 @@ def run_candidates(
     start: Callable[[], Evaluator],
     on_epoch: Callable[[Candidate, EpochMetrics], None] | None = None,
     placement: Placement | None = None,
+    keeper: ArtifactStore | None = None,
 ) -> None:
     """Evaluate on Ray what is asked for until the source has finished. Ray must be running.
 
     `start` is called in each worker's process, and gives what evaluates candidates there (nas/search/ray/worker.py);
-    `placement` says where and how many at once, by default on this machine as many as fit.
+    `placement` says where and how many at once, by default on this machine as many as fit;
+    the `keeper` is told what hung, which without one is lost.
     A crash of Tune itself, as where Ray kills a worker because its node is short of memory, starts it again, unless
     that happened `_MAX_CRASHES` times with nothing finished between; candidates that ran are queued again.
     """
     settings = source.run.settings
     placement = placement or Placement(settings)
     trainable = tune.with_resources(
-        tune.with_parameters(CandidateTrainable, start=start),
+        tune.with_parameters(CandidateTrainable, start=start, keeper=keeper),
         functools.partial(_request, trial_request(settings.resources, settings.on_gpu)),
     )
     crashes = 0
     while True:
-        searcher = SourceSearcher(source, on_epoch or (lambda candidate, metrics: None), placement)
+        searcher = SourceSearcher(source, on_epoch or (lambda candidate, metrics: None), placement, keeper)
         crash: Exception | None = None
         try:
             with scratch_folder() as scratch, environment(_AS_MANY_AS_ASKED_FOR, OF_TUNE):

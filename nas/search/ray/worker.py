@@ -64,6 +64,7 @@ class Worker:
         from nas.search.ray.measuring import measure_on, node_name
 
         here = node_name()
+        until = None if candidate.left_s is None else time.monotonic() + candidate.left_s
         self.keeper.begin(candidate.number, here)
         if candidate.in_turn is not None:
             return self._in_turn(candidate.in_turn, here)
@@ -76,7 +77,7 @@ class Worker:
             functools.partial(measure_on, self.actors),
             candidate.latency,
             dominated,
-            candidate.deadline,
+            until,
             weights,
         )
         while True:

@@ -70,7 +70,8 @@ class _Tracker(Progress):
         broker, confirmations = self.broker, list(self.confirmations)
         now_running = [*list(broker.running.values()), *(one for one, _ in list(self.again.values()))]
         running = [one.started for one in now_running]
-        since, now = broker.budget.began, time.time()
+        now = time.time()
+        since = now - broker.budget.spent_s
         return left_text(seconds_left(broker.settings, list(broker.records), confirmations, since, now, running))
 
     def _volume(self) -> str:

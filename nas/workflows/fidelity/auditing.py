@@ -301,5 +301,5 @@ def _train(
 
     inits = [weights.name for weights in plan.inits]
     with gentle_signals(auditor), worker_of(auditor.run, data, inits=inits) as worker:
-        run_candidates(auditor, worker.start, on_epoch)
+        run_candidates(auditor, worker.start, on_epoch, keeper=worker.keeper)
     return auditor.ending
