@@ -13,7 +13,7 @@ import yaml
 from conftest import RunFactory
 
 from nas.common.errors import InputError
-from nas.common.files import weights_content
+from nas.common.files import weights_content, write_atomically
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.runs.record import Evaluation, Outcome, TrialRecord
@@ -170,3 +170,37 @@ def test_not_a_run_directory(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a run directory"):
             open_run(path)
     assert isinstance(RunDirectory, type)
+
+
+def test_what_killed_processes_left_half_written_goes_with_the_next_search(make_run: RunFactory) -> None:
+    run = make_run()
+    left = [run.path / name for name in (".run.yaml.4711.tmp", f"weights/.a.safetensors.{'0f' * 8}.tmp")]
+    fresh, mine = run.path / f".report.html.{'0f' * 8}.tmp", run.path / ".notes.tmp"
+    for path in (*left, fresh, mine):
+        path.write_text("half")
+        if path != fresh:
+            os.utime(path, (0, 0))
+    with run.locked():
+        assert not any(path.exists() for path in left)
+        assert fresh.exists()
+        assert mine.exists()
+
+
+def test_files_written_at_once_by_processes_of_one_number_are_whole(
+    make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts have processes of the same number; one's draft was the other's."""
+    run = make_run()
+    drafts: set[str] = set()
+    replaced = Path.replace
+
+    def replace_later(self: Path, target: Path) -> Path:
+        drafts.add(self.name)
+        if len(drafts) == 1:
+            write_atomically(run.report_path, b"the other's")
+        return replaced(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_later)
+    write_atomically(run.report_path, b"mine")
+    assert len(drafts) == 2
+    assert run.report_path.read_bytes() == b"mine"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
+import secrets
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 """Of all files that nas writes; a reader leaves out what a newer version wrote."""
+
+_HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{16}|\d+)\.tmp")
+"""Names of files while they are written; of earlier versions with the process's number."""
 
 logger = logging.getLogger(__name__)
 
@@ -159,10 +165,11 @@ def write_yaml(path: Path, data: Any) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that readers see whole, or not at all. Raises `OSError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file that readers see whole, or not at all; on return it is on the disk, under its name. Raises `OSError`."""
+    # Not by the process's number: one of another host may have the same.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -170,6 +177,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing, an hour ago or earlier."""
+    for path in folder.rglob(".*.tmp"):
+        with suppress(OSError):
+            if _HALF_WRITTEN.fullmatch(path.name) and time.time() - path.lstat().st_mtime > 3600:
+                path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where its file system can do that."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def weights_content(state: Mapping[str, torch.Tensor]) -> bytes:

@@ -24,6 +24,7 @@ from nas.common.files import (
     load_tensors,
     only_process,
     read_records,
+    remove_half_written,
     write_atomically,
     writing,
 )
@@ -136,6 +137,7 @@ class RunDirectory(DriverFiles):
         with only_process(self.path / layout.LOCK, self.path, busy):
             self._refuse_beside_another_host()
             self.remove_stop_request()
+            remove_half_written(self.path)
             yield
 
     def _refuse_beside_another_host(self) -> None:
