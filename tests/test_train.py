@@ -49,7 +49,7 @@ from nas.views.report import write_report
 from nas.views.reported import run_training
 from nas.views.terminal.pulse import Pulse
 from nas.views.terminal.training_progress import BarProgress, LineProgress
-from nas.workflows.train import plan_training, recipe_on
+from nas.workflows.train import FullTraining, TrainingProgress, plan_training, recipe_on
 
 SPACE = load_space("digits")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -221,6 +221,31 @@ def test_a_checkpoint_that_cannot_be_read_is_said_in_a_sentence(
     code, _, err = train(capsys, run, "--pick", "fastest")
     assert code == 2
     assert f"{training.key}.checkpoint: cannot be read, so that the training cannot go on; delete it" in err
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_was_planned_is_trained_though_the_search_deletes_its_weights_meanwhile(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: os.link(run.path, run.path / "no"))  # EPERM, as on exFAT
+    plan = plan_training(run, run.records()[:2], BRIEF, device="cpu")
+    begun = [run.weights_path(training.trial.digest).read_bytes() for training in plan.trainings]
+
+    class Search(TrainingProgress):
+        """Its front moved on when the first training began."""
+
+        def begin(self, training: FullTraining, epoch: int) -> None:
+            for number in range(4):
+                run.save_weights(f"other{number}", b"weights")
+            run.prune_weights(())
+            assert not run.weights_path(training.trial.digest).exists()
+            assert run.start_path(training.key).read_bytes() == begun[plan.trainings.index(training)]
+
+    assert nas.workflows.train.run_training(plan, Search()) is None
+    assert [record.evaluation.outcome for record in run.training_records()] == [Outcome.DONE] * 2
+    assert all(not run.start_path(training.key).exists() for training in plan.trainings)
+    assert plan_training(run, run.records()[:2], BRIEF, device="cpu").missing() == []
 
 
 # ---------------------------------------------------------------- the command
@@ -626,6 +651,7 @@ def test_a_replica_has_what_was_trained_and_no_checkpoints(run: RunDirectory, tm
     record = recorded(0, 0.8, 1.0)
     with run.training_locked("half"):
         run.save_checkpoint("half", b"state")
+        run.keep_start("half", run.records()[0].digest)
         run.save_trained(record, weights_content(build(SPACE.smallest, 10).state_dict()))
         run.append_training(record)
         with replicated_run.locked(), replicated(replicated_run):

@@ -10,7 +10,7 @@ audit.jsonl      further trainings of candidates by `nas fidelity`, a line each
 trainings.jsonl  candidates trained in full by `nas train`, a line each
 weights/         DIGEST.safetensors of the front and the most recent few
 trained/         DIGEST-KEY.safetensors of what `nas train` trained, DIGEST-KEY.hardest.png the images that it found hardest;
-                 KEY.checkpoint of what it has not ended yet
+                 of what it has not ended yet KEY.start, the weights to begin with, and KEY.checkpoint, what to go on from
 report.html      the report
 front.png        the front as a picture for slides (`nas report --png`)
 state.json       what the driver of a search tells of itself, every few seconds and at its end
@@ -46,7 +46,7 @@ STATE, STOP = "state.json", "stop"
 """Files of the driver that runs, or ran last: no part of what a search leaves."""
 READ = (RUN_FILE, TRIALS, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS, STATE)
 """Files that a run is read from."""
-SAFETENSORS, HARDEST, CHECKPOINT = ".safetensors", ".hardest.png", ".checkpoint"
+SAFETENSORS, HARDEST, CHECKPOINT, START = ".safetensors", ".hardest.png", ".checkpoint", ".start"
 """How the names of weights end, of pictures of what a network found hardest, and of what a training keeps until it has ended."""
 GROWING = (".jsonl", ".journal")
 """How the names of files end that are only ever appended to, a line at a time."""
@@ -84,6 +84,11 @@ def trained_file(digest: str, key: str, ending: str = SAFETENSORS) -> str:
 def checkpoint_file(key: str) -> str:
     """Where a full training that has not ended keeps what it goes on from; raises `InputError` where that is no key."""
     return f"{TRAINED}/{_checked(key)}{CHECKPOINT}"
+
+
+def start_file(key: str) -> str:
+    """Where a full training that has not ended keeps the weights to begin with; raises `InputError` where that is no key."""
+    return f"{TRAINED}/{_checked(key)}{START}"
 
 
 def training_lock(key: str) -> str:

@@ -23,7 +23,19 @@ from typing import TypeVar
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
 from nas.common.text import plural, resume_line
-from nas.runs.layout import CHECKPOINT, GROWING, RUN_FILE, STATE, STOP, TRAINED, TRIALS, WEIGHTS, is_kept, stays_below
+from nas.runs.layout import (
+    CHECKPOINT,
+    GROWING,
+    RUN_FILE,
+    START,
+    STATE,
+    STOP,
+    TRAINED,
+    TRIALS,
+    WEIGHTS,
+    is_kept,
+    stays_below,
+)
 from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
 from nas.runs.store import RunDirectory, open_run
 
@@ -340,9 +352,9 @@ def _precedence(path: Path) -> int:
 def _is_passing(path: Path) -> bool:
     """Whether a file is a lock, a request to stop, or a temporary one (Optuna locks by a link called study.journal.lock).
 
-    So is the checkpoint of a training: large, written again and again, and gone at its end.
+    So is what a training keeps until its end: large, and its checkpoint written again and again.
     """
-    return path.name.startswith(".") or path.name == STOP or ".lock" in path.name or path.suffix == CHECKPOINT
+    return path.name.startswith(".") or path.name == STOP or ".lock" in path.name or path.suffix in (CHECKPOINT, START)
 
 
 def _content(path: Path, size: int) -> bytes:

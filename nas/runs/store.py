@@ -282,11 +282,14 @@ class RunDirectory(DriverFiles):
         """The kept weights of a candidate; raises `InputError` when they were not kept or are damaged."""
         path = self.weights_path(digest)
         if not path.is_file():
-            raise InputError(
-                f"{path}: the weights of {digest} were not kept (a run keeps those of its front, of what is near it "
-                f"and of the last {_RECENT_WEIGHTS} trials): pick one of those"
-            )
+            raise self._not_kept(digest)
         return load_tensors(path)
+
+    def _not_kept(self, digest: str) -> InputError:
+        return InputError(
+            f"{self.weights_path(digest)}: the weights of {digest} were not kept (a run keeps those of its front, of what is "
+            f"near it and of the last {_RECENT_WEIGHTS} trials): pick one of those"
+        )
 
     def prune_weights(self, keep: Collection[str]) -> None:
         """Delete weights of candidates not in `keep`, but for the most recent few."""
@@ -337,9 +340,44 @@ class RunDirectory(DriverFiles):
         """Where a full training that has not ended keeps what it goes on from."""
         return self.path / layout.checkpoint_file(key)
 
-    def remove_checkpoint(self, key: str) -> None:
-        """The training has ended."""
+    def keep_start(self, key: str, digest: str) -> None:
+        """Keep the search's weights of a candidate for a full training, since a search that runs may delete them.
+
+        Raises `InputError` where they are gone already.
+        """
+        path = self.start_path(key)
+        if path.is_file():
+            return
+        with writing(self.path / layout.TRAINED):
+            path.parent.mkdir(exist_ok=True)
+            try:
+                path.hardlink_to(self.weights_path(digest))
+            except FileNotFoundError:
+                raise self._not_kept(digest) from None
+            except FileExistsError:  # another process is to train it too
+                pass
+            except OSError:  # not every file system has links
+                self._copy_start(path, digest)
+
+    def _copy_start(self, path: Path, digest: str) -> None:
+        try:
+            content = self.weights_path(digest).read_bytes()
+        except FileNotFoundError:
+            raise self._not_kept(digest) from None
+        write_atomically(path, content)
+
+    def start_path(self, key: str) -> Path:
+        """Where a full training that has not ended keeps the weights to begin with."""
+        return self.path / layout.start_file(key)
+
+    def load_start(self, key: str) -> dict[str, torch.Tensor]:
+        """The weights that a full training begins with; raises `InputError` when they are gone or damaged."""
+        return load_tensors(self.start_path(key))
+
+    def forget_training(self, key: str) -> None:
+        """The training has ended: what it began with, and what it would have gone on from, are of no more use."""
         self.checkpoint_path(key).unlink(missing_ok=True)
+        self.start_path(key).unlink(missing_ok=True)
 
     @contextmanager
     def training_locked(self, key: str) -> Iterator[None]:

@@ -160,7 +160,8 @@ def _precision(run: RunDirectory, device: str) -> Precision:
 
 def _check_kept(run: RunDirectory, training: FullTraining) -> None:
     digest = training.trial.digest
-    if run.weights_path(digest).is_file() or run.checkpoint_path(training.key).is_file():
+    kept = run.weights_path(digest), run.start_path(training.key), run.checkpoint_path(training.key)
+    if any(path.is_file() for path in kept):
         return
     others = "scratch" if run.settings.evaluation.init == SCRATCH else "init or scratch"
     raise InputError(
@@ -187,6 +188,7 @@ def run_training(
     progress, stop, missing = progress or TrainingProgress(), StopRequest(), plan.missing()
     if not missing:
         return None
+    _keep_starts(plan.run, missing)
     try:
         data = data or data_of(plan.run)
         on_device = DeviceData(data.with_validation() if missing[0].with_validation else data, plan.device)
@@ -195,12 +197,21 @@ def run_training(
                 if stop.reason is not None:
                     break
                 with plan.run.training_locked(training.key):
-                    if training in plan.missing():  # another process may have been at it when this one began
+                    if training in plan.missing():
                         _Trainer(plan, training, on_device, progress, stop).run()
+                    else:  # another process was at it when this one began
+                        plan.run.forget_training(training.key)
     finally:
         progress.end()
         report(plan.run)
     return stop.reason if plan.missing() else None
+
+
+def _keep_starts(run: RunDirectory, trainings: Sequence[FullTraining]) -> None:
+    """Keep what trainings begin with until they have ended: a search beside them deletes weights of what leaves its front."""
+    for training in trainings:
+        if training.start == "search" and not run.checkpoint_path(training.key).is_file():
+            run.keep_start(training.key, training.trial.digest)
 
 
 @dataclass(frozen=True)
@@ -276,13 +287,13 @@ class _Trainer:
 
     def _start(self) -> nn.Module:
         """The network as its training begins; one with a checkpoint is given its weights by `finetune`."""
-        data, start, digest = self._data, self._training.start, self._training.trial.digest
+        data, start = self._data, self._training.start
         if self._known is not None:
             return build(self._architecture, outputs_of(data.data))
         init = self._settings.init if start == "init" else SCRATCH
         network, self._fresh = starting_network(self._architecture, data, replace(self._settings, init=init))
         if start == "search":
-            network.load_state_dict(self._run.load_weights(digest))
+            network.load_state_dict(self._run.load_start(self._training.key))
         self._before = self._on_test_split(network)
         return network
 
@@ -391,5 +402,5 @@ class _Trainer:
             self._run.save_trained(record, weights_content(network.state_dict()), hardest[1])
         self._run.append_training(record)
         if network is not None:  # one that failed for want of memory may go on
-            self._run.remove_checkpoint(training.key)
+            self._run.forget_training(training.key)
         self._progress.record(record)
