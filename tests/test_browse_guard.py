@@ -22,6 +22,7 @@ from nas.common.errors import InputError
 from nas.common.jsonl import LONGEST_LINE
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.store import RunDirectory
+from nas.views.page import views
 from nas.views.page.actions import Jobs
 from nas.views.page.app import make_app
 from nas.views.page.guard import Guard
@@ -322,6 +323,37 @@ def test_a_poll_with_nothing_new_brings_nothing(page: Page) -> None:
         "jobs_seen": first["jobs-seen"]["data"],
     }
     assert page.call("status.children", "tick.n_intervals", run="0", **known).status_code == 204
+
+
+def test_ten_tabs_have_each_figure_worked_out_once(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def counted(figure: Any, *given: Any) -> Any:
+        drawn.append(figure.__name__)
+        return figure(*given)
+
+    monkeypatch.setattr(views, "drawn", counted)
+    page = Page(run)
+
+    def ten_tabs(**values: Any) -> set[str]:
+        asked = {"front": "scatter.figure", "progress": "hypervolume.figure", "choices": "choices-figure.children"}
+        answers = [
+            page.call(part, "tab.data", tab=tab, version="0:1", run="0", **values).text
+            for tab, part in asked.items()
+            for _ in range(10)
+        ]
+        assert len(set(answers)) == 3
+        return set(answers)
+
+    first = ten_tabs()
+    assert len(drawn) == len(set(drawn)) == 4  # the view of choices has two
+    assert ten_tabs() == first
+    assert len(drawn) == 4
+    run.append(make_record(12, 0.99, 0.05))
+    assert not ten_tabs() & first
+    assert len(drawn) == 8
+    assert len(ten_tabs(x="macs") - first) == 3
+    assert len(drawn) == 9  # another axis is another figure
 
 
 def test_records_of_every_outcome_and_hostile_text_fill_every_view(tmp_path: Path) -> None:

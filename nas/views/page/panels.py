@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 from dash import Dash, Input, Output, Patch, State, ctx, no_update
@@ -79,7 +79,17 @@ def front(app: Dash, runs: Runs) -> None:
             patch["data"][-1] = views.ring(chosen.record if chosen else None, axes)
             return patch, no_update
         others = {each: runs.look(each) for each in runs.keys(over) if each != key}
-        figure = views.drawn(views.front_figure, seen, axes, others, chosen.record if chosen else None, compared)
+        opened_record = chosen.record if chosen else None
+        what = (
+            axes,
+            tuple((each, other.version) for each, other in others.items()),
+            opened_record and opened_record.digest,
+        )
+        figure = runs.once(
+            (*what, tuple(record.digest for record in compared)),
+            seen,
+            lambda: views.drawn(views.front_figure, seen, axes, others, opened_record, compared),
+        )
         return figure, views.picked(seen, axes.picks)[1]
 
 
@@ -123,20 +133,21 @@ def _progress_view(app: Dash, runs: Runs) -> None:
     )
     def progress(tab: object, version: object, run: object, over: object) -> tuple[Any, ...]:
         seen = _shown(runs, "progress", tab, version, run)
-        reference = reference_point(seen.recorded, seen.objectives)
-        figure = views.drawn(
-            hypervolume_figure,
-            seen.recorded,
-            seen.objectives,
-            "time" if over == "time" else "trials",
-            seen.settings,
-        )
-        return figure, reference_text(reference, seen.objectives) if reference else ""
+        unit: Literal["time", "trials"] = "time" if over == "time" else "trials"
+
+        def drawn() -> tuple[Any, ...]:
+            reference = reference_point(seen.recorded, seen.objectives)
+            figure = views.drawn(hypervolume_figure, seen.recorded, seen.objectives, unit, seen.settings)
+            return figure, reference_text(reference, seen.objectives) if reference else ""
+
+        return runs.once(("progress", unit), seen, drawn)
 
     @app.callback(Output("outcomes", "figure"), Output("curves", "figure"), *_LOOKED_AT)
     def curves(tab: object, version: object, run: object) -> tuple[Any, ...]:
         seen = _shown(runs, "progress", tab, version, run)
-        return views.drawn(outcomes_figure, seen.recorded), views.drawn(views.front_curves, seen)
+        return runs.once(
+            "curves", seen, lambda: (views.drawn(outcomes_figure, seen.recorded), views.drawn(views.front_curves, seen))
+        )
 
 
 def _of_space(figure: Callable[[Sequence[TrialRecord], Sequence[str], Space], go.Figure], seen: Seen) -> go.Figure:
@@ -144,20 +155,17 @@ def _of_space(figure: Callable[[Sequence[TrialRecord], Sequence[str], Space], go
 
 
 def _choices_view(app: Dash, runs: Runs) -> None:
-    forests: dict[str, tuple[int, go.Figure]] = {}
-
     @app.callback(Output("choices-figure", "children"), Output("parallel", "figure"), *_LOOKED_AT)
     def choices(tab: object, version: object, run: object) -> tuple[Any, ...]:
         seen = _shown(runs, "choices", tab, version, run)
-        return sized(_of_space(choices_figure, seen)), _of_space(parallel_figure, seen)
+        return runs.once(
+            "choices", seen, lambda: (sized(_of_space(choices_figure, seen)), _of_space(parallel_figure, seen))
+        )
 
     @app.callback(Output("importance", "children"), *_LOOKED_AT)
     def importance(tab: object, version: object, run: object) -> Any:
         seen = _shown(runs, "choices", tab, version, run)
-        key = runs.key(run)
-        if key not in forests or forests[key][0] != seen.version:  # the one figure that takes seconds
-            forests[key] = seen.version, _of_space(importance_figure, seen)
-        return sized(forests[key][1])
+        return runs.once("importance", seen, lambda: sized(_of_space(importance_figure, seen)))
 
 
 def _trials_view(app: Dash, runs: Runs) -> None:
@@ -168,7 +176,8 @@ def _trials_view(app: Dash, runs: Runs) -> None:
 
     @app.callback(Output("grid", "rowData"), *_LOOKED_AT)
     def rows(tab: object, version: object, run: object) -> Any:
-        return tables.trial_rows(_shown(runs, "trials", tab, version, run), runs.key(run))
+        seen, key = _shown(runs, "trials", tab, version, run), runs.key(run)
+        return runs.once("trials", seen, lambda: tables.trial_rows(seen, key))
 
 
 def _compare_view(app: Dash, runs: Runs) -> None:

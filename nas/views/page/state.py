@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from nas.runs.record import TrialRecord
@@ -11,8 +14,13 @@ from nas.views.page.runs import LiveRun, Seen
 
 TABS = ("front", "progress", "choices", "trials", "compare", "failures", "settings")
 SCALES = ("auto", "log", "linear")
+_MOST_MADE = 48
+"""Figures and tables that are kept for other pages."""
 MOST_COMPARED = 6
 """Candidates that fit beside each other."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,9 @@ class Runs:
 
     def __init__(self, runs: Sequence[LiveRun]) -> None:
         self._runs = {str(number): run for number, run in enumerate(runs)}
+        self._made: OrderedDict[Hashable, tuple[int, Any]] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
 
     def items(self) -> list[tuple[str, LiveRun]]:
         """Keys and runs, in the order given."""
@@ -51,6 +62,22 @@ class Runs:
     def look(self, given: object) -> Seen:
         """What the run of a key holds."""
         return self._runs[self.key(given)].look()
+
+    def once(self, what: Hashable, seen: Seen, make: Callable[[], T]) -> T:
+        """What `make` gives of a run, worked out once for all pages that look at it while the run stays as it is."""
+        name = (seen.run.path, what)
+        with self._lock:
+            own = self._making.setdefault(name, threading.Lock())
+        with own:
+            version, made = self._made.get(name, (-1, None))
+            if version != seen.version:
+                made = make()
+            with self._lock:
+                self._made[name] = seen.version, made
+                self._made.move_to_end(name)
+                while len(self._made) > _MOST_MADE:
+                    self._making.pop(self._made.popitem(last=False)[0], None)
+        return made
 
     def chosen(self, given: object) -> Chosen | None:
         """The candidate that a text `KEY:DIGEST` names, None where there is no such one."""
