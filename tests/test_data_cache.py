@@ -52,6 +52,7 @@ def same(one: Decoded, other: Decoded) -> bool:
         and one.images.keys() == other.images.keys() == one.labels.keys() == other.labels.keys()
         and all((one.images[part] == other.images[part]).all() for part in one.images)
         and all((one.labels[part] == other.labels[part]).all() for part in one.labels)
+        and all((one.hashes[part] == other.hashes[part]).all() for part in one.labels)
     )
 
 
@@ -70,7 +71,7 @@ def test_decoded_once(folder: Path, cache: Path, no_decoding: Callable[[], None]
     assert same(first, second)
     assert second.images["train"].flags.writeable
     (entry,) = entries(cache)  # and no temporary directory
-    assert sorted(os.listdir(entry)) == ["index.json", "train.npy", "val.npy"]
+    assert sorted(os.listdir(entry)) == ["index.json", "train.hashes.npy", "train.npy", "val.hashes.npy", "val.npy"]
 
 
 def test_an_archive_is_not_even_listed_again(
@@ -114,6 +115,8 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "truncated array": lambda entry: os.truncate(entry / "train.npy", 5_000),
     "another array": lambda entry: np.save(entry / "train.npy", np.zeros((3, 3))),
     "pickled array": lambda entry: np.save(entry / "train.npy", np.array([{}]), allow_pickle=True),
+    "no hashes": lambda entry: (entry / "val.hashes.npy").unlink(),
+    "hashes of another length": lambda entry: np.save(entry / "val.hashes.npy", np.zeros(2, np.uint64)),
     "zip": lambda entry: (entry / "val.npy").write_bytes(b"PK\3\4" + bytes(100)),
     "broken header": lambda entry: (entry / "val.npy").write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': ((((((((("),
 }

@@ -417,6 +417,12 @@ def test_changed_data_and_a_second_process_are_refused(run: RunDirectory, capsys
     code, _, err = train(capsys, run, "--pick", "fastest")
     assert code == 2
     assert "the data set digits has changed since the search began" in err
+    told = text.replace("test_fingerprint: null", "test_fingerprint: ffffffffffffffff")
+    assert told != text
+    (run.path / "run.yaml").write_text(told)
+    code, _, err = train(capsys, run, "--pick", "fastest")
+    assert code == 2
+    assert "the test split of the data set digits has changed since the search began" in err
 
 
 def test_data_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """The cache of decoded images: a folder or archive is decoded once, for each number of channels and image size.
 
-An entry is a folder with one .npy a part and an index in JSON. It is written beside its place and then renamed, so
+An entry is a folder with two .npy a part, its images and their hashes, and an index in JSON. It is written beside its place and then renamed, so
 that it is either whole or not there. What is read from it is checked, and never unpickled.
 """
 
@@ -25,11 +25,12 @@ from pydantic import TypeAdapter
 from nas.common.errors import InputError
 from nas.data.image_decoding import Decoding, FileSizes, decode_into
 from nas.data.image_files import Listing, list_files
+from nas.data.image_hashes import Hashes
 from nas.data.image_layout import Layout, find_layout
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Counts changes of what is decoded or how it is stored."""
 MEMORY_MAPPED_BYTES = 1 << 30
 """A part's images above this size stay in the cache's file, of which the system keeps in memory what is read."""
@@ -39,12 +40,13 @@ MEMORY_MAPPED_BYTES = 1 << 30
 class Decoded:
     """Images by part, uint8 (N, C, size, size), and their labels (N,), -1 for the unreadable ones named in `corrupt`.
 
-    `sizes` are those of the files; `remarks` and `licence` are those of the `Layout`.
+    `hashes` (N,) and `sizes` are those of the files; `remarks` and `licence` are those of the `Layout`.
     """
 
     classes: tuple[str, ...]
     images: dict[str, NDArray[np.uint8]]
     labels: dict[str, NDArray[np.int64]]
+    hashes: dict[str, Hashes]
     corrupt: tuple[str, ...]
     sizes: FileSizes | None
     remarks: tuple[str, ...]
@@ -92,7 +94,14 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
         decoding = decode_into(path, layout, images)
         labels = _labels(layout, decoding)
         decoded = Decoded(
-            layout.classes, images, labels, decoding.corrupt, decoding.sizes, layout.remarks, layout.licence
+            layout.classes,
+            images,
+            labels,
+            decoding.hashes,
+            decoding.corrupt,
+            decoding.sizes,
+            layout.remarks,
+            layout.licence,
         )
         if scratch is not None:
             with _cache_trouble(path, cache, is_fatal=bool(mapped)):
@@ -113,6 +122,10 @@ def open_map(file: Path) -> NDArray[np.uint8]:
 
 def _array_file(entry: Path, part: str) -> Path:
     return entry / f"{part}.npy"
+
+
+def _hash_file(entry: Path, part: str) -> Path:
+    return entry / f"{part}.hashes.npy"
 
 
 def _key(path: Path, listing: Listing | None, channels: int, size: int) -> str:
@@ -146,6 +159,10 @@ def _read(entry: Path, channels: int, size: int) -> Decoded | None:
         for part, array in images.items():
             if array.dtype != np.uint8 or array.shape != (len(labels[part]), channels, size, size):
                 raise ValueError(f"{part}.npy holds {array.dtype} {array.shape}")
+        hashes = {part: np.load(_hash_file(entry, part), allow_pickle=False) for part in labels}
+        for part, found in hashes.items():
+            if found.dtype != np.uint64 or found.shape != labels[part].shape:
+                raise ValueError(f"{part}.hashes.npy holds {found.dtype} {found.shape}")
     except Exception as error:  # whatever the damage does to JSON or to numpy's header
         reason = str(error).splitlines()[0]
         logger.warning("%s: damaged, so its images are decoded again: %s", entry, reason)
@@ -153,7 +170,7 @@ def _read(entry: Path, channels: int, size: int) -> Decoded | None:
     with suppress(OSError):  # it may be another user's
         os.utime(entry / "index.json")  # when it was last used, for nas clean
     images = {part: array if array.nbytes > MEMORY_MAPPED_BYTES else np.array(array) for part, array in images.items()}
-    return Decoded(index.classes, images, labels, index.corrupt, index.sizes, index.remarks, index.licence)
+    return Decoded(index.classes, images, labels, hashes, index.corrupt, index.sizes, index.remarks, index.licence)
 
 
 def _new_map(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -169,6 +186,7 @@ def _write(decoded: Decoded, folder: Path) -> None:
             images.flush()
         else:
             np.save(_array_file(folder, part), images, allow_pickle=False)
+        np.save(_hash_file(folder, part), decoded.hashes[part], allow_pickle=False)
     labels = {part: values.tolist() for part, values in decoded.labels.items()}
     index = _Index(decoded.classes, labels, decoded.corrupt, decoded.sizes, decoded.remarks, decoded.licence)
     (folder / "index.json").write_bytes(_INDEX.dump_json(index))

@@ -16,6 +16,7 @@ from nas.common.plugins import load_function
 from nas.data.class_names import normal
 from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
+from nas.data.image_hashes import image_hash
 from nas.data.pixels import as_image, covering, upright_opaque
 from nas.data.split_names import SPLIT_NAMES
 
@@ -119,6 +120,7 @@ def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[
         raise InputError(f"{where}: holds no images")
     images = np.zeros((count, channels, size, size), dtype=np.uint8)
     labels = np.zeros(count, dtype=np.int64)
+    hashes = np.zeros(count, dtype=np.uint64)
     for number in range(count):
         here = f"{where}: item {number}"
         try:
@@ -134,7 +136,8 @@ def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[
         try:
             image = upright_opaque(as_image(item[0]))
             images[number] = covering(image, channels, (size, size))
+            hashes[number] = image_hash(image)
         except Exception as error:  # PIL reads a file only now, and raises nearly anything
             raise InputError(f"{here}: {error}") from error
         sizes.append((image.height, image.width))
-    return Split(images, labels)
+    return Split(images, labels, hashes=hashes)

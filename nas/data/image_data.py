@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nas.common.errors import InputError
 from nas.data.cache import open_map
 from nas.data.image_decoding import FileSizes
+from nas.data.image_hashes import Hashes, array_hashes
 
 _CHUNK_BYTES = 1 << 24
 
@@ -29,16 +30,20 @@ class Split:
 
     With `rows` (N,), the part is these rows of `images`, which then may hold others too: so a part of a memory map
     is split without reading it. `take` reads images of any part. A part of a whole memory map is pickled as the
-    map's path, for other processes of this machine.
+    map's path, for other processes of this machine. `hashes` (N,) are those of the images before they were resized,
+    None where they are not known.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[Any]
     rows: NDArray[np.int64] | None = None
+    hashes: Hashes | None = None
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.images if self.rows is None else self.rows):
             raise ValueError(f"{len(self.labels)} labels do not fit the part's images")
+        if self.hashes is not None and len(self.hashes) != len(self.labels):
+            raise ValueError(f"{len(self.hashes)} hashes do not fit the part's images")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,10 +54,11 @@ class Split:
 
     def subset(self, numbers: NDArray[np.int64]) -> Split:
         """The part of the images with these numbers: a copy in memory, or other rows of the same memory map."""
+        hashes = None if self.hashes is None else self.hashes[numbers]
         if isinstance(self.images, np.memmap):
             rows = numbers if self.rows is None else self.rows[numbers]
-            return Split(self.images, self.labels[numbers], rows)
-        return Split(self.take(numbers), self.labels[numbers])
+            return Split(self.images, self.labels[numbers], rows, hashes)
+        return Split(self.take(numbers), self.labels[numbers], hashes=hashes)
 
     def chunks(self, numbers: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.uint8]]:
         """The images, or those with these numbers, in order and a few megabytes at a time."""
@@ -60,6 +66,11 @@ class Split:
         step = max(1, _CHUNK_BYTES // self.images[0].nbytes)
         for start in range(0, len(numbers), step):
             yield self.take(numbers[start : start + step])
+
+    @property
+    def image_hashes(self) -> Hashes:
+        """By which the same image is known again (N,): those of the images here where others are not known."""
+        return np.concatenate([array_hashes(each) for each in self.chunks()]) if self.hashes is None else self.hashes
 
     def __getstate__(self) -> dict[str, Any]:
         # A slice of a map is a memmap too, but its base is that map.
@@ -127,21 +138,31 @@ class ImageData:
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the content of training and validation splits."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation):
-            digest.update(repr((len(part), *part.images.shape[1:])).encode())
-            for images in part.chunks():
-                digest.update(np.ascontiguousarray(images).data)
-            digest.update(np.ascontiguousarray(part.labels).data)
-        return digest.hexdigest()[:16]
+        return _content(self.train, self.validation)
+
+    def test_fingerprint(self) -> str | None:
+        """The same of the test split; None where there is none."""
+        return None if self.test is None else _content(self.test)
+
+
+def _content(*parts: Split) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr((len(part), *part.images.shape[1:])).encode())
+        for images in part.chunks():
+            digest.update(np.ascontiguousarray(images).data)
+        digest.update(np.ascontiguousarray(part.labels).data)
+    return digest.hexdigest()[:16]
 
 
 def _joined(first: Split, second: Split) -> Split:
     """Two parts as one: other rows of the same memory map, or a copy; of two maps a copy on disk, gone with the process."""
     labels = np.concatenate([first.labels, second.labels])
+    known = [part.hashes for part in (first, second) if part.hashes is not None]
+    hashes = np.concatenate(known) if len(known) == 2 else None
     if isinstance(first.images, np.memmap) and first.images is second.images:
         both = [np.arange(len(part)) if part.rows is None else part.rows for part in (first, second)]
-        return Split(first.images, labels, np.concatenate(both))
+        return Split(first.images, labels, np.concatenate(both), hashes)
     shape = (len(labels), *first.images.shape[1:])
     if isinstance(first.images, np.memmap):
         with tempfile.TemporaryFile() as file:
@@ -153,4 +174,4 @@ def _joined(first: Split, second: Split) -> Split:
         for chunk in part.chunks():
             images[start : start + len(chunk)] = chunk
             start += len(chunk)
-    return Split(images, labels)
+    return Split(images, labels, hashes=hashes)

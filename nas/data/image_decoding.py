@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from PIL import UnidentifiedImageError
 
 from nas.common.errors import InputError
 from nas.data.image_files import MOST_BYTES, contents
+from nas.data.image_hashes import Hashes, image_hash
 from nas.data.image_layout import Layout
 from nas.data.pixels import covering, open_image, upright_opaque
 
@@ -40,10 +42,21 @@ class FileSizes:
 
 @dataclass(frozen=True)
 class Decoding:
-    """What came of decoding files: the sorted relative paths of the unreadable ones, and the sizes of the others."""
+    """What came of decoding files: the sorted relative paths of the unreadable ones, and the sizes of the others.
+
+    `hashes` are by part those of its images (N,), 0 for unreadable ones.
+    """
 
     corrupt: tuple[str, ...]
     sizes: FileSizes | None
+    hashes: dict[str, Hashes]
+
+
+class _Image(NamedTuple):
+    """Height and width of an image that was decoded, before any resizing, and its hash."""
+
+    size: tuple[int, int]
+    hashed: int
 
 
 def decode_into(path: Path, layout: Layout, images: Mapping[str, NDArray[np.uint8]]) -> Decoding:
@@ -55,12 +68,12 @@ def decode_into(path: Path, layout: Layout, images: Mapping[str, NDArray[np.uint
     plain = {part: np.asarray(array) for part, array in images.items()}  # a view of a memory map is a large object
     rows = {file: plain[part][row] for part, items in layout.parts.items() for row, (file, _) in enumerate(items)}
     failed: dict[str, str] = {}
-    sizes: list[tuple[int, int]] = []
+    read: dict[str, _Image] = {}
     for file, found in _decode_each(contents(path, rows), rows):
         if isinstance(found, str):
             failed[file] = found
         else:
-            sizes.append(found)
+            read[file] = found
     corrupt = tuple(sorted(failed))
     if len(corrupt) > MAX_CORRUPT_SHARE * len(rows):
         raise InputError(
@@ -73,14 +86,18 @@ def decode_into(path: Path, layout: Layout, images: Mapping[str, NDArray[np.uint
             name = layout.classes[min(lost)]
             first = next(file for file, label in items if label == min(lost))
             raise InputError(f"{path}: no image of class {name!r} in {part} is readable; {first}: {failed[first]}")
-    return Decoding(corrupt, FileSizes.of(sizes))
+    hashes = {
+        part: np.array([read[file].hashed if file in read else 0 for file, _ in items], dtype=np.uint64)
+        for part, items in layout.parts.items()
+    }
+    return Decoding(corrupt, FileSizes.of(image.size for image in read.values()), hashes)
 
 
 def _decode_each(
     files: Iterable[tuple[str, Path | BytesIO]], rows: Mapping[str, NDArray[np.uint8]]
-) -> Iterator[tuple[str, tuple[int, int] | str]]:
+) -> Iterator[tuple[str, _Image | str]]:
     workers = len(os.sched_getaffinity(0))
-    pending: deque[tuple[str, Future[tuple[int, int] | str], int]] = deque()
+    pending: deque[tuple[str, Future[_Image | str], int]] = deque()
     waiting = 0
     with ThreadPoolExecutor(workers) as pool:
         for file, content in files:
@@ -99,15 +116,15 @@ def _size(content: Path | BytesIO) -> int:
     return content.getbuffer().nbytes if isinstance(content, BytesIO) else 0
 
 
-def _decode(content: Path | BytesIO, pixels: NDArray[np.uint8]) -> tuple[int, int] | str:
-    """Decode one image into `pixels` (C, H, W); returns its height and width, or what is wrong with it."""
+def _decode(content: Path | BytesIO, pixels: NDArray[np.uint8]) -> _Image | str:
+    """Decode one image into `pixels` (C, H, W); returns what it was like, or what is wrong with it."""
     channels, height, width = pixels.shape
     try:
         with open_image(content) as opened:
             image = upright_opaque(opened)
             pixels[:] = covering(image, channels, (height, width))
+            return _Image((image.height, image.width), image_hash(image))
     except UnidentifiedImageError:  # its text names an object in memory
         return "not an image of a known format"
     except Exception as error:  # PIL's decoders raise nearly anything on malformed files
         return f"{type(error).__name__}: {error}"
-    return image.height, image.width

@@ -22,6 +22,7 @@ from nas.data.cache import load_decoded
 from nas.data.function import DATA_SETS, read_function
 from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
+from nas.data.image_hashes import array_hashes
 
 __all__ = ["ImageData", "Split", "check_data_name", "data_line", "data_root", "load_data"]
 
@@ -154,7 +155,7 @@ def _digits(channels: int, split_seed: int) -> ImageData:
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    whole = Split(_with_channels(images, channels), digits.target.astype(np.int64))
+    whole = Split(_with_channels(images, channels), digits.target.astype(np.int64), hashes=array_hashes(images))
     return _assemble("digits", [str(digit) for digit in range(10)], {"train": whole}, split_seed, hflip=False)
 
 
@@ -178,7 +179,7 @@ def _torchvision(name: str, dataset: str, hflip: bool) -> Callable[[int, int], I
                 images = images[:, None]
             elif dataset != "SVHN":
                 images = images.transpose(0, 3, 1, 2)
-            parts[part] = Split(_with_channels(images, channels), labels)
+            parts[part] = Split(_with_channels(images, channels), labels, hashes=array_hashes(images))
             classes = [str(c) for c in getattr(loaded, "classes", range(int(labels.max()) + 1))]
         return _assemble(name, classes, parts, split_seed, hflip)
 
@@ -201,7 +202,7 @@ def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
     for part, images in decoded.images.items():
         labels = decoded.labels[part]
         readable = np.flatnonzero(labels >= 0)
-        parts[part] = Split(images, labels)
+        parts[part] = Split(images, labels, hashes=decoded.hashes[part])
         if len(readable) < len(labels):
             parts[part] = parts[part].subset(readable)
     data = _assemble(str(path), decoded.classes, parts, split_seed, hflip=True, sizes=decoded.sizes)

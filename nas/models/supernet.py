@@ -34,6 +34,7 @@ class SupernetInfo:
 
     `mean` and `std` are the normalisation that it was trained with. The licences are what is known of those of the weights
     that it began with, `init`, and of its data. `outputs` is how many values its networks give; None is one a class.
+    `distinct` says whether an image is in one split only, which older trainings did not see to.
     """
 
     space: SearchSpace
@@ -50,6 +51,7 @@ class SupernetInfo:
     sharing: Sharing = field(default_factory=Sharing)
     task: str = "classification"
     outputs: int | None = None
+    distinct: bool = False
     schema: int = SCHEMA_VERSION
 
     @property

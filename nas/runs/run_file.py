@@ -27,6 +27,8 @@ class Provenance:
     weights that candidates inherit from; `image_size` is the height and width of the data's images. `data_remarks` are
     sentences on what else of the data was left out and what was guessed; `init_licence` is what is known of the licence of
     the weights that candidates inherit from; `data_licence` is the file that tells the data's licence, and the title.
+    `distinct` says whether an image is in one split only, which older runs did not see to; `test_fingerprint` is that of the
+    test split, None where there is none or a run is older.
     """
 
     created: float
@@ -49,6 +51,8 @@ class Provenance:
     init_licence: str | None = None
     data_licence: str | None = None
     train_hardware: str | None = None
+    distinct: bool = False
+    test_fingerprint: str | None = None
 
     @property
     def trained_on(self) -> str:

@@ -62,7 +62,14 @@ def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
     """
     settings = run.settings
     evaluation = settings.evaluation
-    data = load_images(settings.space, settings.data, settings.split_seed, init or evaluation.init, evaluation.task)
+    data = load_images(
+        settings.space,
+        settings.data,
+        settings.split_seed,
+        init or evaluation.init,
+        evaluation.task,
+        distinct=run.provenance.distinct,
+    )
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(
             f"{run.path}: the data set {settings.data} has changed since the search began, or is read otherwise now"
@@ -71,6 +78,17 @@ def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
     if before is not None and load_weights(own).fingerprint() != before:
         raise InputError(f"{run.path}: the weights {own} have changed since the search began")
     return data
+
+
+def check_same_test(run: RunDirectory, data: ImageData) -> None:
+    """Raise `InputError` where the test split is another one than when the search began, as far as the run tells."""
+    before = run.provenance.test_fingerprint
+    if before is not None and data.test_fingerprint() != before:
+        gone = "is gone" if data.test is None else "has changed"
+        raise InputError(
+            f"{run.path}: the test split of the data set {run.settings.data} {gone} since the search began, so that scores on "
+            "it could not be compared; put it back"
+        )
 
 
 def check_scored_untrained(evaluation: EvaluationSettings, data: str, classes: Sequence[str]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from nas.common.errors import InputError, arg
+from nas.common.text import printable
+from nas.data.distinct import distinct_splits
 from nas.data.image_data import ImageData
 from nas.models.weights import Weights, load_weights, source_of
 from nas.spaces.base import Space
 from nas.tasks.base import DEFAULT, task_of
+
+logger = logging.getLogger(__name__)
 
 
 def normalised_for(data: ImageData, weights: Weights) -> ImageData:
@@ -36,9 +41,12 @@ def check_unseen(init: str, data: str, split_seed: int) -> None:
         )
 
 
-def load_images(space: Space, data: str, split_seed: int, init: str, task: str = DEFAULT) -> ImageData:
+def load_images(
+    space: Space, data: str, split_seed: int, init: str, task: str = DEFAULT, *, distinct: bool = True
+) -> ImageData:
     """The task's data set in the channels, size and normalisation that the space and the initial weights ask for.
 
+    With `distinct` each image is in one split only (`nas.data.distinct`), as what began before that was known does not ask for.
     Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation split.
     """
     weights = load_weights(init)
@@ -46,4 +54,7 @@ def load_images(space: Space, data: str, split_seed: int, init: str, task: str =
     check_unseen(init, data, split_seed)
     channels, size = space.input_channels, max(space.input_sizes)
     loaded = task_of(task).read(data, channels=channels, size=size, split_seed=split_seed)
-    return normalised_for(replace(loaded, task=task), weights)
+    images = distinct_splits(loaded) if distinct else loaded
+    for remark in images.remarks[len(loaded.remarks) :]:
+        logger.warning("%s: %s", printable(images.name), remark)
+    return normalised_for(replace(images, task=task), weights)

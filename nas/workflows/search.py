@@ -263,4 +263,6 @@ def _provenance(settings: SearchSettings, data: ImageData, models: Mapping[str, 
         data_remarks=data.remarks,
         init_licence=licence_of(settings.evaluation.init),
         data_licence=data.licence,
+        distinct=True,
+        test_fingerprint=data.test_fingerprint(),
     )

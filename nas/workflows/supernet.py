@@ -59,7 +59,9 @@ def plan_supernet(
         )
     recipe = _settled(recipe, device, devices)
     warn_unfit(space, data)
-    images = load_images(space, data, split_seed, init, task)
+    begun = read_file(folder) if folder.exists() else None
+    distinct = begun is None or begun.distinct
+    images = load_images(space, data, split_seed, init, task, distinct=distinct)
     file = SupernetFile(
         space=space,
         data=data,
@@ -80,8 +82,10 @@ def plan_supernet(
         sharing=sharing or Sharing(),
         task=task,
         outputs=None if images.classes else outputs_of(images),
+        distinct=distinct,
     )
-    _check_begun(folder, file)
+    if begun is not None:
+        _check_same(folder, begun, file)
     return SupernetPlan(folder, file, images)
 
 
@@ -100,11 +104,8 @@ def _settled(recipe: Recipe, device: str, devices: int) -> Recipe:
     return recipe
 
 
-def _check_begun(folder: Path, file: SupernetFile) -> None:
-    """Raise `InputError` where the folder holds another training than that of `file`."""
-    if not folder.exists():
-        return
-    known = read_file(folder)
+def _check_same(folder: Path, known: SupernetFile, file: SupernetFile) -> None:
+    """Raise `InputError` where the training that the folder holds is another one than that of `file`."""
     known = replace(known, classes=tuple(map(normal, known.classes)))
     for key in SupernetFile.__dataclass_fields__:
         if key not in _MAY_DIFFER and getattr(known, key) != getattr(file, key):

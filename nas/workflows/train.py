@@ -33,7 +33,7 @@ from nas.models.sources import SCRATCH
 from nas.runs.record import AnyReport, Evaluation, Outcome, Start, TrainingRecord, TrialRecord
 from nas.runs.store import RunDirectory
 from nas.runs.targets import targets_here
-from nas.search.conditions import data_of
+from nas.search.conditions import check_same_test, data_of
 from nas.search.evaluate import starting_network
 from nas.search.found import failure_text
 from nas.tasks.base import outputs_of, task_of
@@ -182,8 +182,8 @@ def run_training(
     """Train what is not recorded yet and tell `report`; why it ended early, or None at its end.
 
     `data` is the run's, by default read here (`nas.search.conditions.data_of`). A signal ends it after the epoch that runs
-    (`nas.common.signals`). A search may run on the directory meanwhile. Raises `InputError` when the data has changed since the
-    search, or another process is at one of the trainings.
+    (`nas.common.signals`). A search may run on the directory meanwhile. Raises `InputError` when the data, or its test split, has changed
+    since the search, or another process is at one of the trainings.
     """
     progress, stop, missing = progress or TrainingProgress(), StopRequest(), plan.missing()
     if not missing:
@@ -191,6 +191,7 @@ def run_training(
     _keep_starts(plan.run, missing)
     try:
         data = data or data_of(plan.run)
+        check_same_test(plan.run, data)
         on_device = DeviceData(data.with_validation() if missing[0].with_validation else data, plan.device)
         with gentle_signals(stop):
             for training in missing:

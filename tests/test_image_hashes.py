@@ -1,0 +1,178 @@
+"""The same image is known again, is in one split only, and a test split that was swapped is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import RunFactory
+from PIL import Image
+
+from nas.common.errors import InputError
+from nas.data.distinct import distinct_splits
+from nas.data.image_data import ImageData, Split
+from nas.data.sets import load_data
+from nas.runs.run_file import RunFile
+from nas.runs.settings import SearchSettings
+from nas.runs.store import RunDirectory
+from nas.search.conditions import check_same_test, data_of
+from nas.spaces.files import load_space
+from nas.training.images import load_images
+
+SPACE = load_space("cifar")
+
+
+def pictures(count: int, seed: int) -> list[Image.Image]:
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def save(folder: Path, images: Sequence[Image.Image], ending: str = "png") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    there = len(list(folder.iterdir()))
+    for number, image in enumerate(images, there):
+        image.save(folder / f"{number:03}.{ending}")
+
+
+@pytest.fixture
+def stored_twice(tmp_path: Path) -> Path:
+    """Forty images of each of two classes, each stored as two files."""
+    for name, seed in (("cat", 1), ("dog", 2)):
+        images = pictures(40, seed)
+        save(tmp_path / "photos" / name, images)
+        save(tmp_path / "photos" / name, images, "bmp")
+    return tmp_path / "photos"
+
+
+def read(data: Path, *, distinct: bool = True) -> ImageData:
+    return load_images(SPACE, str(data), 0, "scratch", distinct=distinct)
+
+
+def files(part: Split) -> set[bytes]:
+    return {image.tobytes() for chunk in part.chunks() for image in chunk}
+
+
+def test_images_that_are_stored_twice_train_or_score_but_not_both(
+    stored_twice: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = read(stored_twice, distinct=False)
+    assert before.test is not None
+    assert files(before.train) & files(before.validation)
+    assert files(before.train) & files(before.test)
+
+    data = read(stored_twice)
+
+    assert data.test is not None
+    train, validation, test = map(files, (data.train, data.validation, data.test))
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+    assert test == files(before.test)
+    assert len(data.test) == len(before.test)
+    assert len(train | validation | test) == 80  # no image is gone
+    lost = len(before.train) - len(data.train)
+    assert f"{lost} of {len(before.train)} training images are left out" in " ".join(data.remarks)
+    assert f"{lost} of {len(before.train)} training images" in caplog.text
+    assert before.remarks == ()
+
+
+def test_splits_that_were_given_lose_training_images_alone(tmp_path: Path) -> None:
+    for name, seed in (("cat", 1), ("dog", 2)):
+        shared, own = pictures(4, seed), pictures(6, seed + 10)
+        save(tmp_path / "train" / name, [*own, *shared])
+        save(tmp_path / "val" / name, shared)
+        save(tmp_path / "test" / name, shared[:1])
+
+    data = read(tmp_path)
+
+    assert data.test is not None
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [12, 8, 2]
+    assert data.remarks == (
+        "2 of 8 validation images are test images too; both splits were given, and are left as they are",
+        "8 of 20 training images are left out, as the same images score here: 8 validation and 2 test images",
+    )
+
+
+def test_a_class_that_has_no_other_training_images_is_refused(tmp_path: Path) -> None:
+    for name, seed in (("cat", 1), ("dog", 2)):
+        save(tmp_path / "train" / name, pictures(6, seed))
+        save(tmp_path / "val" / name, pictures(6, 1 if name == "cat" else 5))
+    with pytest.raises(InputError, match="every training image of class 'cat' is a validation or test image too"):
+        read(tmp_path)
+
+
+def test_data_without_duplicates_are_left_as_they_are() -> None:
+    data = load_data("digits", channels=1, size=8)
+    assert distinct_splits(data) is data
+
+
+def test_an_image_is_known_by_its_pixels_whatever_it_is_read_as(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seed in (("cat", 1), ("dog", 2)):
+        save(tmp_path / "a" / "train" / name, pictures(12, seed))
+        save(tmp_path / "b" / "train" / name, pictures(12, seed), "bmp")
+    one = load_data(tmp_path / "a", channels=3, size=32)
+    small = load_data(tmp_path / "b", channels=1, size=8)
+    assert sorted(one.train.image_hashes) == sorted(small.train.image_hashes)
+    again = load_data(tmp_path / "a", channels=3, size=32)  # from the cache
+    assert (again.train.image_hashes == one.train.image_hashes).all()
+    assert (again.validation.image_hashes == one.validation.image_hashes).all()
+
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nfrom PIL import Image\n"
+        f"FILES = sorted(Path({str(tmp_path / 'a' / 'train')!r}).glob('*/*.png'))\n"
+        "def made():\n    return [(Image.open(file), file.parent.name == 'dog') for file in FILES]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    mine = load_data("mine:made", channels=3, size=16)
+    assert mine.test is not None
+    assert one.test is not None
+    everything = [
+        np.concatenate([p.image_hashes for p in (d.train, d.validation, d.test)]) for d in (one, mine) if d.test
+    ]
+    assert sorted(everything[0]) == sorted(everything[1])
+
+    grey = load_data("digits", channels=1, size=8)
+    assert (grey.train.image_hashes == load_data("digits", channels=3, size=8).train.image_hashes).all()
+    assert (replace(grey.train, hashes=None).image_hashes == grey.train.image_hashes).all()
+
+
+def test_hashes_of_parts_go_with_their_images(tmp_path: Path) -> None:
+    data = load_data("digits", channels=1, size=8)
+    both = data.with_validation().train
+    assert (both.image_hashes == replace(both, hashes=None).image_hashes).all()
+    few = data.train.subset(np.array([5, 3]))
+    assert (few.image_hashes == replace(few, hashes=None).image_hashes).all()
+
+
+def run_on(make_run: RunFactory, data: Path, images: ImageData, *, distinct: bool) -> RunDirectory:
+    """A run on these images; one of before there were hashes tells neither `distinct` nor the test split."""
+    run = make_run(SearchSettings(SPACE, str(data)), f"run-{distinct}")
+    own = replace(run.provenance, data_fingerprint=images.fingerprint())
+    told = replace(own, distinct=True, test_fingerprint=images.test_fingerprint()) if distinct else own
+    return RunDirectory(run.path, RunFile(run.settings, told))
+
+
+def test_a_run_goes_on_with_the_images_that_it_began_with(stored_twice: Path, make_run: RunFactory) -> None:
+    for distinct in (False, True):
+        images = read(stored_twice, distinct=distinct)
+        again = data_of(run_on(make_run, stored_twice, images, distinct=distinct))
+        assert again.fingerprint() == images.fingerprint()
+        assert len(again.train) == len(images.train)
+
+
+def test_another_test_split_than_when_the_search_began_is_refused(stored_twice: Path, make_run: RunFactory) -> None:
+    images = read(stored_twice)
+    assert images.test is not None
+    other = replace(images, test=images.test.subset(np.arange(len(images.test) - 1)))
+    run, older = (run_on(make_run, stored_twice, images, distinct=distinct) for distinct in (True, False))
+    check_same_test(run, images)
+    check_same_test(older, other)
+    with pytest.raises(InputError, match=r"the test split of the data set .*photos has changed since the search began"):
+        check_same_test(run, other)
+    with pytest.raises(InputError, match=r"the test split .* is gone since"):
+        check_same_test(run, images.without_test())
