@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from answers import answer
 from conftest import RunFactory
+from driving import searcher_of
 
 from nas.runs.record import Outcome, TrialRecord
 from nas.runs.settings import SearchSettings
@@ -18,8 +19,6 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate, Losses
 from nas.search.confirming import Confirmer
 from nas.search.ray.artifacts import ArtifactStore
-from nas.search.ray.placement import Placement
-from nas.search.ray.tune import SourceSearcher
 from nas.spaces.files import load_space
 from nas.workflows.heartbeat import Heartbeat
 
@@ -49,18 +48,6 @@ class Keeper(ArtifactStore):
         return candidate.number in self._numbers
 
 
-class Room(Placement):
-    """A machine with room for two trials."""
-
-    @property
-    def limit(self) -> int:
-        return 2
-
-    @property
-    def selector(self) -> str:
-        return ""
-
-
 def settings(**changes: object) -> SearchSettings:
     given = SearchSettings(load_space("digits"), "digits", sampler="random", trials=6)
     return replace(given, **changes)  # type: ignore[arg-type]
@@ -69,7 +56,7 @@ def settings(**changes: object) -> SearchSettings:
 def died(run: RunDirectory, keeper: Keeper, jump: Jump, jumps_s: float) -> TrialRecord:
     """The record of the first candidate, whose process died after the clock was set."""
     broker = Broker(run)
-    searcher = SourceSearcher(broker, lambda candidate, metrics: None, Room(run.settings), keeper)
+    searcher = searcher_of(broker, keeper)
     assert isinstance(searcher.suggest("a"), dict)
     jump(jumps_s)
     searcher.on_trial_complete("a", error=True)
@@ -101,7 +88,7 @@ def test_a_time_budget_is_what_it_was_after_the_clock_jumped(make_run: RunFactor
     assert not first.out_of_time
     assert broker.budget.trainings_left_s == pytest.approx(600.0, abs=300.0)
     broker.finish(first, answer(first))
-    searcher = SourceSearcher(broker, lambda candidate, metrics: None, Room(run.settings), Keeper())
+    searcher = searcher_of(broker, Keeper())
     sent = searcher.suggest("a")
     assert isinstance(sent, dict)
     assert json.loads(sent["candidate"])["left_s"] == pytest.approx(600.0, abs=300.0)  # seconds, no time of day

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial
 from nas.common.seeds import derive_seed
 from nas.common.text import CUT_OFF, done_word, plural
 from nas.latency.device import torch_threads
+from nas.latency.lease import lease_for
 from nas.latency.result import Predicted
 from nas.runs.limits import predicted_violation
 from nas.runs.objectives import objective_values
@@ -81,6 +82,8 @@ class Broker:
         began = time.monotonic() if began is None else began
         self.budget = TimeBudget.of(self.settings, began, time.monotonic() - began)
         self._durations = Durations(forecast)
+        self._lease = lease_for("cpu")
+        """Held, part by part, where a proposal is worked out, which a CPU measurement must not hear; never while the disk is waited for."""
         self._too_long = 0  # proposals in a row that would not have ended in time
         self._deferred: list[Architecture] = []  # references that are tried later, if there is time
         self._stopped: str | None = None
@@ -208,7 +211,8 @@ class Broker:
                 continue
             elif not self._surely_too_slow(candidate):
                 if self._forecast is not None:
-                    candidate = self._forecast.added_to(candidate, self.records)
+                    with self._lease.shared():
+                        candidate = self._forecast.added_to(candidate, self.records)
                 self.running[candidate.digest] = candidate
                 return candidate
             repeats += 1
@@ -217,7 +221,8 @@ class Broker:
     def _ask_study(self) -> Candidate:
         # Seeded again for each trial, so that the proposal depends on the study and the seed, not on the process.
         seed = derive_seed(self.settings.seed, "sampler", self.study.size)
-        trial = self.study.ask(make_sampler(self.settings.sampler, seed, self._known))
+        with self._lease.shared():
+            trial = self.study.ask(make_sampler(self.settings.sampler, seed, self._known))
         candidate = self._candidate(trial)
         trial.set_user_attr("architecture", str(candidate.architecture.canonical))
         trial.set_user_attr("digest", candidate.digest)
@@ -249,7 +254,8 @@ class Broker:
 
     def _surely_too_slow(self, candidate: Candidate) -> bool:
         """Predict a candidate's latency; whether it is surely over the budget, and rejected for that."""
-        predictions = self._screen.predict([candidate.architecture])
+        with self._lease.shared():
+            predictions = self._screen.predict([candidate.architecture])
         if predictions is None:
             return False
         predicted = predictions[0]
@@ -295,11 +301,12 @@ class Broker:
         rng = random.Random(derive_seed(self.settings.seed, "unseen", self.study.size))
         known = self.answers.keys() | self.running.keys()
         limit_ms = self.settings.evaluation.budgets.max_latency_ms
-        drawn = [self._known.allowed.unseen(known, rng) for _ in range(1 if limit_ms is None else UNSEEN_DRAWS)]
-        unseen = [values for values in drawn if values is not None]
-        if not unseen:
-            return False
-        predictions = self._screen.predict([self._space.architecture(values) for values in unseen])
+        with self._lease.shared():
+            drawn = [self._known.allowed.unseen(known, rng) for _ in range(1 if limit_ms is None else UNSEEN_DRAWS)]
+            unseen = [values for values in drawn if values is not None]
+            if not unseen:
+                return False
+            predictions = self._screen.predict([self._space.architecture(values) for values in unseen])
         best = 0
         if limit_ms is not None and predictions is not None:
             chances = [chance_within(predicted, limit_ms) for predicted in predictions]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from nas.common.seeds import derive_seed
 from nas.common.text import plural
+from nas.latency.lease import lease_for
 from nas.runs.confirmation import next_to_confirm
 from nas.runs.record import Confirmation, Evaluation, Outcome, TrialRecord
 from nas.runs.settings import Budgets
@@ -120,7 +121,8 @@ class Confirmer:
     def _again(self) -> Candidate | None:
         settings, evaluation = self.run.settings, self.run.settings.evaluation
         running = [candidate.digest for candidate in self._running.values()]
-        record = self._next(running)
+        with lease_for("cpu").shared():  # a measurement on the CPU must not hear it
+            record = self._next(running)
         if record is None:
             self._stopped = True
             return None

@@ -28,7 +28,6 @@ from ray.tune.search import Searcher
 from nas.common.errors import LostError, NoSpaceError, WrongNodeError
 from nas.common.scratch import scratch_folder
 from nas.common.text import CUT_OFF, duration_text
-from nas.latency.lease import lease_for
 from nas.runs.demands import ResourceRequest, trial_request
 from nas.runs.record import Evaluation, Outcome
 from nas.search.candidate import Candidate, TrialSource
@@ -182,7 +181,6 @@ class SourceSearcher(Searcher):
         self.error: BaseException | None = None
         self.heard = False
         """Whether any candidate came to its end."""
-        self._lease = lease_for("cpu")
         self._on_notice = signal.getsignal(signal.SIGUSR1)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -194,7 +192,7 @@ class SourceSearcher(Searcher):
                 return Searcher.FINISHED
             if len(self._candidates) >= self._placement.limit:
                 return None
-            candidate = self._handed_back.pop() if self._handed_back else self._ask()
+            candidate = self._handed_back.pop() if self._handed_back else self._source.ask()
             if candidate is None:
                 return Searcher.FINISHED if self._source.finished else None
             self._candidates[trial_id] = candidate
@@ -203,10 +201,6 @@ class SourceSearcher(Searcher):
         except Exception as error:
             self._fail(error)
             return Searcher.FINISHED
-
-    def _ask(self) -> Candidate | None:
-        with self._lease.shared():  # the sampler computes; a CPU measurement must not hear it
-            return self._source.ask()
 
     def epoch(self, trial_id: str, result: dict[str, Any]) -> bool:
         """An epoch ended; whether the candidate is to be stopped there."""
