@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import secrets
@@ -61,15 +62,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: collections of garbage need not look through it again and again."""
+    gc.freeze()
+
+
 _PROGRAMS = re.compile(r"python|nas$|ray|gcs|chrom|[gc]\+\+|sh$")
 """Processes that a mark is about; `git describe` or `uname`, which libraries ask once, are none of them."""
+_STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.system"})
 _started: list[str] = []
 
 
 def _note_processes(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "os.fork" or (
-        event in ("subprocess.Popen", "os.posix_spawn", "os.system") and _PROGRAMS.search(Path(str(arguments[0])).name)
-    ):
+    if event == "os.fork" or (event in _STARTS and _PROGRAMS.search(Path(str(arguments[0])).name)):
         _started.append(f"{event} {arguments}")
 
 

@@ -28,17 +28,18 @@ def read_yaml(path: Path, shown: str) -> tuple[Any, Lines]:
         raise InputError(f"{shown}: cannot be read: not a UTF-8 text file") from error
     except OSError as error:
         raise InputError(f"{shown}: cannot be read: {error.strerror}") from error
+    lines: Lines = {}
+    twice: list[str] = []
     try:
-        root = yaml.compose(source, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(source)
+        loader = yaml.SafeLoader(source)
+        root = loader.get_single_node()
+        _collect(root, (), lines, twice, set())  # before values are made, which merges what `<<` names into mappings
+        data = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{shown}{line}: not valid YAML: {error.problem}") from error
     except UNREADABLE as error:
         raise InputError(f"{shown}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
-    lines: Lines = {}
-    twice: list[str] = []
-    _collect(root, (), lines, twice, set())
     if twice:
         raise InputError("\n".join(f"{shown}:{each}" for each in twice))
     return data, lines
@@ -51,6 +52,8 @@ def _collect(node: yaml.Node | None, at: KeyPath, lines: Lines, twice: list[str]
     lines.setdefault(at, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no value can be made of it: PyYAML refuses it then
             here = (*at, key.value)
             line = key.start_mark.line + 1
             if here in lines:
