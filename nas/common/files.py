@@ -18,7 +18,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from nas.common.errors import InputError
-from nas.common.jsonl import append_line, finished_lines, json_line, parse_json, read_lines
+from nas.common.jsonl import finished_lines, parse_json, read_lines
 from nas.common.text import without_controls
 
 if TYPE_CHECKING:
@@ -70,12 +70,6 @@ def only_process(lock: Path, run: Path, busy: str) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"{run}: cannot be locked by its file system: {error.strerror}") from error
         yield
-
-
-def append_record(path: Path, record: Any) -> None:
-    """Add a record; on return it is on the disk. Raises `InputError`."""
-    with writing(path):
-        append_line(path, json_line(record))
 
 
 def read_records(path: Path, kind: TypeAdapter[_T]) -> list[_T]:

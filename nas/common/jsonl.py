@@ -6,9 +6,9 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, Self, runtime_checkable
 
 
 def json_line(record: Any) -> str:
@@ -47,13 +47,45 @@ def fields_of(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, which is made where there is none; on return it is on the disk.
+_LAST = 4096
 
-    A line torn by a crash never swallows this one. Raises `OSError`.
+
+@dataclass(frozen=True)
+class Grown:
+    """How far a file had grown that only ever grows: its bytes, and the last few of them."""
+
+    size: int
+    last: bytes
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """How far it has grown now. Raises `OSError`."""
+        with path.open("rb") as file:
+            return cls._of(file)
+
+    @classmethod
+    def _of(cls, file: BinaryIO) -> Self:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LAST))
+        return cls(size, file.read(_LAST))
+
+    def is_start_of(self, file: BinaryIO) -> bool:
+        """Whether an open file still holds that, and maybe more."""
+        file.seek(self.size - len(self.last))
+        return file.read(len(self.last)) == self.last
+
+
+def append_line(path: Path, line: str, grown: Grown | None = None) -> Grown:
+    """Add a line to a file, which is made where there is none; on return it is on the disk. How far it has grown then.
+
+    A line torn by a crash never swallows this one. With what the file had `grown` to before nothing is written unless it
+    still holds that: where it vanished or was replaced, a new one would pass for all that there was. Raises `OSError`.
     """
-    with path.open("a+b") as file:
+    create = 0 if grown else os.O_CREAT
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | create, 0o666), "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: nobody writes between the look at the end and the line
+        if grown is not None and not grown.is_start_of(file):
+            raise OSError(f"it no longer holds the {grown.size} bytes that it held: it was cut, or replaced")
         end = file.seek(0, os.SEEK_END)
         torn = False
         if end:
@@ -62,6 +94,7 @@ def append_line(path: Path, line: str) -> None:
         file.write(f"{chr(10) if torn else ''}{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())
+        return Grown._of(file)
 
 
 def read_lines(path: Path, start: int = 0) -> Iterator[bytes]:

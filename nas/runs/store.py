@@ -11,14 +11,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import TypeAdapter
 
 from nas.common.errors import InputError, arg
 from nas.common.files import (
     LaterRecords,
-    append_record,
     file_mark,
     later_records,
     load_tensors,
@@ -28,7 +27,7 @@ from nas.common.files import (
     write_atomically,
     writing,
 )
-from nas.common.jsonl import append_line, json_line
+from nas.common.jsonl import Grown, append_line, json_line
 from nas.common.trust import note_own
 from nas.runs import layout
 from nas.runs.driver_files import DriverFiles
@@ -62,6 +61,7 @@ class RunDirectory(DriverFiles):
     def __init__(self, path: Path, content: RunFile) -> None:
         super().__init__(path)
         self.content = content
+        self._grown: dict[str, Grown] = {}
 
     @property
     def settings(self) -> SearchSettings:
@@ -181,13 +181,28 @@ class RunDirectory(DriverFiles):
     def append(self, record: TrialRecord) -> None:
         """Add a record; on return it is on the disk.
 
-        Raises `InputError` where it cannot be written, as all of these do, or where another driver goes on with the run.
+        Raises `InputError` where it cannot be written, as all of these do, or where another driver goes on with the run. Where
+        what was written or read through this object is gone, no file is begun anew.
         """
         self.check_driver()
-        append_record(self.path / layout.TRIALS, record)
+        with writing(self.path / layout.TRIALS):
+            self._note_trials()
+        self._append(layout.TRIALS, record)
+
+    def _note_trials(self) -> None:
+        """Note how far the records go, unless it is known. Raises `OSError`."""
+        if layout.TRIALS not in self._grown:
+            self._grown[layout.TRIALS] = Grown.of(self.path / layout.TRIALS)
+
+    def _append(self, name: str, *records: Any) -> None:
+        """Add records to a file in one write; on return they are on the disk."""
+        path = self.path / name
+        with writing(path):
+            self._grown[name] = append_line(path, "\n".join(map(json_line, records)), self._grown.get(name))
 
     def recorded(self) -> list[TrialRecord]:
         """All records as they were written, in that order. A torn or foreign line is left out, with a warning."""
+        self._note_trials()
         return read_records(self.path / layout.TRIALS, _RECORD)
 
     def records(self) -> list[TrialRecord]:
@@ -218,8 +233,7 @@ class RunDirectory(DriverFiles):
     def append_latencies(self, records: Sequence[LatencyRecord]) -> None:
         """Add what was measured in turn, all of it in one write; on return it is on the disk."""
         self.check_driver()
-        with writing(self.path / layout.LATENCIES):
-            append_line(self.path / layout.LATENCIES, "\n".join(map(json_line, records)))
+        self._append(layout.LATENCIES, *records)
 
     def latencies(self) -> list[LatencyRecord]:
         """All latencies that were measured in turn, in the order written; torn lines as in `records`."""
@@ -232,7 +246,7 @@ class RunDirectory(DriverFiles):
     def append_confirmation(self, confirmation: Confirmation) -> None:
         """Add what training a candidate again gave; on return it is on the disk."""
         self.check_driver()
-        append_record(self.path / layout.CONFIRMATIONS, confirmation)
+        self._append(layout.CONFIRMATIONS, confirmation)
 
     def confirmations(self) -> list[Confirmation]:
         """All confirmations in the order written; torn lines as in `records`."""
@@ -240,7 +254,7 @@ class RunDirectory(DriverFiles):
 
     def append_baseline(self, record: BaselineRecord) -> None:
         """Add what a reference network gave, also while a search runs; on return it is on the disk."""
-        append_record(self.path / layout.BASELINES, record)
+        self._append(layout.BASELINES, record)
 
     def baselines(self) -> list[BaselineRecord]:
         """The latest record of each reference network, in the order first written; torn lines as in `records`."""
@@ -248,7 +262,7 @@ class RunDirectory(DriverFiles):
 
     def append_audit(self, record: AuditRecord) -> None:
         """Add what a training of a fidelity check gave; on return it is on the disk."""
-        append_record(self.path / layout.AUDITS, record)
+        self._append(layout.AUDITS, record)
 
     def audit_records(self) -> list[AuditRecord]:
         """All trainings of fidelity checks in the order written; torn lines as in `records`."""
@@ -256,7 +270,7 @@ class RunDirectory(DriverFiles):
 
     def append_training(self, record: TrainingRecord) -> None:
         """Add what a full training gave, also while a search runs; on return it is on the disk."""
-        append_record(self.path / layout.TRAININGS, record)
+        self._append(layout.TRAININGS, record)
 
     def training_records(self) -> list[TrainingRecord]:
         """All full trainings in the order written, failed ones too; torn lines as in `records`."""
