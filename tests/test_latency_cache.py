@@ -28,7 +28,7 @@ from nas.search.latency import candidate_latency
 
 SPACE = mobile_space("digits")
 QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
-KEY = Key("0" * 16, 10, QUICK, "a CPU", 2, (("kernel", "6"), ("torch", "2")))
+KEY = Key("0" * 16, 10, QUICK, "a CPU", 2, (("kernel", "6"), ("torch", "2")), (("governor", "powersave"),))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def latency(ms: float, key: Key = KEY, measured: float = 1.0, **changes: Any) ->
     """A latency as it would be measured under the key."""
     quiet = Latency(
         ms, ms, ms, 0.01, 30, 4, False, False, 0.5, True, key.device_name, (1, 1, 8, 8), key.protocol,
-        software=dict(key.software), measured=measured,
+        software=dict(key.software), conditions=dict(key.conditions) if key.conditions is not None else None, measured=measured,
     )  # fmt: skip
     return replace(quiet, **changes)
 
@@ -76,6 +76,9 @@ OTHER_KEYS = {f"protocol.{name}": replace(KEY, protocol=protocol) for name, prot
     "device": replace(KEY, device_name="NVIDIA A100-SXM4-40GB MIG 1g.5gb"),
     "cores": replace(KEY, cores=3),
     "torch": replace(KEY, software=(("kernel", "6"), ("torch", "3"))),
+    "conditions": replace(KEY, conditions=(("ONEDNN_MAX_CPU_ISA", "AVX2"), ("governor", "powersave"))),
+    "no conditions": replace(KEY, conditions=()),
+    "conditions of an older version": replace(KEY, conditions=None),
     "driver": replace(KEY, software=(("driver", "1"), ("kernel", "6"), ("torch", "2"))),
 }
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from nas.common.errors import InputError
+from nas.latency.conditions import conditions
 from nas.latency.device import device_name, resolve_device
 from nas.latency.estimate import Estimate, Times
 from nas.latency.lease import DeviceLease, Grant, lease_for
@@ -169,6 +170,7 @@ def latency_of(
         input_shape=(protocol.batch_size, *input_shape),
         protocol=protocol,
         software=software(protocol),
+        conditions=conditions(protocol),
         measured=time.time(),
         bn_folded=preparation.bn_folded,
         left_out=preparation.left_out,

@@ -24,6 +24,7 @@ from nas.common import user_cache
 from nas.common.errors import InputError
 from nas.common.jsonl import append_line, read_lines
 from nas.latency.at_work import is_quiet
+from nas.latency.conditions import conditions
 from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
@@ -87,6 +88,7 @@ class Key:
     device_name: str
     cores: int
     software: tuple[tuple[str, str], ...]
+    conditions: tuple[tuple[str, str], ...] | None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ class _Entry:
     def key(self) -> Key:
         versions = tuple(sorted((self.latency.software or {}).items()))
         protocol = _on_any(self.latency.protocol)
-        return Key(self.digest, self.num_classes, protocol, self.latency.device_name, self.cores, versions)
+        own = self.latency.conditions
+        told = None if own is None else tuple(sorted(own.items()))
+        return Key(self.digest, self.num_classes, protocol, self.latency.device_name, self.cores, versions, told)
 
 
 _ENTRY = TypeAdapter(_Entry)
@@ -197,7 +201,9 @@ def _key(digest: str, num_classes: int, protocol: LatencyProtocol) -> Key:
     cores = _cores(protocol)
     versions = tuple(sorted(software(protocol).items()))
     name = device_name(protocol.device)
-    return Key(digest, num_classes, _on_any(protocol), name, cores, versions)
+    return Key(
+        digest, num_classes, _on_any(protocol), name, cores, versions, tuple(sorted(conditions(protocol).items()))
+    )
 
 
 def _cores(protocol: LatencyProtocol) -> int:

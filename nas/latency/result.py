@@ -36,7 +36,7 @@ class Latency:
     number depends on. `measured` is UTC seconds since the epoch; `cached` says that it was looked up. `worker` names
     the process that was asked for it, where that is not the one that evaluates the candidate. `left_out` are the steps of
     preparing the network (copy, eval, fold, layout, dtype, inference: nas/latency/prepare.py) that were left out, each with the
-    reason; `notes` what else to know of it. `artefact` is the SHA-256 of the file that the mode made of the network, where it makes one.
+    reason; `notes` what else to know of it. `conditions` are those that nothing else here tells (nas/latency/conditions.py). `artefact` is the SHA-256 of the file that the mode made of the network, where it makes one.
     """
 
     median_ms: float
@@ -71,6 +71,7 @@ class Latency:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     artefact: str | None = None
+    conditions: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self._values[self.estimator] is None:

@@ -101,6 +101,20 @@ class Watch:
         return min(1.0, sum(busiest.values()) / 100)
 
 
+def gpu_limits(device: str) -> dict[str, str]:
+    """What limits a CUDA device beside its model, as far as its driver tells: its power, and the mode of its memory."""
+    import torch
+
+    nvml, handle = _nvml_handle(str(torch.cuda.get_device_properties(torch.device(device)).uuid))
+    found: dict[str, str] = {}
+    if nvml is not None:
+        with contextlib.suppress(nvml.NVMLError):  # a MIG instance has none of its own
+            found["power limit"] = f"{nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000:g} W"
+        with contextlib.suppress(nvml.NVMLError):
+            found["ECC"] = "on" if nvml.nvmlDeviceGetEccMode(handle)[0] else "off"
+    return found
+
+
 def driver_version() -> str | None:
     """Version of NVIDIA's driver, where NVML tells it."""
     nvml = _nvml()

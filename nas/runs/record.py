@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -222,6 +222,11 @@ class TrialRecord:
     finished: float = 0.0
     schema: int = SCHEMA_VERSION
     imported_from: str | None = None
+
+    def repeated(self) -> Evaluation:
+        """The evaluation of a later trial of the same network, which is not evaluated again."""
+        reason = f"the same network as trial {self.number} ({self.outcome})"
+        return replace(self.evaluation, outcome=Outcome.REPEAT, reason=reason, history=(), seconds=0.0)
 
     @property
     def counts(self) -> bool:

@@ -29,6 +29,7 @@ from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
 from nas.search.dominated import Forecast
 from nas.search.first import first_networks
+from nas.search.pinned import Pinned
 from nas.search.rungs import Rungs
 from nas.search.samplers import make_sampler
 from nas.search.samplers.known import KnownCosts
@@ -101,6 +102,7 @@ class Broker:
         self._known = KnownCosts(self._space, run.outputs, self.settings.objectives, limits)
         self._predicted: dict[str, Predicted] = {}
         self._tally = Tally(self.settings.objectives)
+        self._pinned = Pinned()
         self._rungs: Rungs | None = None
         if self.settings.stop_early:
             self._rungs = Rungs(self.settings.objectives, self.settings.evaluation.recipe.epochs)
@@ -268,6 +270,7 @@ class Broker:
     def _learn(self, record: TrialRecord) -> None:
         self._tally.add(record)
         self._durations.learn(record)
+        self._pinned.learn(record.evaluation)
         if record.outcome is not Outcome.REPEAT and record.evaluation.latency is not None:
             self._screen.learn(record.architecture, record.evaluation.latency)
         if self._rungs is not None and record.outcome.counts:
@@ -327,6 +330,10 @@ class Broker:
         One that was stopped before its first epoch ended gave nothing: it is lost, and asked for again when the search goes on.
         """
         self._losses.finished()
+        if differs := self._pinned.differs(evaluation):
+            self.stop(f"latencies of this run could no longer be compared: {differs}")
+            self.running.pop(candidate.digest, None)
+            return self._lose(candidate, differs)
         if evaluation.outcome is Outcome.STOPPED and not evaluation.history:
             self.running.pop(candidate.digest, None)
             return self._lose(candidate, evaluation.reason or CUT_OFF)
@@ -372,14 +379,7 @@ class Broker:
             logger.warning("trial %d: lost %d times, not tried again", number, retries + 1)
 
     def _answer_repeat(self, candidate: Candidate, original: TrialRecord) -> None:
-        evaluation = replace(
-            original.evaluation,
-            outcome=Outcome.REPEAT,
-            reason=f"the same network as trial {original.number} ({original.outcome})",
-            history=(),
-            seconds=0.0,
-        )
-        self._record(candidate, evaluation, dict(original.objectives), repeat_of=original.number)
+        self._record(candidate, original.repeated(), dict(original.objectives), repeat_of=original.number)
 
     def _record(
         self, candidate: Candidate, evaluation: Evaluation, values: dict[str, float], repeat_of: int | None = None
