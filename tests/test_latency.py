@@ -26,7 +26,7 @@ from nas.latency.telemetry import Watch
 from nas.models.networks import build
 from nas.spaces.files import load_space
 
-QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
+QUICK = LatencyProtocol(warmup_s=0.01, max_s=0.02, min_blocks=5, attempts=1)
 SPACE = load_space("digits")
 
 

@@ -27,7 +27,7 @@ from nas.latency.result import Latency
 from nas.search.latency import candidate_latency
 
 SPACE = mobile_space("digits")
-QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5)
+QUICK = LatencyProtocol(warmup_s=0.01, block_ms=0.1, max_s=0.02, min_blocks=5, attempts=1)
 KEY = Key("0" * 16, 10, QUICK, "a CPU", 2, (("kernel", "6"), ("torch", "2")), (("governor", "powersave"),))
 
 

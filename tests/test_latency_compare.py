@@ -128,7 +128,7 @@ COMPILED = pytest.param("compile", 2, 1, marks=COMPILE.marks)
 
 @pytest.mark.parametrize(("mode", "batch_size", "threads"), [("eager", 3, 2), ("onnxruntime", 1, 1), COMPILED])
 def test_in_every_mode_as_measured_alone(mode: str, batch_size: int, threads: int) -> None:
-    protocol = replace(QUICK, mode=mode, batch_size=batch_size, threads=threads)
+    protocol = replace(QUICK, mode=mode, batch_size=batch_size, threads=threads, warmup_s=0.01, max_s=0.02)
     small, large = (build(architecture, 10) for architecture in (SPACE.smallest, SPACE.largest))
     before = [parameter.clone() for parameter in small.parameters()]
     found = measure_in_turn([small, large], [(1, 8, 8), SPACE.largest.input_shape], protocol, rounds=4)

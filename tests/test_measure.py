@@ -78,7 +78,7 @@ NUMBER = 5
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def quick(device: str) -> LatencyProtocol:
-        return replace(default_protocol(device), warmup_s=0.02, max_s=0.1, min_blocks=5)
+        return replace(default_protocol(device), warmup_s=0.01, max_s=0.02, min_blocks=5, attempts=1)
 
     monkeypatch.setattr(cli_measure, "default_protocol", quick)
 
@@ -303,5 +303,5 @@ def test_the_python_function_does_the_same() -> None:
     import nas
 
     assert nas.measure is latency_module.measure
-    latency = nas.measure(torch.nn.Flatten(), (1, 8, 8), nas.LatencyProtocol(warmup_s=0, max_s=0.1, min_blocks=3))
+    latency = nas.measure(torch.nn.Flatten(), (1, 8, 8), nas.LatencyProtocol(warmup_s=0, max_s=0.02, min_blocks=3))
     assert asdict(latency)["protocol"]["batch_size"] == 1

@@ -37,7 +37,7 @@ from nas.workflows.plan import plan_search
 from nas.workflows.search import Progress
 
 SPACE = load_space("digits")
-QUICK = LatencyProtocol(warmup_s=0.02, max_s=0.1, min_blocks=5, attempts=1)
+QUICK = LatencyProtocol(warmup_s=0.01, block_ms=0.1, max_s=0.02, min_blocks=5, attempts=1)
 EIGHT = LatencyTarget("eight", replace(QUICK, batch_size=8))
 EDGE = LatencyTarget("edge", replace(QUICK, batch_size=64), resources={"EDGE": 1.0})
 
