@@ -72,7 +72,7 @@ def test_no_sampler_proposes_what_is_over_a_limit(
     assert len({record.digest for record in records if record.outcome is Outcome.DONE}) == count
 
 
-@pytest.mark.parametrize("sampler", ["front", "tpe", "random"])
+@pytest.mark.parametrize("sampler", [pytest.param("front", marks=pytest.mark.slow), "tpe", "random"])
 def test_the_same_records_and_limits_give_the_same_proposals(make_run: RunFactory, sampler: str) -> None:
     budgets = Budgets(max_macs=100_000, max_params=6_000)
     whole = search(make_run(limited(DIGITS, sampler, budgets, trials=14), "whole"), 14)
@@ -99,6 +99,7 @@ def test_a_setting_is_brought_within_by_as_few_changes_as_the_way_allows() -> No
     assert few.brought_within(kept, rng) == kept
 
 
+@pytest.mark.slow
 def test_a_space_of_which_few_networks_are_allowed_is_exhausted_and_says_so(make_run: RunFactory) -> None:
     space = SearchSpace.model_validate(
         {

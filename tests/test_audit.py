@@ -227,6 +227,7 @@ def test_candidates_that_score_alike_are_not_ranked() -> None:
     assert (audit.verdict.kind, audit.verdict.sentence) == ("unsure", "Cannot tell: the candidates all score alike.")
 
 
+@pytest.mark.slow
 def test_verdicts_over_many_audits_are_seldom_wrong() -> None:
     """A perfect proxy score is seldom told to be raised, and one that ranks at random never ranks well enough."""
     perfect = [simulated(30, 0.95, seed=seed).verdict.kind for seed in range(12)]

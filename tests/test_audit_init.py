@@ -177,6 +177,7 @@ def test_scores_that_are_all_alike_rank_nothing() -> None:
     assert (verdict.kind, "the same for all" in verdict.sentence) == ("unsure", True)
 
 
+@pytest.mark.slow
 def test_over_many_audits_a_difference_is_seldom_claimed_that_is_none_and_seldom_missed() -> None:
     def kinds(own: float, other: float) -> list[str]:
         found = [compare(made_up(23, own, other, seed=seed), BRIEF, SCRATCH, [OTHER])[1].verdict for seed in range(8)]

@@ -128,16 +128,19 @@ def test_costs_agree_with_published_figures(name: str, macs: int, params: float)
     assert cost.params / 1e6 == pytest.approx(params, rel=0.015)
 
 
-def test_torchvisions_weights_are_loaded_where_they_fit(
-    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From torch's cache of downloads, with random weights in their place; a grey image has the colours' sum."""
+def downloaded_resnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torchvision.models.ResNet:
+    """What torch finds in its cache of downloads, with random weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     published = torchvision.models.resnet18()
     file = Path(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url).name
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(published.state_dict(), tmp_path / "hub" / "checkpoints" / file)
+    return published
 
+
+def test_torchvisions_weights_are_loaded_where_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grey image has the colours' sum."""
+    published = downloaded_resnet(tmp_path, monkeypatch)
     network = BASELINES["resnet18"](SPACE, 10, 0)
     assert load_published(network, "resnet18") == ("fc",)
     assert torch.equal(network.get_parameter("conv1.weight"), published.conv1.weight.sum(1, keepdim=True))
@@ -149,6 +152,12 @@ def test_torchvisions_weights_are_loaded_where_they_fit(
         network.eval()(image), published.eval()(image.expand(2, 3, 32, 32)), rtol=1e-4, atol=1e-4
     )
 
+
+@pytest.mark.slow
+def test_torchvisions_weights_are_begun_with_where_there_are_any(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloaded_resnet(tmp_path, monkeypatch)
     names = ("resnet18", "mobilenet_v2_050", "smallest")
     for _ in measure_baselines(run, names, train=True, weights="imagenet"):
         pass
@@ -204,6 +213,7 @@ def test_a_trial_of_the_search_answers_for_the_same_network(run: RunDirectory) -
     assert record.note == "trial 0 of the search"
 
 
+@pytest.mark.slow
 def test_a_hard_budget_does_not_keep_a_baseline_from_being_trained(run: RunDirectory) -> None:
     run = run.with_settings(replace(run.settings, evaluation=replace(QUICK, budgets=Budgets(max_macs=1000))))
     for record in measure_baselines(run, ["largest", "mobilenet_v2_050"], train=True):
@@ -212,6 +222,7 @@ def test_a_hard_budget_does_not_keep_a_baseline_from_being_trained(run: RunDirec
         assert record.evaluation.violation == 0
 
 
+@pytest.mark.slow
 def test_freezing_is_for_networks_of_the_space(run: RunDirectory) -> None:
     recipe = replace(QUICK.recipe, trainable="head+1")
     run = run.with_settings(replace(run.settings, evaluation=replace(QUICK, recipe=recipe)))
@@ -220,6 +231,7 @@ def test_freezing_is_for_networks_of_the_space(run: RunDirectory) -> None:
     assert "all of it is trained" in record.note
 
 
+@pytest.mark.slow
 def test_what_fails_is_recorded_and_the_others_go_on(
     capsys: pytest.CaptureFixture[str], run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +249,7 @@ def test_what_fails_is_recorded_and_the_others_go_on(
     assert call(capsys, "baseline", str(run.path), "--networks", "mobilenet_v2_100")[0] == 0  # it is tried again
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_is_a_failed_baseline(run: RunDirectory) -> None:
     recipe = replace(QUICK.recipe, learning_rate=1e30)
     run = run.with_settings(replace(run.settings, evaluation=replace(QUICK, recipe=recipe)))

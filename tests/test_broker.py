@@ -76,7 +76,7 @@ def test_budget_counts_distinct_trained_candidates(make_run: RunFactory) -> None
     assert broker.stop_reason == "12 candidates trained"
 
 
-@pytest.mark.parametrize("sampler", ["front", "tpe", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", [pytest.param("front", marks=pytest.mark.slow), "tpe", "nsga2", "random"])
 def test_small_space_is_exhausted_and_repeats_are_answered_from_the_records(make_run: RunFactory, sampler: str) -> None:
     run = make_run(settings(TINY, trials=100, sampler=sampler))
     broker = Broker(run)
@@ -199,6 +199,7 @@ def under_limit(sampler: str, space: SearchSpace = DIGITS) -> SearchSettings:
     return settings(space, trials=100, sampler=sampler, evaluation=limited(0.1))
 
 
+@pytest.mark.slow
 def test_the_default_sampler_learns_the_budget(make_run: RunFactory) -> None:
     def rejected(sampler: str) -> int:
         records = search_under(make_run(under_limit(sampler), sampler), 35).records
@@ -207,7 +208,9 @@ def test_the_default_sampler_learns_the_budget(make_run: RunFactory) -> None:
     assert rejected("tpe") < 0.7 * rejected("random")
 
 
-@pytest.mark.parametrize(("sampler", "asks"), [("gp", 12), ("nsga2", 25)])  # the first 10 and 20 are random
+@pytest.mark.parametrize(
+    ("sampler", "asks"), [pytest.param("gp", 12, marks=pytest.mark.slow), ("nsga2", 25)]
+)  # the first 10 and 20 are random
 def test_other_samplers_run_with_rejected_candidates(make_run: RunFactory, sampler: str, asks: int) -> None:
     broker = search_under(make_run(under_limit(sampler)), asks)
     assert {record.outcome for record in broker.records} >= {Outcome.REJECTED, Outcome.DONE}
@@ -286,7 +289,7 @@ def test_a_budget_that_nothing_meets_ends_and_names_the_closest(make_run: RunFac
     assert not broker.resumable
 
 
-@pytest.mark.parametrize("cause", ["time", "failures", "space"])
+@pytest.mark.parametrize("cause", ["time", "failures", pytest.param("space", marks=pytest.mark.slow)])
 def test_however_a_search_ends_it_names_the_closest_where_nothing_met_the_budget(
     make_run: RunFactory, cause: str
 ) -> None:

@@ -100,6 +100,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     return int(end.value.code or 0), capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_cut_off_supernet_warns_when_it_is_trained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "net"
     arguments = ["supernet", "train", "digits", "--out", str(folder), "--device", "cpu", "--epochs", "500"]

@@ -80,7 +80,7 @@ def smaller_is_better(candidate: Candidate) -> Evaluation:
     return replace(whole, history=tuple(replace(epoch, score=accuracy) for epoch in whole.history))
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("tpe", marks=pytest.mark.slow)])
 def test_a_search_skips_what_is_hopeless_and_trains_as_many_as_it_was_told(
     make_run: RunFactory, monkeypatch: pytest.MonkeyPatch, sampler: str
 ) -> None:

@@ -194,6 +194,7 @@ def test_what_a_family_cannot_do_is_said(
 # ---------------------------------------------------------------- by module and name, and wrong ones
 
 
+@pytest.mark.usefixtures("brief_measurements")
 def test_a_family_of_a_file_of_the_users_is_named_by_its_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

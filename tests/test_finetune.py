@@ -52,6 +52,14 @@ def data(digits: ImageData) -> DeviceData:
     return DeviceData(digits, "cpu")
 
 
+@pytest.fixture(scope="module")
+def few(digits: ImageData) -> DeviceData:
+    """A hundred images to train by, and to score by."""
+    hundred = np.arange(100)
+    train, validation = digits.train.subset(hundred), digits.validation.subset(hundred)
+    return DeviceData(replace(digits, train=train, validation=validation), "cpu")
+
+
 def fresh(seed: int = 0, classes: int = 10) -> Network:
     """The backbone: a stem, two stages of two blocks, a head."""
     return build(SPACE.backbone, classes, seed)
@@ -194,11 +202,11 @@ def test_a_budget_of_time_ends_amid_an_epoch(data: DeviceData) -> None:
     assert 1 < steps_taken(model) < 10_000
 
 
-def test_patience_ends_a_training_that_does_not_get_better(data: DeviceData) -> None:
+def test_patience_ends_a_training_that_does_not_get_better(few: DeviceData) -> None:
     for patience, epochs in ((1, 2), (3, 4), (0, 5)):
         history = finetune(
             small(),
-            data,
+            few,
             SIDE,
             Recipe(epochs=5, patience=patience, batch_size=1000),
             Score("given", lambda *_: 0.5),
@@ -207,10 +215,10 @@ def test_patience_ends_a_training_that_does_not_get_better(data: DeviceData) -> 
         assert [epoch.epoch for epoch in history] == list(range(1, epochs + 1))
 
 
-def test_patience_counts_from_the_best_epoch(data: DeviceData) -> None:
+def test_patience_counts_from_the_best_epoch(few: DeviceData) -> None:
     scores = iter([0.1, 0.3, 0.2, 0.4, 0.3, 0.4, 0.9])
     recipe = Recipe(epochs=7, patience=2, batch_size=1000)
-    history = list(finetune(small(), data, SIDE, recipe, Score("given", lambda *_: next(scores)), seed=0))
+    history = list(finetune(small(), few, SIDE, recipe, Score("given", lambda *_: next(scores)), seed=0))
     assert [epoch.score for epoch in history] == [0.1, 0.3, 0.2, 0.4, 0.3, 0.4]  # as good is no better
 
 
@@ -337,7 +345,7 @@ def test_what_is_frozen_stays_to_the_bit_statistics_too(data: DeviceData, traina
     model = fresh()
     before = copied(model)
     # Averaged weights and weight decay must not move it either.
-    train(model, data, Recipe(epochs=1, trainable=trainable, ema=0.5, weight_decay=1.0))
+    train(model, data, Recipe(epochs=1, steps=6, trainable=trainable, ema=0.5, weight_decay=1.0))
     assert changed(before, model) == trained
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(module.training for module in model.modules())
@@ -462,6 +470,7 @@ def test_balance_by_sampling_draws_each_class_equally_often(uneven: DeviceData, 
     assert all(weights is None for _, weights in steps)
 
 
+@pytest.mark.slow
 def test_balancing_finds_more_of_the_rare_classes(uneven: DeviceData) -> None:
     def recall(balance: Any) -> float:
         model = small()

@@ -319,7 +319,7 @@ def test_a_sparse_file_in_an_archive_is_refused_unread(tmp_path: Path) -> None:
             list_files(archive)
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize("suffix", [".zip", pytest.param(".tar.gz", marks=pytest.mark.slow)])
 def test_no_more_of_a_member_is_held_than_is_of_use(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

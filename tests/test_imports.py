@@ -58,7 +58,8 @@ def imported(node: ast.stmt) -> list[str]:
     return []
 
 
-def imports_of(module: str, in_functions: bool) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imports_of(module: str, in_functions: bool) -> tuple[tuple[int, str], ...]:
     """Lines and modules: imports at the top of a file, but for those for type checkers, or the ones within functions."""
 
     def walk(node: ast.AST, within: bool) -> Iterator[tuple[int, str]]:
@@ -69,7 +70,7 @@ def imports_of(module: str, in_functions: bool) -> Iterator[tuple[int, str]]:
                 yield from ((child.lineno, name) for name in imported(child))
             yield from walk(child, within or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
-    yield from walk(ast.parse(MODULES[module].read_text(encoding="utf-8")), False)
+    return tuple(walk(ast.parse(MODULES[module].read_text(encoding="utf-8")), False))
 
 
 @functools.cache

@@ -353,6 +353,7 @@ def test_other_processes_measure_again_and_are_told(
     assert latency.others is None if others is None else latency.others is not None
 
 
+@pytest.mark.slow
 def test_cold_runs_are_blocks_of_one_in_every_mode() -> None:
     cold = replace(QUICK, cold=True, min_blocks=2, max_s=0.0, warmup_s=0.0, attempts=1)
     for mode in ("eager", "onnxruntime"):

@@ -124,9 +124,10 @@ def test_networks_of_ten_times_the_cost_differ_beside_busy_processes() -> None:
 
 
 COMPILED = pytest.param("compile", 2, 1, marks=COMPILE.marks)
+EXPORTED = pytest.param("onnxruntime", 1, 1, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("mode", "batch_size", "threads"), [("eager", 3, 2), ("onnxruntime", 1, 1), COMPILED])
+@pytest.mark.parametrize(("mode", "batch_size", "threads"), [("eager", 3, 2), EXPORTED, COMPILED])
 def test_in_every_mode_as_measured_alone(mode: str, batch_size: int, threads: int) -> None:
     protocol = replace(QUICK, mode=mode, batch_size=batch_size, threads=threads, warmup_s=0.01, max_s=0.02)
     small, large = (build(architecture, 10) for architecture in (SPACE.smallest, SPACE.largest))

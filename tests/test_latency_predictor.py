@@ -49,6 +49,7 @@ def test_few_networks_give_additive_costs_away() -> None:
     assert ranks_agree(mean, additive(unseen)) > 0.97
 
 
+@pytest.mark.slow
 def test_interactions_of_choices_are_found() -> None:
     def cut(x: Ints) -> Floats:
         """Choice 0 at one of the first two positions cuts off the third."""
@@ -61,7 +62,7 @@ def test_interactions_of_choices_are_found() -> None:
     assert error(mean, cut(unseen)) < 0.5 * error(best_sum, cut(unseen))
 
 
-@pytest.mark.parametrize("noise", [0.01, 0.1])
+@pytest.mark.parametrize("noise", [0.01, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_the_standard_deviation_is_that_of_a_new_measurement(noise: float) -> None:
     x = networks(400, seed=2)
     y = additive(x, noise)
@@ -95,6 +96,7 @@ def test_far_from_what_was_measured_nothing_explodes() -> None:
     assert (std < 1e8).all()
 
 
+@pytest.mark.slow
 def test_neither_the_order_of_networks_nor_repeating_the_fit_changes_anything() -> None:
     x, unseen = networks(12), networks(50, seed=1)
     y = additive(x, noise=0.05)
@@ -126,6 +128,7 @@ def test_a_choice_never_measured_is_less_sure() -> None:
     assert stds[0] < stds[1] < stds[2]
 
 
+@pytest.mark.slow
 def test_measuring_more_makes_it_surer() -> None:
     x, unseen = networks(60), networks(50, seed=1)
     y = additive(x, noise=0.02)
@@ -154,6 +157,7 @@ def test_equal_networks_with_equal_latency() -> None:
     assert 0 < std[0] < 0.5
 
 
+@pytest.mark.slow
 def test_a_network_measured_twice_is_predicted_between() -> None:
     x = np.vstack([networks(30), networks(30)])
     y = additive(x, noise=0.1)
@@ -185,7 +189,7 @@ def test_both_spellings_of_fit() -> None:
     assert predictor.fit(x, additive(x)) is predictor
     other = LatencyPredictor.fit(encodings=x.tolist(), latency_ms=additive(x).tolist())
     np.testing.assert_array_equal(predictor.predict(unseen), other.predict(unseen))
-    assert LatencyPredictor.fit(x, additive(x)) is not LatencyPredictor.fit(x, additive(x))
+    assert LatencyPredictor.fit(x, additive(x)) is not other
 
 
 def test_no_networks_to_predict() -> None:

@@ -28,6 +28,8 @@ torch.set_num_threads(1)
 
 PADDINGS: tuple[Padding, ...] = ("symmetric", "tf_same")
 MAPS: tuple[tuple[int, Padding], ...] = ((5, "symmetric"), (7, "tf_same"), (8, "tf_same"), (13, "symmetric"))
+SPACES = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("lite0") else name for name in list_spaces()]
+"""The built-in spaces; the large ones take most of a second each."""
 CHANNELS = 4
 CLASSES = 3
 
@@ -119,7 +121,7 @@ def test_every_layer_choice_gives_its_shape_structure_and_cost(size: int, paddin
             assert counts(module_cost(network, (2, size, size))) == expected, case
 
 
-@pytest.mark.parametrize("space_name", list_spaces())
+@pytest.mark.parametrize("space_name", SPACES)
 def test_cost_in_closed_form_is_that_of_the_built_network(space_name: str) -> None:
     space, rng = mobile_space(space_name), random.Random(0)
     for _ in range(3):
@@ -341,7 +343,7 @@ def respelled_samples(space_name: str) -> list[Architecture]:
     return [architecture for architecture in drawn if architecture != architecture.canonical]
 
 
-@pytest.mark.parametrize("space_name", list_spaces())
+@pytest.mark.parametrize("space_name", SPACES)
 def test_every_layer_that_the_canonical_form_changes_keeps_its_function(space_name: str) -> None:
     """Of 500 samples, each distinct layer on its own map, as the only layer of a network."""
     layers = {

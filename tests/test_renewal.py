@@ -218,7 +218,7 @@ def test_repeats_follow_their_originals(make_run: RunFactory) -> None:
         assert trials[repeat.number].constraints["budget"] > 0
 
 
-@pytest.mark.parametrize("sampler", ["front", "tpe", "random"])
+@pytest.mark.parametrize("sampler", [pytest.param("front", marks=pytest.mark.slow), "tpe", "random"])
 def test_the_same_records_and_limits_give_the_same_proposals(
     make_run: RunFactory, sampler: str, tmp_path: Path
 ) -> None:
@@ -245,6 +245,7 @@ def test_the_same_records_and_limits_give_the_same_proposals(
     assert len({tuple(digests) for digests in asked.values()}) == 1, asked
 
 
+@pytest.mark.slow
 def test_a_driver_that_dies_at_any_step_of_the_change_loses_nothing(
     make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +295,7 @@ def test_a_driver_that_dies_at_any_step_of_the_change_loses_nothing(
         assert running.digest in {candidate.digest for candidate in queued if candidate}
 
 
+@pytest.mark.slow
 def test_a_study_in_a_database_is_made_anew_as_well(make_run: RunFactory, tmp_path: Path) -> None:
     own = make_run(limited(), "own")
     kept = make_run(limited(storage=f"sqlite:///{tmp_path / 'studies.db'}"), "kept")

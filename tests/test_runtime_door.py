@@ -26,9 +26,7 @@ from nas.runs.record import Outcome
 from nas.runs.store import open_run
 from nas.views.report import write_report
 
-TWICE = replace(
-    default_protocol("cpu"), mode="toy_runtime:TWICE", warmup_s=0.01, max_s=0.02, min_blocks=5, attempts=1
-)
+TWICE = replace(default_protocol("cpu"), mode="toy_runtime:TWICE", warmup_s=0.01, max_s=0.02, min_blocks=5, attempts=1)
 MINE = Path(__file__).with_name("toy_runtime.py")
 
 

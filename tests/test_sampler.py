@@ -63,6 +63,7 @@ def volume(asked: list[dict[str, Any]]) -> float:
     return float(compute_hypervolume(losses, np.ones(2)))
 
 
+@pytest.mark.slow
 def test_finds_a_better_front_than_random_told_nothing_of_costs() -> None:
     found = volume(search(new_study(FrontSampler(seed=0)), 40))
     by_chance = [volume(search(new_study(optuna.samplers.RandomSampler(seed=seed)), 120)) for seed in range(3)]
@@ -130,6 +131,7 @@ def _with_stopped(seed: int, attribute: str) -> float:
     return volume(complete)
 
 
+@pytest.mark.slow
 def test_stopped_trials_count_at_their_fidelity() -> None:
     told, not_told = ([_with_stopped(seed, attribute) for seed in range(2)] for attribute in ("steps", "other"))
     assert np.mean(told) > np.mean(not_told) + 0.01
@@ -183,6 +185,7 @@ def test_many_workers_may_ask_before_anything_is_told() -> None:
     assert len({tuple(trial.params.values()) for trial in waiting}) == 32
 
 
+@pytest.mark.slow
 def test_a_cost_that_is_told_is_believed_over_what_was_observed() -> None:
     """Trials that report a wrong cost mislead a model of it, not a sampler that was told the function."""
     told = FrontSampler(seed=0, costs={1: lambda parameters: 1 + cost(parameters)})
@@ -195,6 +198,7 @@ def test_a_cost_that_is_told_is_believed_over_what_was_observed() -> None:
     assert volume(asked) > volume(search(new_study(FrontSampler(seed=0)), 40, lambda p: (problem(p)[0], 1.0)))
 
 
+@pytest.mark.slow
 def test_infeasible_networks_are_avoided() -> None:
     study = new_study(FrontSampler(seed=0))
     over = []
@@ -239,6 +243,7 @@ def test_an_infinite_violation_or_known_quantity_teaches_nothing_and_does_no_har
     assert len(set(asked)) == 14
 
 
+@pytest.mark.slow
 def test_three_objectives_and_both_directions() -> None:
     study = optuna.create_study(directions=["maximize", "minimize", "maximize"], sampler=FrontSampler(seed=0))
 
@@ -319,6 +324,7 @@ def test_expected_improvement_is_what_sampling_gives(objectives: int) -> None:
         assert value == pytest.approx(sum(growth) / 3000, abs=4 * np.std([*growth, 0.0]) / np.sqrt(3000) + 1e-9)
 
 
+@pytest.mark.slow
 def test_through_the_broker_no_network_is_asked_for_twice_and_a_restart_changes_nothing(make_run: RunFactory) -> None:
     sequences = []
     for name, restart in (("whole", False), ("restarted", True)):

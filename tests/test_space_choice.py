@@ -38,7 +38,7 @@ def photos(tmp_path: Path) -> Photos:
                 grey = random.integers(0, 256, (size[1], size[0]), dtype=np.uint8)
                 pixels = np.stack([grey, grey // 2, 255 - grey], axis=2) if colour else grey
                 image = Image.fromarray(pixels).convert(mode)
-                image.save(tmp_path / name / f"class{label}" / f"{number}.png", **save)
+                image.save(tmp_path / name / f"class{label}" / f"{number}.png", **{"compress_level": 1} | save)
         return tmp_path / name
 
     return make

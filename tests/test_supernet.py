@@ -84,6 +84,7 @@ def trained(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_its_networks_work_without_any_training_of_their_own(trained: Path, space_file: Path) -> None:
     data = DeviceData(load_data("digits", channels=1, size=8), "cpu")
     space = mobile_space(str(space_file))
@@ -182,6 +183,7 @@ def test_wrong_flags(flags: list[str], sentence: str, space_file: Path, tmp_path
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_backbone_is_what_the_largest_network_begins_with() -> None:
     space, source = mobile_space("lite0_small"), load_backbone("efficientnet_lite0")
     network = Elastic(space, 1000)

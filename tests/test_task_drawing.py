@@ -54,6 +54,7 @@ def read(task: str) -> ImageData:
     return replace(task_of(task).read("spots", channels=1, size=8, split_seed=0), task=task)
 
 
+@pytest.mark.slow
 def test_targets_move_with_their_images_in_training() -> None:
     """Every other image is flipped: where its target stays behind, left cannot be told from right."""
     recipe = Recipe(epochs=6, batch_size=64, crop_share=0.2, hflip=True, resized_crop=0.8, learning_rate=0.02)

@@ -276,6 +276,7 @@ def test_mlflow_reads_back_a_search_and_its_second_half(broker: Broker) -> None:
     assert parents(client)[0].info.status == "FINISHED"
 
 
+@pytest.mark.slow
 @needs_mlflow
 def test_mlflow_goes_where_the_environment_says(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

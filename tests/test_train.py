@@ -251,6 +251,7 @@ def test_what_was_planned_is_trained_though_the_search_deletes_its_weights_meanw
 # ---------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_each_training_is_tested_once_and_recorded_once(
     run: RunDirectory, digits: ImageData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

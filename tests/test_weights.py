@@ -216,6 +216,7 @@ def test_foreign_weights_of_another_shape_are_refused() -> None:
         remap_state_dict({}, mobilenet_v2_architecture(), 1000)
 
 
+@pytest.mark.slow
 def test_real_lite0_weights_fit_every_candidate_of_their_space() -> None:
     backbone = load_backbone("efficientnet_lite0")
     space = mobile_space("lite0")
