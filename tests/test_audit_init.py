@@ -22,9 +22,11 @@ from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.models.elastic import Elastic
 from nas.models.networks import Backbone, build
+from nas.models.seen import together, write_seen
 from nas.models.sources import SCRATCH, SUPERNET
 from nas.models.weights import Scratch, Weights, load_weights
 from nas.runs.record import Evaluation, InitialWeights, Outcome, TrialRecord
+from nas.runs.run_images import RunImages
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.candidate import trained_again
@@ -357,6 +359,21 @@ def test_weights_that_cannot_be_tried_are_said_in_a_sentence_before_any_work(
     assert code == 2
     assert sentence in " ".join(err.split())
     assert run.audit_records() == []
+
+
+def test_weights_that_have_seen_validation_images_are_not_compared(
+    run: RunDirectory, tmp_path: Path, digits: ImageData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supernet = write_supernet(tmp_path / "net", digits)
+    write_seen(tmp_path / "net", digits.validation.image_hashes[:3])
+    images = RunImages(digits.train.image_hashes, digits.validation.image_hashes, together())
+    known = RunDirectory.create(run.path.with_name("known"), run.settings, run.provenance, run.records(), images=images)
+    code, _, err = call(capsys, "audit", str(known.path), "--init", supernet)
+    assert code == 2
+    assert "3 of 360 validation images of digits were training images of the supernet" in " ".join(err.split())
+    write_seen(tmp_path / "net", digits.train.image_hashes)
+    assert plan_audit(known, 8, inits=[supernet]).missing
+    assert plan_audit(run, 8, inits=[supernet]).missing  # an older run does not know its images
 
 
 class NoKeeper:

@@ -15,7 +15,9 @@ from nas.common.errors import InputError
 from nas.data.distinct import distinct_splits
 from nas.data.image_data import ImageData, Split
 from nas.data.sets import load_data
+from nas.runs.record import Start
 from nas.runs.run_file import RunFile
+from nas.runs.run_images import RunImages
 from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.conditions import check_same_test, data_of
@@ -23,6 +25,7 @@ from nas.spaces.files import load_space
 from nas.training.images import load_images
 
 SPACE = load_space("cifar")
+STARTS: tuple[Start, ...] = ("search", "init", "scratch")
 
 
 def pictures(count: int, seed: int) -> list[Image.Image]:
@@ -176,3 +179,26 @@ def test_another_test_split_than_when_the_search_began_is_refused(stored_twice: 
         check_same_test(run, other)
     with pytest.raises(InputError, match=r"the test split .* is gone since"):
         check_same_test(run, images.without_test())
+
+
+def test_a_run_says_what_its_candidates_have_seen(make_run: RunFactory, tmp_path: Path) -> None:
+    def seen(name: str) -> np.ndarray:
+        return np.array([*name.encode()], dtype=np.uint64)
+
+    older = make_run()
+    assert older.images() is None
+    images = RunImages(seen("train"), seen("XY"), seen("z"))
+    run = RunDirectory.create(tmp_path / "new", older.settings, older.provenance, images=images)
+    known = run.images()
+    assert known is not None
+    told = {
+        (start, with_validation): "".join(map(chr, known.seen(start, with_validation)))
+        for start in STARTS
+        for with_validation in (False, True)
+    }
+    assert told["search", False] == told["init", False] == "ainrtz"
+    assert told["search", True] == "XYainrtz"
+    assert told["scratch", False] == "ainrt"
+    (run.path / "images.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"images.npz: does not hold the hashes"):
+        run.images()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,27 @@ def test_validation_images_that_the_supernet_was_trained_on_are_refused(trained:
     load_images(space, "digits", 0, init)
     with pytest.raises(InputError, match=r"split_seed 1: the supernet .* was trained with split_seed 0"):
         load_images(space, "digits", 1, init)
+    allowed = load_images(space, "digits", 1, init, allow_seen=True)
+    assert "were training images of the supernet" in allowed.remarks[0]
+
+
+def test_no_other_spelling_of_the_data_hides_what_the_supernet_has_seen(
+    trained: Path, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "renamed.py").write_text(
+        "from nas import load_data\ndef digits():\n    return load_data('digits', channels=1, size=8, split_seed=1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    space, init = mobile_space(str(space_file)), f"{SUPERNET}{trained}"
+    seen = f"validation images and .* of 360 test images of digits were training images of the supernet {trained}"
+    with pytest.raises(InputError, match=rf"of 360 {seen}.*allow_seen_images"):
+        load_images(space, "renamed:digits", 0, init)
+    with pytest.raises(InputError, match="allow_seen_images"):
+        plan_supernet(tmp_path / "next", space, "renamed:digits", RECIPE, init=init)
+    older = shutil.copytree(trained, tmp_path / "older")
+    (older / "seen_images.npy").unlink()
+    (remark,) = load_images(space, "renamed:digits", 0, f"{SUPERNET}{older}").remarks
+    assert remark == f"what images the supernet {older} was trained on is not known, since an older version made it"
 
 
 def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path, space_file: Path) -> None:

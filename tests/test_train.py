@@ -29,9 +29,11 @@ from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.models.networks import build
+from nas.models.seen import together
 from nas.runs.record import Evaluation, Outcome, TrainingRecord, TrialRecord
 from nas.runs.replica import fetch_run, replicated
 from nas.runs.run_file import Provenance
+from nas.runs.run_images import RunImages
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.runs.trained import best_training
@@ -43,6 +45,7 @@ from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
 from nas.training.loop import TrainingState, finetune, predict
 from nas.training.recipe import Recipe
+from nas.training.unseen import seen_text
 from nas.views.page.candidate import figures
 from nas.views.page.runs import LiveRun
 from nas.views.report import write_report
@@ -86,7 +89,8 @@ def searched(path: Path, data: str = "digits") -> RunDirectory:
         time.time(), "nas search", {}, "here", device_name("cpu"), 2, None, images.fingerprint(), images.classes,
         len(images.train), len(images.validation), images.mean, images.std,
     )  # fmt: skip
-    run = RunDirectory.create(path, SearchSettings(SPACE, data, evaluation=QUICK), provenance)
+    known = RunImages(images.train.image_hashes, images.validation.image_hashes, together())
+    run = RunDirectory.create(path, SearchSettings(SPACE, data, evaluation=QUICK), provenance, images=known)
     for number in range(3):
         record = trial(number, 0.5 + number / 10, 1.0 + number)
         run.append(record)
@@ -589,6 +593,12 @@ def test_an_export_of_a_full_training_has_the_numbers_of_that_training(
     assert f"Test accuracy: {'75.00' if tested else 'not tested'}" in own
     assert "51.00" in search.partition("##")[0]
     assert "1.000 ms" in search.partition("##")[0]
+    images = run.images()
+    assert images is not None
+    assert seen_text(str(tmp_path / "full"), {"training": images.training}, "digits") is not None
+    of_validation = seen_text(str(tmp_path / "full"), {"validation": images.validation}, "digits")
+    told = f"360 of 360 validation images of digits were training images of {tmp_path / 'full'}"
+    assert of_validation == (told if with_validation else None)
     measured = content["measured"]
     assert measured["test"] == ({"accuracy": 0.75, "images": 4} if tested else None)
     assert measured["validation"] == (

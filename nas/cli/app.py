@@ -135,6 +135,8 @@ def front(
         console.print("\nTrained in full", style="bold")
         console.print(trainings_table(run, trainings))
         console.print("\nPareto front of the search", style="bold")
+    if seen := run.provenance.seen_images:
+        console.print(f"Warning: {seen}: scores are too good", highlight=False, soft_wrap=True)
     console.print(front_table(run, run.judged()))
     if crowded := crowded_text(records, run.latencies()):
         console.print(crowded, highlight=False, soft_wrap=True)

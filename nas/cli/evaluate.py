@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nas.cli.groups import grouped
 from nas.cli.options import (
+    AllowSeenImages,
     Assignments,
     BatchSize,
     Data,
@@ -76,6 +77,7 @@ class EvaluateOptions:
     device: Device = "auto"
     training: TrainingOptions
     split_seed: SplitSeed = 0
+    allow_seen_images: AllowSeenImages = False
     test: Annotated[
         bool, typer.Option("--test", help="Report on the test split too, before and after the fine-tune.")
     ] = False
@@ -115,7 +117,9 @@ def evaluate(options: EvaluateOptions) -> None:
     check_recipe(settings.recipe, settings.device, least_epochs=0)
     data = data_name(options.data, space)
     warn_unfit(space, data)
-    images = load_images(space, data, options.split_seed, settings.init, options.task)
+    images = load_images(
+        space, data, options.split_seed, settings.init, options.task, allow_seen=options.allow_seen_images
+    )
     if options.test and images.test is None:
         raise InputError(f"--test: the data set {images.name} has no test split")
     if not options.as_json:

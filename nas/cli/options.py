@@ -247,6 +247,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but th
 SplitSeed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split in training, validation and test images.")
 ]
+AllowSeenImages = Annotated[
+    bool,
+    typer.Option(
+        "--allow-seen-images",
+        help="Take initial weights that were trained on images which score here: scores are then too good.",
+    ),
+]
 Task = Annotated[
     str, typer.Option(help="What is learnt: classification, a task of an installed package, or module:name.")
 ]

@@ -200,6 +200,8 @@ def _print_front(run: RunDirectory, records: list[TrialRecord], judged: list[Tri
         console.print(f"Hypervolume {volume:.3f}, reference point {corner}", highlight=False, soft_wrap=True)
     if note := chance_note(run.settings, run.provenance, records):
         console.print(f"Warning: {named(note, flag_of)}", highlight=False, soft_wrap=True)
+    if seen := run.provenance.seen_images:
+        console.print(f"Warning: {seen}: scores are too good", highlight=False, soft_wrap=True)
     console.print("\nPareto front", style="bold")
     console.print(front_table(run, judged))
     if crowded := crowded_text(records, run.latencies()):

@@ -12,6 +12,7 @@ import typer
 
 from nas.cli.options import (
     SCORE,
+    AllowSeenImages,
     Data,
     Device,
     Init,
@@ -243,6 +244,7 @@ class SearchOptions:
     training: TrainingOptions
     log: Logs = ""
     split_seed: SplitSeed = 0
+    allow_seen_images: AllowSeenImages = False
     limits: LimitOptions
     latency: LatencyOptions
     failures: FailureOptions
@@ -268,6 +270,7 @@ class SearchOptions:
             space=space,
             data=data,
             split_seed=self.split_seed,
+            allow_seen_images=self.allow_seen_images,
             objectives=tuple(name.strip() for name in objectives.split(",")) if objectives else (),
             evaluation=evaluation,
             trials=30 if problem.trials is None else problem.trials,

@@ -10,6 +10,7 @@ import typer
 
 from nas.cli.groups import grouped
 from nas.cli.options import (
+    AllowSeenImages,
     Assignments,
     BatchSize,
     Data,
@@ -74,6 +75,7 @@ class SupernetOptions:
     task: Task = DEFAULT
     seed: Seed = 0
     split_seed: SplitSeed = 0
+    allow_seen_images: AllowSeenImages = False
 
     def recipe(self) -> Recipe:
         """The recipe that they ask for."""
@@ -108,6 +110,7 @@ class SupernetOptions:
             devices=self.devices,
             sharing=Sharing(self.taps),
             task=self.task,
+            allow_seen_images=self.allow_seen_images,
         )
 
 

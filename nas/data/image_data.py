@@ -136,6 +136,12 @@ class ImageData:
         """The same with the validation images among the training images, for a training that is not scored by them."""
         return replace(self, train=_joined(self.train, self.validation))
 
+    def with_hashes(self) -> ImageData:
+        """The same with the hashes of each part, computed where they are not known."""
+        train, validation = (replace(part, hashes=part.image_hashes) for part in (self.train, self.validation))
+        test = self.test and replace(self.test, hashes=self.test.image_hashes)
+        return replace(self, train=train, validation=validation, test=test)
+
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the content of training and validation splits."""
         return _content(self.train, self.validation)

@@ -4,6 +4,7 @@ model.py            readable source of exactly this network, with `load()` and `
 model.pt            its weights, a state dict (`weights_only=True`)
 model.safetensors   the same weights
 model.json          architecture, classes, preprocessing, figures, latency of each format
+seen_images.npy     hashes of the images that the weights were trained on, where the run knows them
 predict.py          classifies image files, with torch, numpy and Pillow
 README.md           the model card
 model.pt2, model.onnx, model.torchscript    where they are asked for
@@ -37,6 +38,7 @@ from nas.latency.device import resolve_device
 from nas.latency.folding import fold_batch_norm
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.models.networks import build
+from nas.models.seen import write_seen
 from nas.runs.record import TrainingRecord, TrialRecord
 from nas.runs.store import RunDirectory
 from nas.runs.trained import best_training
@@ -202,6 +204,9 @@ def _write(
     (draft / "predict.py").write_text(task.predict_source(), encoding="utf-8")
     torch.save(state, draft / "model.pt")
     (draft / "model.safetensors").write_bytes(weights_content(state))  # save_file makes one that others cannot read
+    if (known := run.images()) is not None:
+        start, with_validation = (training.start, training.with_validation) if training else ("search", False)
+        write_seen(draft, known.seen(start, with_validation))
     images = torch.randn(_TRACED, *record.architecture.input_shape).to(getattr(torch, options.dtype))
     write_formats(network, images, draft, options.formats, embedded(run, record, result, options.dtype))
 

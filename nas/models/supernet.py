@@ -34,7 +34,8 @@ class SupernetInfo:
 
     `mean` and `std` are the normalisation that it was trained with. The licences are what is known of those of the weights
     that it began with, `init`, and of its data. `outputs` is how many values its networks give; None is one a class.
-    `distinct` says whether an image is in one split only, which older trainings did not see to.
+    `distinct` says whether an image is in one split only, which older trainings did not see to. `allow_seen_images` that `init` may have
+    seen images that score.
     """
 
     space: SearchSpace
@@ -52,6 +53,7 @@ class SupernetInfo:
     task: str = "classification"
     outputs: int | None = None
     distinct: bool = False
+    allow_seen_images: bool = False
     schema: int = SCHEMA_VERSION
 
     @property

@@ -100,6 +100,10 @@ class Source(Protocol):
     def short(self) -> str:
         """The word, a folder by its last part alone."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the weights lie, if that is a folder of ours."""
+
     def absolute(self) -> str:
         """The word as it means the same in any working directory, such as that of a worker."""
 
@@ -129,6 +133,10 @@ class _Named:
     @property
     def short(self) -> str:
         return self.name
+
+    @property
+    def folder(self) -> None:
+        return None
 
     def absolute(self) -> str:
         return self.name
@@ -160,6 +168,10 @@ class _Exported:
     @property
     def short(self) -> str:
         return Path(self.path).name if Path(self.path).is_absolute() else self.path
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path)
 
     def absolute(self) -> str:
         return str(Path(self.path).resolve()) if os.path.isdir(self.path) else self.path
@@ -195,6 +207,10 @@ class _SupernetFolder:
     @property
     def short(self) -> str:
         return f"{SUPERNET}{Path(self.path).name if Path(self.path).is_absolute() else self.path}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path)
 
     def absolute(self) -> str:
         return f"{SUPERNET}{Path(self.path).resolve()}"

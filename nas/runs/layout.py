@@ -2,6 +2,7 @@
 
 run.yaml         settings, versions, hardware: everything needed to run it again
 trials.jsonl     one complete record a line, appended and fsynced: the source of truth
+images.npz       hashes of the images that candidates were trained on and scored by (nas/runs/run_images.py)
 study.journal    the Optuna study (`optuna-dashboard` opens it), told only what is recorded
 latencies.jsonl  latencies of the front and what is near it, measured again in turn, a line each
 confirmations.jsonl  members of the front trained again, longer, a line each
@@ -39,6 +40,7 @@ TRAININGS = "trainings.jsonl"
 WEIGHTS = "weights"
 TRAINED = "trained"
 EXPORTS, TENSORBOARD, MLFLOW = "exports", "tensorboard", "mlflow"
+IMAGES = "images.npz"
 REPORT = "report.html"
 PICTURE = "front.png"
 LOCK = ".lock"
@@ -55,7 +57,7 @@ NAME_PART = "[0-9A-Za-z_-]{1,64}"
 """What a digest or a key may be, so that it can be part of a file's name: a pattern."""
 _PART = re.compile(NAME_PART)
 _PLAIN = re.compile("[0-9A-Za-z_][0-9A-Za-z_.+-]{0,254}")
-_FILES = {RUN_FILE, TRIALS, STUDY, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS, REPORT, PICTURE}
+_FILES = {RUN_FILE, TRIALS, STUDY, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS, IMAGES, REPORT, PICTURE}
 _BELOW = {
     WEIGHTS: re.compile(rf"{NAME_PART}{re.escape(SAFETENSORS)}"),
     TRAINED: re.compile(rf"{NAME_PART}-{NAME_PART}({re.escape(SAFETENSORS)}|{re.escape(HARDEST)})"),

@@ -28,7 +28,8 @@ class Provenance:
     sentences on what else of the data was left out and what was guessed; `init_licence` is what is known of the licence of
     the weights that candidates inherit from; `data_licence` is the file that tells the data's licence, and the title.
     `distinct` says whether an image is in one split only, which older runs did not see to; `test_fingerprint` is that of the
-    test split, None where there is none or a run is older.
+    test split, None where there is none or a run is older. `seen_images` says in a sentence which images that score the initial
+    weights were trained on, where that was allowed.
     """
 
     created: float
@@ -53,6 +54,7 @@ class Provenance:
     train_hardware: str | None = None
     distinct: bool = False
     test_fingerprint: str | None = None
+    seen_images: str | None = None
 
     @property
     def trained_on(self) -> str:

@@ -112,6 +112,7 @@ class Resources:
 class SearchSettings:
     """Everything that a search is told; times are in seconds.
 
+    With `allow_seen_images` initial weights may have been trained on images that score (nas/training/unseen.py).
     `trials` is the budget in proxy trainings, each of another candidate but for the share `confirm`, for which members
     of the front are trained again, longer (nas/runs/confirmation.py).
     `objectives` are by default the task's score and latency. `sampler` is a name of the door of samplers (nas/search/samplers). `stop_early` ends trainings whose candidates fall behind
@@ -143,6 +144,7 @@ class SearchSettings:
     warm_start: tuple[str, ...] = ()
     replica: Annotated[str | None, Field(validation_alias=AliasChoices("replica", "mirror"))] = None
     storage: str | None = None
+    allow_seen_images: bool = False
 
     def __post_init__(self) -> None:
         task = self.evaluation.task

@@ -35,6 +35,7 @@ from nas.runs.in_turn import with_remeasured
 from nas.runs.limits import apply_limits
 from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
 from nas.runs.run_file import Change, Provenance, RunFile, read_run_file, write_run_file
+from nas.runs.run_images import RunImages, read_images
 from nas.runs.settings import SearchSettings, is_limit, terms
 from nas.runs.state import SILENT_S
 from nas.tasks.base import task_of
@@ -101,11 +102,12 @@ class RunDirectory(DriverFiles):
         provenance: Provenance,
         records: Sequence[TrialRecord] = (),
         weights: Mapping[str, Path] | None = None,
+        images: RunImages | None = None,
     ) -> RunDirectory:
         """Make the directory and its run.yaml; raises `InputError` when something is there already.
 
-        It begins with `records` of earlier runs, and copies of `weights` by digest, if they are still there. run.yaml
-        comes last: a directory that can be opened holds all of them.
+        It begins with `records` of earlier runs, and copies of `weights` by digest, if they are still there, and with the hashes
+        of its `images`. run.yaml comes last: a directory that can be opened holds all of them.
         """
         content = RunFile(settings, provenance)
         try:
@@ -120,11 +122,17 @@ class RunDirectory(DriverFiles):
             for digest, file in (weights or {}).items():
                 with suppress(FileNotFoundError):  # the earlier run may be going on, and keep others by now
                     write_atomically(run.weights_path(digest), file.read_bytes())
+            if images is not None:
+                write_atomically(path / layout.IMAGES, images.content())
             lines = "".join(f"{json_line(record)}\n" for record in records)
             write_atomically(path / layout.TRIALS, lines.encode())
         write_run_file(path, content)
         note_own(provenance.created, provenance.host)
         return run
+
+    def images(self) -> RunImages | None:
+        """Its images by their hashes; None in runs of older versions."""
+        return read_images(self.path / layout.IMAGES)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

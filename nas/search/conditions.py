@@ -69,6 +69,7 @@ def data_of(run: RunDirectory, init: str | None = None) -> ImageData:
         init or evaluation.init,
         evaluation.task,
         distinct=run.provenance.distinct,
+        allow_seen=settings.allow_seen_images,
     )
     if data.fingerprint() != run.provenance.data_fingerprint:
         raise InputError(

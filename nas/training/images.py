@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from nas.common.errors import InputError, arg
 from nas.common.text import printable
 from nas.data.distinct import distinct_splits
 from nas.data.image_data import ImageData
-from nas.models.weights import Weights, load_weights, source_of
+from nas.models.weights import Weights, load_weights
 from nas.spaces.base import Space
 from nas.tasks.base import DEFAULT, task_of
+from nas.training.unseen import check_none_seen, check_unseen, scoring, seen_remarks
 
 logger = logging.getLogger(__name__)
 
@@ -30,31 +30,33 @@ def with_normalisation(data: ImageData, mean: tuple[float, ...], std: tuple[floa
     return replace(data, mean=mean, std=std)
 
 
-def check_unseen(init: str, data: str, split_seed: int) -> None:
-    """Raise `InputError` where a supernet was trained on another split of the same data."""
-    source = source_of(init)
-    theirs = source.trained_on()
-    if theirs is not None and theirs.data == data and theirs.split_seed != split_seed:
-        raise InputError(
-            f"{arg('split_seed')} {split_seed}: {source.title} was trained with {arg('split_seed')} {theirs.split_seed}, so "
-            f"that it has seen images of this validation split; use {theirs.split_seed}"
-        )
-
-
 def load_images(
-    space: Space, data: str, split_seed: int, init: str, task: str = DEFAULT, *, distinct: bool = True
+    space: Space,
+    data: str,
+    split_seed: int,
+    init: str,
+    task: str = DEFAULT,
+    *,
+    distinct: bool = True,
+    allow_seen: bool = False,
 ) -> ImageData:
     """The task's data set in the channels, size and normalisation that the space and the initial weights ask for.
 
     With `distinct` each image is in one split only (`nas.data.distinct`), as what began before that was known does not ask for.
-    Raises `InputError` where the weights do not fit, or are those of a supernet that has seen the validation split.
+    Raises `InputError` where the weights do not fit, or were trained on validation or test images of the data; with
+    `allow_seen` that is only said.
     """
     weights = load_weights(init)
     weights.check_fits(space)
-    check_unseen(init, data, split_seed)
+    if not allow_seen:
+        check_unseen(init, data, split_seed)
     channels, size = space.input_channels, max(space.input_sizes)
     loaded = task_of(task).read(data, channels=channels, size=size, split_seed=split_seed)
+    loaded = loaded.with_hashes()
     images = distinct_splits(loaded) if distinct else loaded
+    if not allow_seen:
+        check_none_seen(init, scoring(images), images.name)
+    images = replace(images, remarks=(*images.remarks, *seen_remarks(init, images)))
     for remark in images.remarks[len(loaded.remarks) :]:
         logger.warning("%s: %s", printable(images.name), remark)
     return normalised_for(replace(images, task=task), weights)

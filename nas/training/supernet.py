@@ -25,6 +25,7 @@ from nas.latency.lease import Bursts, lease_for
 from nas.models.build import build
 from nas.models.elastic import Elastic
 from nas.models.inherit import recalibrate
+from nas.models.seen import seen_by, together, write_seen
 from nas.models.sources import SCRATCH
 from nas.models.weights import load_weights, source_of
 from nas.spaces.mobile.architecture import Architecture
@@ -70,6 +71,8 @@ def train_here(
     first = rank_and_ranks()[0] == 0
     if first:
         write_file(plan.folder, replace(plan.file, history=tuple(trainer.history)))
+        with writing(plan.folder):
+            write_seen(plan.folder, together(plan.data.train.image_hashes, seen_by(plan.file.init)))
         for epoch in trainer.history:
             on_epoch(epoch)
     while trainer.progress < 1:

@@ -132,7 +132,14 @@ def _loaded(settings: SearchSettings) -> ImageData:
     """The data; raises `InputError` where it cannot be read, or candidates cannot be trained on it."""
     evaluation = settings.evaluation
     warn_unfit(settings.space, settings.data)
-    data = load_images(settings.space, settings.data, settings.split_seed, evaluation.init, evaluation.task)
+    data = load_images(
+        settings.space,
+        settings.data,
+        settings.split_seed,
+        evaluation.init,
+        evaluation.task,
+        allow_seen=settings.allow_seen_images,
+    )
     check_scored_untrained(evaluation, data.name, data.classes)
     check_computed(settings, outputs_of(data))
     return data

@@ -20,10 +20,12 @@ from nas.common.provenance import command_line, git_commit, package_versions
 from nas.common.signals import gentle_signals
 from nas.common.text import resume_line
 from nas.data.sets import ImageData
+from nas.models.seen import seen_by, together
 from nas.models.weights import licence_of, load_weights
 from nas.runs.record import Confirmation, TrialRecord
 from nas.runs.replica import OFF, check_replica, replicated
 from nas.runs.run_file import Provenance
+from nas.runs.run_images import RunImages
 from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.runs.targets import check_targets, latency_devices
@@ -38,6 +40,7 @@ from nas.search.renewal import Renewal
 from nas.search.storage import connected, database_errors
 from nas.tasks.base import outputs_of
 from nas.training.history import EpochMetrics
+from nas.training.unseen import scoring, seen_text
 from nas.workflows.heartbeat import Heartbeat
 from nas.workflows.plan import (
     SearchPlan,
@@ -48,6 +51,7 @@ from nas.workflows.plan import (
     started_resources,
 )
 from nas.workflows.reporting import Report, no_report
+from nas.workflows.warm_start import WarmStart
 
 if TYPE_CHECKING:
     from nas.search.ray.placement import Placement
@@ -103,9 +107,10 @@ def run_search(plan: SearchPlan, progress: Progress | None = None, report: Repor
 
     with measurers(settings) as actors:
         _check_elsewhere(settings, plan.data, placement, actors, latency_limits(settings))
-        taken = (plan.warm.records, plan.warm.weights) if plan.warm else ()
+        warm = plan.warm or WarmStart()
         provenance = _provenance(settings, plan.data, plan.models)
-        run = RunDirectory.create(plan.out, settings, provenance, *taken)
+        images = _images(settings, plan.data)
+        run = RunDirectory.create(plan.out, settings, provenance, warm.records, warm.weights, images)
         with run.locked(), replicated(run), database_errors(run):
             begin = functools.partial(Broker, run, plan.storage, plan.began, plan.forecast)
             return _drive(
@@ -241,6 +246,11 @@ def _last_words(run: RunDirectory, progress: Progress, report: Report, reason: s
         report(run)
 
 
+def _images(settings: SearchSettings, data: ImageData) -> RunImages:
+    inherited = together(seen_by(settings.evaluation.init))
+    return RunImages(data.train.image_hashes, data.validation.image_hashes, inherited)
+
+
 def _provenance(settings: SearchSettings, data: ImageData, models: Mapping[str, str]) -> Provenance:
     return Provenance(
         created=time.time(),
@@ -265,4 +275,5 @@ def _provenance(settings: SearchSettings, data: ImageData, models: Mapping[str, 
         data_licence=data.licence,
         distinct=True,
         test_fingerprint=data.test_fingerprint(),
+        seen_images=seen_text(settings.evaluation.init, scoring(data), data.name),
     )

@@ -47,6 +47,7 @@ def plan_supernet(
     devices: int = 1,
     sharing: Sharing | None = None,
     task: str = DEFAULT,
+    allow_seen_images: bool = False,
 ) -> SupernetPlan:
     """Check what a training needs; a folder that holds the beginning of the same one goes on.
 
@@ -61,7 +62,7 @@ def plan_supernet(
     warn_unfit(space, data)
     begun = read_file(folder) if folder.exists() else None
     distinct = begun is None or begun.distinct
-    images = load_images(space, data, split_seed, init, task, distinct=distinct)
+    images = load_images(space, data, split_seed, init, task, distinct=distinct, allow_seen=allow_seen_images)
     file = SupernetFile(
         space=space,
         data=data,
@@ -83,6 +84,7 @@ def plan_supernet(
         task=task,
         outputs=None if images.classes else outputs_of(images),
         distinct=distinct,
+        allow_seen_images=allow_seen_images,
     )
     if begun is not None:
         _check_same(folder, begun, file)

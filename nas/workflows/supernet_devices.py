@@ -85,6 +85,14 @@ def _train(config: dict[str, Any]) -> None:
     own_process()
     folder = Path(config["folder"])
     file = read_file(folder)
-    data = load_images(file.space, file.data, file.split_seed, file.init, file.task, distinct=file.distinct)
+    data = load_images(
+        file.space,
+        file.data,
+        file.split_seed,
+        file.init,
+        file.task,
+        distinct=file.distinct,
+        allow_seen=file.allow_seen_images,
+    )
     with torch_threads(1):
         train_here(SupernetPlan(folder, file, data), lambda epoch: None, (folder / _STOP).exists, str(get_device()))

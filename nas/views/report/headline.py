@@ -50,6 +50,7 @@ def headline(found: Findings) -> Html:
         data += f". Candidates scored without fine-tuning, with the weights of {settings.evaluation.init}"
     crowded = crowded_text(found.recorded, found.in_turn)
     chance = named(chance_note(settings, provenance, records) or "")
+    seen = provenance.seen_images
     return tag(
         "header",
         tag("p", f"Architecture search · {time_text(provenance.created)}", class_="over"),
@@ -58,6 +59,7 @@ def headline(found: Findings) -> Html:
         *(tag("p", sentence, class_="lead") for sentence in _answers(found)),
         tag("p", crowded, class_="note") if crowded else "",
         tag("p", f"Warning: {chance}.", class_="note") if chance else "",
+        tag("p", f"Warning: {seen}: scores are too good.", class_="note") if seen else "",
         facts(tiles, class_="tiles"),
     )
 

@@ -36,6 +36,7 @@ def settings_groups(settings: SearchSettings, provenance: Provenance) -> list[tu
         ("Sampler", settings.sampler),
         ("Seed", str(settings.seed)),
         ("Split seed", str(settings.split_seed)),
+        ("Initial weights may have seen images that score", "yes" if settings.allow_seen_images else "no"),
         ("Trials", f"{settings.trials:,}"),
         ("Share for confirmation", f"{100 * settings.confirm:g} %"),
         ("Time budget", "none" if settings.time_budget_s is None else duration_text(settings.time_budget_s)),

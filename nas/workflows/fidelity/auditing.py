@@ -25,10 +25,10 @@ from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.conditions import check_scored_untrained, data_of, settings_here
 from nas.search.ray.worker import worker_of
 from nas.training.history import EpochMetrics
-from nas.training.images import check_unseen
 from nas.training.length import Length
 from nas.training.optim import check_recipe
 from nas.training.recipe import Recipe
+from nas.training.unseen import check_unseen, seen_text
 from nas.workflows.fidelity.audit import Training, choose, full_recipe, trainings_of
 from nas.workflows.fidelity.inits import recipe_from
 from nas.workflows.fidelity.proxy import MIN_NETWORKS
@@ -181,7 +181,7 @@ def plan_audit(
     _check_longer(run, full)
     further = {
         weights: recipe_from(brief, evaluation.init, weights.name)
-        for weights in _checked_inits(inits, settings, run.provenance.classes)
+        for weights in _checked_inits(inits, settings, run)
         if weights.name != evaluation.init
     }
     records = run.judged()
@@ -233,16 +233,20 @@ def _seconds_of_training(run: RunDirectory, images: int) -> float | None:
     return images / statistics.median(paces) if paces else None
 
 
-def _checked_inits(inits: Sequence[str], settings: SearchSettings, classes: Sequence[str]) -> list[InitialWeights]:
-    found = []
+def _checked_inits(inits: Sequence[str], settings: SearchSettings, run: RunDirectory) -> list[InitialWeights]:
+    found, images = [], run.images()
     for init in inits:
         if inits.count(init) > 1:
             raise InputError(f"{arg('init')} {init}: is given twice")
         try:
             weights = load_weights(init)
             weights.check_fits(settings.space)
-            check_unseen(init, settings.data, settings.split_seed)
-            check_scored_untrained(replace(settings.evaluation, init=init), settings.data, classes)
+            if not settings.allow_seen_images:
+                check_unseen(init, settings.data, settings.split_seed)
+                scored = {"validation": images.validation} if images else {}
+                if text := seen_text(init, scored, settings.data):
+                    raise InputError(f"{text}, so that its scores would be of images known by heart")
+            check_scored_untrained(replace(settings.evaluation, init=init), settings.data, run.provenance.classes)
             found.append(InitialWeights(init, weights.fingerprint()))
         except InputError as error:
             raise InputError(f"{arg('init')} {init}: {error.marked}") from error
