@@ -410,3 +410,79 @@ def test_a_run_is_resumed_without_a_replica_that_is_gone_when_told_so(make_run: 
         resume_search(run.path, replica="off")
     with pytest.raises(InputError, match="replica off beside resume"):
         check_replica(run)
+
+
+# ---------------------------------------------------------------- records that lose something, and what is sent how often
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_records_that_were_lost_here_are_kept_in_the_replica(
+    make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture, anew: bool
+) -> None:
+    uri = f"file://{tmp_path}/replica"
+    run = make_run(replace(DIGITS, replica=uri))
+    with replicated(run):
+        for number in range(3):
+            run.append(record(number))
+        wait_until(lambda: lines(uri) == 3)
+        trials = run.path / "trials.jsonl"
+        content = trials.read_bytes()
+        trials.unlink()
+        if anew:
+            trials.write_bytes(b"{}\n" + content)
+        wait_until(lambda: "no longer holds" in caplog.text)
+    assert f"trials.jsonl: no longer holds the {len(content)} bytes that the replica {uri} has of it" in caplog.text
+    assert RemoteFolder.at(uri).read("trials.jsonl") == content
+    wait_until(lambda: (marker := RemoteFolder.at(uri).marker()) is not None and not marker.wait_s)
+    fetch_run(uri, tmp_path / "again")
+    assert open_run(tmp_path / "again").records() == [record(number) for number in range(3)]
+
+
+def test_a_file_that_is_replaced_while_it_is_copied_arrives_whole(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(replace(DIGITS, replica=f"file://{tmp_path}/replica"))
+    weights(run, "first")
+    run.save_report("short")
+    write, reports = RemoteFolder.write, set()
+
+    def grow(remote: RemoteFolder, name: str, content: bytes) -> None:
+        if name == "report.html":
+            reports.add(content)
+        elif name == "weights/first.safetensors":  # noted before the report, which is noted already
+            run.save_report("much longer than before")
+        write(remote, name, content)
+
+    monkeypatch.setattr(RemoteFolder, "write", grow)
+    with replicated(run):
+        wait_until(lambda: reports)
+    assert reports == {b"much longer than before"}
+
+
+def test_large_files_that_grow_are_copied_less_often_and_all_together(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "replica"
+    uri = f"file://{place}"
+    run = make_run(replace(DIGITS, replica=uri))
+    run.study_path.write_text("0\n")
+    run.append(record(0))
+    weights(run, "first")
+    monkeypatch.setattr(nas.runs.replica, "BYTES_PER_S", 1)  # a record of some kB is due again in an hour
+    with replicated(run):
+        wait_until(lambda: lines(uri) == 1)
+        run.append(record(1))
+        with run.study_path.open("a") as file:
+            file.write("1\n")
+        for digest in "abcd":
+            weights(run, digest)
+        run.prune_weights(keep=())
+        run.save_report("a report")
+        wait_until((place / "report.html").is_file)
+        wait_until((place / "weights/d.safetensors").is_file)
+        run.save_report("another report")
+        wait_until(lambda: (place / "report.html").read_text() == "another report")
+        assert (lines(uri), lines(uri, "study.journal")) == (1, 1)
+        assert (place / "weights/first.safetensors").is_file()  # the records there may need it
+    assert (lines(uri), lines(uri, "study.journal")) == (2, 2)
+    assert not (place / "weights/first.safetensors").exists()

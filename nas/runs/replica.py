@@ -3,7 +3,8 @@
 A thread of the driver copies what changed. The search never waits for it: a replica that does not answer is a warning.
 What refers to something is noted before it and copied after it (study, records, weights), so that a replica at any
 instant can be resumed: it may be behind, but its study knows no trial that its records lack. Files that only grow are
-cut behind their last whole line. A marker names the driver that copies, so that no two write to one replica.
+cut behind their last whole line, and all copied together, the less often the larger they are, since object stores cannot
+append; records that lost something are never copied over what is there. A marker names the driver that copies, so that no two write to one replica.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,14 +24,13 @@ from typing import TypeVar
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
 from nas.common.text import plural, resume_line
+from nas.runs.copied import Held, Stamp, content_of, grows, is_records, noted_files
 from nas.runs.layout import (
     CHECKPOINT,
-    GROWING,
     RUN_FILE,
     START,
     STATE,
     STOP,
-    TRAINED,
     TRIALS,
     WEIGHTS,
     is_kept,
@@ -41,6 +41,10 @@ from nas.runs.store import RunDirectory, open_run
 
 EVERY_S = 30.0
 """Seconds between two copies of what changed."""
+BYTES_PER_S = 100_000
+"""Of files that grow, copied whole each time: about as much is sent on average, until `LATEST_S` is the shorter interval."""
+LATEST_S = 600.0
+"""Seconds at most between two copies of files that grow."""
 PATIENCE_S = 60.0
 """Seconds that a replica has to answer: before a search, and at its end for each file."""
 OFF = "off"
@@ -166,12 +170,14 @@ def _answer(flag: str, uri: str, ask: Callable[[], _T]) -> _T:
     raise InputError(f"{flag} {uri}: cannot be used: {why}; {_ALLOWED}")
 
 
-def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> None:
-    """Raise `InputError` unless the folder is empty, or holds this run, no more of it, and nobody else copies to it."""
+def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> dict[str, bytes]:
+    """The records that it holds, by file; raises `InputError` unless the folder is empty, or holds this run, no more of it,
+    and nobody else copies to it.
+    """
     marker, mine, uri = remote.marker(), Marker.of(run, EVERY_S), run.settings.replica
     if marker is None:
         _check_empty(uri, remote.names())
-        return
+        return {}
     if (marker.created, marker.started_on) != (mine.created, mine.started_on):
         raise InputError(
             f"{arg('replica')} {uri}: another run is there, started on {marker.started_on}; give another prefix"
@@ -179,14 +185,15 @@ def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> None:
     # Whoever holds the lock of the run directory knows that no other driver on this host goes on with it.
     if marker.wait_s and (marker.host, marker.folder) != (mine.host, mine.folder):
         raise InputError(f"{arg('replica')} {uri}: {_held_by(marker)}")
-    for name in remote.names():
-        if name.endswith(".jsonl") and "/" not in name:
-            here = run.path / name
-            if not (here.read_bytes() if here.is_file() else b"").startswith(remote.read(name) or b""):
-                raise InputError(
-                    f"{arg('replica')} {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
-                    f"go on from there with {arg('resume')} {uri}"
-                )
+    found = {name: remote.read(name) or b"" for name in remote.names() if is_records(name)}
+    for name, content in found.items():
+        here = run.path / name
+        if not (here.read_bytes() if here.is_file() else b"").startswith(content):
+            raise InputError(
+                f"{arg('replica')} {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
+                f"go on from there with {arg('resume')} {uri}"
+            )
+    return found
 
 
 def _check_empty(uri: str | None, names: list[str]) -> None:
@@ -229,6 +236,11 @@ def replicated(run: RunDirectory) -> Iterator[None]:
         copier.finish()
 
 
+def interval_s(grown: int) -> float:
+    """Seconds between two copies of files that grow, of so many bytes together."""
+    return min(LATEST_S, max(EVERY_S, grown / BYTES_PER_S))
+
+
 class _Copier(threading.Thread):
     """Copies what changed in a run directory, again and again. Knows what of it the replica has."""
 
@@ -237,7 +249,9 @@ class _Copier(threading.Thread):
         self._run, self._uri = run, uri
         self._remote: RemoteFolder | None = None
         self._marked: Marker | None = None  # what this driver last wrote there
-        self._copied: dict[str, tuple[int, int]] = {}
+        self._copied: dict[str, Stamp] = {}
+        self._held: dict[str, Held] = {}  # of records
+        self._next = 0.0  # when files that grow are copied again, by the monotonic clock
         self._writes = 0
         self._given_up = False
         self._end = threading.Event()
@@ -248,11 +262,11 @@ class _Copier(threading.Thread):
         while not last:
             last, wait_s = self._end.wait(wait_s), EVERY_S
             try:
-                self._copy()
+                self._copy(last)
                 if last:
                     self._mark(closed=True)
             except InputError as error:
-                logger.warning("%s (the search goes on and copies no more)", error)
+                logger.warning("%s (nothing more is copied)", error)
                 self._given_up = True
                 return
             except Exception as error:  # pyarrow's, the store's own, or those of a file system of fsspec's
@@ -271,7 +285,7 @@ class _Copier(threading.Thread):
         while self.is_alive() and before != self._writes:
             before = self._writes
             self.join(PATIENCE_S)
-        lacking = [name for name, stamp in self._noted().items() if self._copied.get(name) != stamp]
+        lacking = [name for name, stamp in noted_files(self._run.path).items() if self._copied.get(name) != stamp]
         if lacking and not self._given_up:
             path = self._run.path
             logger.warning(
@@ -279,39 +293,41 @@ class _Copier(threading.Thread):
                 self._uri, plural(len(lacking), "file"), _some(lacking), resume_line(path), path,
             )  # fmt: skip
 
-    def _noted(self) -> dict[str, tuple[int, int]]:
-        """Size and time of each file by its name, noted in the order of the dictionary: what refers to others first."""
-        folder = self._run.path
-        rest = [path for path in folder.rglob("*") if path.parent != folder / WEIGHTS]
-        noted = {}
-        for paths in (sorted(rest, key=_precedence), (folder / WEIGHTS).glob("*")):  # a glob looks when it is reached
-            for path in paths:
-                name = path.relative_to(folder).as_posix()
-                if (is_kept(name) or name == STATE) and path.is_file():
-                    with suppress(FileNotFoundError):  # weights are deleted meanwhile
-                        stat = path.stat()
-                        noted[name] = (stat.st_size, stat.st_mtime_ns)
-        return noted
+    def _copy(self, last: bool = False) -> None:
+        """Copy what changed, files that grow only where it is time, or the `last`, and then delete the weights that are gone.
 
-    def _copy(self) -> None:
-        """Copy what changed and delete the weights that are gone; raises `InputError` when another driver copies."""
+        Raises `InputError` when another driver copies, or records lost something.
+        """
         self._remote = self._remote or RemoteFolder.at(self._uri)
         self._hold(self._remote)
+        whole = last or time.monotonic() >= self._next
         kept = {path.name for path in (self._run.path / WEIGHTS).glob("*")}  # by the records noted next, or older
-        noted = self._noted()
+        noted = noted_files(self._run.path)
+        if gone := self._held.keys() - noted.keys():
+            raise self._lost(min(gone))
         for name, stamp in reversed(noted.items()):
-            if self._copied.get(name) == stamp:
+            if self._copied.get(name) == stamp or (grows(name) and not whole):
                 continue
             try:
-                content = _content(self._run.path / name, stamp[0])
+                content, stamp = content_of(self._run.path / name, stamp)
             except FileNotFoundError:
+                if name in self._held:
+                    raise self._lost(name) from None
                 continue
+            if name in self._held and not self._held[name].is_start_of(content):
+                raise self._lost(name)
             self._remote.write(name, content)
             self._copied[name] = stamp
+            if is_records(name):
+                self._held[name] = Held.of(content)
             self._writes += 1
             if self._marked is None or time.time() > self._marked.copied + EVERY_S:
                 self._hold(self._remote)
         self._mark()
+        if not whole:  # the records there may still name weights that are gone here
+            return
+        grown = sum(size for name, (size, _) in noted.items() if grows(name))
+        self._next = time.monotonic() + interval_s(grown)
         for name in list(self._copied):
             if name.startswith(f"{WEIGHTS}/") and name not in noted and Path(name).name not in kept:
                 self._remote.delete(name)
@@ -321,7 +337,8 @@ class _Copier(threading.Thread):
         """Mark the folder as this driver's; raises `InputError` when it is another's."""
         marker = remote.marker()
         if marker is None or self._marked is None:
-            _check_takeover(remote, self._run)
+            found = _check_takeover(remote, self._run)
+            self._held = {name: Held.of(content) for name, content in found.items()}
             # Of what is there, weights alone are ever deleted.
             self._copied = {name: (-1, -1) for name in remote.names() if name.startswith(f"{WEIGHTS}/")}
         elif not marker.is_driver(self._marked):
@@ -330,23 +347,17 @@ class _Copier(threading.Thread):
             )
         self._mark()
 
+    def _lost(self, name: str) -> InputError:
+        held = self._held[name].size
+        return InputError(
+            f"{self._run.path / name}: no longer holds the {held} bytes that the replica {self._uri} has of it; that keeps them"
+        )
+
     def _mark(self, closed: bool = False) -> None:
         assert self._remote is not None
         marker = replace(Marker.of(self._run, EVERY_S), closed=closed)
         self._remote.mark(marker)
         self._marked = marker
-
-
-def _precedence(path: Path) -> int:
-    """Run.yaml before the study and the rest, before what was recorded of trials, before the trials' own records.
-
-    The weights of full trainings come last: they are kept before they are recorded.
-    """
-    if path.name == RUN_FILE:
-        return 0
-    if path.parent.name == TRAINED:
-        return 4
-    return 3 if path.name == TRIALS else 2 if path.suffix == ".jsonl" else 1
 
 
 def _is_passing(path: Path) -> bool:
@@ -355,10 +366,3 @@ def _is_passing(path: Path) -> bool:
     So is what a training keeps until its end: large, and its checkpoint written again and again.
     """
     return path.name.startswith(".") or path.name == STOP or ".lock" in path.name or path.suffix in (CHECKPOINT, START)
-
-
-def _content(path: Path, size: int) -> bytes:
-    """The first `size` bytes of a file; of one that grows, its whole lines among them."""
-    with path.open("rb") as file:
-        content = file.read(size)
-    return content[: content.rfind(b"\n") + 1] if path.suffix in GROWING else content

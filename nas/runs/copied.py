@@ -1,0 +1,81 @@
+"""What of a run directory a replica is given: which files, in which order, and what of each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.runs.layout import GROWING, RUN_FILE, STATE, TRAINED, TRIALS, WEIGHTS, is_kept
+
+Stamp = tuple[int, int]
+"""Bytes and time of a file."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a replica holds of a file that only grows: how many bytes, and their digest."""
+
+    size: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, content: bytes) -> Held:
+        return cls(len(content), hashlib.sha256(content).digest())
+
+    def is_start_of(self, content: bytes) -> bool:
+        """Whether a content still begins with that."""
+        return Held.of(content[: self.size]) == self
+
+
+def noted_files(folder: Path) -> dict[str, Stamp]:
+    """Stamp of each file by its name, noted in the order of the dictionary: what refers to others first."""
+    rest = [path for path in folder.rglob("*") if path.parent != folder / WEIGHTS]
+    noted = {}
+    for paths in (sorted(rest, key=_precedence), (folder / WEIGHTS).glob("*")):  # a glob looks when it is reached
+        for path in paths:
+            name = path.relative_to(folder).as_posix()
+            if (is_kept(name) or name == STATE) and path.is_file():
+                with suppress(FileNotFoundError):  # weights are deleted meanwhile
+                    noted[name] = _stamp(path.stat())
+    return noted
+
+
+def _precedence(path: Path) -> int:
+    """Run.yaml before the study and the rest, before what was recorded of trials, before the trials' own records.
+
+    The weights of full trainings come last: they are kept before they are recorded.
+    """
+    if path.name == RUN_FILE:
+        return 0
+    if path.parent.name == TRAINED:
+        return 4
+    return 3 if path.name == TRIALS else 2 if path.suffix == ".jsonl" else 1
+
+
+def grows(name: str) -> bool:
+    """Whether a file is only ever appended to."""
+    return Path(name).suffix in GROWING
+
+
+def is_records(name: str) -> bool:
+    """Whether a path from the run directory is that of records. The study grows too, but is made of them, and may be made again."""
+    return name.endswith(".jsonl") and "/" not in name
+
+
+def _stamp(stat: os.stat_result) -> Stamp:
+    return stat.st_size, stat.st_mtime_ns
+
+
+def content_of(path: Path, noted: Stamp) -> tuple[bytes, Stamp]:
+    """What a file holds, and its stamp as of then (raises `FileNotFoundError`): of one that grows the whole lines of what was noted, of others all there is,
+    since they are replaced meanwhile.
+    """
+    with path.open("rb") as file:
+        if not grows(path.name):
+            stamp = _stamp(os.fstat(file.fileno()))
+            return file.read(), stamp
+        content = file.read(noted[0])
+    return content[: content.rfind(b"\n") + 1], noted
