@@ -194,7 +194,7 @@ def test_a_search_that_was_killed_goes_on_under_other_limits(
             stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
-        wait_for_records(driver, out, 7, log)
+        wait_for_records(driver, out, 4, log)
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()

@@ -91,7 +91,7 @@ def test_a_driver_killed_while_it_measures_in_turn_loses_that_alone(
         "--max-concurrent",
         "1",
         "--latency",
-        "warmup:0.02,attempts:1",
+        "warmup:0.02,seconds:0.3,attempts:1",
         "--out",
         str(out),
     ]

@@ -43,7 +43,7 @@ EDGE = LatencyTarget("edge", replace(QUICK, batch_size=64), resources={"EDGE": 1
 
 
 def settings(*targets: LatencyTarget, objectives: tuple[str, ...] = ("accuracy", "latency")) -> SearchSettings:
-    evaluation = EvaluationSettings(Recipe(epochs=1), QUICK, targets=targets)
+    evaluation = EvaluationSettings(Recipe(epochs=1, precision="float32"), QUICK, targets=targets)
     return SearchSettings(SPACE, "digits", objectives=objectives, evaluation=evaluation, trials=3)
 
 
