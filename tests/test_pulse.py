@@ -48,6 +48,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")  # starting it is what takes long
 def test_a_search_and_what_follows_it_say_what_goes_on(said: Callable[..., str], tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     shown = said("search", "digits", *SEARCH, "--out", out)
