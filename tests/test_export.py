@@ -28,6 +28,7 @@ import nas.latency.runtimes.onnxruntime
 from nas.cli.app import main
 from nas.common.errors import ExportError, InputError
 from nas.common.files import weights_content
+from nas.common.jsonl import json_line
 from nas.data.image_decoding import decode_into
 from nas.data.image_files import list_files
 from nas.data.image_layout import find_layout
@@ -627,9 +628,9 @@ def test_several_picks_are_exported_side_by_side_or_not_at_all(
 ) -> None:
     run = make_run()
     slow, fast = trained_record(run, 1)[0], trained_record(run, 2)[0]
-    (run.path / "trials.jsonl").write_text("")
-    run.append(replace(slow, objectives={"accuracy": 0.9, "latency": 2.0}))
-    run.append(replace(fast, objectives={"accuracy": 0.8, "latency": 1.0}))
+    slow = replace(slow, objectives={"accuracy": 0.9, "latency": 2.0})
+    fast = replace(fast, objectives={"accuracy": 0.8, "latency": 1.0})
+    (run.path / "trials.jsonl").write_text(f"{json_line(slow)}\n{json_line(fast)}\n")
     common = ["export", str(run.path), "--no-measure", "--to"]
 
     def call(*arguments: str) -> tuple[int, str, str]:

@@ -24,6 +24,7 @@ import nas
 import nas.workflows.train
 from nas.cli.app import main
 from nas.common.files import weights_content
+from nas.common.jsonl import json_line
 from nas.data.sets import ImageData, Split, load_data
 from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
@@ -533,9 +534,7 @@ def with_a_training(run: RunDirectory, *, with_validation: bool = False, tested:
         evaluation=replace(trials[0].evaluation, history=(score,)),
         objectives=trials[0].objectives | {"accuracy": SEARCHED},
     )
-    (run.path / "trials.jsonl").write_text("")
-    for record in (first, *trials[1:]):
-        run.append(record)
+    (run.path / "trials.jsonl").write_text("".join(f"{json_line(record)}\n" for record in (first, *trials[1:])))
     training = recorded(0, 0.9, 0.75, with_validation=with_validation)
     training = replace(training, evaluation=replace(training.evaluation, latency=AFTER))
     training = training if tested else replace(training, before=None, after=None)
