@@ -72,7 +72,9 @@ def test_no_sampler_proposes_what_is_over_a_limit(
     assert len({record.digest for record in records if record.outcome is Outcome.DONE}) == count
 
 
-@pytest.mark.parametrize("sampler", [pytest.param("front", marks=pytest.mark.slow), "tpe", "random"])
+@pytest.mark.parametrize(
+    "sampler", [pytest.param("front", marks=pytest.mark.slow), pytest.param("tpe", marks=pytest.mark.slow), "random"]
+)
 def test_the_same_records_and_limits_give_the_same_proposals(make_run: RunFactory, sampler: str) -> None:
     budgets = Budgets(max_macs=100_000, max_params=6_000)
     whole = search(make_run(limited(DIGITS, sampler, budgets, trials=14), "whole"), 14)

@@ -70,6 +70,11 @@ def small(classes: int = 10) -> Network:
     return build(replace(SPACE.backbone, layers=SPACE.backbone.layers[:2]), classes)
 
 
+def tiny() -> Network:
+    """Its first block alone, where nothing need be learned."""
+    return build(replace(SPACE.backbone, layers=SPACE.backbone.layers[:1]), 10)
+
+
 def train(model: nn.Module, data: DeviceData, recipe: Recipe, seed: int = 0) -> list[EpochMetrics]:
     return list(finetune(model, data, SIDE, recipe, ACCURACY, seed=seed))
 
@@ -158,7 +163,7 @@ def test_cosine_warms_up_along_a_line_and_ends_at_zero(warmup: float) -> None:
     ids=named,
 )
 def test_the_whole_schedule_is_gone_through_whatever_ends_the_training(data: DeviceData, recipe: Recipe) -> None:
-    rates = [epoch.learning_rate for epoch in train(small(), data, recipe)]
+    rates = [epoch.learning_rate for epoch in train(tiny(), data, recipe)]
     assert len(rates) == 2
     steps = min(recipe.steps or 1000, recipe.epochs * STEPS)
     expected = [learning_rate_at((done - 0.5) / steps, recipe) for done in (STEPS, steps)]
@@ -188,7 +193,7 @@ def test_the_whole_schedule_is_gone_through_whatever_ends_the_training(data: Dev
 def test_the_first_budget_to_be_reached_ends_the_training(
     data: DeviceData, recipe: Recipe, epochs: int, steps: int
 ) -> None:
-    model = small()
+    model = tiny()
     history = train(model, data, recipe)
     assert [epoch.epoch for epoch in history] == list(range(1, epochs + 1))
     assert steps_taken(model) == steps
@@ -484,6 +489,7 @@ def test_balancing_finds_more_of_the_rare_classes(uneven: DeviceData) -> None:
     assert recall("sampling") > plain + 0.1
 
 
+@pytest.mark.slow
 def test_a_very_rare_class_does_not_swallow_the_others(data: DeviceData) -> None:
     """torch's own class weights would weigh label smoothing by class, and call every image the rare one."""
     digits = data.data
@@ -567,12 +573,12 @@ def losses(history: list[EpochMetrics]) -> list[tuple[float | None, float, float
     return [(epoch.train_loss, epoch.validation_loss, epoch.score) for epoch in history]
 
 
-def test_the_seed_alone_decides(data: DeviceData) -> None:
+def test_the_seed_alone_decides(few: DeviceData) -> None:
     models, results = [small(), small(), small()], []
     for number, (model, seed) in enumerate(zip(models, (5, 5, 6), strict=True)):
         torch.manual_seed(number)  # nothing is drawn from the generator that all share
         np.random.seed(number)
-        results.append(losses(train(model, data, EVERYTHING_RANDOM, seed)))
+        results.append(losses(train(model, few, EVERYTHING_RANDOM, seed)))
         assert torch.initial_seed() == number
     assert results[0] == results[1] != results[2]
     assert changed(copied(models[0]), models[1]) == set()

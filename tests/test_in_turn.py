@@ -491,6 +491,7 @@ def test_a_hypervolume_without_a_course_or_a_range_says_so() -> None:
     assert "do not differ in latency" in told(equal)
 
 
+@pytest.mark.slow
 def test_predictions_put_to_the_test_too_seldom_are_not_shown_as_shares(tmp_path: Path) -> None:
     def predicted(record: TrialRecord) -> TrialRecord:
         return replace(record, evaluation=replace(record.evaluation, predicted=Predicted(1.0, 10.0, 8)))

@@ -126,6 +126,7 @@ def test_json_is_the_record_and_nothing_else(capfd: pytest.CaptureFixture[str], 
         assert measured["protocol"]["channels_last"] is False
 
 
+@pytest.mark.slow
 def test_several_networks_are_measured_in_turn_and_compared(
     capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -360,7 +360,9 @@ def test_every_layer_that_the_canonical_form_changes_keeps_its_function(space_na
         assert_same_function(network)
 
 
-@pytest.mark.parametrize(("space_name", "count"), [("digits", 80), ("cifar", 12), ("lite0", 5)])
+@pytest.mark.parametrize(
+    ("space_name", "count"), [("digits", 80), ("cifar", 12), pytest.param("lite0", 5, marks=pytest.mark.slow)]
+)
 def test_whole_networks_that_the_canonical_form_changes_keep_their_function(space_name: str, count: int) -> None:
     for architecture in respelled_samples(space_name)[:count]:
         assert_same_function(architecture)

@@ -108,6 +108,7 @@ def test_a_tighter_limit_takes_trained_networks_off_the_front_and_a_looser_one_b
     assert pareto_front(back.records(), ("accuracy", "latency")) == front
 
 
+@pytest.mark.slow
 def test_what_was_rejected_and_fits_a_looser_limit_is_a_candidate_again(make_run: RunFactory) -> None:
     run = make_run(limited(0.06))
     search(run, 24)
@@ -218,7 +219,9 @@ def test_repeats_follow_their_originals(make_run: RunFactory) -> None:
         assert trials[repeat.number].constraints["budget"] > 0
 
 
-@pytest.mark.parametrize("sampler", [pytest.param("front", marks=pytest.mark.slow), "tpe", "random"])
+@pytest.mark.parametrize(
+    "sampler", [pytest.param("front", marks=pytest.mark.slow), pytest.param("tpe", marks=pytest.mark.slow), "random"]
+)
 def test_the_same_records_and_limits_give_the_same_proposals(
     make_run: RunFactory, sampler: str, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_stopped_trial_is_predicted_by_the_line_of_those_that_went_on() -> Non
     assert wide[0] > 5 * doubt[0]
 
 
+@pytest.mark.slow
 def test_running_trials_are_counted() -> None:
     study = new_study(FrontSampler(seed=0))
     search(study, 20)
@@ -271,6 +272,7 @@ def test_a_single_parameter_and_a_single_choice() -> None:
     assert search(new_study(FrontSampler(seed=0)), 3, lambda p: (1.0, 1.0), only) == [{"b": "x"}] * 3
 
 
+@pytest.mark.slow
 def test_choices_may_be_anything_that_optuna_takes_and_integers_are_choices_in_order() -> None:
     space: dict[str, BaseDistribution] = {
         "mixed": CategoricalDistribution([None, True, 2, 1.5, "one"]),
@@ -308,7 +310,7 @@ def test_one_objective_and_a_cost_of_none_are_refused() -> None:
         search(new_study(FrontSampler(seed=0, costs={2: cost})), 1)
 
 
-@pytest.mark.parametrize("objectives", [2, 3])
+@pytest.mark.parametrize("objectives", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_expected_improvement_is_what_sampling_gives(objectives: int) -> None:
     rng = np.random.default_rng(0)
     front = rng.random((6, objectives))

@@ -56,6 +56,7 @@ def check_told(run: RunDirectory, url: str | None = None) -> None:
     assert [trial.params for trial in trials] == [record.parameters for record in records]
 
 
+@pytest.mark.slow
 def test_runs_share_a_database_and_leave_each_other_alone(make_run: RunFactory, tmp_path: Path) -> None:
     database = tmp_path / "studies.db"
     runs = [make_run(in_database(database), name) for name in ("first", "second")]
@@ -93,7 +94,7 @@ def test_a_search_that_died_goes_on_in_the_database(make_run: RunFactory, tmp_pa
     check_told(run)
 
 
-@pytest.mark.parametrize("sampler", ["random", "front"])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("front", marks=pytest.mark.slow)])
 def test_a_lost_database_is_filled_again_from_the_records(make_run: RunFactory, tmp_path: Path, sampler: str) -> None:
     database = tmp_path / "studies.db"
     run = make_run(replace(in_database(database), sampler=sampler))
@@ -112,6 +113,7 @@ def test_a_lost_database_is_filled_again_from_the_records(make_run: RunFactory, 
     check_told(run)
 
 
+@pytest.mark.slow
 def test_a_run_restored_from_an_older_copy_has_its_study_made_anew(
     make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -62,6 +62,7 @@ TINY = {
     "head_channels": 32,
 }  # fmt: skip
 RECIPE = Recipe(epochs=4, batch_size=32, precision="float32", learning_rate=0.02)
+BRIEF = replace(RECIPE, epochs=1, steps=2)
 FLAGS = ["--epochs", "4", "--batch-size", "32", "--learning-rate", "0.02", "--set", "precision=float32"]
 
 
@@ -82,6 +83,14 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("supernets") / "tiny"
     assert train_supernet(plan_supernet(folder, mobile_space(str(space_file)), "digits", RECIPE)) is None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A supernet that was trained for a moment, where it does not matter what it has learned."""
+    folder = tmp_path_factory.mktemp("supernets") / "begun"
+    assert train_supernet(plan_supernet(folder, mobile_space(str(space_file)), "digits", BRIEF)) is None
     return folder
 
 
@@ -149,8 +158,8 @@ def test_two_processes_share_the_batches_of_one_training(space_file: Path, tmp_p
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
-def test_validation_images_that_the_supernet_was_trained_on_are_refused(trained: Path, space_file: Path) -> None:
-    space, init = mobile_space(str(space_file)), f"{SUPERNET}{trained}"
+def test_validation_images_that_the_supernet_was_trained_on_are_refused(begun: Path, space_file: Path) -> None:
+    space, init = mobile_space(str(space_file)), f"{SUPERNET}{begun}"
     load_images(space, "digits", 0, init)
     with pytest.raises(InputError, match=r"split_seed 1: the supernet .* was trained with split_seed 0"):
         load_images(space, "digits", 1, init)
@@ -177,9 +186,9 @@ def test_no_other_spelling_of_the_data_hides_what_the_supernet_has_seen(
     assert remark == f"what images the supernet {older} was trained on is not known, since an older version made it"
 
 
-def test_another_training_is_not_mistaken_for_the_one_in_a_folder(trained: Path, space_file: Path) -> None:
+def test_another_training_is_not_mistaken_for_the_one_in_a_folder(begun: Path, space_file: Path) -> None:
     with pytest.raises(InputError, match=r"holds a supernet of another seed; give another out"):
-        plan_supernet(trained, mobile_space(str(space_file)), "digits", RECIPE, seed=1)
+        plan_supernet(begun, mobile_space(str(space_file)), "digits", BRIEF, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +225,14 @@ def test_a_backbone_is_what_the_largest_network_begins_with() -> None:
     torch.testing.assert_close(network(x, space.largest), alone.train()(x), rtol=1e-3, atol=1e-3)
 
 
-def test_a_space_that_the_supernet_does_not_hold_is_refused(trained: Path, space_file: Path, tmp_path: Path) -> None:
+def test_a_space_that_the_supernet_does_not_hold_is_refused(begun: Path, space_file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not in the space tiny"):
-        load_weights(f"{SUPERNET}{trained}").check_fits(mobile_space("cifar"))
+        load_weights(f"{SUPERNET}{begun}").check_fits(mobile_space("cifar"))
     stage = TINY["stages"][0]  # type: ignore[index]
     wider = tmp_path / "wider.yaml"
     wider.write_text(yaml.safe_dump(TINY | {"stages": [stage | {"expansion": [1, 2, 3]}]}, sort_keys=False))
     with pytest.raises(InputError, match="is not in the space tiny"):
-        load_weights(f"{SUPERNET}{trained}").check_fits(mobile_space(str(wider)))
+        load_weights(f"{SUPERNET}{begun}").check_fits(mobile_space(str(wider)))
     narrower = tmp_path / "narrower.yaml"
     narrower.write_text(yaml.safe_dump(TINY | {"stages": [stage | {"expansion": [2]}]}, sort_keys=False))
-    load_weights(f"{SUPERNET}{trained}").check_fits(mobile_space(str(narrower)))
+    load_weights(f"{SUPERNET}{begun}").check_fits(mobile_space(str(narrower)))

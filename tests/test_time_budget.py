@@ -86,7 +86,7 @@ def test_the_largest_network_waits_where_there_is_a_limit(make_run: RunFactory, 
 def test_a_reference_that_takes_too_much_of_the_time_is_left_out(make_run: RunFactory) -> None:
     # An hour for candidates is to be 900 s at most for a reference; these are what the forecast says.
     forecast = [(macs("smallest"), 5.0), (macs("backbone"), 2000.0)]
-    broker = Broker(make_run(settings(time_budget_s=HOUR)), forecast=forecast)
+    broker = Broker(make_run(settings(time_budget_s=HOUR, sampler="random")), forecast=forecast)
     names = []
     for _ in range(2 * DEFERRED_UNTIL):
         candidate = broker.ask()
@@ -132,7 +132,7 @@ def test_nothing_is_started_that_would_not_end_in_time_but_for_what_was_asked_fo
 def test_durations_are_learned_from_what_ran(make_run: RunFactory) -> None:
     durations = Durations([(1e6, 1.0), (2e6, 2.0)])  # the machine was idle then
     assert durations.seconds(4e6) == pytest.approx(4.0)
-    broker = Broker(make_run(settings()))
+    broker = Broker(make_run(settings(sampler="random")))
     for candidate in asked(broker, 20):
         cost = architecture_cost(candidate.architecture, 10)
         record = next(record for record in broker.records if record.number == candidate.number)

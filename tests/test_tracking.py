@@ -232,6 +232,7 @@ def parents(client: Any) -> list[Any]:
     return [run for run in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" not in run.data.tags]
 
 
+@pytest.mark.slow
 @needs_mlflow
 def test_mlflow_reads_back_a_search_and_its_second_half(broker: Broker) -> None:
     from mlflow import MlflowClient

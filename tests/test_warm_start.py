@@ -349,7 +349,7 @@ def test_a_start_that_is_killed_is_completed_without_doubles(
     assert [(r.number, r.digest, r.outcome) for r in ours] == [(r.number, r.digest, r.outcome) for r in theirs]
 
 
-@pytest.mark.parametrize("sampler", ["front", "tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["front", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
 def test_samplers_learn_from_trials_taken_over(make_run: RunFactory, earlier: RunDirectory, sampler: str) -> None:
     given = from_earlier(earlier, trials=2, sampler=sampler, enqueue=())
     asked = {}
