@@ -48,7 +48,8 @@ COMPILE = pytest.param("compile", marks=pytest.mark.subprocess)
 
 LONGEST = (
     *("test_search", "test_cluster", "test_status", "test_targets", "test_browse", "test_replica", "test_audit"),
-    *("test_kills", "test_homes", "test_clean", "test_toy_task", "test_examples"),
+    *("test_homes", "test_examples", "test_kills", "test_clean", "test_toy_task"),
+    *("test_old_files", "test_family_door", "test_in_turn_search", "test_pulse", "test_data_said"),
     *("test_cluster_files", "test_workers", "test_cli"),
     *("test_baseline", "test_sampler", "test_finetune", "test_renewal", "test_broker", "test_latency_predictor"),
     *("test_latency_compare", "test_model", "test_train", "test_evaluate", "test_weights", "test_time_budget"),
