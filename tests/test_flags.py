@@ -18,6 +18,7 @@ COMMAND = re.compile(r"\b(nas|ray|python predict\.py) [^;]*$")
 ALLOWED = {
     ("common/errors.py", "--max-macs"),  # what doctests show
     ("common/errors.py", "--epochs"),
+    ("latency/conditions.py", "--version"),  # of the compiler
     ("common/signals.py", "--signal"),  # sbatch's
     ("common/provenance.py", "--always"),  # git's, as the next ones
     ("common/provenance.py", "--abbrev"),
