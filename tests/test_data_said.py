@@ -16,6 +16,8 @@ from conftest import BRIEF
 from PIL import Image
 
 from nas.cli.app import main
+from nas.data.sets import load_data
+from nas.runs.store import open_run
 
 SPACE = """
 name: tiny
@@ -106,6 +108,12 @@ def test_all_that_train_candidates_of_a_run_say_first_what_they_read(
     assert said("search", "space.yaml", "--data", "photos", *brief, "--trials", "2", "--out", "run")[:3] == FIRST
     provenance = yaml.safe_load((photos.parent / "run" / "run.yaml").read_text())["provenance"]
     assert provenance["data_remarks"] == SAID
+    read = load_data("photos", channels=3, size=16)
+    assert (provenance["distinct"], provenance["test_fingerprint"]) == (True, read.test_fingerprint())
+    images = open_run(Path("run")).images()
+    assert images is not None
+    assert (images.training == read.train.image_hashes).all()
+    assert (images.validation == read.validation.image_hashes).all()
     assert provenance["data_licence"] == "LICENSE: CC0 1.0 Universal"
     assert SAID[1] in (photos.parent / "run" / "report.html").read_text()
     assert said("search", "--resume", "run", "--trials", "8")[:3] == FIRST

@@ -11,18 +11,24 @@ import pytest
 from conftest import RunFactory
 from PIL import Image
 
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.data.distinct import distinct_splits
 from nas.data.image_data import ImageData, Split
 from nas.data.sets import load_data
 from nas.runs.record import Start
-from nas.runs.run_file import RunFile
+from nas.runs.run_file import RunFile, write_run_file
 from nas.runs.run_images import RunImages
 from nas.runs.settings import SearchSettings
-from nas.runs.store import RunDirectory
+from nas.runs.store import RunDirectory, open_run
 from nas.search.conditions import check_same_test, data_of
 from nas.spaces.files import load_space
 from nas.training.images import load_images
+from nas.training.recipe import Recipe
+from nas.training.supernet import SupernetPlan
+from nas.training.supernet_file import write_file
+from nas.views.report import write_report
+from nas.workflows.supernet import plan_supernet
 
 SPACE = load_space("cifar")
 STARTS: tuple[Start, ...] = ("search", "init", "scratch")
@@ -202,3 +208,35 @@ def test_a_run_says_what_its_candidates_have_seen(make_run: RunFactory, tmp_path
     (run.path / "images.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"images.npz: does not hold the hashes"):
         run.images()
+
+
+def test_a_supernet_that_was_begun_goes_on_with_the_images_that_it_began_with(
+    stored_twice: Path, tmp_path: Path
+) -> None:
+    def planned(folder: Path) -> SupernetPlan:
+        return plan_supernet(folder, SPACE, str(stored_twice), Recipe(epochs=1, precision="float32"))
+
+    new = planned(tmp_path / "new")
+    assert new.file.distinct
+    assert new.file.data_fingerprint == read(stored_twice).fingerprint()
+    before = read(stored_twice, distinct=False)
+    (tmp_path / "older").mkdir()
+    write_file(tmp_path / "older", replace(new.file, distinct=False, data_fingerprint=before.fingerprint()))
+    older = planned(tmp_path / "older")
+    assert older.data.fingerprint() == before.fingerprint()
+    (tmp_path / "begun").mkdir()
+    write_file(tmp_path / "begun", new.file)
+    assert planned(tmp_path / "begun").file == new.file
+
+
+def test_what_was_allowed_is_said_with_the_front_and_in_the_report(
+    make_run: RunFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    told = "3 of 41 validation images of photos were training images of the supernet nets/a"
+    write_run_file(run.path, RunFile(run.settings, replace(run.provenance, seen_images=told)))
+    with pytest.raises(SystemExit) as end:
+        main(["front", str(run.path)])
+    assert not end.value.code
+    assert f"Warning: {told}: scores are too good" in capsys.readouterr().out
+    assert told in write_report(open_run(run.path)).read_text(encoding="utf-8")
