@@ -108,7 +108,6 @@ def test_a_chart_names_a_sampler_that_is_not_here(make_run: RunFactory) -> None:
 @pytest.mark.ray
 @pytest.mark.subprocess
 @pytest.mark.slow
-@pytest.mark.usefixtures("own_ray")
 def test_a_sampler_of_an_installed_package_searches_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
