@@ -152,7 +152,7 @@ def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     def brief(device: str) -> LatencyProtocol:
         return replace(default_protocol(device), warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1)
 
-    for module in ("evaluate", "space", "options"):
+    for module in ("evaluate", "measure", "space", "options"):
         monkeypatch.setattr(f"nas.cli.{module}.default_protocol", brief)
 
 

@@ -114,9 +114,9 @@ def test_networks_are_built_for_the_runs_classes_and_channels(name: str) -> None
         # research/slim/nets/mobilenet/README.md (at width 1 also Sandler et al., 2018, table 4). Parameters at
         # width 1 and of ResNet-18: what torchvision lists with its weights; the other widths: the same table, which
         # says 3.47 at width 1.
-        ("mobilenet_v2_050", 97, 1.95),
+        pytest.param("mobilenet_v2_050", 97, 1.95, marks=pytest.mark.slow),
         ("mobilenet_v2_100", 300, 3.50),
-        ("mobilenet_v2_140", 582, 6.06),
+        pytest.param("mobilenet_v2_140", 582, 6.06, marks=pytest.mark.slow),
         # torchvision lists 1.814 G with its weights; He et al., 2016, table 1, says 1.8 G.
         ("resnet18", 1814, 11.69),
     ],

@@ -55,7 +55,7 @@ def elastic(taps: Literal["grid", "own"] = "own") -> Elastic:
     return network
 
 
-@pytest.mark.parametrize("taps", ["own", "grid"])
+@pytest.mark.parametrize("taps", [pytest.param("own", marks=pytest.mark.slow), "grid"])
 def test_a_candidate_cut_out_is_the_elastic_network_set_to_it(taps: Literal["grid", "own"]) -> None:
     network, x = elastic(taps), images()
     for architecture in candidates(25):

@@ -146,7 +146,7 @@ def test_a_named_space_that_does_not_fit_is_warned_of_before_a_search(
 def test_evaluate_chooses_too(photos: Photos, capsys: pytest.CaptureFixture[str]) -> None:
     data = photos("data", (28, 28), colour=False, count=20)
     with pytest.raises(SystemExit) as end:
-        main(["evaluate", "smallest", "--data", str(data), "--epochs", "1", "--json"])
+        main(["evaluate", "smallest", "--data", str(data), "--epochs", "1", "--set", "precision=float32", "--json"])
     assert end.value.code == 0
     told = capsys.readouterr()
     assert "Space cifar for grey images of 28×28 px, 2 classes" in told.err

@@ -228,7 +228,7 @@ def test_a_checkpoint_that_cannot_be_read_is_said_in_a_sentence(
     assert f"{training.key}.checkpoint: cannot be read, so that the training cannot go on; delete it" in err
 
 
-@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("links", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_was_planned_is_trained_though_the_search_deletes_its_weights_meanwhile(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
