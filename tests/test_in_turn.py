@@ -234,6 +234,7 @@ def test_a_turn_that_lets_others_onto_the_front_is_followed_by_one_with_them_but
     assert confirmer.finished
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again_when_a_search_goes_on_but_a_new_front_is(make_run: RunFactory) -> None:
     run = make_run(settings(confirm=0.0))
     drive(run)

@@ -92,8 +92,7 @@ def test_a_runtime_may_tell_the_time_itself() -> None:
         assert latency.estimator == "lower quartile of wall time"
 
 
-@pytest.mark.usefixtures("installed")
-@pytest.mark.usefixtures("brief_measurements")
+@pytest.mark.usefixtures("installed", "brief_measurements")
 def test_measure_has_the_mode_of_an_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--input", "3x32x32", "--batch-size", "1", "--device", "cpu", "--mode", "toy"]
     with pytest.raises(SystemExit):

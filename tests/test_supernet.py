@@ -168,19 +168,19 @@ def test_validation_images_that_the_supernet_was_trained_on_are_refused(begun: P
 
 
 def test_no_other_spelling_of_the_data_hides_what_the_supernet_has_seen(
-    trained: Path, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begun: Path, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "renamed.py").write_text(
         "from nas import load_data\ndef digits():\n    return load_data('digits', channels=1, size=8, split_seed=1)\n"
     )
     monkeypatch.chdir(tmp_path)
-    space, init = mobile_space(str(space_file)), f"{SUPERNET}{trained}"
-    seen = f"validation images and .* of 360 test images of digits were training images of the supernet {trained}"
+    space, init = mobile_space(str(space_file)), f"{SUPERNET}{begun}"
+    seen = f"validation images and .* of 360 test images of digits were training images of the supernet {begun}"
     with pytest.raises(InputError, match=rf"of 360 {seen}.*allow_seen_images"):
         load_images(space, "renamed:digits", 0, init)
     with pytest.raises(InputError, match="allow_seen_images"):
         plan_supernet(tmp_path / "next", space, "renamed:digits", RECIPE, init=init)
-    older = shutil.copytree(trained, tmp_path / "older")
+    older = shutil.copytree(begun, tmp_path / "older")
     (older / "seen_images.npy").unlink()
     (remark,) = load_images(space, "renamed:digits", 0, f"{SUPERNET}{older}").remarks
     assert remark == f"what images the supernet {older} was trained on is not known, since an older version made it"
