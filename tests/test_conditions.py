@@ -45,6 +45,7 @@ def test_what_is_set_and_what_the_system_tells_is_listed_and_nothing_else(
 ) -> None:
     assert conditions(QUICK) == {}
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # the protocol says how many
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "FALSE")  # scikit-learn sets it
     monkeypatch.setenv("UNRELATED", "x")
     assert conditions(QUICK) == {}
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")

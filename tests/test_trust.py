@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -19,8 +19,11 @@ from test_run import record
 from nas.cli.app import main
 from nas.common import trust
 from nas.common.errors import InputError
-from nas.common.plugins import load_object
+from nas.common.plugins import load_named
+from nas.models.backbones import load_backbone
+from nas.models.networks import build, networks_of
 from nas.runs.store import RunDirectory, open_run
+from nas.views.report import write_report
 
 HERE = socket.gethostname()
 
@@ -31,6 +34,7 @@ def asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NAS_TRUST")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(trust, "_foreign", [])
+    monkeypatch.setattr(trust, "_opened", [])
     monkeypatch.setattr(trust, "_accepted", set())
     monkeypatch.setattr(trust, "_asked", None)
     monkeypatch.setattr(sys, "argv", ["nas"])
@@ -89,7 +93,6 @@ def test_neither_does_a_run_that_says_nothing_of_where_it_was_started(
 
 def test_nor_do_its_records(make_run: RunFactory, trace: tuple[str, Path]) -> None:
     run, (name, ran) = make_run(), trace
-    changed(run, lambda content: content["provenance"].update(host="another-host"))
     run.append(record(0))
     line = json.loads((run.path / "trials.jsonl").read_text())
     line["architecture"]["kind"] = f"{name}:TASK"
@@ -111,23 +114,67 @@ def test_a_run_of_another_user_is_not_ones_own(make_run: RunFactory, trace: tupl
 def loads(name: str) -> bool:
     """Whether the module is loaded: what it holds is no task, which is said."""
     try:
-        load_object("task", f"{name}:TASK")
+        load_named("task", f"{name}:TASK")
     except InputError:
         return False
     return True
 
 
-def test_ones_own_runs_are_not_asked_about_here_or_on_another_node(
+@pytest.mark.parametrize("host", [HERE, "here"])
+def test_the_modules_of_ones_own_run_are_loaded_here_and_on_another_node(
+    make_run: RunFactory, trace: tuple[str, Path], host: str
+) -> None:
+    made, (name, ran) = make_run(), trace
+    settings = replace(made.settings, evaluation=replace(made.settings.evaluation, metric=f"{name}:TASK"))
+    RunDirectory.create(made.path.with_name("own"), settings, replace(made.provenance, host=host))
+    run = open_run(made.path.with_name("own"))
+    with pytest.raises(InputError, match="is not a function"):
+        run.settings.evaluation.load_metric()
+    assert ran.exists()
+
+
+def test_a_run_that_came_back_with_another_module_is_not_ones_own(
     make_run: RunFactory, trace: tuple[str, Path]
 ) -> None:
-    name, _ = trace
-    here = make_run(name="here")
-    content = replace(here.content, provenance=replace(here.provenance, host=HERE))
-    open_run(RunDirectory.create(here.path.with_name("own"), content.settings, content.provenance).path)
-    assert loads(name)
-    open_run(here.path)  # of the host "here", which this user's cache knows to be theirs
-    assert loads(f"{name}")
-    assert re.fullmatch(r"([0-9a-f]{32}\n){2}", Path("cache/nas/own-runs").read_text())
+    run, (name, ran) = make_run(), trace
+    open_run(run.path)
+    named_task(run, name, "here")
+    with pytest.raises(InputError, match=r"\(started on 'here'\) is not a run of yours"):
+        open_run(run.path)
+    assert not ran.exists()
+
+
+def test_a_folder_that_is_called_like_a_module_says_nothing(
+    make_run: RunFactory, trace: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, (name, ran) = make_run(), trace
+    named_task(run, name, "another-host")
+    run.path.rename(f"{name}:TASK")
+    monkeypatch.setattr(sys, "argv", ["nas", "search", "--resume", f"{name}:TASK"])
+    with pytest.raises(InputError, match="is not a run of yours"):
+        open_run(f"{name}:TASK")
+    assert not ran.exists()
+
+
+def test_an_exported_folder_names_no_family_unasked(trace: tuple[str, Path], tmp_path: Path) -> None:
+    name, ran = trace
+    folder = Path(shutil.copytree(Path(__file__).parent / "fixtures/3950bf8/export", tmp_path / "export"))
+    card = json.loads((folder / "model.json").read_text())
+    card["architecture"]["kind"] = f"{name}:TASK"
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="may name it, which would run code"):
+        load_backbone(str(folder))
+    assert not ran.exists()
+
+
+def test_ordinary_runs_from_elsewhere_are_read_trained_and_exported_unasked(tmp_path: Path) -> None:
+    run = open_run(shutil.copytree(Path(__file__).parent / "fixtures/3950bf8/run", tmp_path / "run"))
+    assert run.provenance.host != HERE or os.getuid() == run.path.stat().st_uid
+    changed(run, lambda content: content["provenance"].update(host="another-host"))
+    run = open_run(run.path)
+    networks_of.cache_clear()
+    assert build(run.records()[0].architecture, 10) is not None
+    write_report(run)
 
 
 @pytest.mark.parametrize("by", ["argument", "variable", "before", "answer"])

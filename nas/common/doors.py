@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from nas.common.errors import InputError, did_you_mean
-from nas.common.plugins import load_object
+from nas.common.plugins import load_named
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Door(Generic[T]):
             module, _, attribute = self.own[name].partition(":")
             return getattr(import_module(module), attribute)
         if ":" in name:
-            return load_object(self.what, name)
+            return load_named(self.what, name)
         foreign = self._foreign().get(name)
         if foreign is None:
             raise InputError(f"{self.unknown(name)}, or module:name of yours")

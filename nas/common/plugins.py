@@ -34,7 +34,6 @@ _searched: list[str] = []
 
 def load_object(what: str, name: str) -> Any:
     """What `name`, `module:name`, means; raises `InputError`, which says `what` it was to be."""
-    check_module(what, name)
     module_name, _, own_name = name.partition(":")
     try:
         with searched_last(code_folder()):
@@ -43,9 +42,15 @@ def load_object(what: str, name: str) -> Any:
         raise InputError(f"{what} {name!r} could not be loaded: {type(error).__name__}: {error}") from error
 
 
+def load_named(what: str, name: str) -> Any:
+    """The same of a name that a user or a file of theirs gave: asked about where it may be somebody else's."""
+    check_module(what, name)
+    return load_object(what, name)
+
+
 def load_function(what: str, name: str) -> Callable[..., Any]:
     """The function that `name` means; raises `InputError`, which says `what` it was to be."""
-    function = load_object(what, name)
+    function = load_named(what, name)
     if not callable(function):
         raise InputError(f"{what} {name!r} is not a function")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import statistics
@@ -41,6 +42,8 @@ def gain_text(gain: float, unit: str = "%") -> str:
 
 def duration_text(seconds: float) -> str:
     """Seconds as the two largest of days, hours, minutes and seconds."""
+    if not math.isfinite(seconds):
+        return "not known"
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     rest, parts = round(seconds), []
@@ -52,8 +55,11 @@ def duration_text(seconds: float) -> str:
 
 
 def time_text(utc: float) -> str:
-    """A moment, given in UTC seconds since the epoch."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(utc))
+    """A moment, given in UTC seconds since the epoch; one that no calendar has is not known."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(utc))
+    except (OverflowError, ValueError, OSError):
+        return "not known"
 
 
 def plural(count: int, singular: str, several: str | None = None) -> str:

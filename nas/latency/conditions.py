@@ -19,8 +19,10 @@ _PREFIXES = (
     "ONEDNN_", "DNNL_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_CPU_", "MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES",
     "CUDA_MPS_", "CUDA_LAUNCH_BLOCKING", "CUDNN_", "CUBLAS_", "NVIDIA_TF32_OVERRIDE", "TORCH_CUDNN_", "ORT_",
 )  # fmt: skip
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_THREAD_LIMIT")
-"""Variables that say nothing, since the protocol does; Ray sets some of them."""
+_IDLE = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_THREAD_LIMIT", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK",
+)  # fmt: skip
+"""Variables that say nothing: of threads, which the protocol tells, and those that scikit-learn sets where it is imported."""
 _SYSTEM = Path("/sys")
 
 
@@ -45,7 +47,7 @@ def _told(value: str | None) -> str:
 
 def _variables() -> dict[str, str]:
     """Of libraries that are preloaded the names, since their folders differ from host to host."""
-    named = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) and name not in _THREADS}
+    named = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) and name not in _IDLE}
     if preloaded := named.get("LD_PRELOAD"):
         named["LD_PRELOAD"] = " ".join(Path(file).name for file in preloaded.replace(":", " ").split())
     return named

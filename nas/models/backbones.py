@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
+from nas.common.trust import note_exported
 from nas.models.inherit import remap_state_dict
 from nas.models.networks import Backbone, build
 from nas.models.sources import SCRATCH, SUPERNET
-from nas.spaces.families import read_architecture
+from nas.spaces.families import architecture_cost, read_architecture
 from nas.spaces.files import load_space
 from nas.spaces.mobile.architecture import Architecture, LayerSpec, StemSpec
 
@@ -99,19 +100,26 @@ def load_backbone(name_or_path: str) -> Backbone:
 
 def _exported(folder: Path) -> Backbone:
     """The network of a folder that `nas export` made, of whatever family; raises `InputError`."""
+    note_exported(folder)
     try:
         card = parse_json((folder / "model.json").read_text(encoding="utf-8"))
         architecture = read_architecture(card["architecture"])
         classes, preprocessing = card["classes"], card["preprocessing"]
-        mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+        mean, std = (tuple(map(float, preprocessing[name])) for name in ("mean", "std"))
+        is_folded = card.get("export", {}).get("batch_norm_folded")
         tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        many = len(classes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder that nas export made ({error})") from error
-    if card.get("export", {}).get("batch_norm_folded"):
+    if is_folded:
         raise InputError(
             f"{folder}: its batch norm is folded, so that no network inherits: export without {arg('fold_bn')}"
         )
-    order = build(architecture, len(classes)).state_dict()  # safetensors sorts by name
+    order = {}
+    if architecture_cost(architecture, many).params <= sum(
+        tensor.numel() for tensor in tensors.values()
+    ):  # else it may fit nowhere
+        order = build(architecture, many).state_dict()  # safetensors sorts by name
     if set(order) != set(tensors):
         raise InputError(f"{folder}: model.safetensors does not hold the weights of the architecture in model.json")
     ordered = {name: tensors[name].to(order[name].dtype) for name in order}  # it may be in float16
@@ -119,4 +127,4 @@ def _exported(folder: Path) -> Backbone:
         if own.shape != ordered[name].shape:
             shape = tuple(ordered[name].shape)
             raise InputError(f"{folder}: {name} is of shape {shape}; the architecture needs {tuple(own.shape)}")
-    return Backbone(str(folder), architecture, ordered, len(classes), mean, std)
+    return Backbone(str(folder), architecture, ordered, many, mean, std)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
 from nas.common.text import printable
-from nas.common.trust import note_opened
+from nas.common.trust import note_opened, note_own
 from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
 from nas.runs.settings import SearchSettings
@@ -91,7 +91,9 @@ _NAMES = ("classes", "corrupt_files")
 
 def write_run_file(path: Path, content: RunFile) -> None:
     """Write run.yaml of a run directory; raises `InputError` where it cannot be written."""
-    write_yaml(path / RUN_FILE, _RUN_FILE.dump_python(content, mode="json", by_alias=True))
+    data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
+    write_yaml(path / RUN_FILE, data)
+    note_own(data)
 
 
 def read_run_file(path: Path) -> RunFile:
@@ -104,7 +106,7 @@ def read_run_file(path: Path) -> RunFile:
         )
     provenance = data.get("provenance") if isinstance(data, dict) else None
     provenance = provenance if isinstance(provenance, dict) else {}
-    note_opened(file, provenance.get("created"), provenance.get("host"))  # before anything that it names is loaded
+    note_opened(file, data)  # before anything that it names is loaded
     if provenance:
         told = {key: value if key in _NAMES else harmless(value) for key, value in provenance.items()}
         data = {**data, "provenance": told}

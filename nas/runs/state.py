@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nas.common.files import SCHEMA_VERSION
@@ -55,6 +56,11 @@ class DriverState:
     before_s: float = 0.0
     spent_s: float | None = None
     schema: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        times = (self.written, self.started, self.ended or 0.0, self.before_s, self.spent_s or 0.0)
+        if not all(map(math.isfinite, times)):
+            raise ValueError(f"times of a driver are numbers of seconds, not {times}")
 
     def is_of(self, other: DriverState) -> bool:
         """Whether one process told both."""

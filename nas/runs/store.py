@@ -28,7 +28,6 @@ from nas.common.files import (
     writing,
 )
 from nas.common.jsonl import Grown, append_line, json_line
-from nas.common.trust import note_own
 from nas.runs import layout
 from nas.runs.driver_files import DriverFiles
 from nas.runs.in_turn import with_remeasured
@@ -127,7 +126,6 @@ class RunDirectory(DriverFiles):
             lines = "".join(f"{json_line(record)}\n" for record in records)
             write_atomically(path / layout.TRIALS, lines.encode())
         write_run_file(path, content)
-        note_own(provenance.created, provenance.host)
         return run
 
     def images(self) -> RunImages | None:

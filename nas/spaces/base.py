@@ -12,7 +12,9 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import Field
 
 if TYPE_CHECKING:
     import optuna
@@ -27,6 +29,10 @@ Values = Mapping[str, Choice]
 _ENUMERABLE = 20_000
 
 
+Count = Annotated[int, Field(le=2**63)]
+"""A number of something, of which files may hold no more than any machine has."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Multiply-adds for one image, parameters, and bytes of memory in float32; None where they are not known.
@@ -35,10 +41,10 @@ class Cost:
     that is alive of one image and its activations at one time, batch norm folded.
     """
 
-    macs: int
-    params: int
-    size_bytes: int | None = None
-    peak_activation_bytes: int | None = None
+    macs: Count
+    params: Count
+    size_bytes: Count | None = None
+    peak_activation_bytes: Count | None = None
 
 
 @dataclass(frozen=True)

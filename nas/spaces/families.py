@@ -9,13 +9,14 @@ from pydantic import PlainSerializer, PlainValidator
 
 from nas.common.doors import Door
 from nas.common.errors import InputError
+from nas.common.trust import FAMILY
 from nas.common.yaml_file import Lines
 from nas.spaces.base import Architecture, Cost, Family, LayerRow, Space
 
 MOBILE = "mobile"
 """The family of what names none: spaces and architectures written before there were others."""
 
-FAMILIES: Door[Family] = Door("family of networks", "nas.spaces", {MOBILE: "nas.spaces.mobile.family:FAMILY"}, Family)
+FAMILIES: Door[Family] = Door(FAMILY, "nas.spaces", {MOBILE: "nas.spaces.mobile.family:FAMILY"}, Family)
 
 
 @functools.cache

@@ -46,6 +46,10 @@ class SplitReport:
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    def __post_init__(self) -> None:
+        if [len(row) for row in self.confusion] != [len(self.classes)] * len(self.classes):
+            raise ValueError(f"confusion is no table of {len(self.classes)} by {len(self.classes)} classes")
+
     @property
     def score(self) -> float:
         """The task's own score."""

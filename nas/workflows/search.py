@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.provenance import command_line, git_commit, package_versions
 from nas.common.signals import gentle_signals
 from nas.common.text import resume_line
 from nas.data.sets import ImageData
+from nas.latency.conditions import conditions, difference
 from nas.models.seen import seen_by, together
 from nas.models.weights import licence_of, load_weights
 from nas.runs.record import Confirmation, TrialRecord
@@ -149,6 +150,7 @@ def resume_search(
         check_targets(settings)
         models = placement.ask(devices_here, settings)
         _check_same_hardware(run, settings, models[settings.evaluation.protocol.device])
+        _check_same_conditions(run, settings, placement)
         other = latency_limits(settings).items() - latency_limits(run.settings).items()
         here = {target: limit_ms for target, limit_ms in limits_here(settings).items() if (target, limit_ms) in other}
         check_latencies(settings, classes, here, measured_by(settings, classes, placement))
@@ -189,6 +191,21 @@ def _check_same_hardware(run: RunDirectory, settings: SearchSettings, here: str)
         raise InputError(
             f"{run.path}: its latencies were measured on {before} and this is {here}, so that new ones could not be "
             "compared with them; resume it there, or start a search of its own here"
+        )
+
+
+def _check_same_conditions(run: RunDirectory, settings: SearchSettings, placement: Placement) -> None:
+    """Raise `InputError` when the run's latencies were measured under conditions that do not hold any more, and decide something."""
+    protocol = settings.evaluation.protocol
+    if protocol.device not in latency_devices(settings):
+        return
+    measured = (record.evaluation.latency for record in run.recorded() if record.evaluation.latency is not None)
+    before = next((latency.conditions for latency in measured if latency.conditions is not None), None)
+    told = "" if before is None else difference(before, placement.ask(conditions, protocol))
+    if told:
+        raise InputError(
+            f"{run.path}: its latencies were measured under other conditions ({told}), so that new ones could not be compared "
+            f"with them; have them as before, or start a search of its own with {arg('warm_start')} {run.path}"
         )
 
 
