@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.runs.layout import GROWING, RUN_FILE, STATE, TRAINED, TRIALS, WEIGHTS, is_kept
+from nas.runs.links import is_linked
 
 Stamp = tuple[int, int]
 """Bytes and time of a file."""
@@ -31,13 +32,13 @@ class Held:
 
 
 def noted_files(folder: Path) -> dict[str, Stamp]:
-    """Stamp of each file by its name, noted in the order of the dictionary: what refers to others first."""
+    """Stamp of each file by its name, noted in the order of the dictionary: what refers to others first. Links are left out."""
     rest = [path for path in folder.rglob("*") if path.parent != folder / WEIGHTS]
     noted = {}
     for paths in (sorted(rest, key=_precedence), (folder / WEIGHTS).glob("*")):  # a glob looks when it is reached
         for path in paths:
             name = path.relative_to(folder).as_posix()
-            if (is_kept(name) or name == STATE) and path.is_file():
+            if (is_kept(name) or name == STATE) and path.is_file() and not is_linked(folder, name):
                 with suppress(FileNotFoundError):  # weights are deleted meanwhile
                     noted[name] = _stamp(path.stat())
     return noted

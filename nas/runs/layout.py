@@ -48,6 +48,7 @@ STATE, STOP = "state.json", "stop"
 """Files of the driver that runs, or ran last: no part of what a search leaves."""
 READ = (RUN_FILE, TRIALS, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS, STATE)
 """Files that a run is read from."""
+FOLDERS = (WEIGHTS, TRAINED, EXPORTS, TENSORBOARD, MLFLOW)
 SAFETENSORS, HARDEST, CHECKPOINT, START = ".safetensors", ".hardest.png", ".checkpoint", ".start"
 """How the names of weights end, of pictures of what a network found hardest, and of what a training keeps until it has ended."""
 GROWING = (".jsonl", ".journal")
@@ -58,6 +59,8 @@ NAME_PART = "[0-9A-Za-z_-]{1,64}"
 _PART = re.compile(NAME_PART)
 _PLAIN = re.compile("[0-9A-Za-z_][0-9A-Za-z_.+-]{0,254}")
 _FILES = {RUN_FILE, TRIALS, STUDY, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS, IMAGES, REPORT, PICTURE}
+WRITTEN = frozenset({*_FILES, *FOLDERS, LOCK, STATE, STOP})
+"""All that a run writes directly in its directory."""
 _BELOW = {
     WEIGHTS: re.compile(rf"{NAME_PART}{re.escape(SAFETENSORS)}"),
     TRAINED: re.compile(rf"{NAME_PART}-{NAME_PART}({re.escape(SAFETENSORS)}|{re.escape(HARDEST)})"),

@@ -7,10 +7,12 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from nas.runs.links import is_linked
 from nas.runs.store import RunDirectory
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class RemoteFolder:
     def at(cls, uri: str) -> RemoteFolder:
         """The place of a URI; S3 is asked for the region of the bucket. Raises `ValueError` for a wrong one."""
         import pyarrow
-        from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+        from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
         if "://" not in uri:
             raise ValueError("not a URI")
@@ -78,9 +80,11 @@ class RemoteFolder:
             if "Unrecognized filesystem type" not in str(error):
                 raise
             from fsspec.core import url_to_fs
+            from fsspec.implementations.local import LocalFileSystem as LocalByFsspec
 
             known, root = url_to_fs(uri)
-            filesystem = PyFileSystem(FSSpecHandler(known))
+            local = isinstance(known, LocalByFsspec)  # local://, where links are to be known as such
+            filesystem = LocalFileSystem() if local else PyFileSystem(FSSpecHandler(known))
         if not root.strip("/"):
             raise ValueError("it names no folder")
         return cls(filesystem, root.rstrip("/"))
@@ -93,6 +97,10 @@ class RemoteFolder:
         # A file system of fsspec's may give the paths with or without the first slash.
         start = len(self.root.strip("/")) + 1
         return [file.path.strip("/")[start:] for file in found if file.type == FileType.File]
+
+    def is_linked(self, name: str) -> bool:
+        """Whether a path from here is a symbolic link of this host, or leads through one: to what nobody copied here."""
+        return self.filesystem.type_name == "local" and is_linked(Path(self.root), name)
 
     def read(self, name: str) -> bytes | None:
         """A file's content, or None where there is none."""

@@ -36,6 +36,7 @@ from nas.runs.layout import (
     is_kept,
     stays_below,
 )
+from nas.runs.links import linked_names
 from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
 from nas.runs.store import RunDirectory, open_run
 
@@ -99,7 +100,9 @@ def fetch_run(uri: str, out: Path) -> None:
     names = _answer(arg("resume"), uri, remote.names)
     if outside := [name for name in names if not stays_below(name)]:
         raise InputError(f"{arg('resume')} {uri}: {outside[0]!r} there is no name that a run gives a file")
-    if RUN_FILE not in names or TRIALS not in names:
+    linked = set(filter(remote.is_linked, names))
+    kept = [name for name in names if is_kept(name) and name not in linked]
+    if RUN_FILE not in kept or TRIALS not in kept:
         raise InputError(f"{arg('resume')} {uri}: no run is there (no run.yaml and trials.jsonl)")
     marker = _answer(arg("resume"), uri, remote.marker)
     if marker is not None and marker.wait_s:
@@ -108,7 +111,7 @@ def fetch_run(uri: str, out: Path) -> None:
         raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        for name in filter(is_kept, names):
+        for name in kept:
             content = remote.read(name)
             if content is not None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +119,8 @@ def fetch_run(uri: str, out: Path) -> None:
         (partial / WEIGHTS).mkdir(exist_ok=True)
         open_run(partial)
         partial.rename(out)
-        others = [name for name in names if not (is_kept(name) or name in (MARKER, STATE) or _is_passing(Path(name)))]
+        known = {name for name in names if name in (MARKER, STATE) or _is_passing(Path(name))}
+        others = set(names) - set(kept) - known
         if others:
             logger.warning("%s: left out what is no part of a run: %s", uri, _some(sorted(others)))
     except InputError:
@@ -228,6 +232,8 @@ def replicated(run: RunDirectory) -> Iterator[None]:
     if run.settings.replica is None:
         yield
         return
+    if links := linked_names(run.path):
+        logger.warning("%s: the replica is given no links: %s", run.path, _some(links))
     copier = _Copier(run, run.settings.replica)
     copier.start()
     try:
@@ -340,7 +346,8 @@ class _Copier(threading.Thread):
             found = _check_takeover(remote, self._run)
             self._held = {name: Held.of(content) for name, content in found.items()}
             # Of what is there, weights alone are ever deleted.
-            self._copied = {name: (-1, -1) for name in remote.names() if name.startswith(f"{WEIGHTS}/")}
+            there = [name for name in remote.names() if name.startswith(f"{WEIGHTS}/") and not remote.is_linked(name)]
+            self._copied = dict.fromkeys(there, (-1, -1))
         elif not marker.is_driver(self._marked):
             raise InputError(
                 f"the replica {self._uri} was taken over: {marker.host} (process {marker.pid}) copies to it"

@@ -32,6 +32,7 @@ from nas.runs import layout
 from nas.runs.driver_files import DriverFiles
 from nas.runs.in_turn import with_remeasured
 from nas.runs.limits import apply_limits
+from nas.runs.links import refuse_links_outside
 from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRecord, TrainingRecord, TrialRecord
 from nas.runs.run_file import Change, Provenance, RunFile, read_run_file, write_run_file
 from nas.runs.run_images import RunImages, read_images
@@ -137,9 +138,11 @@ class RunDirectory(DriverFiles):
         """Be the only search or fidelity check on this directory; raises `InputError` when another process is.
 
         The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
-        network file systems, the state of another driver says that it lives. An older request to stop is removed.
+        network file systems, the state of another driver says that it lives. An older request to stop is removed. A link that leads
+        outside of the directory is refused likewise.
         """
         busy = f"{self.path}: another search is running on this directory, or a fidelity check"
+        refuse_links_outside(self.path)
         with only_process(self.path / layout.LOCK, self.path, busy):
             self._refuse_beside_another_host()
             self.remove_stop_request()
@@ -260,6 +263,7 @@ class RunDirectory(DriverFiles):
 
     def append_baseline(self, record: BaselineRecord) -> None:
         """Add what a reference network gave, also while a search runs; on return it is on the disk."""
+        refuse_links_outside(self.path)
         self._append(layout.BASELINES, record)
 
     def baselines(self) -> list[BaselineRecord]:
@@ -312,8 +316,11 @@ class RunDirectory(DriverFiles):
         )
 
     def prune_weights(self, keep: Collection[str]) -> None:
-        """Delete weights of candidates not in `keep`, but for the most recent few."""
-        files = sorted((self.path / layout.WEIGHTS).glob(f"*{layout.SAFETENSORS}"), key=lambda p: p.stat().st_mtime)
+        """Delete weights of candidates not in `keep`, but for the most recent few; nothing behind a link."""
+        folder = self.path / layout.WEIGHTS
+        if folder.is_symlink():
+            return
+        files = sorted(folder.glob(f"*{layout.SAFETENSORS}"), key=lambda p: p.lstat().st_mtime)
         for path in files[:-_RECENT_WEIGHTS]:
             if path.stem not in keep:
                 path.unlink(missing_ok=True)
@@ -401,7 +408,8 @@ class RunDirectory(DriverFiles):
 
     @contextmanager
     def training_locked(self, key: str) -> Iterator[None]:
-        """Be the only process with this full training; raises `InputError` when another one is at it."""
+        """Be the only process with this full training; raises `InputError` when another one is at it, or a link leads outside."""
+        refuse_links_outside(self.path, layout.training_lock(key))
         with writing(self.path / layout.TRAINED):
             (self.path / layout.TRAINED).mkdir(exist_ok=True)
         busy = f"{self.path}: another process is at this training already"
