@@ -131,13 +131,13 @@ def test_an_image_is_known_by_its_pixels_whatever_it_is_read_as(
     assert (again.train.image_hashes == one.train.image_hashes).all()
     assert (again.validation.image_hashes == one.validation.image_hashes).all()
 
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "hashed_files.py").write_text(
         "from pathlib import Path\nfrom PIL import Image\n"
         f"FILES = sorted(Path({str(tmp_path / 'a' / 'train')!r}).glob('*/*.png'))\n"
         "def made():\n    return [(Image.open(file), file.parent.name == 'dog') for file in FILES]\n"
     )
     monkeypatch.chdir(tmp_path)
-    mine = load_data("mine:made", channels=3, size=16)
+    mine = load_data("hashed_files:made", channels=3, size=16)
     assert mine.test is not None
     assert one.test is not None
     everything = [
