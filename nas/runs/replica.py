@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
-from nas.common.text import plural, resume_line
+from nas.common.text import listed, plural, resume_line
 from nas.runs.copied import Held, Stamp, content_of, grows, is_records, noted_files
 from nas.runs.layout import (
     CHECKPOINT,
@@ -122,7 +122,7 @@ def fetch_run(uri: str, out: Path) -> None:
         known = {name for name in names if name in (MARKER, STATE) or _is_passing(Path(name))}
         others = set(names) - set(kept) - known
         if others:
-            logger.warning("%s: left out what is no part of a run: %s", uri, _some(sorted(others)))
+            logger.warning("%s: left out what is no part of a run: %s", uri, listed(sorted(others), 5))
     except InputError:
         raise
     except Exception as error:  # file systems of fsspec's raise their own
@@ -215,10 +215,6 @@ def _held_by(marker: Marker) -> str:
     )
 
 
-def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
-
-
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -233,7 +229,7 @@ def replicated(run: RunDirectory) -> Iterator[None]:
         yield
         return
     if links := linked_names(run.path):
-        logger.warning("%s: the replica is given no links: %s", run.path, _some(links))
+        logger.warning("%s: the replica is given no links: %s", run.path, listed(links, 5))
     copier = _Copier(run, run.settings.replica)
     copier.start()
     try:
@@ -296,7 +292,7 @@ class _Copier(threading.Thread):
             path = self._run.path
             logger.warning(
                 "the replica %s lacks what %s came to hold last (%s); %s copies it from %s",
-                self._uri, plural(len(lacking), "file"), _some(lacking), resume_line(path), path,
+                self._uri, plural(len(lacking), "file"), listed(lacking, 5), resume_line(path), path,
             )  # fmt: skip
 
     def _copy(self, last: bool = False) -> None:
