@@ -33,8 +33,8 @@ def asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in a fresh process of a user, whose working directory holds a module that leaves a trace."""
     monkeypatch.delenv("NAS_TRUST")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(trust, "_foreign", [])
-    monkeypatch.setattr(trust, "_opened", [])
+    monkeypatch.setattr(trust, "_foreign", {})
+    monkeypatch.setattr(trust, "_opened", {})
     monkeypatch.setattr(trust, "_accepted", set())
     monkeypatch.setattr(trust, "_asked", None)
     monkeypatch.setattr(sys, "argv", ["nas"])

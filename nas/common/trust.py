@@ -27,8 +27,9 @@ VARIABLE = "NAS_TRUST"
 """Set to 1, nothing is asked: what runs name is loaded, whoever started them."""
 FAMILY = "family of networks"
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_foreign: list[str] = []
-_opened: list[str] = []
+_foreign: dict[str, None] = {}
+_opened: dict[str, None] = {}
+"""What was read, each once, in that order: a page opens a run again and again."""
 _accepted: set[str] = set()
 _asked: Callable[[str], bool] | None = None
 
@@ -52,28 +53,28 @@ def note_opened(file: Path, data: Any) -> None:
     """A run is read, whose modules may have to be loaded: its run.yaml, and what that holds."""
     if _trusts_all():
         return
-    _opened.append(str(file.parent))
+    _opened[str(file.parent)] = None
     whose = _whose(file, data)
     if whose is None:
         _accepted.update(_names(data))
     else:
-        _foreign.append(f"{file} ({whose})")
+        _foreign[f"{file} ({whose})"] = None
 
 
 def note_exported(folder: Path) -> None:
     """An exported folder is read, whose architecture may name a family of networks."""
     if not _trusts_all():
-        _opened.append(str(folder))
+        _opened[str(folder)] = None
 
 
 def check_module(what: str, name: str) -> None:
     """Raise `InputError` where `module:name` may have been named by a run of somebody else's, and nobody says that it may run."""
-    where = _foreign or (_opened if what == FAMILY else [])
+    where = _foreign or (_opened if what == FAMILY else {})
     if not where or _trusts_all() or name in _accepted or _is_given(name):
         _accepted.add(name)
         return
     why = "is not a run of yours, and this" if _foreign else "may name it, which"
-    sentence = f"{what} {name!r}: {where[-1]} {why} would run code"
+    sentence = f"{what} {name!r}: {next(reversed(where))} {why} would run code"
     if _asked is None or not _asked(f"{sentence}. Run it?"):
         raise InputError(f"{sentence}; look at that module, then set {VARIABLE}=1")
     _accepted.add(name)
