@@ -11,16 +11,20 @@ from conftest import RunFactory
 from mobile import mobile_space
 
 import nas.latency.conditions
+import nas.workflows.search
+from nas.common.errors import InputError
 from nas.latency.conditions import conditions, difference
 from nas.latency.protocol import LatencyProtocol
 from nas.latency.result import Latency
 from nas.runs.record import Evaluation, Outcome, TrialRecord
+from nas.runs.settings import LatencyTarget
 from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
 from nas.search.latency import candidate_latency
 from nas.spaces.base import Cost
 from nas.training.history import EpochMetrics
+from nas.workflows.search import resume_search
 
 QUICK = LatencyProtocol(warmup_s=0.01, max_s=0.05, min_blocks=5)
 
@@ -143,3 +147,35 @@ def test_records_of_before_conditions_were_kept_pin_none(make_run: RunFactory) -
     broker.finish(*measured(broker, conditions=None))
     record: TrialRecord = broker.finish(*measured(broker, conditions={"governor": "performance"}))
     assert record.outcome is Outcome.DONE
+
+
+def test_latencies_that_decide_nothing_pin_nothing(make_run: RunFactory) -> None:
+    by_cost = replace(make_run(name="model").settings, objectives=("accuracy", "macs"))
+    broker = Broker(make_run(by_cost))
+    broker.finish(*measured(broker))
+    assert broker.finish(*measured(broker, device_name="another CPU")).outcome is Outcome.DONE
+
+
+def resumed_under(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """Resume on the same hardware, under these variables; data are looked at after the conditions."""
+    monkeypatch.setattr(nas.workflows.search, "_check_same_hardware", lambda *_: None)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    resume_search(run.path)
+
+
+def test_a_run_is_not_resumed_under_other_conditions(
+    system: Path, make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = LatencyTarget("pi", QUICK, max_ms=10.0)
+    asked = make_run(name="model").settings
+    run = make_run(replace(asked, evaluation=replace(asked.evaluation, targets=(target,))))
+    broker = Broker(run)
+    candidate, evaluation = measured(broker)
+    assert evaluation.latency is not None
+    broker.finish(candidate, replace(evaluation, latencies={"pi": evaluation.latency}))
+    with pytest.raises(InputError, match=r"other conditions \(latency: ONEDNN_MAX_CPU_ISA AVX2, before not set\)"):
+        resumed_under(run, monkeypatch, ONEDNN_MAX_CPU_ISA="AVX2")
+    by_target = run.with_settings(replace(run.settings, objectives=("accuracy", "macs")))
+    with pytest.raises(InputError, match=r"other conditions \(target pi: ONEDNN_MAX_CPU_ISA AVX2, before not set\)"):
+        resumed_under(by_target, monkeypatch)

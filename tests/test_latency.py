@@ -22,6 +22,7 @@ from nas.latency.at_work import OTHERS_LIMIT
 from nas.latency.folding import fold_batch_norm
 from nas.latency.measuring import measure
 from nas.latency.protocol import LatencyProtocol, Precision
+from nas.latency.reference import reference_network
 from nas.latency.telemetry import Watch
 from nas.models.networks import build
 from nas.spaces.files import load_space
@@ -107,7 +108,7 @@ def test_the_model_and_torch_are_left_as_they_were(
     protocol = replace(
         QUICK, mode=mode, dtype=dtype, channels_last=channels_last, batch_size=batch_size, threads=2, attempts=1
     )
-    latency_module._reference(protocol.device, protocol.threads)
+    reference_network(protocol.device, protocol.threads)
     said, before = outputs(module), everything(module)
     latency = measure(module, (1, 8, 8), protocol)
     after = everything(module)
@@ -313,7 +314,7 @@ CALM = replace(QUICK, max_spread=1e9, attempts=3)
 def test_drift_of_the_reference_network_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watch, "others", lambda self: 0.0)
     times = iter([1.0, 1.2, 1.0, 1.01])
-    monkeypatch.setattr(latency_module, "_reference_ms", lambda *_: next(times))
+    monkeypatch.setattr(latency_module, "reference_ms", lambda *_: next(times))
     latency = measure(nn.Identity(), (1, 8, 8), CALM)
     assert latency.attempts == 2
     assert latency.reference_ms == (1.0, 1.01)
@@ -323,7 +324,7 @@ def test_drift_of_the_reference_network_measures_again(monkeypatch: pytest.Monke
 def test_drift_that_stays_is_noisy_and_the_least_of_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watch, "others", lambda self: 0.0)
     times = iter([1.0, 1.2, 1.0, 1.1, 1.0, 0.5])
-    monkeypatch.setattr(latency_module, "_reference_ms", lambda *_: next(times))
+    monkeypatch.setattr(latency_module, "reference_ms", lambda *_: next(times))
     latency = measure(nn.Identity(), (1, 8, 8), CALM)
     assert latency.attempts == 3
     assert latency.drift == pytest.approx(0.1)
@@ -346,7 +347,7 @@ def test_other_processes_measure_again_and_are_told(
     seen = iter(shares)
     monkeypatch.setattr(Watch, "others", lambda self: next(seen))
     drifts = iter([1.0, 1.0, 1.0, 1.02, 1.0, 1.0])
-    monkeypatch.setattr(latency_module, "_reference_ms", lambda *_: next(drifts))
+    monkeypatch.setattr(latency_module, "reference_ms", lambda *_: next(drifts))
     latency = measure(nn.Identity(), (1, 8, 8), CALM)
     assert latency.attempts == attempts
     assert latency.contended is contended

@@ -20,6 +20,7 @@ from torch import nn
 
 import nas.latency.at_work
 import nas.latency.cache
+import nas.latency.reference
 import nas.search.latency
 from nas.latency.cache import Key, LatencyCache, cache_folder
 from nas.latency.protocol import LatencyProtocol
@@ -45,6 +46,7 @@ def latency(ms: float, key: Key = KEY, measured: float = 1.0, **changes: Any) ->
     quiet = Latency(
         ms, ms, ms, 0.01, 30, 4, False, False, 0.5, True, key.device_name, (1, 1, 8, 8), key.protocol,
         software=dict(key.software), conditions=dict(key.conditions) if key.conditions is not None else None, measured=measured,
+        reference_ms=(1.0, 1.0),
     )  # fmt: skip
     return replace(quiet, **changes)
 
@@ -253,7 +255,21 @@ def wobbly(monkeypatch: pytest.MonkeyPatch, *measured: Latency) -> list[Latency]
     left = list(measured)
     monkeypatch.setattr(nas.search.latency, "measure", lambda *_: left.pop(0))
     monkeypatch.setattr(nas.latency.cache, "_key", lambda *_: KEY)
+    reference_takes(monkeypatch, 1.0)
     return left
+
+
+def reference_takes(monkeypatch: pytest.MonkeyPatch, ms: float) -> list[LatencyProtocol]:
+    """As in a process that has measured nothing yet; what the reference network was asked for."""
+    asked: list[LatencyProtocol] = []
+    monkeypatch.setattr(nas.latency.cache, "_speeds", nas.latency.cache._Speeds())
+
+    def now(protocol: LatencyProtocol) -> tuple[float, float]:
+        asked.append(protocol)
+        return ms, 1.05 * ms
+
+    monkeypatch.setattr(nas.latency.cache, "reference_now", now)
+    return asked
 
 
 def test_a_noisy_value_is_measured_again_once_the_machine_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +295,56 @@ def test_a_second_measurement_that_is_no_better_changes_nothing(
     first = candidate_latency(SPACE.smallest, 10, QUICK)
     second = candidate_latency(SPACE.smallest, 10, QUICK)
     assert second == replace(first, cached=True, waited_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "counts"),
+    [(1.0, 1.0, True), (1.0, 1.09, True), (1.0, 1.4, False), (1.4, 1.0, False), (None, 1.0, False)],
+)
+def test_a_hit_counts_only_where_the_reference_network_takes_what_it_took_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, then: float | None, now: float, counts: bool
+) -> None:
+    took = None if then is None else (then, then)
+    LatencyCache(folder).add(KEY, latency(1.5, reference_ms=took))
+    left = wobbly(monkeypatch, latency(2.0, measured=2.0, reference_ms=(now, now)))
+    asked = reference_takes(monkeypatch, now)
+    found = candidate_latency(SPACE.smallest, 10, QUICK)
+    assert (found.ms, found.cached, bool(found.doubted)) == ((1.5, True, False) if counts else (2.0, False, True))
+    assert bool(left) is counts
+    if not counts:
+        told = "was not timed" if then is None else f"took {then:.3f} ms"
+        assert f"takes {now:.3f}-{1.05 * now:.3f} ms now and {told} when" in found.doubted
+    again = candidate_latency(SPACE.smallest, 10, QUICK)  # what was measured now counts from now on
+    assert (again.ms, again.cached, again.doubted) == (1.5 if counts else 2.0, True, "")
+    assert len(asked) == 1  # once in a process, however many hits
+
+
+def test_what_a_process_measures_itself_tells_how_fast_its_device_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(KEY, digest="1" * 16)
+    LatencyCache(folder).add(other, latency(1.5, other, reference_ms=(1.3, 1.3)))
+    wobbly(monkeypatch, latency(2.0, measured=2.0), latency(2.1, measured=3.0))
+    asked = reference_takes(monkeypatch, 1.3)
+    assert not candidate_latency(SPACE.smallest, 10, QUICK).doubted  # nothing was known of it
+    monkeypatch.setattr(nas.latency.cache, "_key", lambda *_: other)
+    assert "takes 1.000 ms now and took 1.300 ms" in candidate_latency(SPACE.backbone, 10, QUICK).doubted
+    assert not asked
+    now = time.monotonic() + nas.latency.cache.STANDS_S + 60
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert candidate_latency(SPACE.backbone, 10, QUICK).ms == 1.5  # the device has changed again since
+    assert asked == [QUICK]
+
+
+@pytest.mark.parametrize(("slack", "counts"), [(1000.0, True), (-0.99, False)])
+def test_a_process_that_measured_nothing_asks_the_reference_network_itself(
+    monkeypatch: pytest.MonkeyPatch, slack: float, counts: bool
+) -> None:
+    first = candidate_latency(SPACE.smallest, 10, QUICK)
+    monkeypatch.setattr(nas.latency.cache, "_speeds", nas.latency.cache._Speeds())
+    monkeypatch.setattr(nas.latency.reference, "SLOWED", slack)  # this machine may change its speed meanwhile
+    second = candidate_latency(SPACE.smallest, 10, QUICK)
+    assert (second.cached, second.measured == first.measured, bool(second.doubted)) == (counts, counts, not counts)
 
 
 @pytest.mark.parametrize("flaw", [{"contended": True}, {"p90_ms": math.inf}, {"median_ms": math.nan}])

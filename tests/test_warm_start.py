@@ -406,6 +406,39 @@ def test_where_latency_decides_nothing_another_device_does_not_matter(earlier: R
     assert not warm_start(replace(given, evaluation=budget), replace(HERE, hardware="a GPU")).records
 
 
+def told_conditions(run: RunDirectory, of: list[dict[str, str] | None]) -> None:
+    """Have the run's records say that each was measured under these conditions, in turn."""
+    lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["evaluation"]["latency"]["conditions"] = of[number % len(of)]
+    (run.path / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_latencies_of_other_conditions_are_not_taken_over(earlier: RunDirectory) -> None:
+    told_conditions(earlier, [{}])
+    assert len(warm_start(from_earlier(earlier), replace(HERE, measured_under={"latency": {}})).records) == 10
+    here = replace(HERE, measured_under={"latency": {"governor": "powersave"}})
+    warm = warm_start(from_earlier(earlier), here)
+    assert warm.records == ()
+    assert len(warm.enqueue) == len(pareto_front(earlier.records(), earlier.settings.objectives))
+    assert "10 networks measured under other conditions, latency: governor powersave, before not set" in warm.notes[0]
+    by_cost = warm_start(from_earlier(earlier, objectives=("accuracy", "macs")), here)
+    assert [record.evaluation.latency for record in by_cost.records] == [None] * 10
+    assert (
+        "latencies of 10 left out, of other conditions (latency: governor powersave, before not set)"
+        in by_cost.notes[0]
+    )
+    told_conditions(earlier, [{"governor": "powersave"}, {}])  # of a version that did not pin them
+    assert warm_start(from_earlier(earlier), here).records == ()
+    assert "4 networks measured under other conditions, latency" in warm_start(from_earlier(earlier), here).notes[0]
+
+
+def test_of_latencies_of_before_conditions_were_kept_it_is_said(earlier: RunDirectory) -> None:
+    warm = warm_start(from_earlier(earlier), replace(HERE, measured_under={"latency": {"governor": "powersave"}}))
+    assert len(warm.records) == 10
+    assert "under what conditions its latency was measured is not known" in warm.notes[0]
+
+
 def test_trials_taken_over_are_judged_by_the_budgets_of_the_new_run(
     make_run: RunFactory, earlier: RunDirectory
 ) -> None:

@@ -172,6 +172,7 @@ def _print_costs(evaluation: Evaluation) -> None:
         console.print(f"MACs {cost.macs:,}  parameters {cost.params:,}{memory}", highlight=False)
     if measured:
         looked_up = f" (cached, measured {time_text(measured.measured)})" if measured.cached else ""
+        looked_up += f" (measured again: {measured.doubted})" if measured.doubted else ""
         console.print(
             f"latency {latency_text(measured)} ms on {measured.device_name}, batch {measured.protocol.batch_size}, "
             f"{measured.protocol.dtype}, {measured.protocol.mode}, {measured.blocks} blocks, "

@@ -94,6 +94,8 @@ def space_show(
             latencies[reference] = candidate_latency(architecture, classes, protocol)
         cached = sum(latency.cached for latency in latencies.values())
         where += f", {cached} of {len(latencies)} looked up" if cached else ""
+        doubts = list(filter(None, (latency.doubted for latency in latencies.values())))
+        where += f"; {len(doubts)} measured again: {doubts[-1]}" if doubts else ""
     console.print(f"with {classes} classes; {where}\n", highlight=False)
     console.print(show_space.references_table(space, classes, latencies))
     ratio = show_space.median_macs(space, classes) / architecture_cost(space.backbone, classes).macs

@@ -74,17 +74,22 @@ def only_process(lock: Path, run: Path, busy: str) -> Iterator[None]:
 
 def read_records(path: Path, kind: TypeAdapter[_T]) -> list[_T]:
     """The records of a file in the order written. A torn or foreign line is left out, with a warning."""
-    records = []
+    return list(each_record(path, kind))
+
+
+def each_record(path: Path, kind: TypeAdapter[_T]) -> Iterator[_T]:
+    """The same, one after another."""
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
-            records.append(_record(line, kind))
+            record = _record(line, kind)
         except _NewerError:
             logger.warning("%s:%d: written by a newer version; left out", path.name, number)
         except ValueError as error:
             logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
-    return records
+        else:
+            yield record
 
 
 def later_records(path: Path, kind: TypeAdapter[_T], start: int) -> LaterRecords[_T]:

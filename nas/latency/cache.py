@@ -13,8 +13,9 @@ import logging
 import math
 import os
 import socket
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nas.latency.at_work import is_quiet
 from nas.latency.conditions import conditions
 from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
+from nas.latency.reference import SLOWED, Took, agree, reference_now
 from nas.latency.result import Latency
 from nas.latency.runtimes import check_protocol, software
 
@@ -34,14 +36,15 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 """Counts changes of how nas measures, and of what is stored: what another version wrote is not looked up."""
-SLOWED = 0.1
-"""Share by which the reference network may take longer than it once did on a device that counts as undisturbed."""
+STANDS_S = 600.0
+"""Seconds for which what the reference network took on a device says how fast that is now."""
 
 
 def looked_up(digest: str, num_classes: int, protocol: LatencyProtocol, take: Callable[[], Latency]) -> Latency:
     """The latency of the network of a digest, in ms a batch; `take` measures it.
 
-    One that was looked up is `cached` and keeps the time at which it was measured. A noisy one is measured again where others
+    One that was looked up is `cached` and keeps the time at which it was measured. It counts only where the reference network takes
+    now what it took then; else it is measured again, and `doubted` says so. A noisy one is measured again where others
     leave the device alone now, and the surer of the two is kept. Raises `InputError` where it cannot be measured as asked; a cache that
     cannot be used is warned of.
     """
@@ -50,12 +53,17 @@ def looked_up(digest: str, num_classes: int, protocol: LatencyProtocol, take: Ca
     if folder is None:
         return take()
     cache, key = _cache(folder), _key(digest, num_classes, protocol)
-    known = cache.find(key)
+    kept = cache.of(key)
+    now = _speeds.now(key, protocol) if kept else None
+    known = _surest(latency for latency in kept if now and latency.reference_ms and agree(latency.reference_ms, now))
     if known is None or (known.noisy and is_quiet(protocol)):
         latency = take()
+        _speeds.learn(key, latency)
         cache.add(key, latency)
         latency = cache.judged(key, latency)
-        if known is None or _rank(latency) <= _rank(known):
+        if known is None:
+            return replace(latency, doubted=_doubt(kept, now))
+        if _rank(latency) <= _rank(known):
             return latency
     return replace(known, protocol=protocol, waited_s=0.0, cached=True)
 
@@ -125,12 +133,16 @@ class LatencyCache:
 
     def find(self, key: Key) -> Latency | None:
         """The surest latency that any process has added under the key; the newest of those that are not noisy."""
+        return _surest(self.of(key))
+
+    def of(self, key: Key) -> list[Latency]:
+        """All latencies that any process has added under the key, judged."""
         for path in sorted(self.folder.glob("*.jsonl")):
             try:
                 self._catch_up(path)
             except OSError as error:
                 self._warn("read", error)
-        return min((self.judged(key, latency) for latency in self._known.get(key, ())), key=_rank, default=None)
+        return [self.judged(key, latency) for latency in self._known.get(key, ())]
 
     def judged(self, key: Key, latency: Latency) -> Latency:
         """The latency as what it is by all that is known of the device's speed.
@@ -192,6 +204,28 @@ class LatencyCache:
         self._warned = True
 
 
+class _Speeds:
+    """What the reference network takes on the devices of this process, in ms: of its own measurements, or asked for."""
+
+    def __init__(self) -> None:
+        self._took: dict[Key, tuple[Took, float]] = {}
+
+    def learn(self, key: Key, latency: Latency) -> None:
+        if latency.reference_ms:
+            self._took[_speed_key(key)] = latency.reference_ms, time.monotonic()
+
+    def now(self, key: Key, protocol: LatencyProtocol) -> Took:
+        """As of the last `STANDS_S` seconds; measured where nothing was since."""
+        took, at = self._took.get(_speed_key(key), ((0.0, 0.0), -math.inf))
+        if time.monotonic() - at > STANDS_S:
+            took = reference_now(protocol)
+            self._took[_speed_key(key)] = took, time.monotonic()
+        return took
+
+
+_speeds = _Speeds()
+
+
 @functools.cache
 def _cache(folder: Path) -> LatencyCache:
     return LatencyCache(folder)
@@ -224,6 +258,23 @@ def _on_any(protocol: LatencyProtocol) -> LatencyProtocol:
 def _rank(latency: Latency) -> tuple[bool, bool, float, float]:
     """Sorts the surest first: those that are not noisy by age, the others by their intervals."""
     return latency.contended, latency.noisy, latency.width if latency.noisy else 0.0, -latency.measured
+
+
+def _surest(latencies: Iterable[Latency]) -> Latency | None:
+    return min(latencies, key=_rank, default=None)
+
+
+def _doubt(kept: Iterable[Latency], now: Took | None) -> str:
+    """Why none of the latencies that were kept counts; empty where there was none."""
+    surest = _surest(kept)
+    if surest is None or now is None:
+        return ""
+    then = f"took {_took_text(surest.reference_ms)} ms" if surest.reference_ms else "was not timed"
+    return f"the reference network takes {_took_text(now)} ms now and {then} when this network was measured before"
+
+
+def _took_text(took: Took) -> str:
+    return "-".join(dict.fromkeys(f"{each:.3f}" for each in sorted(took)))
 
 
 def _worth_keeping(latency: Latency) -> bool:

@@ -27,10 +27,8 @@ What is done, and why:
 from __future__ import annotations
 
 import contextlib
-import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from nas.latency.at_work import (
@@ -48,15 +46,13 @@ from nas.latency.at_work import (
 )
 from nas.latency.estimate import Estimate, Times, estimate
 from nas.latency.lease import DeviceLease
-from nas.latency.prepare import layout, normal_images
 from nas.latency.protocol import LatencyProtocol, default_protocol
+from nas.latency.reference import reference_ms, reference_network
 from nas.latency.result import DeviceState, Latency
-from nas.latency.runtimes import candidates_errors, check_protocol, prepare
+from nas.latency.runtimes import candidates_errors, check_protocol
 from nas.latency.runtimes.base import Run, TimeBlock
 from nas.latency.telemetry import Watch
 from nas.latency.timing import block_timer, time_until_sure, warm_up
-
-_REFERENCE_S = 0.1
 
 
 def measure(
@@ -90,7 +86,7 @@ def measure_ready(
         run, artefact = session.run, artefact_of(session)
         with lease.exclusive() as grant, cpu_too(protocol) as cpu:
             watch = watch_of(device)
-            reference = _reference(str(device), protocol.threads)
+            reference = reference_network(str(device), protocol.threads)
             block = block_timer(protocol, session.time_block)
             with candidates_errors(protocol):
                 runs = warm_up(run, block, protocol)
@@ -144,34 +140,13 @@ def _attempt(
     periods of a sixth of a second.
     """
     watch.restart()
-    first = _reference_ms(reference, protocol)
+    first = reference_ms(reference, protocol)
     before = watch.state()
     times = time_until_sure(run, block, runs, protocol)
     after = watch.state()
-    last = _reference_ms(reference, protocol)
+    last = reference_ms(reference, protocol)
     return _Attempt(times, estimate(times, protocol), runs, (first, last), watch.others(), before, after)
-
-
-def _reference_ms(reference: Run, protocol: LatencyProtocol) -> float:
-    seconds = min(
-        _REFERENCE_S, protocol.max_s
-    )  # what is measured for a moment is not held up by what it is held against
-    quick = replace(protocol, warmup_s=0.2 * seconds, max_s=seconds, min_blocks=10, max_spread=0.0, cold=False)
-    block = block_timer(quick)
-    return estimate(time_until_sure(reference, block, warm_up(reference, block, quick), quick), quick).ms
 
 
 def _again(attempt: _Attempt, protocol: LatencyProtocol) -> bool:
     return attempt.drift > protocol.max_drift or disturbed(attempt.others, protocol)
-
-
-@functools.cache
-def _reference(device: str, threads: int) -> Run:
-    """A fixed network of three convolutions, about a million MACs each, in float32."""
-    protocol = replace(default_protocol(device), threads=threads)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # of the CPU alone; torch.manual_seed would seed every GPU
-        layers = [nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 128, 1)]
-    network = nn.Sequential(*layers).eval().requires_grad_(False).to(device)
-    images = normal_images(protocol, (3, 64, 64))
-    return prepare(network.to(memory_format=layout(protocol)), images, protocol).run

@@ -37,6 +37,7 @@ class Latency:
     the process that was asked for it, where that is not the one that evaluates the candidate. `left_out` are the steps of
     preparing the network (copy, eval, fold, layout, dtype, inference: nas/latency/prepare.py) that were left out, each with the
     reason; `notes` what else to know of it. `conditions` are those that nothing else here tells (nas/latency/conditions.py). `artefact` is the SHA-256 of the file that the mode made of the network, where it makes one.
+    `doubted` says why what had been measured of it before did not count, where something had.
     """
 
     median_ms: float
@@ -72,6 +73,7 @@ class Latency:
     notes: tuple[str, ...] = ()
     artefact: str | None = None
     conditions: dict[str, str] | None = None
+    doubted: str = ""
 
     def __post_init__(self) -> None:
         if self._values[self.estimator] is None:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from nas.common.errors import InputError, arg
 from nas.common.files import (
     LaterRecords,
+    each_record,
     file_mark,
     later_records,
     load_tensors,
@@ -213,6 +214,10 @@ class RunDirectory(DriverFiles):
         """All records as they were written, in that order. A torn or foreign line is left out, with a warning."""
         self._note_trials()
         return read_records(self.path / layout.TRIALS, _RECORD)
+
+    def first_recorded(self) -> Iterator[TrialRecord]:
+        """The same, one after another, for whoever needs the first ones alone."""
+        return each_record(self.path / layout.TRIALS, _RECORD)
 
     def records(self) -> list[TrialRecord]:
         """All records by the run's limits of now; torn lines as in `recorded`."""

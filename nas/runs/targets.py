@@ -32,9 +32,19 @@ def targets_here(settings: SearchSettings) -> tuple[LatencyTarget, ...]:
 
 def latency_devices(settings: SearchSettings) -> tuple[str, ...]:
     """The devices of a trial's worker whose latencies decide something, so that they must be of one model everywhere."""
-    own = "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
     targets = {target.protocol.device for target in targets_here(settings)}
-    return tuple(sorted({*targets, *([settings.evaluation.protocol.device] if own else ())}))
+    return tuple(sorted({*targets, *([settings.evaluation.protocol.device] if own_decides(settings) else ())}))
+
+
+def latency_names(settings: SearchSettings) -> tuple[str, ...]:
+    """The latencies that decide something, by the names of objectives."""
+    targets = (target_objective(target.name) for target in settings.evaluation.targets)
+    return (*(("latency",) if own_decides(settings) else ()), *targets)
+
+
+def own_decides(settings: SearchSettings) -> bool:
+    """Whether the latency that is no target's decides something."""
+    return "latency" in settings.objectives or settings.evaluation.budgets.max_latency_ms is not None
 
 
 def check_targets(settings: SearchSettings) -> None:

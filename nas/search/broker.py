@@ -25,6 +25,7 @@ from nas.runs.limits import predicted_violation
 from nas.runs.objectives import objective_values
 from nas.runs.record import Evaluation, Outcome, TrialRecord, known_digests
 from nas.runs.store import RunDirectory
+from nas.runs.targets import latency_names
 from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
 from nas.search.dominated import Forecast
@@ -102,7 +103,7 @@ class Broker:
         self._known = KnownCosts(self._space, run.outputs, self.settings.objectives, limits)
         self._predicted: dict[str, Predicted] = {}
         self._tally = Tally(self.settings.objectives)
-        self._pinned = Pinned()
+        self._pinned = Pinned(latency_names(self.settings))
         self._rungs: Rungs | None = None
         if self.settings.stop_early:
             self._rungs = Rungs(self.settings.objectives, self.settings.evaluation.recipe.epochs)

@@ -12,10 +12,12 @@ from nas.common.errors import InputError, arg
 from nas.common.text import classes_text
 from nas.data.class_names import same_classes
 from nas.data.sets import ImageData
+from nas.latency.conditions import conditions
 from nas.latency.device import device_name, resolve_device
 from nas.latency.runtimes import check_protocol
 from nas.models.sources import SUPERNET
 from nas.models.weights import load_weights, source_of
+from nas.runs.objectives import target_objective
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.runs.targets import check_measurable, targets_here
@@ -53,6 +55,13 @@ def devices_here(settings: SearchSettings) -> dict[str, str]:
     check_measurable(targets)
     devices = {*settings.worker_devices, *(target.protocol.device for target in targets)}
     return {name: device_name(name) for name in devices}
+
+
+def conditions_here(settings: SearchSettings) -> dict[str, dict[str, str]]:
+    """Under what conditions this process would measure the latencies of a trial's worker, by the names of objectives."""
+    targets = {target_objective(target.name): target.protocol for target in targets_here(settings)}
+    protocols = {"latency": settings.evaluation.protocol, **targets}
+    return {name: conditions(protocol) for name, protocol in protocols.items()}
 
 
 def data_of(run: RunDirectory, init: str | None = None) -> ImageData:

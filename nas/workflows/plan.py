@@ -86,7 +86,7 @@ def plan_search(
     settings = with_earlier_estimators(replace(settings, enqueue=tried_first(settings.space, settings.enqueue)))
     data = _loaded(settings)
     placement, models = _looked_at(settings, outputs_of(data), address)
-    settings, warm = warmed(_with_settled_recipe(settings, data, placement, models), data, models)
+    settings, warm = warmed(_with_settled_recipe(settings, data, placement, models), data, models, placement)
     left_out = left_out_text(settings, outputs_of(data))
     notes = (*(f"Warm start from {note}" for note in warm.notes), *([left_out] if left_out else ()))
     return SearchPlan(settings, data, out, address, warm, storage, models, began, notes=notes)

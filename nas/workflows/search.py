@@ -20,7 +20,6 @@ from nas.common.provenance import command_line, git_commit, package_versions
 from nas.common.signals import gentle_signals
 from nas.common.text import resume_line
 from nas.data.sets import ImageData
-from nas.latency.conditions import conditions, difference
 from nas.models.seen import seen_by, together
 from nas.models.weights import licence_of, load_weights
 from nas.runs.record import Confirmation, TrialRecord
@@ -29,11 +28,12 @@ from nas.runs.run_file import Provenance
 from nas.runs.run_images import RunImages
 from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory, open_run
-from nas.runs.targets import check_targets, latency_devices
+from nas.runs.targets import check_targets, latency_devices, latency_names
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.conditions import data_of, devices_here, settings_here
+from nas.search.conditions import conditions_here, data_of, devices_here, settings_here
 from nas.search.confirming import Confirmer
+from nas.search.pinned import Pinned
 from nas.search.ray.worker import worker_of
 from nas.search.reachable import check_computed, check_latencies, latency_limits, limits_here, measured_by
 from nas.search.remeasuring import Remeasurer
@@ -196,12 +196,8 @@ def _check_same_hardware(run: RunDirectory, settings: SearchSettings, here: str)
 
 def _check_same_conditions(run: RunDirectory, settings: SearchSettings, placement: Placement) -> None:
     """Raise `InputError` when the run's latencies were measured under conditions that do not hold any more, and decide something."""
-    protocol = settings.evaluation.protocol
-    if protocol.device not in latency_devices(settings):
-        return
-    measured = (record.evaluation.latency for record in run.recorded() if record.evaluation.latency is not None)
-    before = next((latency.conditions for latency in measured if latency.conditions is not None), None)
-    told = "" if before is None else difference(before, placement.ask(conditions, protocol))
+    pinned = Pinned(latency_names(settings)).learned(record.evaluation for record in run.first_recorded())
+    told = pinned.differ_from(placement.ask(conditions_here, settings))
     if told:
         raise InputError(
             f"{run.path}: its latencies were measured under other conditions ({told}), so that new ones could not be compared "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.common.errors import InputError, arg
 from nas.common.text import plural
@@ -19,9 +19,14 @@ from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.rivals import rivals
 from nas.runs.settings import LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory, open_run
-from nas.runs.targets import targets_here
+from nas.runs.targets import latency_names, own_decides, targets_here
+from nas.search.conditions import conditions_here
+from nas.search.pinned import Pinned
 from nas.spaces.base import Space
 from nas.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from nas.search.ray.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class WarmStart:
 class Conditions:
     """Under what a search will evaluate, beside its settings: the models of its devices, and its data.
 
-    `hardware` is that of its first latency, `trained_on` that of training; `models` are those of all devices of a trial's worker, by device.
+    `hardware` is that of its first latency, `trained_on` that of training; `models` are those of all devices of a trial's worker, by device;
+    `measured_under` are the conditions of the latencies of a worker, by the names of objectives.
     """
 
     hardware: str
@@ -49,6 +55,7 @@ class Conditions:
     data_fingerprint: str
     classes: tuple[str, ...]
     models: Mapping[str, str] = field(default_factory=dict)
+    measured_under: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def open_earlier(path: str) -> RunDirectory:
@@ -59,7 +66,9 @@ def open_earlier(path: str) -> RunDirectory:
         raise InputError(f"{arg('warm_start')} {path}: {error.marked}") from error
 
 
-def warmed(settings: SearchSettings, data: ImageData, models: Mapping[str, str]) -> tuple[SearchSettings, WarmStart]:
+def warmed(
+    settings: SearchSettings, data: ImageData, models: Mapping[str, str], placement: Placement
+) -> tuple[SearchSettings, WarmStart]:
     """What the runs that the settings name give, and the settings with the networks to train again and whole paths.
 
     `models` are those of the devices of a trial's worker, by device. Raises `InputError` as `warm_start` does.
@@ -67,7 +76,8 @@ def warmed(settings: SearchSettings, data: ImageData, models: Mapping[str, str])
     if not settings.warm_start:
         return settings, WarmStart()
     measured_on, trained_on = models[settings.evaluation.protocol.device], models[settings.device]
-    warm = warm_start(settings, Conditions(measured_on, trained_on, data.fingerprint(), data.classes, models))
+    under = placement.ask(conditions_here, settings)
+    warm = warm_start(settings, Conditions(measured_on, trained_on, data.fingerprint(), data.classes, models, under))
     enqueue = tuple(dict.fromkeys((*settings.enqueue, *warm.enqueue)))
     paths = tuple(str(Path(path).resolve()) for path in settings.warm_start)
     return replace(settings, enqueue=enqueue, warm_start=paths), warm
@@ -112,12 +122,27 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
                 weights[found.digest] = earlier.weights_path(found.digest)
         notes.append(
             f"{path}: {len(taken) - before} of {plural(len(ended), 'trial')} imported, not counted in {arg('trials')}"
+            + _latencies_note(within, settings, conditions)
         )
     records = tuple(taken.values())
     near = (*pareto_front(records, settings.objectives), *rivals(records, settings.objectives))
     wanted = {record.digest for record in near}
     kept = {digest: file for digest, file in weights.items() if digest in wanted and file.is_file()}
     return WarmStart(records, kept, tuple(enqueue), tuple(notes))
+
+
+def _latencies_note(records: Iterable[TrialRecord], settings: SearchSettings, conditions: Conditions) -> str:
+    """What to know of latencies that come along, or do not; empty where there is nothing."""
+    unknown = Pinned(latency_names(settings)).learned(record.evaluation for record in records).unknown
+    note = f"; under what conditions its {' and '.join(unknown)} was measured is not known" if unknown else ""
+    others = [] if own_decides(settings) else _measured_otherwise(records, ("latency",), conditions)
+    return note + (f"; latencies of {len(others)} left out, of other conditions ({others[0]})" if others else "")
+
+
+def _measured_otherwise(records: Iterable[TrialRecord], names: Sequence[str], conditions: Conditions) -> list[str]:
+    """Of each record with latencies of these names that are known to be of other conditions than here, in what, in words."""
+    each = (Pinned(names).learned([record.evaluation]).differ_from(conditions.measured_under) for record in records)
+    return [told for told in each if told]
 
 
 _KNOWN = (Outcome.DONE, Outcome.STOPPED, Outcome.REJECTED)
@@ -152,6 +177,8 @@ def differences(
     found += [
         text for target in now.targets for text in _target_differs(target, earlier, records, settings, conditions)
     ]
+    if others := _measured_otherwise(records, latency_names(settings), conditions):
+        found.append(f"{plural(len(others), 'network')} measured under other conditions, {others[0]}")
     done = [record for record in records if record.outcome is Outcome.DONE]
     for name in settings.objectives if done and not found else ():
         if not any(objective_values(record.evaluation, [name]) for record in done):
@@ -202,7 +229,10 @@ def _imported(
     now, evaluation, cost = settings.evaluation, record.evaluation, record.evaluation.cost
     if parameters is None or cost is None:
         return None
-    if earlier.provenance.hardware != conditions.hardware or earlier.settings.evaluation.protocol != now.protocol:
+    other_device = (
+        earlier.provenance.hardware != conditions.hardware or earlier.settings.evaluation.protocol != now.protocol
+    )
+    if other_device or _measured_otherwise([record], ("latency",), conditions):
         evaluation = replace(evaluation, latency=None)  # it decides nothing here, and would be held against others
     on_targets = {target.name: target for target in now.targets if target.name in evaluation.latencies}
     evaluation = replace(

@@ -37,7 +37,7 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
     limit = unbroken(f"{100 * protocol.max_spread:g} %")
     devices = ", ".join(dict.fromkeys(latency.device_name for latency in measured))
     noisy, contended = sum(latency.noisy for latency in measured), sum(latency.contended for latency in measured)
-    cached = sum(latency.cached for latency in measured)
+    cached, doubted = sum(latency.cached for latency in measured), sum(bool(latency.doubted) for latency in measured)
     shapes = dict.fromkeys("×".join(str(n) for n in latency.input_shape) for latency in measured)
     rows: list[tuple[str, object]] = [
         ("Device", f"{devices} ({protocol.device})" if measured else protocol.device),
@@ -51,6 +51,11 @@ def _measured(protocol: LatencyProtocol, measured: Sequence[Latency], target: La
         ("Stops at", f"95 % interval < {limit}, or {protocol.max_s:g} s"),
         ("Measured", plural(len(measured) - cached, "candidate")),
         ("Looked up", f"{plural(cached, 'candidate')}, measured before"),
+        *(
+            [("Not looked up", f"{plural(doubted, 'candidate')}, as the reference network took another time before")]
+            if doubted
+            else []
+        ),
         ("Noisy", f"{noisy:,}"),
         ("Contended", f"{contended:,}"),
     ]
