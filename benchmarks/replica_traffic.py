@@ -1,4 +1,4 @@
-"""What a replica is sent of files that grow: the bytes of made-up trials on disk, and by the interval of copies what that comes to.
+"""What a replica is sent of files that grow: the bytes of made-up trials on disk, and by `nas.runs.parts` what that comes to.
 
     python benchmarks/replica_traffic.py [--space lite0_small] [--trials 10000] [--days 7] [--epochs 10] [--measured 300]
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from made_up import made_up, new_run, settings
 
 from nas.runs.layout import STUDY, TRIALS
-from nas.runs.replica import EVERY_S, interval_s
+from nas.runs.parts import Part, Parts, end_of, staying
+from nas.runs.replica import EVERY_S
 from nas.search.broker import Broker
 
 
@@ -32,13 +33,28 @@ def bytes_a_trial(space: str, epochs: int, trials: int) -> dict[str, float]:
         return {name: (run.path / name).stat().st_size / trials for name in (TRIALS, STUDY)}
 
 
-def sent(final: float, seconds: float, interval: Callable[[int], float]) -> tuple[float, int]:
-    """Bytes sent, and in how many copies, while files grow evenly to `final` bytes."""
-    now, total, copies = 0.0, 0.0, 0
-    while now < seconds:
-        size = final * now / seconds
-        now, total, copies = now + interval(int(size)), total + size, copies + 1
-    return total, copies
+@dataclass
+class Sent:
+    """What a file comes to while it grows: bytes sent, in how many objects, of which at most `most` lay there at once."""
+
+    bytes: int = 0
+    objects: int = 0
+    most: int = 0
+
+
+def sent(each: float, trials: int, seconds: float) -> Sent:
+    """Of a file to which trials that come evenly add so many bytes each, copied every `EVERY_S`."""
+    total, copies = Sent(), int(seconds / EVERY_S)
+    parts: Parts = ()
+    for copy in range(1, copies + 1):
+        end = int(each * (trials * copy // copies))
+        if end > end_of(parts):
+            kept = staying(parts, end)
+            parts = (*kept, Part(end_of(kept), end, b""))
+            total.bytes += end - end_of(kept)
+            total.objects += 1
+            total.most = max(total.most, len(parts))
+    return total
 
 
 def main() -> None:
@@ -54,10 +70,15 @@ def main() -> None:
     each = bytes_a_trial(given.space, given.epochs, given.measured)
     print(", ".join(f"{name}: {size / 1e3:.1f} kB a trial" for name, size in each.items()))
     final = sum(each.values()) * given.trials
-    print(f"{given.trials} trials: {final / 1e6:.0f} MB, copied every {interval_s(int(final)):.0f} s by then")
-    for name, interval in (("as it is", interval_s), (f"every {EVERY_S:.0f} s", lambda size: EVERY_S)):
-        total, copies = sent(final, given.days * 86_400, interval)
-        print(f"{name}: {total / 1e9:.1f} GB in {copies} copies")
+    print(f"{given.trials} trials: {final / 1e6:.0f} MB")
+    seconds = given.days * 86_400
+    for name, size in each.items():
+        comes_to = sent(size, given.trials, seconds)
+        print(f"{name}: {comes_to.bytes / 1e9:.3f} GB in {comes_to.objects} objects, at most {comes_to.most} at once")
+    print(
+        f"both: {sum(sent(size, given.trials, seconds).bytes for size in each.values()) / 1e9:.3f} GB, and {final / 1e9:.3f} at the end"
+    )
+    print(f"whole every {EVERY_S:.0f} s: {final * seconds / EVERY_S / 2 / 1e9:.1f} GB")
 
 
 if __name__ == "__main__":

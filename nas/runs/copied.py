@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from nas.runs.layout import GROWING, RUN_FILE, STATE, TRAINED, TRIALS, WEIGHTS, is_kept
+from nas.runs.layout import RUN_FILE, STATE, TRAINED, TRIALS, WEIGHTS, is_kept
 from nas.runs.links import is_linked
 
 Stamp = tuple[int, int]
 """Bytes and time of a file."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a replica holds of a file that only grows: how many bytes, and their digest."""
-
-    size: int
-    digest: bytes
-
-    @classmethod
-    def of(cls, content: bytes) -> Held:
-        return cls(len(content), hashlib.sha256(content).digest())
-
-    def is_start_of(self, content: bytes) -> bool:
-        """Whether a content still begins with that."""
-        return Held.of(content[: self.size]) == self
 
 
 def noted_files(folder: Path) -> dict[str, Stamp]:
@@ -56,11 +38,6 @@ def _precedence(path: Path) -> int:
     return 3 if path.name == TRIALS else 2 if path.suffix == ".jsonl" else 1
 
 
-def grows(name: str) -> bool:
-    """Whether a file is only ever appended to."""
-    return Path(name).suffix in GROWING
-
-
 def is_records(name: str) -> bool:
     """Whether a path from the run directory is that of records. The study grows too, but is made of them, and may be made again."""
     return name.endswith(".jsonl") and "/" not in name
@@ -70,13 +47,8 @@ def _stamp(stat: os.stat_result) -> Stamp:
     return stat.st_size, stat.st_mtime_ns
 
 
-def content_of(path: Path, noted: Stamp) -> tuple[bytes, Stamp]:
-    """What a file holds, and its stamp as of then (raises `FileNotFoundError`): of one that grows the whole lines of what was noted, of others all there is,
-    since they are replaced meanwhile.
-    """
+def content_of(path: Path) -> tuple[bytes, Stamp]:
+    """All that a file holds which is replaced, not added to, and its stamp as of then. Raises `FileNotFoundError`."""
     with path.open("rb") as file:
-        if not grows(path.name):
-            stamp = _stamp(os.fstat(file.fileno()))
-            return file.read(), stamp
-        content = file.read(noted[0])
-    return content[: content.rfind(b"\n") + 1], noted
+        stamp = _stamp(os.fstat(file.fileno()))
+        return file.read(), stamp

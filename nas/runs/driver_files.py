@@ -1,20 +1,33 @@
-"""What the driver of a search tells in the run directory, and what it is told there: state.json and stop."""
+"""Being the driver of a run directory: its lock, what a driver tells there (state.json), and what it is told (stop)."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from nas.common.errors import InputError, TakenOverError
-from nas.common.files import is_newer, write_atomically
+from nas.common.errors import InputError, TakenOverError, arg
+from nas.common.files import is_newer, only_process, remove_half_written, write_atomically
 from nas.common.jsonl import parse_json
-from nas.runs.layout import STATE, STOP
-from nas.runs.state import DriverState
+from nas.runs.layout import LOCK, PARTS, STATE, STOP
+from nas.runs.links import refuse_links_outside
+from nas.runs.state import SILENT_S, DriverState
 
 logger = logging.getLogger(__name__)
 _STATE = TypeAdapter(DriverState)
+PARTS_THERE = f"a replica, or a copy of one, whose newest records lie in {PARTS}/ there"
+"""Of a directory that `has_parts`."""
+
+
+def has_parts(path: Path) -> bool:
+    """Whether a directory is a replica, or a copy of one, that was not ended: its newest records are in no file of a run."""
+    return any((path / PARTS).glob("*/*"))
 
 
 class DriverFiles:
@@ -23,6 +36,52 @@ class DriverFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._driver: DriverState | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only search or fidelity check on this directory; raises `InputError` when another process is.
+
+        The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
+        network file systems, the state of another driver says that it lives. An older request to stop is removed. A link that leads
+        outside of the directory is refused likewise, and so is a replica.
+        """
+        busy = f"{self.path}: another search is running on this directory, or a fidelity check"
+        refuse_links_outside(self.path)
+        if has_parts(self.path):
+            uri = self.path.absolute().as_uri()
+            raise InputError(
+                f"{self.path}: {PARTS_THERE}; {arg('resume')} {uri} goes on with all of them in a new folder"
+            )
+        with only_process(self.path / LOCK, self.path, busy):
+            self._refuse_beside_another_host()
+            self.remove_stop_request()
+            remove_half_written(self.path)
+            yield
+
+    def _refuse_beside_another_host(self) -> None:
+        state = self.state()
+        if state is None or state.ended is not None or state.host == socket.gethostname():
+            return
+        # Both times by the clock of the file system, since those of two hosts may differ.
+        os.utime(self.path / LOCK)
+        age = max(0.0, (self.path / LOCK).stat().st_mtime - self.state_path.stat().st_mtime)
+        if age < SILENT_S:
+            raise InputError(
+                f"{self.path}: a search runs on it on {state.host} (pid {state.pid}), heard of {age:.0f} s ago; if that "
+                f"one is dead, try again in {SILENT_S - age:.0f} s"
+            )
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a search or a fidelity check runs on this directory, as far as the kernel's lock reaches. Writes nothing."""
+        try:
+            with (self.path / LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # none was ever started
+            return False
+        return False
 
     @property
     def state_path(self) -> Path:

@@ -20,12 +20,17 @@ exports/         a folder for each candidate that `nas browse` exported
 tensorboard/, mlflow/  what `--log` tells those
 .lock            held by the search or fidelity check that runs on the directory
 
+In a replica alone:
+mirror.json      which run it holds, and which driver copies to it (nas/runs/remote_folder.py)
+parts/           NAME/START-END, the bytes by which a file that only grows is longer than there (nas/runs/parts.py)
+
 Digests and keys become parts of paths here alone, and are checked before, since records may come from anywhere.
 """
 
 import re
 import time
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from nas.common.errors import InputError
 
@@ -51,20 +56,23 @@ READ = (RUN_FILE, TRIALS, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS
 FOLDERS = (WEIGHTS, TRAINED, EXPORTS, TENSORBOARD, MLFLOW)
 SAFETENSORS, HARDEST, CHECKPOINT, START = ".safetensors", ".hardest.png", ".checkpoint", ".start"
 """How the names of weights end, of pictures of what a network found hardest, and of what a training keeps until it has ended."""
-GROWING = (".jsonl", ".journal")
-"""How the names of files end that are only ever appended to, a line at a time."""
+GROWING = frozenset({TRIALS, STUDY, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS})
+"""Files that are only ever appended to, a line at a time."""
+PARTS = "parts"
+"""Where a replica keeps what such files came to hold since they were last copied whole."""
 
 NAME_PART = "[0-9A-Za-z_-]{1,64}"
 """What a digest or a key may be, so that it can be part of a file's name: a pattern."""
 _PART = re.compile(NAME_PART)
 _PLAIN = re.compile("[0-9A-Za-z_][0-9A-Za-z_.+-]{0,254}")
-_FILES = {RUN_FILE, TRIALS, STUDY, LATENCIES, CONFIRMATIONS, BASELINES, AUDITS, TRAININGS, IMAGES, REPORT, PICTURE}
+_FILES = {RUN_FILE, *GROWING, IMAGES, REPORT, PICTURE}
 WRITTEN = frozenset({*_FILES, *FOLDERS, LOCK, STATE, STOP})
 """All that a run writes directly in its directory."""
 _BELOW = {
     WEIGHTS: re.compile(rf"{NAME_PART}{re.escape(SAFETENSORS)}"),
     TRAINED: re.compile(rf"{NAME_PART}-{NAME_PART}({re.escape(SAFETENSORS)}|{re.escape(HARDEST)})"),
 }
+_PART_FILE = re.compile(rf"{PARTS}/([a-z.]+)/([0-9]{{15}})-([0-9]{{15}})")
 
 
 def default_run_path(space_name: str) -> Path:
@@ -99,6 +107,25 @@ def start_file(key: str) -> str:
 def training_lock(key: str) -> str:
     """What the process holds that is at a full training; raises `InputError` where that is no key."""
     return f"{TRAINED}/.{_checked(key)}.lock"
+
+
+class PartName(NamedTuple):
+    """A part of a file that grows: of which, and its bytes from `start` up to `end`."""
+
+    name: str
+    start: int
+    end: int
+
+
+def part_file(name: str, start: int, end: int) -> str:
+    """Where such a part lies, from the folder of a replica."""
+    return f"{PARTS}/{name}/{start:015}-{end:015}"
+
+
+def part_of(path: str) -> PartName | None:
+    """Which part a path from the folder of a replica is that of, if it is one."""
+    found = _PART_FILE.fullmatch(path)
+    return PartName(found[1], int(found[2]), int(found[3])) if found and found[1] in GROWING else None
 
 
 def _checked(part: str) -> str:

@@ -23,6 +23,8 @@ STALE = 4
 MARKER = "mirror.json"
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 """Where a file appears whole or not at all, so that none is written beside and moved."""
+_BY_PYARROW = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+"""Schemes of URIs whose file systems are pyarrow's own; others are fsspec's."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,19 @@ class RemoteFolder:
     @classmethod
     def at(cls, uri: str) -> RemoteFolder:
         """The place of a URI; S3 is asked for the region of the bucket. Raises `ValueError` for a wrong one."""
-        import pyarrow
+        from fsspec import available_protocols
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem as LocalByFsspec
         from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
-        if "://" not in uri:
+        scheme, separator, _ = uri.partition("://")
+        if not separator:
             raise ValueError("not a URI")
-        try:
+        if scheme in _BY_PYARROW:
             filesystem, root = FileSystem.from_uri(uri)
-        except pyarrow.ArrowInvalid as error:
-            if "Unrecognized filesystem type" not in str(error):
-                raise
-            from fsspec.core import url_to_fs
-            from fsspec.implementations.local import LocalFileSystem as LocalByFsspec
-
+        elif scheme not in available_protocols():
+            raise ValueError(f"{scheme}:// is no kind of storage that pyarrow or fsspec knows")
+        else:
             known, root = url_to_fs(uri)
             local = isinstance(known, LocalByFsspec)  # local://, where links are to be known as such
             filesystem = LocalFileSystem() if local else PyFileSystem(FSSpecHandler(known))
@@ -97,6 +99,10 @@ class RemoteFolder:
         # A file system of fsspec's may give the paths with or without the first slash.
         start = len(self.root.strip("/")) + 1
         return [file.path.strip("/")[start:] for file in found if file.type == FileType.File]
+
+    def names_unlinked(self) -> list[str]:
+        """Those of them that are no links (`is_linked`)."""
+        return [name for name in self.names() if not self.is_linked(name)]
 
     def is_linked(self, name: str) -> bool:
         """Whether a path from here is a symbolic link of this host, or leads through one: to what nobody copied here."""

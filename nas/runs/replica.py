@@ -2,9 +2,9 @@
 
 A thread of the driver copies what changed. The search never waits for it: a replica that does not answer is a warning.
 What refers to something is noted before it and copied after it (study, records, weights), so that a replica at any
-instant can be resumed: it may be behind, but its study knows no trial that its records lack. Files that only grow are
-cut behind their last whole line, and all copied together, the less often the larger they are, since object stores cannot
-append; records that lost something are never copied over what is there. A marker names the driver that copies, so that no two write to one replica.
+instant can be resumed: it may be behind, but its study knows no trial that its records lack. Of files that only grow the whole
+lines that are new are copied, as parts (`nas.runs.parts`), and all in one at the end; records that lost something are never
+copied over what is there. A marker names the driver that copies, so that no two write to one replica.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,28 +24,29 @@ from typing import TypeVar
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
 from nas.common.text import listed, plural, resume_line
-from nas.runs.copied import Held, Stamp, content_of, grows, is_records, noted_files
+from nas.runs.copied import Stamp, content_of, is_records, noted_files
 from nas.runs.layout import (
     CHECKPOINT,
+    GROWING,
     RUN_FILE,
     START,
     STATE,
     STOP,
+    STUDY,
     TRIALS,
     WEIGHTS,
     is_kept,
+    part_of,
     stays_below,
 )
 from nas.runs.links import linked_names
+from nas.runs.parts import Parts, end_of, joined, next_step
 from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
 from nas.runs.store import RunDirectory, open_run
+from nas.runs.takeover import broken, check_empty, check_takeover, held_by
 
 EVERY_S = 30.0
 """Seconds between two copies of what changed."""
-BYTES_PER_S = 100_000
-"""Of files that grow, copied whole each time: about as much is sent on average, until `LATEST_S` is the shorter interval."""
-LATEST_S = 600.0
-"""Seconds at most between two copies of files that grow."""
 PATIENCE_S = 60.0
 """Seconds that a replica has to answer: before a search, and at its end for each file."""
 OFF = "off"
@@ -74,7 +75,7 @@ def check_new_replica(uri: str, out: Path) -> None:
         raise InputError(
             f"{arg('replica')} {uri}: a run is there already; give another prefix, or {arg('resume')} {uri}"
         )
-    _check_empty(uri, names)
+    check_empty(uri, names)
     _probe(arg("replica"), uri, remote)
 
 
@@ -85,7 +86,7 @@ def check_replica(run: RunDirectory) -> None:
         return
     try:
         remote = _reached(arg("replica"), uri)
-        _answer(arg("replica"), uri, lambda: _check_takeover(remote, run))
+        _answer(arg("replica"), uri, lambda: check_takeover(remote, run, EVERY_S))
         _probe(arg("replica"), uri, remote)
     except InputError as error:
         raise InputError(f"{error.marked} (or copy no more: {arg('replica')} {OFF} beside {arg('resume')})") from error
@@ -97,30 +98,32 @@ def fetch_run(uri: str, out: Path) -> None:
     Raises `InputError` when no run is there, or a driver elsewhere goes on with it.
     """
     remote = _reached(arg("resume"), uri)
-    names = _answer(arg("resume"), uri, remote.names)
-    if outside := [name for name in names if not stays_below(name)]:
+    every = _answer(arg("resume"), uri, remote.names)
+    if outside := [name for name in every if not stays_below(name)]:
         raise InputError(f"{arg('resume')} {uri}: {outside[0]!r} there is no name that a run gives a file")
-    linked = set(filter(remote.is_linked, names))
-    kept = [name for name in names if is_kept(name) and name not in linked]
+    names = remote.names_unlinked()
+    kept = list(filter(is_kept, names))
     if RUN_FILE not in kept or TRIALS not in kept:
         raise InputError(f"{arg('resume')} {uri}: no run is there (no run.yaml and trials.jsonl)")
     marker = _answer(arg("resume"), uri, remote.marker)
     if marker is not None and marker.wait_s:
-        raise InputError(f"{arg('resume')} {uri}: {_held_by(marker)}")
+        raise InputError(f"{arg('resume')} {uri}: {held_by(marker)}")
     if out.exists():
         raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         for name in kept:
-            content = remote.read(name)
+            content = _joined(remote, name, names) if name in GROWING else remote.read(name)
             if content is not None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 (partial / name).write_bytes(content)
+        if (now := remote.marker()) is not None and now != marker:
+            raise InputError(f"{arg('resume')} {uri}: {held_by(now)}")
         (partial / WEIGHTS).mkdir(exist_ok=True)
         open_run(partial)
         partial.rename(out)
-        known = {name for name in names if name in (MARKER, STATE) or _is_passing(Path(name))}
-        others = set(names) - set(kept) - known
+        known = {name for name in names if name in (MARKER, STATE) or part_of(name) or _is_passing(Path(name))}
+        others = set(every) - set(kept) - known
         if others:
             logger.warning("%s: left out what is no part of a run: %s", uri, listed(sorted(others), 5))
     except InputError:
@@ -129,6 +132,14 @@ def fetch_run(uri: str, out: Path) -> None:
         raise InputError(f"{arg('resume')} {uri}: cannot be copied to {out}: {_short(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _joined(remote: RemoteFolder, name: str, names: Sequence[str]) -> bytes:
+    """A file that grows, as far as a replica has it; a warning says where parts of it are missing."""
+    found = joined(name, names, remote.read)
+    if found.beyond:
+        logger.warning("%s: %s; taken up to byte %d", remote.root, broken(found), len(found.content))
+    return found.content
 
 
 def _reached(flag: str, uri: str) -> RemoteFolder:
@@ -174,47 +185,6 @@ def _answer(flag: str, uri: str, ask: Callable[[], _T]) -> _T:
     raise InputError(f"{flag} {uri}: cannot be used: {why}; {_ALLOWED}")
 
 
-def _check_takeover(remote: RemoteFolder, run: RunDirectory) -> dict[str, bytes]:
-    """The records that it holds, by file; raises `InputError` unless the folder is empty, or holds this run, no more of it,
-    and nobody else copies to it.
-    """
-    marker, mine, uri = remote.marker(), Marker.of(run, EVERY_S), run.settings.replica
-    if marker is None:
-        _check_empty(uri, remote.names())
-        return {}
-    if (marker.created, marker.started_on) != (mine.created, mine.started_on):
-        raise InputError(
-            f"{arg('replica')} {uri}: another run is there, started on {marker.started_on}; give another prefix"
-        )
-    # Whoever holds the lock of the run directory knows that no other driver on this host goes on with it.
-    if marker.wait_s and (marker.host, marker.folder) != (mine.host, mine.folder):
-        raise InputError(f"{arg('replica')} {uri}: {_held_by(marker)}")
-    found = {name: remote.read(name) or b"" for name in remote.names() if is_records(name)}
-    for name, content in found.items():
-        here = run.path / name
-        if not (here.read_bytes() if here.is_file() else b"").startswith(content):
-            raise InputError(
-                f"{arg('replica')} {uri}: its {name} has lines that {run.path} lacks, since the run went on elsewhere; "
-                f"go on from there with {arg('resume')} {uri}"
-            )
-    return found
-
-
-def _check_empty(uri: str | None, names: list[str]) -> None:
-    if names:
-        raise InputError(
-            f"{arg('replica')} {uri}: files are there that no search copied ({names[0]}); give an empty prefix"
-        )
-
-
-def _held_by(marker: Marker) -> str:
-    ago = max(0.0, time.time() - marker.copied)
-    return (
-        f"{marker.host} (process {marker.pid}, {marker.folder}) is searching on this run and copied to the replica "
-        f"{ago:.0f} s ago; if that search is dead, try again in {marker.wait_s + 1:.0f} s"
-    )
-
-
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -238,11 +208,6 @@ def replicated(run: RunDirectory) -> Iterator[None]:
         copier.finish()
 
 
-def interval_s(grown: int) -> float:
-    """Seconds between two copies of files that grow, of so many bytes together."""
-    return min(LATEST_S, max(EVERY_S, grown / BYTES_PER_S))
-
-
 class _Copier(threading.Thread):
     """Copies what changed in a run directory, again and again. Knows what of it the replica has."""
 
@@ -252,8 +217,8 @@ class _Copier(threading.Thread):
         self._remote: RemoteFolder | None = None
         self._marked: Marker | None = None  # what this driver last wrote there
         self._copied: dict[str, Stamp] = {}
-        self._held: dict[str, Held] = {}  # of records
-        self._next = 0.0  # when files that grow are copied again, by the monotonic clock
+        self._held: dict[str, Parts] = {}  # of files that grow
+        self._spare: set[str] = set()  # parts that are of no more use
         self._writes = 0
         self._given_up = False
         self._end = threading.Event()
@@ -264,8 +229,9 @@ class _Copier(threading.Thread):
         while not last:
             last, wait_s = self._end.wait(wait_s), EVERY_S
             try:
-                self._copy(last)
+                self._copy()
                 if last:
+                    self._join_parts()
                     self._mark(closed=True)
             except InputError as error:
                 logger.warning("%s (nothing more is copied)", error)
@@ -295,66 +261,105 @@ class _Copier(threading.Thread):
                 self._uri, plural(len(lacking), "file"), listed(lacking, 5), resume_line(path), path,
             )  # fmt: skip
 
-    def _copy(self, last: bool = False) -> None:
-        """Copy what changed, files that grow only where it is time, or the `last`, and then delete the weights that are gone.
+    def _copy(self) -> None:
+        """Copy what changed, and then delete what is of no more use: weights that are gone, parts that others took in.
 
         Raises `InputError` when another driver copies, or records lost something.
         """
         self._remote = self._remote or RemoteFolder.at(self._uri)
         self._hold(self._remote)
-        whole = last or time.monotonic() >= self._next
         kept = {path.name for path in (self._run.path / WEIGHTS).glob("*")}  # by the records noted next, or older
         noted = noted_files(self._run.path)
-        if gone := self._held.keys() - noted.keys():
-            raise self._lost(min(gone))
+        for name in self._held.keys() - noted.keys():
+            self._lost(name)
         for name, stamp in reversed(noted.items()):
-            if self._copied.get(name) == stamp or (grows(name) and not whole):
+            if self._copied.get(name) == stamp:
                 continue
             try:
-                content, stamp = content_of(self._run.path / name, stamp)
+                if name in GROWING:
+                    self._add_to(name, stamp[0])
+                else:
+                    content, stamp = content_of(self._run.path / name)
+                    self._write(name, content)
             except FileNotFoundError:
-                if name in self._held:
-                    raise self._lost(name) from None
+                self._lost(name)
                 continue
-            if name in self._held and not self._held[name].is_start_of(content):
-                raise self._lost(name)
-            self._remote.write(name, content)
             self._copied[name] = stamp
-            if is_records(name):
-                self._held[name] = Held.of(content)
-            self._writes += 1
-            if self._marked is None or time.time() > self._marked.copied + EVERY_S:
-                self._hold(self._remote)
         self._mark()
-        if not whole:  # the records there may still name weights that are gone here
+        self._remove(self._spare)
+        gone = {name for name in self._copied.keys() - noted.keys() if name.startswith(f"{WEIGHTS}/")}
+        self._remove(name for name in gone if Path(name).name not in kept)
+
+    def _add_to(self, name: str, size: int, whole: bool = False) -> None:
+        """Copy what a file of so many bytes has come to hold: all of it in one if `whole`, or where it was replaced."""
+        step = next_step(self._run.path / name, self._held.get(name, ()), size, whole)
+        if step is None:
+            self._lost(name)
+            step = next_step(self._run.path / name, (), size)
+        if step is None or step.content is None:
             return
-        grown = sum(size for name, (size, _) in noted.items() if grows(name))
-        self._next = time.monotonic() + interval_s(grown)
-        for name in list(self._copied):
-            if name.startswith(f"{WEIGHTS}/") and name not in noted and Path(name).name not in kept:
-                self._remote.delete(name)
-                del self._copied[name]
+        file = step.part.file(name)
+        if file != name:
+            self._spare.add(file)  # until it is known to have arrived
+        self._write(file, step.content)
+        self._spare.discard(file)
+        self._spare.update(taken.file(name) for taken in step.taken_in)
+        self._held[name] = (*step.kept, step.part)
+
+    def _join_parts(self) -> None:
+        """Have each file that grows in one, so that the replica is a run directory; the trials' before the study that knows them."""
+        for name in sorted(self._held, key=is_records, reverse=True):
+            self._add_to(name, end_of(self._held[name]), whole=True)
+        self._remove(self._spare)
+
+    def _write(self, name: str, content: bytes) -> None:
+        assert self._remote is not None
+        self._remote.write(name, content)
+        self._writes += 1
+        if self._marked is None or time.time() > self._marked.copied + EVERY_S:
+            self._hold(self._remote)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        assert self._remote is not None
+        for name in list(names):
+            self._remote.delete(name)
+            self._copied.pop(name, None)
+            self._spare.discard(name)
 
     def _hold(self, remote: RemoteFolder) -> None:
         """Mark the folder as this driver's; raises `InputError` when it is another's."""
         marker = remote.marker()
         if marker is None or self._marked is None:
-            found = _check_takeover(remote, self._run)
-            self._held = {name: Held.of(content) for name, content in found.items()}
-            # Of what is there, weights alone are ever deleted.
-            there = [name for name in remote.names() if name.startswith(f"{WEIGHTS}/") and not remote.is_linked(name)]
-            self._copied = dict.fromkeys(there, (-1, -1))
+            found = check_takeover(remote, self._run, EVERY_S)
+            self._held = {name: there.parts for name, there in found.items() if there.parts}
+            self._spare = {file for there in found.values() for file in there.spare}
+            # Of what is there, weights and parts alone are ever deleted.
+            weights = [name for name in remote.names_unlinked() if name.startswith(f"{WEIGHTS}/")]
+            self._copied = dict.fromkeys(weights, (-1, -1))
+            self._forget_parts(STUDY)
         elif not marker.is_driver(self._marked):
             raise InputError(
                 f"the replica {self._uri} was taken over: {marker.host} (process {marker.pid}) copies to it"
             )
         self._mark()
 
-    def _lost(self, name: str) -> InputError:
-        held = self._held[name].size
-        return InputError(
-            f"{self._run.path / name}: no longer holds the {held} bytes that the replica {self._uri} has of it; that keeps them"
-        )
+    def _lost(self, name: str) -> None:
+        """A file no longer holds what the replica has of it: raises `InputError` for records; the study was made again from them."""
+        if not self._held.get(name):
+            return
+        if is_records(name):
+            raise InputError(
+                f"{self._run.path / name}: no longer holds the {end_of(self._held[name])} bytes that the replica {self._uri} has "
+                "of it; that keeps them"
+            )
+        self._forget_parts(name)
+
+    def _forget_parts(self, name: str) -> None:
+        """Have no parts go on from what a file holds next."""
+        assert self._remote is not None
+        self._held.pop(name, None)
+        there = self._remote.names_unlinked()
+        self._remove(file for file in there if (part := part_of(file)) is not None and part.name == name)
 
     def _mark(self, closed: bool = False) -> None:
         assert self._remote is not None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,13 +21,12 @@ from nas.common.files import (
     load_tensors,
     only_process,
     read_records,
-    remove_half_written,
     write_atomically,
     writing,
 )
 from nas.common.jsonl import Grown, append_line, json_line
 from nas.runs import layout
-from nas.runs.driver_files import DriverFiles
+from nas.runs.driver_files import PARTS_THERE, DriverFiles, has_parts
 from nas.runs.in_turn import with_remeasured
 from nas.runs.limits import apply_limits
 from nas.runs.links import refuse_links_outside
@@ -38,7 +34,6 @@ from nas.runs.record import AuditRecord, BaselineRecord, Confirmation, LatencyRe
 from nas.runs.run_file import Change, Provenance, RunFile, read_run_file, write_run_file
 from nas.runs.run_images import RunImages, read_images
 from nas.runs.settings import SearchSettings, is_limit, terms
-from nas.runs.state import SILENT_S
 from nas.tasks.base import task_of
 
 if TYPE_CHECKING:
@@ -133,47 +128,6 @@ class RunDirectory(DriverFiles):
     def images(self) -> RunImages | None:
         """Its images by their hashes; None in runs of older versions."""
         return read_images(self.path / layout.IMAGES)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only search or fidelity check on this directory; raises `InputError` when another process is.
-
-        The kernel's lock is free as soon as its process is dead. Where it does not reach, as between the hosts of some
-        network file systems, the state of another driver says that it lives. An older request to stop is removed. A link that leads
-        outside of the directory is refused likewise.
-        """
-        busy = f"{self.path}: another search is running on this directory, or a fidelity check"
-        refuse_links_outside(self.path)
-        with only_process(self.path / layout.LOCK, self.path, busy):
-            self._refuse_beside_another_host()
-            self.remove_stop_request()
-            remove_half_written(self.path)
-            yield
-
-    def _refuse_beside_another_host(self) -> None:
-        state = self.state()
-        if state is None or state.ended is not None or state.host == socket.gethostname():
-            return
-        # Both times by the clock of the file system, since those of two hosts may differ.
-        os.utime(self.path / layout.LOCK)
-        age = max(0.0, (self.path / layout.LOCK).stat().st_mtime - self.state_path.stat().st_mtime)
-        if age < SILENT_S:
-            raise InputError(
-                f"{self.path}: a search runs on it on {state.host} (pid {state.pid}), heard of {age:.0f} s ago; if that "
-                f"one is dead, try again in {SILENT_S - age:.0f} s"
-            )
-
-    @property
-    def is_locked(self) -> bool:
-        """Whether a search or a fidelity check runs on this directory, as far as the kernel's lock reaches. Writes nothing."""
-        try:
-            with (self.path / layout.LOCK).open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # none was ever started
-            return False
-        return False
 
     def with_settings(self, settings: SearchSettings) -> Self:
         """The same run under other settings, written to run.yaml with what held before, if that decided anything."""
@@ -427,4 +381,6 @@ def open_run(path: str | Path) -> RunDirectory:
     path = Path(path)
     if not (path / layout.RUN_FILE).is_file() or not (path / layout.TRIALS).is_file():
         raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
+    if has_parts(path):
+        logger.warning("%s: %s", path, PARTS_THERE)
     return RunDirectory(path, read_run_file(path))

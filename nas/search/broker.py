@@ -112,6 +112,7 @@ class Broker:
         self._exhausted = False  # every network is answered or running; a lost one may be asked for again
         self._waiting: dict[str, list[Candidate]] = {}  # repeats of a candidate that is still running
         self.study = RunStudy(run, storage)
+        self.study.rebuild_if_ahead_of(recorded)
         numbers = 1 + max((record.number for record in recorded), default=-1)
         for trial in self.study.reconcile(self.records, numbers):
             self._lose(self._candidate(trial), "the search ended while it ran")

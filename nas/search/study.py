@@ -60,9 +60,6 @@ class RunStudy:
             self._study = self._open()
         if _LIMITS not in self._study.user_attrs and not (run.limits_changed and self.trials):  # a new one, or an old
             self._study.set_user_attr(_LIMITS, self._limits)
-        if storage is not None and self._is_ahead_of(run.recorded()):
-            logger.warning("the study %s knows trials that the records lack: made again from them", self._name)
-            self.rebuild()
         self.size = len(self.trials)
         """How many trials there are, counted, since listing thousands takes as long as a proposal."""
 
@@ -102,10 +99,13 @@ class RunStudy:
         self._study.set_user_attr(_LIMITS, self._limits)
         self.size = 0
 
-    def _is_ahead_of(self, records: Sequence[TrialRecord]) -> bool:
-        """Whether it was told an outcome that is not recorded: the run was restored from a copy that is older."""
+    def rebuild_if_ahead_of(self, records: Sequence[TrialRecord]) -> None:
+        """Empty it where it was told an outcome that is not recorded: the run was restored from a copy that is older or lost some."""
         recorded = {record.number for record in records}
-        return any("outcome" in trial.user_attrs and trial.number not in recorded for trial in self.trials)
+        if any("outcome" in trial.user_attrs and trial.number not in recorded for trial in self.trials):
+            where = self._path if self._shared is None else self._name
+            logger.warning("the study %s knows trials that the records lack: made again from them", where)
+            self.rebuild()
 
     @property
     def trials(self) -> list[FrozenTrial]:
