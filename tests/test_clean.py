@@ -18,6 +18,7 @@ import pytest
 from conftest import BRIEF, wait_for_records
 from PIL import Image
 from rich.console import Console
+from test_latency_cache import KEY
 
 from nas.cli.app import main
 from nas.common.scratch import scratch_folder
@@ -183,6 +184,26 @@ def test_a_read_of_decoded_images_is_a_use(place: Path) -> None:
     assert not at(path).removable
 
 
+def test_latencies_go_when_nobody_looked_them_up_for_long(place: Path) -> None:
+    from nas.latency.cache import LatencyCache
+
+    (place / "latency").mkdir()
+    files = [place / "latency" / f"{name}.jsonl" for name in ("old", "recent")]
+    for file in files:
+        file.write_text("{}\n")
+    (place / "latency" / "link.jsonl").symlink_to(files[0])
+    (place / "latency" / "notes.txt").touch()
+    aged(files[0])
+    assert [at(file).removable for file in files] == [True, False]
+    LatencyCache(place / "latency").of(KEY)  # a read is a use
+    assert not at(files[0]).removable
+    aged(files[0])
+    assert remove(at(files[0]))
+    assert {each.name for each in (place / "latency").iterdir()} == {"recent.jsonl", "link.jsonl", "notes.txt"}
+    assert not remove(at(files[1]))
+    assert at(files[1], unused_s=0).removable
+
+
 def test_it_shows_and_removes_only_when_told(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,11 +219,13 @@ def test_it_shows_and_removes_only_when_told(
         return capsys.readouterr().out
 
     shown = said()
-    assert "1 folder, 1.0 kB, can be removed: nas clean --remove" in shown
+    assert "1 item, 1.0 kB, can be removed: nas clean --remove" in shown
     assert "later searches look latencies up there" in shown
-    assert {str(old), str(recent), str(place / "latency")} <= set(shown.splitlines())  # whole, to be pasted
+    assert {str(old), str(recent), str(place / "latency" / "host.jsonl")} <= set(
+        shown.splitlines()
+    )  # whole, to be pasted
     assert old.exists()
-    assert "Removed 1 folder of 1, 1.0 kB" in said("--remove")
+    assert "Removed 1 item of 1, 1.0 kB" in said("--remove")
     assert not old.exists()
     assert recent.exists()
     assert (place / "latency" / "host.jsonl").exists()

@@ -20,7 +20,9 @@ def clean(
     unused: Annotated[
         float,
         typer.Option(
-            parser=parse_duration, metavar="TIME", help="How long decoded images are kept after their last use."
+            parser=parse_duration,
+            metavar="TIME",
+            help="How long decoded images and latencies are kept after their last use.",
         ),
     ] = "30d",  # type: ignore[assignment]  # parsed
     ray: Annotated[
@@ -50,13 +52,13 @@ def clean(
         console.print("\nNothing can be removed.", highlight=False)
     elif not remove:
         console.print(
-            f"\n{plural(len(removable), 'folder')}, {size}, can be removed: nas clean --remove",
+            f"\n{plural(len(removable), 'item')}, {size}, can be removed: nas clean --remove",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     else:
         stay = [each.path for each in removable if not on_disk.remove(each)]
         console.print(
-            f"\nRemoved {plural(len(removable) - len(stay), 'folder')} of {len(removable)}, {size}", highlight=False
+            f"\nRemoved {plural(len(removable) - len(stay), 'item')} of {len(removable)}, {size}", highlight=False
         )
         for path in stay:
             console.print(f"{path} could not be removed", highlight=False, soft_wrap=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ def cache_folder(name: str, variable: str) -> Path | None:
         return Path(given).absolute()
     try:
         folder = user_cache() / name
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         where = f"{getattr(error, 'filename', None) or 'no home'}: {reason}"
@@ -30,6 +32,26 @@ def cache_folder(name: str, variable: str) -> Path | None:
         _warned.add(name)
         return None
     return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of a cache and those above it, each as open to a group as what it lies in. Raises `OSError`."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        open_to_group(folder, folder.parent)
+
+
+def open_to_group(path: Path, folder: Path) -> None:
+    """Where users share a folder by its group, let the group do with a new file or folder of ours in it what it may do there."""
+    with suppress(OSError):  # of a file system without groups, or of somebody who is not of the group
+        shared = folder.stat()
+        if not shared.st_mode & stat.S_IWGRP:
+            return
+        if path.stat().st_gid != shared.st_gid:
+            os.chown(path, -1, shared.st_gid)
+        mask = 0o2070 if path.is_dir() else 0o060
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | shared.st_mode & mask)
 
 
 def assume_home() -> None:

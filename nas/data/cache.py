@@ -23,6 +23,7 @@ from PIL import __version__ as pillow_version
 from pydantic import TypeAdapter
 
 from nas.common.errors import InputError
+from nas.common.user_cache import make_folder, open_to_group
 from nas.data.image_decoding import Decoding, FileSizes, decode_into
 from nas.data.image_files import Listing, list_files
 from nas.data.image_hashes import Hashes
@@ -85,7 +86,7 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
     with ExitStack() as stack:
         scratch, images = None, {}
         with _cache_trouble(path, cache, is_fatal=bool(mapped)):
-            cache.mkdir(parents=True, exist_ok=True)
+            make_folder(cache)
             made = tempfile.TemporaryDirectory(prefix=".", dir=cache, ignore_cleanup_errors=True)
             scratch = Path(stack.enter_context(made)) / "entry"
             scratch.mkdir()  # with the usual permissions, other than its parent: a cache may be shared
@@ -106,6 +107,8 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
         if scratch is not None:
             with _cache_trouble(path, cache, is_fatal=bool(mapped)):
                 _write(decoded, scratch)
+                for made_here in (scratch, *scratch.iterdir()):
+                    open_to_group(made_here, cache)
                 _publish(scratch, entry, channels, size)
     if not mapped:
         return decoded

@@ -1,8 +1,9 @@
 """Latency of candidates: looked up where it was measured before, else measured, and kept for the next time.
 
 The cache is the user's, shared by all runs: `NAS_LATENCY_CACHE` names its folder (`off`: there is none), by default
-nas/latency in the user's cache folder. It has one file for each host that measured, only ever appended to, since
-hosts may share a home folder over NFS, where appends of two of them would overwrite each other.
+nas/latency in the user's cache folder. It has one file for each host and user that measured, only ever appended to, since
+hosts may share a home folder over NFS, where appends of two of them would overwrite each other, and users a cache, where one cannot
+append to what another made.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -165,9 +167,13 @@ class LatencyCache:
             return
         entry = _Entry(key.digest, key.num_classes, key.cores, latency)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            user_cache.make_folder(self.folder)
             line = json.dumps(asdict(entry), separators=(",", ":"))
-            append_line(self.folder / f"{socket.gethostname()}.jsonl", line)
+            file = self.folder / f"{socket.gethostname()}.{os.getuid()}.jsonl"
+            is_new = not file.exists()
+            append_line(file, line)
+            if is_new:
+                user_cache.open_to_group(file, self.folder)
         except OSError as error:
             self._warn("written", error)
 
@@ -179,6 +185,9 @@ class LatencyCache:
             return
         if size < known:  # deleted and begun again
             known = 0
+        if not known:
+            with suppress(OSError):  # it may be another user's
+                os.utime(path)  # when it was last used, for nas clean
         for line in read_lines(path, known):
             if not line.endswith(b"\n"):
                 break

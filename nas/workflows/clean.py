@@ -1,6 +1,6 @@
 """What nas and the Ray that it started left on this machine's disks, who needs it, and removing what nobody does.
 
-Only folders of this user's, of names that we give, are ever removed; links are never followed.
+Only folders and files of this user's, of names that we give, are ever removed; links are never followed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from nas.latency.cache import cache_folder as latency_folder
 from nas.latency.lease import lease_directory
 
 UNUSED_S = 30 * 86_400.0
-"""Seconds after their last use for which decoded images are kept by default."""
+"""Seconds after their last use for which decoded images and latencies are kept by default."""
 _FRESH_S = 60.0
 """A scratch folder younger than this may not have its lock yet."""
 _HALF_DECODED_S = 86_400.0
@@ -36,7 +36,7 @@ _ENTRY, _HALF_ENTRY = re.compile("[0-9a-f]{32}"), re.compile(r"\.[a-z0-9_]{8}")
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder of ours: its size in bytes, the time of its last use, and whether nobody needs it, with the reason."""
+    """A folder or file of ours: its size in bytes, the time of its last use, and whether nobody needs it, with the reason."""
 
     kind: str
     path: Path
@@ -47,19 +47,22 @@ class Leftover:
 
 
 def leftovers(unused_s: float = UNUSED_S, with_ray: bool = False) -> list[Leftover]:
-    """All that lies in our folders. Decoded images are needed for `unused_s` seconds after their last use.
+    """All that lies in our folders. Decoded images and latencies are needed for `unused_s` seconds after their last use.
 
     With `with_ray`, sessions that ended in Ray's own folder count as removable; other programs may have left them.
     """
     processes = _processes()
-    found = [*_scratch(processes), *_ray_sessions(processes, with_ray), *_decoded(processes, unused_s), *_kept()]
-    return sorted(found, key=lambda each: (each.kind, each.used))
+    found = [*_scratch(processes), *_ray_sessions(processes, with_ray), *_decoded(processes, unused_s)]
+    return sorted([*found, *_latencies(unused_s), *_kept()], key=lambda each: (each.kind, each.used))
 
 
 def remove(leftover: Leftover) -> bool:
-    """Remove a folder that is removable; whether all of it is gone."""
-    if leftover.removable and _is_own_folder(leftover.path):
+    """Remove what is removable; whether all of it is gone."""
+    if leftover.removable and _is_own(leftover.path, stat.S_ISDIR):
         shutil.rmtree(leftover.path, ignore_errors=True)  # which does not follow links
+    elif leftover.removable and _is_own(leftover.path, stat.S_ISREG):
+        with suppress(OSError):
+            leftover.path.unlink()
     return not os.path.lexists(leftover.path)
 
 
@@ -106,12 +109,20 @@ def _decoded(processes: str, unused_s: float) -> Iterator[Leftover]:
             yield Leftover(_DECODED, path, _size(path), used, True, reason)
 
 
+def _latencies(unused_s: float) -> Iterator[Leftover]:
+    """Files of the latency cache, each of a host and a user; a read of one is a use too."""
+    folder = latency_folder()
+    for path in sorted(folder.glob("*.jsonl")) if folder else ():
+        if _is_own(path, stat.S_ISREG):
+            old = time.time() - _changed(path) >= unused_s
+            reason = "not used since; measured again when needed" if old else "later searches look latencies up there"
+            yield Leftover("latencies", path, path.stat().st_size, _changed(path), old, reason)
+
+
 def _kept() -> Iterator[Leftover]:
     data = cache_folder("data", "NAS_DATA")
     places = [("download", data / name, "runs on it need it") for name in NAMED] if data else []
     places.append(("leases", lease_directory(), "whoever measures locks files there"))
-    if (latencies := latency_folder()) is not None:
-        places.append(("latencies", latencies, "later searches look latencies up there"))
     for kind, path, reason in places:
         if path.is_dir() and (size := _size(path)):
             yield Leftover(kind, path, size, _changed(path), False, reason)
@@ -127,14 +138,15 @@ def _temporary_places() -> list[Path]:
 def _folders(place: Path, pattern: str) -> list[Path]:
     """This user's own folders of such names, and no links."""
     with suppress(OSError):
-        return sorted(path for path in place.glob(pattern) if _is_own_folder(path))
+        return sorted(path for path in place.glob(pattern) if _is_own(path, stat.S_ISDIR))
     return []
 
 
-def _is_own_folder(path: Path) -> bool:
+def _is_own(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether it is this user's, and of a kind by its mode; a link is neither folder nor file."""
     with suppress(OSError):
         found = path.lstat()
-        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        return kind(found.st_mode) and found.st_uid == os.getuid()
     return False
 
 
