@@ -27,7 +27,8 @@ from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.run_file import Provenance
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory, open_run
-from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
+from nas.search.broker import MAX_LOSSES
+from nas.search.ending import MAX_LOSSES_IN_A_ROW
 from nas.search.evaluate import evaluate_candidate
 from nas.spaces.families import architecture_cost
 from nas.spaces.files import load_space

@@ -25,8 +25,9 @@ from nas.runs.limits import budget_violation
 from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory, open_run
-from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS, Broker
+from nas.search.broker import MAX_LOSSES, Broker
 from nas.search.candidate import Candidate
+from nas.search.ending import MAX_LOSSES_IN_A_ROW, MAX_REJECTIONS
 from nas.search.samplers.partial import STEPS
 from nas.search.time_budget import TimeBudget
 from nas.spaces.mobile.space import SearchSpace

@@ -235,7 +235,7 @@ def test_front_and_report_show_the_targets(searched: RunDirectory, capsys: pytes
 def test_a_search_ends_when_a_target_is_gone_for_good_and_is_resumed_with_a_new_one(
     cluster: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.search.broker.MAX_LOSSES_IN_A_ROW", 1)
+    monkeypatch.setattr("nas.search.ending.MAX_LOSSES_IN_A_ROW", 1)
     asked = replace(settings(replace(EDGE, max_ms=1e6)), trials=2, resources=Resources(max_concurrent=1))
     plan = plan_search(asked, tmp_path / "run", cluster.address)
     ended = run_search(plan, KillsTheActor(for_good=True))

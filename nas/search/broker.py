@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial
 
 from nas.common.seeds import derive_seed
-from nas.common.text import CUT_OFF, done_word, plural
+from nas.common.text import CUT_OFF
 from nas.latency.device import torch_threads
 from nas.latency.lease import lease_for
 from nas.latency.result import Predicted
@@ -29,6 +29,7 @@ from nas.runs.targets import latency_names
 from nas.runs.words import closest_text
 from nas.search.candidate import Candidate, Losses
 from nas.search.dominated import Forecast
+from nas.search.ending import why_over
 from nas.search.first import first_networks
 from nas.search.pinned import Pinned
 from nas.search.rungs import Rungs
@@ -45,17 +46,8 @@ MAX_REPEATS = 30
 """Repeats in a row after which a random new candidate is asked for instead."""
 MAX_LOSSES = 3
 """Times that the parameters of a trial whose worker died are queued again."""
-MAX_REJECTIONS = 60
-"""Candidates over a hard budget, none trained yet, after which the search ends: it cannot be met, or hardly."""
 UNSEEN_DRAWS = 16
 """New random candidates, under a latency budget, of which one is taken."""
-MAX_REJECTIONS_IN_A_ROW = 500
-"""Candidates over a hard budget, none within it between, after which the search ends: few others meet it, or none."""
-MAX_LOSSES_IN_A_ROW = 12
-"""Trials lost one after another, none finished between, after which the search ends: nothing here can work. Where more
-run at once, `MAX_LOSSES` of each: a node that dies, or Ray Tune, takes many with it."""
-MAX_TOO_LONG = 8
-"""Proposals in a row that would not end within the time budget, after which the search ends."""
 DEFERRED_UNTIL = 8
 """Candidates trained before the space's largest network, where there is a limit that it may be over."""
 _RETRIES = "retries"
@@ -145,28 +137,11 @@ class Broker:
     @property
     def stop_reason(self) -> str | None:
         """Why nothing more is started, or None while the search goes on."""
-        tally = self._tally
         if self._stopped is None:
             if not self._known.allowed.possible:
                 self.stop(f"no network of the space is within {self._known.allowed.text}", resumable=False)
-            elif tally.trained >= self.settings.candidates:
-                done = done_word(self.settings.evaluation.recipe.epochs)
-                self.stop(f"{plural(tally.trained, 'candidate')} {done}", resumable=False)
-            elif tally.failed > self.settings.max_failures:
-                self.stop(
-                    f"{plural(tally.failed, 'candidate')} failed, more than the {self.settings.max_failures} allowed",
-                    resumable=False,
-                )
-            elif self._losses.in_a_row >= MAX_LOSSES_IN_A_ROW and tally.last_loss is not None:
-                self.stop(f"{MAX_LOSSES_IN_A_ROW} trials in a row were lost: {tally.last_loss.evaluation.reason}")
-            elif self.budget.over(tally.trained):
-                self.stop("the time budget is spent")
-            elif self._too_long >= MAX_TOO_LONG:
-                self.stop("what is left of the time budget is too short for another candidate")
-            elif not tally.budgets_met and tally.rejected >= MAX_REJECTIONS:
-                self.stop(f"{tally.rejected} candidates are over a hard budget, and none within", resumable=False)
-            elif tally.rejected_in_a_row >= MAX_REJECTIONS_IN_A_ROW:
-                self.stop(f"{MAX_REJECTIONS_IN_A_ROW} candidates in a row are over a hard budget", resumable=False)
+            elif end := why_over(self.settings, self._tally, self._losses, self.budget, self._too_long):
+                self.stop(end.reason, end.resumable)
         return self._stopped
 
     @property

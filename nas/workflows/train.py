@@ -7,15 +7,12 @@ process must have as many threads then for the same weights: torch adds up in an
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
-from pydantic import TypeAdapter
 from torch import nn
 
 from nas.common.errors import InputError, arg
@@ -44,6 +41,7 @@ from nas.training.history import EpochMetrics
 from nas.training.loop import TrainingState, finetune, predict, report_on
 from nas.training.optim import check_recipe, gpu_precision
 from nas.training.recipe import Precision, Recipe
+from nas.workflows.checkpoint import Checkpoint, read_checkpoint
 from nas.workflows.fidelity.audit import full_recipe
 from nas.workflows.reporting import Report, no_report
 
@@ -215,34 +213,6 @@ def _keep_starts(run: RunDirectory, trainings: Sequence[FullTraining]) -> None:
             run.keep_start(training.key, training.trial.digest)
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    """What a training goes on from; `seconds` were spent so far."""
-
-    started: float
-    seconds: float
-    fresh: tuple[str, ...]
-    before: AnyReport | None
-    history: tuple[EpochMetrics, ...]
-    state: TrainingState
-
-
-_CHECKPOINT = TypeAdapter(_Checkpoint)
-
-
-def _read_checkpoint(run: RunDirectory, key: str) -> _Checkpoint | None:
-    """What a training left that did not end, or None; raises `InputError` when it cannot be read."""
-    path = run.checkpoint_path(key)
-    if not path.is_file():
-        return None
-    try:
-        return _CHECKPOINT.validate_python(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises whatever unpickling, zip files and its own checks raise
-        raise InputError(
-            f"{path}: cannot be read, so that the training cannot go on; delete it to begin again"
-        ) from error
-
-
 class _Trainer:
     """One training, from its start or its checkpoint to its record."""
 
@@ -260,7 +230,7 @@ class _Trainer:
         seed = derive_seed(self._run.settings.evaluation.seed, "train", training.seed)
         own = self._run.settings.evaluation
         self._settings = replace(own, seed=seed, train_device=plan.device)
-        self._known = _read_checkpoint(self._run, training.key)
+        self._known = read_checkpoint(self._run.checkpoint_path(training.key))
         self._started = self._known.started if self._known else time.time()
         self._begun = time.perf_counter() - (self._known.seconds if self._known else 0.0)
         self._fresh = self._known.fresh if self._known else ()
@@ -320,18 +290,10 @@ class _Trainer:
         return True
 
     def _keep(self, metrics: EpochMetrics, state: TrainingState) -> None:
-        history = [epoch.as_json() for epoch in (*self._history, metrics)]
-        content = {
-            "started": self._started,
-            "seconds": time.perf_counter() - self._begun,
-            "fresh": self._fresh,
-            "before": asdict(self._before) if self._before else None,
-            "history": history,
-            "state": dict(state),
-        }
-        file = io.BytesIO()
-        torch.save(content, file)
-        self._run.save_checkpoint(self._training.key, file.getvalue())
+        history = (*self._history, metrics)
+        seconds = time.perf_counter() - self._begun
+        reached = Checkpoint(self._started, seconds, self._fresh, self._before, history, state)
+        self._run.save_checkpoint(self._training.key, reached.content())
         self._kept = metrics.epoch
 
     def _on_test_split(self, network: nn.Module) -> AnyReport | None:

@@ -20,9 +20,10 @@ from nas.runs.record import AuditRecord, Evaluation, InitialWeights, Outcome
 from nas.runs.replica import replicated
 from nas.runs.settings import Budgets, Resources, SearchSettings
 from nas.runs.store import RunDirectory
-from nas.search.broker import MAX_LOSSES, MAX_LOSSES_IN_A_ROW
+from nas.search.broker import MAX_LOSSES
 from nas.search.candidate import Candidate, Losses, trained_again
 from nas.search.conditions import check_scored_untrained, data_of, settings_here
+from nas.search.ending import MAX_LOSSES_IN_A_ROW
 from nas.search.ray.worker import worker_of
 from nas.training.history import EpochMetrics
 from nas.training.length import Length
