@@ -17,7 +17,7 @@ from mobile import mobile_space
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-import nas.search.broker
+import nas.search.ending
 from nas.common.files import weights_content
 from nas.latency.protocol import LatencyProtocol
 from nas.runs.front import pareto_front
@@ -320,7 +320,7 @@ def test_however_a_search_ends_it_names_the_closest_where_nothing_met_the_budget
 def test_a_search_that_trained_says_nothing_of_the_closest_and_ends_where_few_meet_the_budget(
     make_run: RunFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nas.search.broker, "MAX_REJECTIONS_IN_A_ROW", 15)
+    monkeypatch.setattr(nas.search.ending, "MAX_REJECTIONS_IN_A_ROW", 15)
     evaluation = EvaluationSettings(budgets=Budgets(max_latency_ms=1.0))
     broker = Broker(make_run(settings(trials=50, evaluation=evaluation)))
     count = 0

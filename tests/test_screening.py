@@ -18,8 +18,9 @@ from nas.latency.result import Latency, Predicted
 from nas.runs.record import Evaluation, Outcome, TrialRecord
 from nas.runs.settings import Budgets, EvaluationSettings
 from nas.runs.store import open_run
-from nas.search.broker import MAX_LOSSES_IN_A_ROW, Broker
+from nas.search.broker import Broker
 from nas.search.candidate import Candidate
+from nas.search.ending import MAX_LOSSES_IN_A_ROW
 from nas.search.screening import MIN_NETWORKS, LatencyScreen, chance_within
 from nas.spaces.base import Architecture
 from nas.spaces.families import architecture_cost
