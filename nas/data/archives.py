@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from nas.common.errors import InputError
+from nas.common.patience import reading
 
 _TAR_MODES: dict[str, Literal["r:", "r:gz", "r:bz2", "r:xz"]] = {
     ".tar": "r:",
@@ -48,6 +49,7 @@ def members(path: Path, wanted: Wanted) -> Iterator[Member]:
     suffix = next((s for s in ARCHIVE_SUFFIXES if path.name.lower().endswith(s)), None)
     if suffix is None:
         raise InputError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+    reading(path)
     with _damage_named(path):
         yield from _zip_members(path, wanted) if suffix == ".zip" else _tar_members(path, _TAR_MODES[suffix], wanted)
 
@@ -79,6 +81,7 @@ def _tar_members(path: Path, mode: Literal["r:", "r:gz", "r:bz2", "r:xz"], wante
             most = wanted(inside)
             file = archive.extractfile(entry) if most else None
             yield Member(inside, entry.isdir(), entry.size, file.read(most) if file else None)
+            reading(path)
         # tarfile takes a file that ends early, or goes on with rubbish, for one that ends well.
         stream = archive.fileobj
         assert stream is not None
@@ -86,7 +89,7 @@ def _tar_members(path: Path, mode: Literal["r:", "r:gz", "r:bz2", "r:xz"], wante
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError("it has no end mark")
         while stream.read(1 << 20):  # to the checksum at the end of a compressed file
-            pass
+            reading(path)
 
 
 def _zip_members(path: Path, wanted: Wanted) -> Iterator[Member]:
@@ -99,6 +102,7 @@ def _zip_members(path: Path, wanted: Wanted) -> Iterator[Member]:
             name = entry.filename.replace("\\", "/")  # as some programs on Windows write it
             inside = _safe_path(path, name, None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else link)
             yield Member(inside, name.endswith("/"), entry.file_size, _beginning(archive, entry, wanted(inside)))
+            reading(path)
 
 
 def _beginning(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes | None:

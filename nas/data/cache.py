@@ -23,6 +23,7 @@ from PIL import __version__ as pillow_version
 from pydantic import TypeAdapter
 
 from nas.common.errors import InputError
+from nas.common.patience import reading
 from nas.common.user_cache import make_folder, open_to_group
 from nas.data.image_decoding import Decoding, FileSizes, decode_into
 from nas.data.image_files import Listing, list_files
@@ -76,6 +77,7 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
     """
     listing = list_files(path) if path.is_dir() else None
     layout = find_layout(path, listing) if listing else None
+    reading(cache)
     entry = cache / _key(path, listing, channels, size)
     found = _read(entry, channels, size)
     if found:  # what is no image is not in the key: of a folder, the remarks are those of today
@@ -83,6 +85,7 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
     layout = layout or find_layout(path, list_files(path))
     shapes = {part: (len(items), channels, size, size) for part, items in layout.parts.items()}
     mapped = [part for part, shape in shapes.items() if math.prod(shape) > MEMORY_MAPPED_BYTES]
+    reading(None)
     with ExitStack() as stack:
         scratch, images = None, {}
         with _cache_trouble(path, cache, is_fatal=bool(mapped)):
@@ -104,6 +107,7 @@ def load_decoded(path: Path, channels: int, size: int, cache: Path) -> Decoded:
             layout.remarks,
             layout.licence,
         )
+        reading(None)
         if scratch is not None:
             with _cache_trouble(path, cache, is_fatal=bool(mapped)):
                 _write(decoded, scratch)

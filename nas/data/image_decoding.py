@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from nas.common.errors import InputError
+from nas.common.patience import read_by, readers
 from nas.data.image_files import MOST_BYTES, contents
 from nas.data.image_hashes import Hashes, image_hash
 from nas.data.image_layout import Layout
@@ -97,18 +98,18 @@ def _decode_each(
     files: Iterable[tuple[str, Path | BytesIO]], rows: Mapping[str, NDArray[np.uint8]]
 ) -> Iterator[tuple[str, _Image | str]]:
     workers = len(os.sched_getaffinity(0))
-    pending: deque[tuple[str, Future[_Image | str], int]] = deque()
+    pending: deque[tuple[str, Future[_Image | str], Path | BytesIO]] = deque()
     waiting = 0
-    with ThreadPoolExecutor(workers) as pool:
+    with readers(workers) as submit:
         for file, content in files:
-            pending.append((file, pool.submit(_decode, content, rows[file]), _size(content)))
+            pending.append((file, submit(_decode, content, rows[file]), content))
             waiting += _size(content)
             while len(pending) > 16 * workers or waiting > MOST_BYTES:  # so few that their bytes fit into memory
-                name, future, size = pending.popleft()
-                waiting -= size
-                yield name, future.result()
-        for name, future, _ in pending:
-            yield name, future.result()
+                name, future, oldest = pending.popleft()
+                waiting -= _size(oldest)
+                yield name, read_by(future, oldest if isinstance(oldest, Path) else name)
+        for name, future, last in pending:
+            yield name, read_by(future, last if isinstance(last, Path) else name)
 
 
 def _size(content: Path | BytesIO) -> int:

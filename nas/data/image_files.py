@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from nas.common.errors import InputError
+from nas.common.patience import reading
 from nas.data.archives import members
 from nas.data.licence import NOTICE_BYTES, is_notice
 from nas.data.pixels import raster_formats, to_pixels
@@ -83,12 +84,14 @@ def _list_folder(path: Path) -> Listing:
     for folder, names in _walk(path):
         folders.add(folder.as_posix())
         for inside in (folder / name for name in names if not _is_litter(PurePosixPath(name))):
+            file = path / inside
+            reading(file)
             if _is_image(inside):
-                files[inside.as_posix()] = _stamp(path / inside)
+                files[inside.as_posix()] = _stamp(file)
             else:
                 others.append(inside.as_posix())
                 if is_notice(inside):
-                    notices[inside.as_posix()] = _beginning(path / inside)
+                    notices[inside.as_posix()] = _beginning(file)
     return Listing(files, tuple(sorted(others)), frozenset(folders - {"."}), notices)
 
 
@@ -150,6 +153,7 @@ def _walk(path: Path) -> Iterator[tuple[PurePosixPath, list[str]]]:
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: could not be listed: {error.strerror}")
 
+    reading(path)
     for folder, subfolders, names in os.walk(path, onerror=refuse, followlinks=True):
         here = os.path.realpath(folder)
         subfolders[:] = sorted(
@@ -160,3 +164,4 @@ def _walk(path: Path) -> Iterator[tuple[PurePosixPath, list[str]]]:
             and not Path(here).is_relative_to(os.path.realpath(os.path.join(folder, name)))
         )
         yield PurePosixPath(Path(folder).relative_to(path).as_posix()), sorted(names)
+        reading(path)

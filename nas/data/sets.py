@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.common.errors import InputError, did_you_mean
+from nas.common.patience import patiently
 from nas.common.plugins import code_folder, load_function, searched_last
 from nas.common.scratch import scratch_until_exit
 from nas.common.text import classes_text, listed, plural, printable
@@ -197,7 +198,8 @@ NAMED: dict[str, Callable[[int, int], ImageData]] = {
 
 
 def _files(path: Path, channels: int, size: int, split_seed: int) -> ImageData:
-    decoded = load_decoded(path, channels, size, data_root() / "decoded")
+    root = data_root()
+    decoded = patiently(lambda: load_decoded(path, channels, size, root / "decoded"))
     parts = {}
     for part, images in decoded.images.items():
         labels = decoded.labels[part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from nas.common.patience import hung, read_timeout_s
 from nas.data.sets import ImageData, Split
 
 CALIBRATION_POSITIONS = 512 * 64**2
@@ -43,14 +45,31 @@ class DevicePart:
                 index = batch.to(self.device)
                 yield self._images[index], self.labels[index]
             return
+        workers = min(4, len(os.sched_getaffinity(0)), len(rows))
         loader = DataLoader(
             _Rows(self.part, rows),
             batch_size=None,
-            num_workers=min(4, len(os.sched_getaffinity(0)), len(rows)),
+            num_workers=workers,
             pin_memory=self.device.type == "cuda",
+            timeout=(read_timeout_s() or 0.0) if workers else 0.0,
         )
-        for batch, images in zip(rows, loader, strict=True):
+        for batch, images in zip(rows, self._in_time(iter(loader)), strict=True):
             yield images.to(self.device, non_blocking=True), self.labels[batch.to(self.device)]
+
+    def _in_time(self, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """What a loader reads; raises `InputError` where it waited as long as a read may take."""
+        limit = read_timeout_s()
+        while True:
+            began = time.monotonic()
+            try:
+                images = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:  # of a worker's own errors too
+                if limit is None or time.monotonic() - began < limit:
+                    raise
+                raise hung(getattr(self.part.images, "filename", "images of a batch")) from error
+            yield images
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """All of it, front to back."""

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from nas.common.errors import InputError, arg
+from nas.common.patience import patiently, reading
 from nas.common.plugins import code_folder, searched_last
 from nas.data.archives import members
 from nas.data.function import DATA_SETS, made_by
@@ -107,11 +108,14 @@ def look_at(data: str, counted: bool = False) -> Look | None:
     if data in NAMED_LOOKS:
         return NAMED_LOOKS[data]
     if os.path.exists(data):
-        path = Path(data)
-        classes = len(find_layout(path, list_files(path)).classes) if counted else None
-        look = _seen(_few(path))
-        return look and replace(look, classes=classes)
+        return patiently(lambda: _look_at_files(Path(data), counted))
     return _made(data) if counted and (":" in data or data in DATA_SETS.names) else None
+
+
+def _look_at_files(path: Path, counted: bool) -> Look | None:
+    classes = len(find_layout(path, list_files(path)).classes) if counted else None
+    look = _seen(_few(path))
+    return look and replace(look, classes=classes)
 
 
 def _not_inherited(init: str, space: Space) -> int:
@@ -122,6 +126,7 @@ def _not_inherited(init: str, space: Space) -> int:
 
 def _few(path: Path) -> Iterator[Image.Image]:
     """A few images of a folder, or the first of an archive."""
+    reading(path)
     if path.is_dir():
         for folder, subfolders, names in os.walk(path, followlinks=True):
             subfolders.sort()
@@ -134,6 +139,8 @@ def _few(path: Path) -> Iterator[Image.Image]:
 
 def _opened(files: Iterator[Path | BytesIO]) -> Iterator[Image.Image]:
     for file in files:
+        if isinstance(file, Path):
+            reading(file)
         with suppress(Exception), open_image(file) as image:  # PIL raises nearly anything on malformed files
             yield upright_opaque(image)
 
