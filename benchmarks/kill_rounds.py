@@ -23,13 +23,11 @@ import functools
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -38,17 +36,14 @@ from typing import Any
 
 import optuna
 from made_up import made_up, new_run, settings, start_ray_with
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from run_checks import check_end, check_kill, running_in, tagged
 
 from nas.common.jsonl import append_line, read_lines
-from nas.runs.front import pareto_front
 from nas.runs.record import Evaluation, Outcome
 from nas.runs.settings import SearchSettings
 from nas.runs.store import open_run
 from nas.search.broker import Broker
 from nas.search.candidate import Candidate
-from nas.search.study import STUDY_NAME, told_as
 
 SLOTS = 2
 LEFT = 20
@@ -114,6 +109,11 @@ def evaluate(candidate: Candidate, path: Path) -> Generator[Evaluation, None, Ev
 def note(path: Path, what: str, **more: object) -> None:
     """A line in the notes beside a run directory."""
     append_line(notes_path(path), json.dumps({"what": what, "time": time.time()} | more))
+
+
+def told_front(path: Path) -> set[str]:
+    """Digests of the front that the last driver told at its end."""
+    return set(next(line["front"] for line in reversed(notes(path)) if line["what"] == "end"))
 
 
 def notes_path(path: Path) -> Path:
@@ -226,7 +226,7 @@ def finished(
         wait_for(driver, lambda: driver.poll() is not None)
         if driver.returncode:
             problems.append(f"the last driver ended with {driver.returncode}: {tail(folder)}")
-    problems += check_kill(path, records, (path / "trials.jsonl").read_bytes()) + check_end(path)
+    problems += check_kill(path, records, (path / "trials.jsonl").read_bytes()) + check_end(path, told_front(path))
     run = open_run(path)
     done = [record for record in run.records() if record.outcome is Outcome.DONE]
     paid = count(path, "finished")
@@ -235,65 +235,6 @@ def finished(
         "records": len(run.records()), "evaluations_finished": paid, "paid_twice": paid - len(done), **more,
         "seconds_of_last_driver": round(notes(path)[-1]["time"] - notes(path)[noted]["time"], 1), "problems": problems,
     }  # fmt: skip
-
-
-# ---------------------------------------------------------------- checks
-
-
-def check_kill(path: Path, before: bytes, now: bytes) -> list[str]:
-    """What is wrong with the records, given those before."""
-    problems = []
-    if not now.startswith(before[: before.rfind(b"\n") + 1]):
-        problems.append("a record that was on the disk is gone or changed")
-    done = Counter(record.digest for record in open_run(path).records() if record.outcome is Outcome.DONE)
-    problems += [f"{digest} is done {count} times" for digest, count in done.items() if count > 1]
-    return problems
-
-
-def check_end(path: Path) -> list[str]:
-    """What is wrong with a search that is over."""
-    problems = []
-    run = open_run(path)
-    records, objectives = run.records(), run.settings.objectives
-    done = sum(record.outcome is Outcome.DONE for record in records)
-    if done != run.settings.trials:
-        problems.append(f"{done} are done, of a budget of {run.settings.trials}")
-    if running := running_in(path):
-        problems.append(f"the study holds {sorted(running)} as running")
-    study = study_of(path)
-    trials = study.get_trials(deepcopy=False)
-    for record in records:
-        state, values = told_as(record, objectives, records)
-        trial = trials[record.number]
-        if (trial.state, trial.values, trial.params) != (state, values, record.parameters):
-            problems.append(f"trial {record.number} is {trial.state.name} {trial.values}, recorded {state} {values}")
-    numbers = Counter(record.number for record in records)
-    problems += [f"trial {number} has {count} records" for number, count in numbers.items() if count > 1]
-    front = {record.digest for record in pareto_front(records, objectives)}
-    told = {trial.user_attrs["digest"] for trial in study.best_trials}
-    of_broker = set(next(line["front"] for line in reversed(notes(path)) if line["what"] == "end"))
-    if not front == told == of_broker:
-        problems.append(f"fronts differ: {len(front)} by the records, {len(told)} by the study, {len(of_broker)} told")
-    return problems
-
-
-def study_of(path: Path) -> optuna.Study:
-    """The study, read from a copy of its file."""
-    copy = path.with_name("study.copy")
-    shutil.copyfile(path / "study.journal", copy)
-    return optuna.load_study(
-        study_name=STUDY_NAME, storage=optuna.storages.JournalStorage(JournalFileBackend(str(copy)))
-    )
-
-
-def running_in(path: Path) -> frozenset[int]:
-    """Numbers of the trials that the study holds as running; none where there is no study yet."""
-    if not (path / "study.journal").exists():
-        return frozenset()
-    try:
-        return frozenset(trial.number for trial in study_of(path).trials if trial.state is TrialState.RUNNING)
-    except Exception:  # killed while the study was made, or its last line is torn: the next driver says so
-        return frozenset()
 
 
 # ---------------------------------------------------------------- processes
@@ -326,20 +267,9 @@ def started(path: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         driver.kill()
         driver.wait()
-        for process in processes_of(path):
+        for process in tagged(_TAG, path):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-
-
-def processes_of(path: Path) -> dict[int, str]:
-    """Processes that drivers of this run left behind, by the environment that they inherited, and their command lines."""
-    mark = f"{_TAG}={path}".encode()
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_text(errors="replace")
-    return found
 
 
 def until_gone(path: Path) -> tuple[float | None, str]:
@@ -349,7 +279,7 @@ def until_gone(path: Path) -> tuple[float | None, str]:
     """
     start, last = time.monotonic(), ""
     while left := [
-        command for command in processes_of(path).values() if command.startswith("ray::") and "Agent" not in command
+        command for command in tagged(_TAG, path).values() if command.startswith("ray::") and "Agent" not in command
     ]:
         last = left[0].replace("\0", " ")[:60]
         if time.monotonic() - start > PATIENCE_S:

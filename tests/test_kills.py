@@ -14,6 +14,7 @@ from pathlib import Path
 
 import kill_rounds
 import pytest
+import run_checks
 from answers import answer, snapshot
 from conftest import RunFactory
 from test_workers import first_time, settings
@@ -99,7 +100,7 @@ def test_a_full_disk_ends_the_search_with_one_sentence_and_with_space_again_it_g
     assert whole_lines(run).startswith(before)
     done = [record.digest for record in open_run(run.path).records() if record.outcome is Outcome.DONE]
     assert len(done) == len(set(done)) == 30
-    assert kill_rounds.running_in(run.path) == frozenset()
+    assert run_checks.running_in(run.path) == frozenset()
 
 
 def hungry(candidate: Candidate) -> Generator[Evaluation, None, Evaluation]:
