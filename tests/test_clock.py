@@ -19,10 +19,12 @@ from nas.search.broker import Broker
 from nas.search.candidate import Candidate, Losses
 from nas.search.confirming import Confirmer
 from nas.search.ray.artifacts import ArtifactStore
+from nas.search.ray.clock import Stall
 from nas.spaces.files import load_space
 from nas.workflows.heartbeat import Heartbeat
 
 HOUR = 3600.0
+REAL = time.monotonic
 Jump = Callable[[float], None]
 
 
@@ -120,3 +122,51 @@ def test_the_time_that_a_search_took_is_no_difference_of_times_of_day(
         assert state is not None
         assert state.seconds == heartbeat.seconds == pytest.approx(100.0 * sessions, abs=60.0)
         jump(0.0)
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Lets so many seconds pass, by the clock that nobody sets, and sets the other one ahead by so many since the start."""
+    passed, clock = 0.0, time.time
+
+    def go(seconds: float, ahead_s: float = 0.0) -> None:
+        nonlocal passed
+        passed += seconds
+        monkeypatch.setattr(time, "monotonic", lambda: REAL() + passed)
+        monkeypatch.setattr(time, "time", lambda: clock() + passed + ahead_s)
+
+    return go
+
+
+Passes = Callable[[float, float], None]
+
+
+def test_a_search_ends_that_hears_of_no_worker_since_the_clock_was_set_back(passes: Passes) -> None:
+    stall = Stall()
+    passes(50.0, 0.0)
+    stall.heard()
+    passes(1.0, -HOUR)
+    assert stall.reason() is None
+    passes(140.0, -HOUR)
+    assert stall.reason() is None  # less than three times what it took before
+    stall.heard()
+    passes(300.0, -HOUR)
+    assert stall.reason() is None
+    passes(130.0, -HOUR)
+    reason = stall.reason()
+    assert reason is not None
+    assert reason.startswith("the clock was set back by 1 h, and no worker was heard of for 7 min 10 s since")
+
+
+def test_a_search_goes_on_whose_clock_was_set_ahead_or_has_caught_up(passes: Passes) -> None:
+    stall = Stall()
+    passes(600.0, HOUR)
+    assert stall.reason() is None
+    passes(600.0, HOUR - 20.0)  # too little to matter
+    assert stall.reason() is None
+    passes(1.0, HOUR - 300.0)
+    assert stall.reason() is None
+    passes(301.0, HOUR - 300.0)
+    assert stall.reason() is None
+    passes(9000.0, HOUR - 300.0)
+    assert stall.reason() is None

@@ -215,6 +215,7 @@ def _drive(
     models: Mapping[str, str],
     report: Report,
 ) -> Finished:
+    from nas.search.ray.clock import clock_watched
     from nas.search.ray.cluster import head_watched
     from nas.search.ray.tune import run_candidates
 
@@ -224,18 +225,27 @@ def _drive(
     confirmer = Confirmer(broker, progress.confirmation, Remeasurer(run, progress.in_turn))
     deciding = {name: models[name] for name in latency_devices(run.settings)}
     go_on = resume_line(run.path, address)
-    watched = (
-        head_watched(functools.partial(_last_words, run, progress, report)) if placement.elastic else nullcontext()
-    )
-    with gentle_signals(confirmer, f"to go on: {go_on}"), watched, worker_of(run, data, actors, deciding) as worker:
+    last_words = functools.partial(_last_words, run, progress, report)
+    elsewhere = functools.partial(last_words, resume_line(run.path, "..."))
+    with (
+        gentle_signals(confirmer, f"to go on: {go_on}"),
+        head_watched(elsewhere) if placement.elastic else nullcontext(),
+        clock_watched(functools.partial(last_words, go_on)) as stall,
+        worker_of(run, data, actors, deciding) as worker,
+    ):
         heartbeat = Heartbeat(confirmer, address, worker.keeper.places, broker.budget.began)
 
         def on_epoch(candidate: Candidate, metrics: EpochMetrics) -> None:
+            stall.heard()
             heartbeat.epoch(candidate, metrics)
             (progress.epoch_again if confirmer.is_again(candidate) else progress.epoch)(candidate, metrics)
 
+        def on_record(record: TrialRecord) -> None:
+            stall.heard()
+            progress.record(record)
+
         progress.begin(broker)
-        broker.on_record = progress.record
+        broker.on_record = on_record
         try:
             with heartbeat:
                 run_candidates(confirmer, worker.start, on_epoch, placement, worker.keeper)
@@ -249,11 +259,10 @@ def _drive(
     return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, heartbeat.seconds)
 
 
-def _last_words(run: RunDirectory, progress: Progress, report: Report, reason: str) -> None:
+def _last_words(run: RunDirectory, progress: Progress, report: Report, go_on: str, reason: str) -> None:
     """The process is about to end, by no decision of the search."""
     with suppress(Exception):
         progress.end()
-    go_on = resume_line(run.path, "...")
     logger.error("%s; what has finished is kept. To go on: %s", reason, go_on)
     with suppress(Exception):
         report(run)
