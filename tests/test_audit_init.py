@@ -362,9 +362,16 @@ def test_weights_that_cannot_be_tried_are_said_in_a_sentence_before_any_work(
 
 
 def test_weights_that_have_seen_validation_images_are_not_compared(
-    run: RunDirectory, tmp_path: Path, digits: ImageData, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory,
+    tmp_path: Path,
+    digits: ImageData,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     supernet = write_supernet(tmp_path / "net", digits)
+    assert plan_audit(run, 8, inits=["scratch", supernet]).missing
+    assert "not known whether the weights have seen images that score" in caplog.text
+    assert "was trained on is not known, since an older version made it" in caplog.text
     write_seen(tmp_path / "net", digits.validation.image_hashes[:3])
     images = RunImages(digits.train.image_hashes, digits.validation.image_hashes, together())
     known = RunDirectory.create(run.path.with_name("known"), run.settings, run.provenance, run.records(), images=images)

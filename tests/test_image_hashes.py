@@ -16,6 +16,7 @@ from nas.common.errors import InputError
 from nas.data.distinct import distinct_splits
 from nas.data.image_data import ImageData, Split
 from nas.data.sets import load_data
+from nas.models.seen import UNKNOWN
 from nas.runs.record import Start
 from nas.runs.run_file import RunFile, write_run_file
 from nas.runs.run_images import RunImages
@@ -205,6 +206,8 @@ def test_a_run_says_what_its_candidates_have_seen(make_run: RunFactory, tmp_path
     assert told["search", False] == told["init", False] == "ainrtz"
     assert told["search", True] == "XYainrtz"
     assert told["scratch", False] == "ainrt"
+    of_older = replace(images, inherited=UNKNOWN)  # what is not known stays so, however often it is inherited
+    assert [0 in of_older.seen(start, False) for start in STARTS] == [start != "scratch" for start in STARTS]
     (run.path / "images.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"images.npz: does not hold the hashes"):
         run.images()

@@ -27,6 +27,7 @@ from nas.models.backbones import load_backbone
 from nas.models.build import build
 from nas.models.elastic import Elastic
 from nas.models.inherit import inherit
+from nas.models.seen import seen_by, together, write_seen
 from nas.models.sources import SUPERNET
 from nas.models.supernet import load_supernet
 from nas.models.weights import load_weights
@@ -184,6 +185,12 @@ def test_no_other_spelling_of_the_data_hides_what_the_supernet_has_seen(
     (older / "seen_images.npy").unlink()
     (remark,) = load_images(space, "renamed:digits", 0, f"{SUPERNET}{older}").remarks
     assert remark == f"what images the supernet {older} was trained on is not known, since an older version made it"
+    write_seen(
+        older, together(np.array([5], np.uint64), seen_by(f"{SUPERNET}{older}"))
+    )  # as a supernet that begins with it
+    (remark,) = load_images(space, "renamed:digits", 0, f"{SUPERNET}{older}").remarks
+    made = "since an older version made what it began with"
+    assert remark == f"not all images that the supernet {older} was trained on are known, {made}"
 
 
 def test_another_training_is_not_mistaken_for_the_one_in_a_folder(begun: Path, space_file: Path) -> None:

@@ -14,17 +14,21 @@ from nas.models.weights import source_of
 
 FILE = "seen_images.npy"
 Seen = NDArray[np.uint64]
+UNKNOWN = np.zeros(1, np.uint64)
+"""Stands among the hashes for images of which nobody knows which they are; no image in a split has it for its own."""
 
 
-def seen_by(init: str) -> Seen | None:
-    """What the weights of a word have seen; None where it is not known, as of backbones and of folders of older versions.
+def seen_by(init: str) -> Seen:
+    """What the weights of a word have seen: of a folder of an older version `UNKNOWN`, of backbones by name none of ours.
 
-    Of what such weights began with nothing is among it. Raises `InputError` for a file that is not right.
+    Raises `InputError` for a file that is not right.
     """
     folder = source_of(init).folder
     path = folder and folder / FILE
-    if path is None or not path.is_file():
-        return None
+    if path is None:
+        return np.empty(0, np.uint64)
+    if not path.is_file():
+        return UNKNOWN
     try:
         found = np.load(path, allow_pickle=False)
         if not isinstance(found, np.ndarray) or found.dtype != np.uint64 or found.ndim != 1:
@@ -34,10 +38,19 @@ def seen_by(init: str) -> Seen | None:
     return found
 
 
-def together(*parts: Seen | None) -> Seen:
-    """All images of some sets, each once and sorted; of one that is not known there are none."""
-    known = [part for part in parts if part is not None]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *known]))
+def together(*parts: Seen) -> Seen:
+    """All images of some sets, each once and sorted."""
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+
+
+def unknown_text(init: str) -> str | None:
+    """What is not known of what weights have seen, in a sentence; None where all of it is known."""
+    seen, title = seen_by(init), source_of(init).title
+    if not np.isin(UNKNOWN, seen).all():
+        return None
+    if len(seen) == 1:
+        return f"what images {title} was trained on is not known, since an older version made it"
+    return f"not all images that {title} was trained on are known, since an older version made what it began with"
 
 
 def write_seen(folder: Path, seen: Seen) -> None:

@@ -15,7 +15,7 @@ from nas.runs.record import Start
 
 @dataclass(frozen=True)
 class RunImages:
-    """Hashes (N,) of the training and the validation images, and of what the initial weights were trained on, as far as it is known."""
+    """Hashes (N,) of the training and the validation images, and of what the initial weights were trained on."""
 
     training: Seen
     validation: Seen
@@ -23,8 +23,8 @@ class RunImages:
 
     def seen(self, start: Start, with_validation: bool) -> Seen:
         """What weights were trained on that began so."""
-        inherited = None if start == "scratch" else self.inherited
-        return together(self.training, inherited, self.validation if with_validation else None)
+        inherited = [] if start == "scratch" else [self.inherited]
+        return together(self.training, *inherited, *([self.validation] if with_validation else []))
 
     def content(self) -> bytes:
         """The file that keeps them."""

@@ -10,7 +10,7 @@ from nas.common.errors import InputError, arg
 from nas.common.text import plural, printable
 from nas.data.image_data import ImageData
 from nas.data.image_hashes import Hashes
-from nas.models.seen import seen_by
+from nas.models.seen import seen_by, unknown_text
 from nas.models.weights import source_of
 
 
@@ -32,10 +32,8 @@ def scoring(data: ImageData) -> dict[str, Hashes]:
 
 
 def seen_text(init: str, parts: Mapping[str, Hashes], data: str) -> str | None:
-    """How many images of each split of the data the weights were trained on, in a sentence; None of none, or where it is not known."""
+    """How many images of each split of the data the weights are known to be trained on, in a sentence; None of none."""
     seen = seen_by(init)
-    if seen is None:
-        return None
     counts = {name: int(np.isin(hashes, seen).sum()) for name, hashes in parts.items()}
     told = [f"{counts[name]:,} of {plural(len(parts[name]), f'{name} image')}" for name in parts if counts[name]]
     if not told:
@@ -54,9 +52,6 @@ def check_none_seen(init: str, parts: Mapping[str, Hashes], data: str) -> None:
 
 
 def seen_remarks(init: str, data: ImageData) -> tuple[str, ...]:
-    """What is to be said of the weights: that they have seen images that score, or that what they saw is not known."""
-    source = source_of(init)
-    if source.folder is not None and seen_by(init) is None:
-        return (f"what images {source.title} was trained on is not known, since an older version made it",)
+    """What is to be said of the weights: that they have seen images that score, that what they saw is not known."""
     text = seen_text(init, scoring(data), data.name)
-    return (f"{text}, as was allowed",) if text else ()
+    return tuple(filter(None, (text and f"{text}, as was allowed", unknown_text(init))))

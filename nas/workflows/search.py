@@ -20,7 +20,7 @@ from nas.common.provenance import command_line, git_commit, package_versions
 from nas.common.signals import gentle_signals
 from nas.common.text import resume_line
 from nas.data.sets import ImageData
-from nas.models.seen import seen_by, together
+from nas.models.seen import seen_by
 from nas.models.weights import licence_of, load_weights
 from nas.runs.record import Confirmation, TrialRecord
 from nas.runs.replica import OFF, check_replica, replicated
@@ -269,7 +269,7 @@ def _last_words(run: RunDirectory, progress: Progress, report: Report, go_on: st
 
 
 def _images(settings: SearchSettings, data: ImageData) -> RunImages:
-    inherited = together(seen_by(settings.evaluation.init))
+    inherited = seen_by(settings.evaluation.init)
     return RunImages(data.train.image_hashes, data.validation.image_hashes, inherited)
 
 

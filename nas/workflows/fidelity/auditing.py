@@ -14,6 +14,7 @@ from nas.common.errors import InputError, arg
 from nas.common.signals import gentle_signals
 from nas.common.text import duration_text, plural
 from nas.data.sets import ImageData
+from nas.models.seen import unknown_text
 from nas.models.sources import SCRATCH
 from nas.models.weights import load_weights
 from nas.runs.record import AuditRecord, Evaluation, InitialWeights, Outcome
@@ -236,6 +237,11 @@ def _seconds_of_training(run: RunDirectory, images: int) -> float | None:
 
 def _checked_inits(inits: Sequence[str], settings: SearchSettings, run: RunDirectory) -> list[InitialWeights]:
     found, images = [], run.images()
+    if images is None and not settings.allow_seen_images:
+        logger.warning(
+            "%s: an older version made the run, so that it is not known whether the weights have seen images that score",
+            run.path,
+        )
     for init in inits:
         if inits.count(init) > 1:
             raise InputError(f"{arg('init')} {init}: is given twice")
@@ -245,6 +251,8 @@ def _checked_inits(inits: Sequence[str], settings: SearchSettings, run: RunDirec
             if not settings.allow_seen_images:
                 check_unseen(init, settings.data, settings.split_seed)
                 scored = {"validation": images.validation} if images else {}
+                if unknown := unknown_text(init):
+                    logger.warning("%s", unknown)
                 if text := seen_text(init, scored, settings.data):
                     raise InputError(f"{text}, so that its scores would be of images known by heart")
             check_scored_untrained(replace(settings.evaluation, init=init), settings.data, run.provenance.classes)
