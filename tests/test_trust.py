@@ -23,9 +23,19 @@ from nas.common.plugins import load_named
 from nas.models.backbones import load_backbone
 from nas.models.networks import build, networks_of
 from nas.runs.store import RunDirectory, open_run
+from nas.spaces.files import load_space, spaces_folder
+from nas.spaces.known import known_architectures
 from nas.views.report import write_report
 
 HERE = socket.gethostname()
+
+
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what this process has read and accepted."""
+    monkeypatch.setattr(trust, "_foreign", {})
+    monkeypatch.setattr(trust, "_opened", {})
+    monkeypatch.setattr(trust, "_accepted", set())
+    monkeypatch.setattr(trust, "_asked", None)
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +43,7 @@ def asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in a fresh process of a user, whose working directory holds a module that leaves a trace."""
     monkeypatch.delenv("NAS_TRUST")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(trust, "_foreign", {})
-    monkeypatch.setattr(trust, "_opened", {})
-    monkeypatch.setattr(trust, "_accepted", set())
-    monkeypatch.setattr(trust, "_asked", None)
+    fresh_process(monkeypatch)
     monkeypatch.setattr(sys, "argv", ["nas"])
     monkeypatch.chdir(tmp_path)
 
@@ -61,6 +68,15 @@ def named_task(run: RunDirectory, name: str, host: str) -> None:
         assert isinstance(evaluation, dict)
         evaluation["task"] = f"{name}:TASK"
         content["provenance"]["host"] = host
+
+    changed(run, change)
+
+
+def named_metric(run: RunDirectory, metric: str) -> None:
+    def change(content: dict[str, dict[str, object]]) -> None:
+        evaluation = content["settings"]["evaluation"]
+        assert isinstance(evaluation, dict)
+        evaluation["metric"] = metric
 
     changed(run, change)
 
@@ -210,4 +226,116 @@ def test_whoever_is_asked_may_refuse(make_run: RunFactory, trace: tuple[str, Pat
     trust.ask_by(lambda question: False)
     open_run(run.path)
     assert not loads(name)
+    assert not ran.exists()
+
+
+# ---------------------------------------------------------------- what a run says of itself decides nothing
+
+
+def test_a_run_that_only_says_that_it_was_started_here_is_not_ones_own(
+    make_run: RunFactory, trace: tuple[str, Path]
+) -> None:
+    run, (name, ran) = make_run(), trace
+    named_task(run, name, HERE)
+    says = r"run\.yaml \(says that it was started here, of which nothing else knows\) is not a run of yours"
+    with pytest.raises(InputError, match=says):
+        open_run(run.path)
+    assert not ran.exists()
+
+
+def test_an_old_run_from_here_that_names_nothing_asks_nothing(make_run: RunFactory, trace: tuple[str, Path]) -> None:
+    run, (name, _) = make_run(), trace
+    changed(run, lambda content: content["provenance"].update(host=HERE, created=1.0))
+    open_run(run.path)
+    assert loads(name)
+
+
+def test_where_nothing_can_be_noted_the_host_decides(
+    make_run: RunFactory, trace: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no-folder").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-folder"))
+    run, (name, ran) = make_run(), trace
+    named_task(run, name, HERE)
+    with pytest.raises(InputError, match="needs to be an instance"):
+        open_run(run.path)
+    assert ran.exists()
+
+
+def test_a_run_that_is_gone_on_with_is_noted_neither_twice_nor_for_the_first_time(
+    make_run: RunFactory, trace: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, (name, _) = make_run(), trace
+    noted = tmp_path / "cache/nas/own-runs"
+    before = noted.read_text()
+    assert before.count("\n") == 1
+    named_metric(run, f"{name}:METRIC")
+    again = open_run(run.path)
+    again.with_settings(replace(again.settings, trials=7)).with_settings(replace(again.settings, trials=8))
+    assert noted.read_text() == before
+    fresh_process(monkeypatch)
+    with pytest.raises(InputError, match="is not a run of yours"):
+        open_run(run.path).settings.evaluation.load_metric()
+
+
+def test_what_was_agreed_to_is_asked_once_and_other_modules_again(
+    make_run: RunFactory, trace: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, (name, _) = make_run(), trace
+    questions: list[str] = []
+
+    def agree(question: str) -> bool:
+        questions.append(question)
+        return True
+
+    for metric in ("METRIC", "METRIC", "OTHER"):
+        fresh_process(monkeypatch)
+        trust.ask_by(agree)
+        named_metric(run, f"{name}:{metric}")
+        with pytest.raises(InputError, match="could not be loaded"):
+            open_run(run.path).settings.evaluation.load_metric()
+    assert [question.split(":")[1].split("'")[0] for question in questions] == ["METRIC", "OTHER"]
+
+
+# ---------------------------------------------------------------- other files
+
+
+def space_file(path: Path, name: str) -> Path:
+    path.write_text(f"family: {name}:TASK\nname: theirs\n")
+    return path
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="files can be given to another user by root alone")
+def test_a_space_file_of_another_user_names_no_module_unasked(trace: tuple[str, Path], tmp_path: Path) -> None:
+    name, ran = trace
+    file = space_file(tmp_path / "theirs.yaml", name)
+    os.chown(file, 54321, 54321)
+    says = r"theirs\.yaml \(of user 54321\) is not a file of yours, and this would run code; look at that module"
+    with pytest.raises(InputError, match=says):
+        load_space(file)
+    assert not ran.exists()
+    digits = shutil.copy(spaces_folder() / "digits.yaml", tmp_path)
+    os.chown(digits, 54321, 54321)
+    trust._foreign.clear()
+    assert load_space(Path(digits)).name == "digits"
+    assert loads(name)  # a space that names nothing makes nobody ask
+
+
+def test_a_space_file_of_ones_own_is_the_users_word(
+    make_run: RunFactory, trace: tuple[str, Path], tmp_path: Path
+) -> None:
+    name, ran = trace
+    run = make_run()
+    changed(run, lambda content: content["provenance"].update(host="another-host"))
+    open_run(run.path)
+    with pytest.raises(InputError, match="needs to be an instance"):
+        load_space(space_file(tmp_path / "mine.yaml", name))
+    assert ran.exists()
+
+
+def test_networks_to_try_first_name_no_family_unasked(trace: tuple[str, Path], tmp_path: Path) -> None:
+    name, ran = trace
+    (tmp_path / "front.json").write_text(json.dumps({"front": [{"architecture": {"kind": f"{name}:TASK"}}]}))
+    with pytest.raises(InputError, match=r"front\.json may name it, which would run code"):
+        known_architectures(load_space("digits"), str(tmp_path / "front.json"))
     assert not ran.exists()

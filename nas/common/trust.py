@@ -1,21 +1,19 @@
-"""Whose code may run: what a run of somebody else's names as `module:name` is not loaded unasked.
+"""Whose code may run: what a file of somebody else's names as `module:name` is not loaded unasked.
 
-A run is one's own where all of it belongs to this user, and they started it on this host or their cache knows that they did elsewhere (another node with the
-same home). Of one's own run the names in its run.yaml are taken, of any other none: they are asked about, or refused. So are families of networks that
-records or exported folders name beside those. Names on the command line, or loaded before a run was opened, are the user's own. A run.yaml
-that was forged with this host's name and copied by this user is not told apart.
+Whoever reads such a file says so here, and whose it is, before anything that it names is loaded. Of one's own file the names are taken, of any other
+none: they are asked about, or refused. So are families of networks that records or exported folders name beside those. Names on the
+command line, or loaded before such a file was read, are the user's own. Whose a file is whoever knows its kind decides: a run is one's
+own where this user's list has it (`nas.runs.run_file`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,21 @@ from nas.common.jsonl import append_line
 from nas.common.user_cache import user_cache
 
 VARIABLE = "NAS_TRUST"
-"""Set to 1, nothing is asked: what runs name is loaded, whoever started them."""
+"""Set to 1, nothing is asked: what files name is loaded, whosever they are."""
 FAMILY = "family of networks"
-_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_foreign: dict[str, None] = {}
+_NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """A file of somebody else's: the names in it, and the mark by which the user's list would know it, where it has one."""
+
+    names: frozenset[str]
+    mark: str | None
+
+
+_foreign: dict[str, _Foreign] = {}
+"""By a sentence's beginning that says what they are."""
 _opened: dict[str, None] = {}
 """What was read, each once, in that order: a page opens a run again and again."""
 _accepted: set[str] = set()
@@ -40,60 +49,84 @@ def ask_by(ask: Callable[[str], bool]) -> None:
     _asked = ask
 
 
-def note_own(data: Any) -> None:
-    """Remember that this user started a run, given what its run.yaml holds; where there is no home nothing is remembered."""
-    if not _trusts_all():
-        with suppress(OSError, RuntimeError):
-            file = _own_runs()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            append_line(file, _mark(data))
+def names_in(data: Any) -> frozenset[str]:
+    """All `module:name`s among the values of plain data."""
+    return frozenset(filter(_NAME.fullmatch, _texts(data)))
 
 
-def note_opened(file: Path, data: Any) -> None:
-    """A run is read, whose modules may have to be loaded: its run.yaml, and what that holds."""
+def may_name(data: Any) -> bool:
+    """Whether a value of plain data might load a module: more than are names, since what only begins like one may do so too."""
+    return any(":" in text for text in _texts(data))
+
+
+def note_file(what: str, file: Path, data: Any, whose: str | None, mark: str | None = None) -> None:
+    """`what` lies in a file is read, plain data whose modules may have to be loaded; `whose` it is where it is not this user's.
+
+    Where somebody is asked about its names and agrees to all, the user's list has its `mark` from then on.
+    """
     if _trusts_all():
         return
-    _opened[str(file.parent)] = None
-    whose = _whose(file, data)
     if whose is None:
-        _accepted.update(_names(data))
+        _accepted.update(names_in(data))
     else:
-        _foreign[f"{file} ({whose})"] = None
+        _foreign[f"{file} ({whose}) is not {what} of yours"] = _Foreign(names_in(data), mark)
 
 
-def note_exported(folder: Path) -> None:
-    """An exported folder is read, whose architecture may name a family of networks."""
+def note_opened(path: Path) -> None:
+    """Something is read whose records, or whose architecture, may name a family of networks."""
     if not _trusts_all():
-        _opened[str(folder)] = None
+        _opened[str(path)] = None
 
 
 def check_module(what: str, name: str) -> None:
-    """Raise `InputError` where `module:name` may have been named by a run of somebody else's, and nobody says that it may run."""
+    """Raise `InputError` where `module:name` may have been named by a file of somebody else's, and nobody says that it may run."""
     where = _foreign or (_opened if what == FAMILY else {})
     if not where or _trusts_all() or name in _accepted or _is_given(name):
         _accepted.add(name)
         return
-    why = "is not a run of yours, and this" if _foreign else "may name it, which"
-    sentence = f"{what} {name!r}: {next(reversed(where))} {why} would run code"
+    why = ", and this" if _foreign else " may name it, which"
+    sentence = f"{what} {name!r}: {next(reversed(where))}{why} would run code"
     if _asked is None or not _asked(f"{sentence}. Run it?"):
         raise InputError(f"{sentence}; look at that module, then set {VARIABLE}=1")
     _accepted.add(name)
+    for foreign in _foreign.values():
+        if foreign.mark and foreign.names <= _accepted:
+            note_own(foreign.mark)
 
 
-def _whose(file: Path, data: Any) -> str | None:
-    """Whose run it is where it is not this user's."""
-    for path in (file.parent, *sorted(file.parent.glob("*.jsonl")), file):
-        owner = path.lstat().st_uid
-        if owner != os.getuid():
-            return f"of user {owner}"
-    provenance = _provenance(data)
-    host = provenance.get("host")
-    if host == socket.gethostname():
+# ---------------------------------------------------------------- whose
+
+
+def other_owner(*paths: Path, root_too: bool = False) -> str | None:
+    """Whose the first of some files is that is not this user's (nor, if `root_too`, root's), in words; None where all are."""
+    ours = {os.getuid(), 0} if root_too else {os.getuid()}
+    owners = (path.lstat().st_uid for path in paths)
+    return next((f"of user {owner}" for owner in owners if owner not in ours), None)
+
+
+def note_own(mark: str) -> None:
+    """Have the user's list know a mark from now on; where there is no home nothing is remembered."""
+    if not _trusts_all() and not is_own(mark):
+        with suppress(OSError, RuntimeError):
+            file = _own_list()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            append_line(file, mark)
+
+
+def is_own(mark: str) -> bool | None:
+    """Whether the user's list has a mark; None where there is no place for a list."""
+    try:
+        file = _own_list()
+        if not file.exists():
+            there = next(folder for folder in file.parents if folder.exists())
+            return False if there.is_dir() and os.access(there, os.W_OK) else None
+        return mark in file.read_text(encoding="ascii").split()
+    except (OSError, RuntimeError, ValueError):
         return None
-    with suppress(OSError, RuntimeError):
-        if _mark(data) in _own_runs().read_text(encoding="ascii").split():
-            return None
-    return f"started on {str(host)[:60]!a}"
+
+
+def _own_list() -> Path:
+    return user_cache() / "own-runs"
 
 
 def _is_given(name: str) -> bool:
@@ -102,34 +135,13 @@ def _is_given(name: str) -> bool:
     return any(name in (part, part.removeprefix("mode:")) for value in values for part in re.split("[=,]", value))
 
 
-def _provenance(data: Any) -> dict[str, Any]:
-    found = data.get("provenance") if isinstance(data, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _names(data: Any) -> set[str]:
-    """All `module:name`s in the settings of a run.yaml."""
-    return set(_texts(data.get("settings"))) if isinstance(data, dict) else set()
-
-
 def _texts(data: Any) -> Iterator[str]:
     if isinstance(data, dict | list):
         for value in data.values() if isinstance(data, dict) else data:
             yield from _texts(value)
-    elif isinstance(data, str) and _NAME.fullmatch(data):
+    elif isinstance(data, str):
         yield data
 
 
 def _trusts_all() -> bool:
     return os.environ.get(VARIABLE) == "1"
-
-
-def _own_runs() -> Path:
-    return user_cache() / "own-runs"
-
-
-def _mark(data: Any) -> str:
-    """Of a run and the modules that it names."""
-    provenance = _provenance(data)
-    told = [provenance.get("created"), provenance.get("host"), sorted(_names(data))]
-    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:32]

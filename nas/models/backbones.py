@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
-from nas.common.trust import note_exported
+from nas.common.trust import note_opened
 from nas.models.inherit import remap_state_dict
 from nas.models.networks import Backbone, build
 from nas.models.sources import SCRATCH, SUPERNET
@@ -100,7 +100,7 @@ def load_backbone(name_or_path: str) -> Backbone:
 
 def _exported(folder: Path) -> Backbone:
     """The network of a folder that `nas export` made, of whatever family; raises `InputError`."""
-    note_exported(folder)
+    note_opened(folder)
     try:
         card = parse_json((folder / "model.json").read_text(encoding="utf-8"))
         architecture = read_architecture(card["architecture"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
 from nas.common.text import printable
-from nas.common.trust import note_opened, note_own
+from nas.common.trust import is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
 from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
 from nas.runs.settings import SearchSettings
@@ -89,11 +92,15 @@ _NAMES = ("classes", "corrupt_files")
 """Texts of a provenance that are compared with names of folders and files, and so are kept as they are."""
 
 
-def write_run_file(path: Path, content: RunFile) -> None:
-    """Write run.yaml of a run directory; raises `InputError` where it cannot be written."""
+def write_run_file(path: Path, content: RunFile, *, new: bool = False) -> None:
+    """Write run.yaml of a run directory; raises `InputError` where it cannot be written.
+
+    The user's list is to know a `new` run as theirs.
+    """
     data = _RUN_FILE.dump_python(content, mode="json", by_alias=True)
     write_yaml(path / RUN_FILE, data)
-    note_own(data)
+    if new:
+        note_own(_mark(data))
 
 
 def read_run_file(path: Path) -> RunFile:
@@ -104,10 +111,11 @@ def read_run_file(path: Path) -> RunFile:
         raise InputError(
             f"{file}: written by a newer version{_writer(data)}, whose settings would be lost here; update pareto-nas"
         )
-    provenance = data.get("provenance") if isinstance(data, dict) else None
-    provenance = provenance if isinstance(provenance, dict) else {}
-    note_opened(file, data)  # before anything that it names is loaded
-    if provenance:
+    note_opened(path)
+    note_file(
+        "a run", file, _part(data, "settings"), _whose(file, data), _mark(data)
+    )  # before anything that it names is loaded
+    if provenance := _part(data, "provenance"):
         told = {key: value if key in _NAMES else harmless(value) for key, value in provenance.items()}
         data = {**data, "provenance": told}
     try:
@@ -120,7 +128,32 @@ def read_run_file(path: Path) -> RunFile:
 
 def _writer(data: Any) -> str:
     """The version that wrote it, where it says so."""
-    provenance = data.get("provenance")
-    versions = provenance.get("versions") if isinstance(provenance, dict) else None
-    version = versions.get("pareto-nas") if isinstance(versions, dict) else None
+    version = _part(_part(data, "provenance"), "versions").get("pareto-nas")
     return f", {printable(str(version))[:40]}" if version else ""
+
+
+def _whose(file: Path, data: Any) -> str | None:
+    """Whose run it is where it is not this user's: all of it has to belong to them, and their list to know that they started it.
+
+    Where there is no place for a list, or where it names no module, it is enough that it says to be from this host.
+    """
+    if (other := other_owner(file.parent, *sorted(file.parent.glob("*.jsonl")), file)) is not None:
+        return other
+    host = _part(data, "provenance").get("host")
+    is_here, known = host == socket.gethostname(), is_own(_mark(data))
+    if known or (is_here and (known is None or not may_name(_part(data, "settings")))):
+        return None
+    return "says that it was started here, of which nothing else knows" if is_here else f"started on {str(host)[:60]!a}"
+
+
+def _mark(data: Any) -> str:
+    """Of a run and the modules that it names."""
+    provenance = _part(data, "provenance")
+    told = [provenance.get("created"), provenance.get("host"), sorted(names_in(_part(data, "settings")))]
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:32]
+
+
+def _part(data: Any, name: str) -> dict[str, Any]:
+    """A mapping within a mapping; an empty one where there is none."""
+    found = data.get(name) if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -122,7 +122,7 @@ class RunDirectory(DriverFiles):
                 write_atomically(path / layout.IMAGES, images.content())
             lines = "".join(f"{json_line(record)}\n" for record in records)
             write_atomically(path / layout.TRIALS, lines.encode())
-        write_run_file(path, content)
+        write_run_file(path, content, new=True)
         return run
 
     def images(self) -> RunImages | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nas
 from nas.common.errors import InputError, did_you_mean
+from nas.common.trust import may_name, note_file, other_owner
 from nas.common.yaml_file import read_yaml
 from nas.spaces.base import Space
 from nas.spaces.families import read_space
@@ -62,6 +63,7 @@ def _read(path: Path, check_data: Callable[[str], None] | None = None) -> Space:
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES:,} bytes, which no search space is")
     data, lines = read_yaml(path, str(path))
+    note_file("a file", path, data, other_owner(path, root_too=True) if may_name(data) else None)
     unusable = None
     if check_data is not None and isinstance(data, dict) and isinstance(data.get("data"), str):
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
+from nas.common.trust import note_opened
 from nas.spaces.base import Architecture, Space
 from nas.spaces.families import read_architecture
 
@@ -67,6 +68,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str | dict[str, object]]]:
             f"{arg('enqueue')} {path}: cannot be read: {getattr(error, 'strerror', 'not a text')}"
         ) from error
     if text.lstrip().startswith("{"):
+        note_opened(path)
         return _of_json(path, text)
     lines = text.splitlines()
     if lines and "architecture" in (header := next(csv.reader(lines[:1]), [])):
