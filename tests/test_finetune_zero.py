@@ -325,6 +325,16 @@ def test_a_search_that_would_score_what_is_random_or_makes_no_sense_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_supernet_of_a_newer_version_is_said_to_be_one(
+    tiny: Path, supernet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = Path(shutil.copytree(supernet, tmp_path / "newer"))
+    known = yaml.safe_load((newer / "supernet.yaml").read_text())
+    (newer / "supernet.yaml").write_text(yaml.safe_dump(known | {"schema": 99}))
+    code, _, err = nas(capsys, "search", str(tiny), "--init", f"supernet:{newer}", "--out", str(tmp_path / "run"))
+    assert (code, err) == (2, f"nas: {newer / 'supernet.yaml'}: written by a newer version of nas")
+
+
 def test_one_candidate_with_random_weights_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = nas(capsys, "evaluate", "smallest", "--set", "epochs=0", "--device", "cpu")
     assert code == 2

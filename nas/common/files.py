@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import yaml
 from pydantic import TypeAdapter
 
 from nas.common.errors import InputError
 from nas.common.jsonl import finished_lines, parse_json, read_lines
 from nas.common.text import without_controls
+from nas.common.yaml_file import yaml_text
 
 if TYPE_CHECKING:
     import torch
@@ -160,7 +160,7 @@ def file_mark(path: Path) -> tuple[int, int, int] | None:
 def write_yaml(path: Path, data: Any) -> None:
     """Write a YAML file, its keys in the order given, that readers see whole or not at all; raises `InputError` where it cannot be written."""
     with writing(path):
-        write_atomically(path, yaml.safe_dump(data, sort_keys=False, width=120).encode())
+        write_atomically(path, yaml_text(data).encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,7 +1,11 @@
-"""YAML files that users write: their values, the line of each key, and what no parser could read as a sentence."""
+"""YAML files that users write: their values, the line of each key, and what no parser could read as a sentence.
+
+Read and written by libyaml where PyYAML has it, as its wheels do: ten times as fast.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,34 @@ Lines = dict[KeyPath, int]
 
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError on a date that does not exist, RecursionError on brackets without end."""
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that a text stands for; raises one of `UNREADABLE`."""
+    loader, root = _parsed(text)
+    return None if root is None else loader.construct_document(root)
+
+
+def yaml_text(data: Any) -> str:
+    """Plain values as YAML, keys in the order given."""
+    try:
+        return _text(data, yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper)
+    except UnicodeEncodeError:  # a name of a file that is no UTF-8
+        return _text(data, yaml.SafeDumper)
+
+
+def _text(data: Any, dumper: type[Any]) -> str:
+    return str(yaml.dump(data, Dumper=dumper, sort_keys=False, width=120))
+
+
+def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
+    """A loader, and the root of what it read. What libyaml refuses, PyYAML's own may take, or say better what is wrong."""
+    if yaml.__with_libyaml__:
+        with suppress(yaml.YAMLError, ValueError):
+            loader = yaml.CSafeLoader(text)
+            return loader, loader.get_single_node()
+    own = yaml.SafeLoader(text)
+    return own, own.get_single_node()
 
 
 def read_yaml(path: Path, shown: str) -> tuple[Any, Lines]:
@@ -31,8 +63,7 @@ def read_yaml(path: Path, shown: str) -> tuple[Any, Lines]:
     lines: Lines = {}
     twice: list[str] = []
     try:
-        loader = yaml.SafeLoader(source)
-        root = loader.get_single_node()
+        loader, root = _parsed(source)
         _collect(root, (), lines, twice, set())  # before values are made, which merges what `<<` names into mappings
         data = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:

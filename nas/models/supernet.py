@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, is_newer, load_tensors
+from nas.common.yaml_file import UNREADABLE, parse_yaml
 from nas.latency.lease import DeviceLease
 from nas.models.build import build
 from nas.models.elastic import Elastic, Sharing
@@ -159,16 +159,15 @@ def read_as(kind: TypeAdapter[_T], folder: Path) -> _T:
     """supernet.yaml of a folder; raises `InputError`."""
     path = folder / "supernet.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if is_newer(data):
-            raise InputError(f"{path}: written by a newer version of nas")
-        return kind.validate_python(data)
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{folder}: no folder that nas supernet train made") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: not valid YAML") from error
+    if is_newer(data):
+        raise InputError(f"{path}: written by a newer version of nas")
+    try:
+        return kind.validate_python(data)
     except ValidationError as error:
         problem = error.errors()[0]
         raise InputError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid YAML") from error

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from nas.common.errors import InputError, arg, did_you_mean
-from nas.common.yaml_file import UNREADABLE, read_yaml
+from nas.common.yaml_file import UNREADABLE, parse_yaml, read_yaml, yaml_text
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -143,7 +142,7 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
             problems.append(f"{arg('assignments')} {text}: write KEY=VALUE, with a KEY of {', '.join(_KEYS)}")
             continue
         try:
-            parsed = yaml.safe_load(value)
+            parsed = parse_yaml(value)
         except UNREADABLE:
             problems.append(f"{arg('assignments')} {text}: {value!r} is not a value")
             continue
@@ -160,7 +159,7 @@ def recipe_text(recipe: Recipe, default_rate: float | None = None) -> str:
 
     A learning rate of `default_rate` becomes a comment, so that the file goes with any initial weights.
     """
-    text = yaml.safe_dump(asdict(recipe), sort_keys=False)
+    text = yaml_text(asdict(recipe))
     line = f"learning_rate: {recipe.learning_rate}\n"
     if recipe.learning_rate == default_rate:
         text = text.replace(
