@@ -243,6 +243,17 @@ def test_a_run_that_only_says_that_it_was_started_here_is_not_ones_own(
     assert not ran.exists()
 
 
+@pytest.mark.timeout(3)
+def test_a_run_file_of_nested_aliases_is_looked_through_at_once(make_run: RunFactory) -> None:
+    run = make_run()
+    levels = "".join(f"  - &l{level} [{', '.join([f'*l{level - 1}'] * 9)}]\n" for level in range(1, 12))
+    text = (run.path / "run.yaml").read_text()
+    assert "settings:\n" in text
+    more = f"settings:\n  more:\n  - &l0 [m:x]\n{levels}  - &self [*self]\n"
+    (run.path / "run.yaml").write_text(text.replace("settings:\n", more, 1))
+    assert open_run(run.path).settings == run.settings
+
+
 def test_an_old_run_from_here_that_names_nothing_asks_nothing(make_run: RunFactory, trace: tuple[str, Path]) -> None:
     run, (name, _) = make_run(), trace
     changed(run, lambda content: content["provenance"].update(host=HERE, created=1.0))

@@ -136,11 +136,15 @@ def _is_given(name: str) -> bool:
 
 
 def _texts(data: Any) -> Iterator[str]:
-    if isinstance(data, dict | list):
-        for value in data.values() if isinstance(data, dict) else data:
-            yield from _texts(value)
-    elif isinstance(data, str):
-        yield data
+    """Each value once, since YAML may have one hold itself, or hold thousands of the same."""
+    left, seen = [data], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            left += value.values() if isinstance(value, dict) else value
 
 
 def _trusts_all() -> bool:
