@@ -124,7 +124,7 @@ BAD = {
     "one of several GPUs": (["search", "--device", "cuda:0"], "cuda"),
     "unknown key of the recipe": (["search", "--set", "lr=1"], "--set lr=1: unknown key 'lr'; a recipe has epochs"),
     "no value": (["evaluate", "smallest", "--set", "ema"], "--set ema: write KEY=VALUE"),
-    "value out of range": (["search", "--set", "dropout=2"], "--set dropout=2: dropout 2: input should be less than 1"),
+    "value out of range": (["search", "--set", "dropout=2"], "--set dropout=2: dropout 2: must be below 1"),
     "unknown optimizer": (["recipe", "--set", "optimizer=adam"], "'adamw' or 'sgd'"),
     "unknown freezing": (["recipe", "--set", "trainable=tail"], "use all, head, head+K or gradual"),
     "no such recipe": (["search", "--recipe", "nowhere.yaml"], "--recipe nowhere.yaml: cannot be read"),
@@ -158,7 +158,7 @@ BAD = {
     "batch of a target": (["search", "--target", "e=batch:0,max:1ms"], "--target e: batch size 0: must be at least 1"),
     "value with a picture's name": (
         ["search", "--target", "e=threads:x,max:1ms"],
-        "--target e: threads:x: Input should",
+        "--target e: threads:x: must be a whole number",
     ),
     "count without end": (["search", "--max-macs", "9" * 400], "is not a count"),
     "ray client": (["search", "--address", "ray://head:10001"], "ray job submit"),

@@ -177,7 +177,7 @@ def test_a_device_to_train_on_that_is_not_here_is_named_by_its_flag(
     flags = ["--train-device", "cuda", "--latency", "device:cpu", "--out", str(out)]
     code, _, err = call(capsys, "search", "digits", *flags)
     assert code == 2
-    assert err.startswith("nas: device cuda: torch sees no CUDA GPU here; use --train-device cpu")
+    assert err.startswith("nas: --train-device cuda: torch sees no CUDA GPU here; use --train-device cpu")
     assert not out.exists()
 
 

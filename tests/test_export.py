@@ -649,7 +649,7 @@ def test_several_picks_are_exported_side_by_side_or_not_at_all(
             in out
         )
     code, _, err = call(str(tmp_path / "out"), "--pick", "fastest")
-    assert (code, err) == (2, f"nas: {tmp_path / 'out'}: exists already; give another --to\n")
+    assert (code, err) == (2, f"nas: --to {tmp_path / 'out'}: exists already; give another --to\n")
     run.weights_path(slow.digest).unlink()
     code, _, err = call(str(tmp_path / "new"), "--pick", "most-accurate,latency<=1.5ms")
     assert code == 2

@@ -294,7 +294,7 @@ def test_a_full_recipe_is_four_times_the_default_where_nothing_was_trained() -> 
         (["--epochs", "0"], "--epochs/--finetune 0: with --init scratch random weights would be scored"),
         (["--set", "epochs=0"], "--epochs/--finetune 0: with --init scratch random weights would be scored"),
         (["--recipe", "zero.yaml"], "--epochs/--finetune 0: with --init scratch random weights would be scored"),
-        (["--finetune", "-1"], "'--epochs' / '--finetune': Input should be greater than or equal to 0"),
+        (["--finetune", "-1"], "--epochs/--finetune -1: must be at least 0"),
         (["--finetune", "0", "--init", "supernet:SUPERNET", "--stop-early"], "--stop-early: a training of 0 epochs"),
         (["--finetune", "0", "--init", "supernet:SUPERNET", "--confirm", "0.2"], "--confirm 0.2: without fine-tuning"),
         (
@@ -358,7 +358,7 @@ def test_what_trains_in_full_needs_an_epoch(
     given = [str(run.path) if word == "RUN" else word for word in command]
     code, _, err = nas(capsys, *given, "--epochs", "0")
     assert code == 2
-    assert "'--epochs': Input should be greater than or equal to 1" in err
+    assert "--epochs 0: must be at least 1" in err
     code, _, err = nas(capsys, *given, "--set", "epochs=0")
     assert code == 2
     assert "epochs 0: this training needs at least 1" in err

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from conftest import new_run
+from test_front import record
 
+from nas.cli.app import app, main
 from nas.common.errors import InputError, arg, named
+from nas.runs.store import RunDirectory
 
 PACKAGE = Path(__file__).resolve().parents[1] / "nas"
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
@@ -69,3 +74,80 @@ def test_an_argument_in_a_note_is_called_as_it_was_given() -> None:
     with pytest.raises(InputError) as raised, named_here(out="--to"):
         raise InputError(f"{arg('out')} a: exists; {arg('max_macs')} stays")
     assert raised.value.named(flag_of) == "--to a: exists; --max-macs stays"
+
+
+POSITIONS = {
+    "search": ["digits"],
+    "evaluate": ["smallest", "--space", "digits"],
+    "measure": ["mobilenet_v2"],
+    "measure --arch": ["--space", "digits"],
+    "measure --space": ["--arch", "smallest"],
+    "space show": ["digits"],
+    "supernet train": ["digits", "--out", "new"],
+    "export": ["RUN", "--to", "new"],
+    **{name: ["RUN"] for name in ("fidelity", "train", "report", "baseline", "browse", "status", "stop", "front")},
+}
+"""What a command, or one of its flags, cannot do without."""
+WRONG = {
+    "--resume": "nowhere",
+    "--out": "/etc/passwd/x",
+    "--to": "/etc/passwd/x",
+    "--networks": "zzz,smallest",
+    "--latency": "batch:0",
+    "--target": "edge=threads:0,max:1ms",
+    "--learning-rate": "1e999",
+    "--cpus-per-trial": "1e999",
+    "--gpus-per-trial": "1e999",
+}
+"""Values that no such flag may have, where another one than `zzz` says more."""
+SHOWN = {"batch:0": "batch size 0", "edge=threads:0,max:1ms": "threads 0", "1e999": "inf", "zzz,smallest": "'zzz'"}
+"""How they are called."""
+
+
+def options() -> Iterator[tuple[str, str]]:
+    """Each command and each of its flags that takes a value."""
+    commands = {"": typer.main.get_command(app)}
+    while commands:
+        name, command = commands.popitem()
+        below = getattr(command, "commands", {})
+        commands |= {f"{name} {word}".strip(): each for word, each in below.items()}
+        for parameter in () if below else command.params:
+            if parameter.param_type_name == "option" and not getattr(parameter, "is_flag", False):
+                yield name, next(option for option in parameter.opts if option.startswith("--"))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    run = new_run(tmp_path_factory.mktemp("run") / "run")
+    for number in range(3):
+        run.append(record(number, 0.5 + number / 10, 1.0 + number))
+    return run
+
+
+@pytest.mark.parametrize(("command", "flag"), sorted(options()))
+def test_a_wrong_value_is_answered_by_one_sentence_that_names_flag_and_value(
+    command: str,
+    flag: str,
+    searched: RunDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = WRONG.get(flag, "zzz")
+    words = [
+        str(searched.path) if word == "RUN" else word
+        for word in POSITIONS.get(f"{command} {flag}", POSITIONS.get(command, []))
+    ]
+    if flag in words:
+        del words[words.index(flag) :]
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), *words, f"{flag}={value}", *(["--png"] if command == "report" else [])])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    (told,) = (line for line in err.splitlines() if not line.startswith("Data: "))
+    assert told.startswith("nas: ")
+    assert flag in told
+    assert SHOWN.get(value, value) in told
+    assert "Input should" not in told
+    assert not list(tmp_path.iterdir())

@@ -29,6 +29,7 @@ from nas.cli.space import space_app
 from nas.cli.status import status, stop
 from nas.cli.supernet import supernet_app
 from nas.cli.train import train
+from nas.cli.usage import USAGE_ERROR, usage_sentence
 from nas.common.errors import ExportError, InputError
 from nas.common.printable import print_what_fits
 from nas.common.text import plural
@@ -45,9 +46,6 @@ app = typer.Typer(
 )
 app.add_typer(space_app, name="space")
 app.add_typer(supernet_app, name="supernet")
-
-# Typer has no public name for the error that unknown flags and missing arguments raise.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 _INTERRUPTED = 130
 """What Typer gives after a KeyboardInterrupt."""
@@ -169,11 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
     except ExportError as error:
         _print_error(error.named(flag_of))
         code = 1
-    except _USAGE_ERROR as error:  # usage errors of the parser: unknown flags, values that do not fit
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "nas"
-        sentence = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
-        _print_error(f"{sentence} (see `{command} --help`)")
+    except USAGE_ERROR as error:  # of the parser: unknown flags, values that do not fit
+        _print_error(usage_sentence(error))
         code = usage_error
     except BrokenPipeError:  # a reader that has seen enough, as head
         code = 1

@@ -30,12 +30,13 @@ from nas.cli.options import (
     chosen_recipe,
     data_name,
 )
-from nas.common.errors import InputError
+from nas.common.errors import InputError, about
 from nas.common.jsonl import fields_of
 from nas.common.text import plural, time_text
 from nas.latency.device import resolve_device
 from nas.latency.protocol import default_protocol
-from nas.models.sources import SCRATCH
+from nas.models.sources import BACKBONES, SCRATCH
+from nas.models.weights import load_weights
 from nas.runs.objectives import bytes_text
 from nas.runs.record import Outcome
 from nas.runs.settings import EvaluationSettings
@@ -106,20 +107,24 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     from nas.search.evaluate import before_and_after, evaluate_candidate
     from nas.training.images import load_images
+    from nas.training.metric_check import check_metric
     from nas.training.optim import check_recipe
     from nas.workflows.space_choice import chosen_space, warn_unfit
 
-    space, why = chosen_space(options.space, options.data, options.init)
+    with about("space"):
+        space, why = chosen_space(options.space, options.data, options.init)
     if why is not None:
         errors.print(why, highlight=False, soft_wrap=True)
     architecture = chosen_architecture(space, options.arch)
     settings = options.settings(resolve_device(options.device))
     check_recipe(settings.recipe, settings.device, least_epochs=0)
     data = data_name(options.data, space)
-    warn_unfit(space, data)
+    with about("data"):
+        warn_unfit(space, data)
     images = load_images(
         space, data, options.split_seed, settings.init, options.task, allow_seen=options.allow_seen_images
     )
+    check_metric(settings.load_metric(), images)
     if options.test and images.test is None:
         raise InputError(f"--test: the data set {images.name} has no test split")
     if not options.as_json:
@@ -212,6 +217,9 @@ def recipe(
 
     Example: nas recipe --set optimizer=sgd > mine.yaml
     """
+    if init not in (SCRATCH, *BACKBONES):
+        with about("init"):
+            load_weights(init)  # is it there at all?
     chosen = chosen_recipe(absolute_init(init), recipe_file, assignments, epochs, batch_size, learning_rate)
     explained = (inspect.getdoc(Recipe) or "").replace("`", "")
     print("".join(f"# {line}".rstrip() + "\n" for line in explained.splitlines()))

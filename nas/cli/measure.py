@@ -13,11 +13,11 @@ import typer
 
 from nas.cli.groups import grouped
 from nas.cli.options import MODES, Device, check_mode
-from nas.common.errors import CandidateError, InputError
+from nas.common.errors import CandidateError, InputError, about
 from nas.latency.device import resolve_device
 from nas.latency.protocol import LatencyProtocol, Precision, default_protocol
 from nas.latency.result import latency_json
-from nas.latency.runtimes import check_protocol
+from nas.latency.runtimes import MOST_THREADS, check_protocol
 from nas.runs.objectives import objective
 from nas.spaces.known import chosen_architecture
 from nas.views.terminal.console import plain_console
@@ -99,7 +99,7 @@ class ProtocolOptions:
     ] = None
     dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of weights and images.")] = "fp32"
     channels_last: Annotated[bool, typer.Option(help="Memory format; onnxruntime has its own.")] = True
-    threads: Annotated[int, typer.Option(min=1, help="Threads on the CPU.")] = 1
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads on the CPU.")] = 1
     cold: Annotated[bool, typer.Option("--cold", help="Empty the caches before each run.")] = False
     device: Device = "auto"
 
@@ -174,8 +174,11 @@ def _chosen(asked: NetworkOptions) -> Iterator[list[Measurable]]:
         )
     if asked.input_text is not None:
         raise InputError("--input cannot be given with --space, whose architectures have their own")
-    loaded = load_space(asked.space)
-    yield [candidate(chosen_architecture(loaded, arch), asked.classes or 10) for arch in asked.arch]
+    with about("space"):
+        loaded = load_space(asked.space)
+    with about("arch"):
+        architectures = [chosen_architecture(loaded, arch) for arch in asked.arch]
+    yield [candidate(architecture, asked.classes or 10) for architecture in architectures]
 
 
 def _measure_all(

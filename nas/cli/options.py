@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, about
+from nas.common.problems import allowed
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.runtimes import RUNTIMES
 from nas.models.sources import SCRATCH
@@ -185,7 +186,7 @@ def _protocol(flag: str, values: Mapping[str, str], base: LatencyProtocol) -> La
     except ValidationError as error:
         problem = error.errors()[0]
         key = next(key for key, field in _PROTOCOL_KEYS.items() if field == problem["loc"][0])
-        raise InputError(f"{flag}: {key}:{values[key]}: {problem['msg']}") from error
+        raise InputError(f"{flag}: {key}:{values[key]}: {allowed(problem)}") from error
     if "mode" in values:
         check_mode(f"{flag}: mode:{protocol.mode}", protocol.mode)
     return protocol
@@ -209,7 +210,8 @@ def data_name(given: str | None, space: base.Space) -> str:
 
 def absolute_init(init: str) -> str:
     """A folder of weights by its absolute path, since workers have another working directory; a name as it is."""
-    return source_of(init).absolute()
+    with about("init"):
+        return source_of(init).absolute()
 
 
 Space = Annotated[
@@ -243,7 +245,7 @@ TrainDevice = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random but the split.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random but the split.")]
 SplitSeed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split in training, validation and test images.")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.options import Directory
-from nas.common.errors import InputError
+from nas.common.errors import InputError, about
 from nas.views.terminal.console import plain_console
 
 console = plain_console()
@@ -28,7 +28,10 @@ def report(
 
     if to is not None and not png:
         raise InputError(f"--to {to}: says where --png goes, which is not given; the report itself stays in the run")
+    if to is not None and not to.absolute().parent.is_dir():  # before a browser draws it
+        raise InputError(f"--to {to}: {to.parent} is no folder")
     run = open_run(directory)
-    pictures = [write_front(run, to)] if png else []
+    with about("to"):
+        pictures = [write_front(run, to)] if png else []
     for path in (write_report(run), *pictures):
         console.print(str(path), highlight=False, soft_wrap=True)

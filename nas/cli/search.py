@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperOption
 from nas.cli.groups import grouped
 from nas.cli.options import flag_of
 from nas.cli.search_options import SearchOptions
-from nas.common.errors import named
+from nas.common.errors import about, named
 from nas.common.text import command_text, count_text, duration_text, plural, resume_line
 from nas.models.weights import source_of
 from nas.runs.objectives import objective
@@ -82,7 +82,8 @@ def _resumed(context: typer.Context, resume: str, options: SearchOptions, logs: 
         check_new_folder(folder)
         fetch_run(resume, folder)
         console.print(f"Copied {resume} to {folder}", highlight=False, soft_wrap=True)
-    run = open_run(folder)
+    with about("resume"):
+        run = open_run(folder)
     renewed = renewal(context, run)
     for note in renewal_notes(run, renewed):
         console.print(note, highlight=False, soft_wrap=True)

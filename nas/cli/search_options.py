@@ -296,8 +296,10 @@ class SearchOptions:
         recipe = self.training.recipe(self.init)
         functions = (problem.metric, data, problem.task, *latency.modes)
         here = functools.partial(device_of, address=address, resources=resources, functions=functions)
-        device = latency_device(latency.latency) or self.hardware.device
-        protocol = parse_protocol(latency.latency, here(device))
+        own = latency_device(latency.latency)
+        with named_here(device="--latency device" if own else "--device"):
+            device = here(own or self.hardware.device)
+        protocol = parse_protocol(latency.latency, device)
         trained_on = self.hardware.trained_on(here) or protocol.device
         return EvaluationSettings(
             recipe=recipe,

@@ -72,7 +72,7 @@ def space_show(
     from nas.spaces.files import load_space
     from nas.views.terminal import space as show_space
 
-    space = load_space(name)
+    space, here = load_space(name), resolve_device(device)
     console.print(Text.assemble((space.name, "bold"), f"  {space.summary}\n"))
     console.print(show_space.choices_table(space))
     sides = " ".join(f"{side}x{side}" for side in space.input_sizes)
@@ -85,7 +85,7 @@ def space_show(
     if measure:
         from nas.search.latency import candidate_latency
 
-        protocol = default_protocol(resolve_device(device))
+        protocol = default_protocol(here)
         where = f"latency on {device_name(protocol.device)}, batch 1, {protocol.dtype}, {protocol.mode}"
         where += f", {protocol.threads} thread" if protocol.device == "cpu" else ""
         if console.is_terminal:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from nas.common.errors import InputError, did_you_mean
 from nas.common.plugins import load_named
+from nas.common.text import quoted
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class Door(Generic[T]):
         if self.kind is not None and (is_class or not isinstance(found, self.kind)):
             is_a = f"the class {found.__name__}" if is_class else type(found).__name__
             needed = f"{self.kind.__module__}.{self.kind.__qualname__}"
-            raise InputError(f"{self.what} {name!r}: is {is_a}, and needs to be an instance of {needed}")
+            raise InputError(f"{self.what} {quoted(name)}: is {is_a}, and needs to be an instance of {needed}")
         return found
 
     def _load(self, name: str) -> Any:
@@ -72,7 +73,7 @@ class Door(Generic[T]):
 
     def unknown(self, name: str) -> str:
         """A sentence on a name that means nothing."""
-        return f"unknown {self.what} {name!r}{did_you_mean(name, self.names)}: use one of {', '.join(self.names)}"
+        return f"unknown {self.what} {quoted(name)}{did_you_mean(name, self.names)}: use one of {', '.join(self.names)}"
 
     def _foreign(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

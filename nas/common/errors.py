@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 _MARK = "\u2060"
 """Around the name of an argument in a message: it has no width and no meaning where it is shown after all."""
@@ -49,6 +50,23 @@ class _NamingError(Exception):
 
 class InputError(_NamingError, ValueError):
     """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2)."""
+
+
+@contextmanager
+def about(argument: str) -> Iterator[None]:
+    """Errors raised meanwhile say which argument they are about, unless they begin with one.
+
+    >>> with about("data"):
+    ...     raise InputError("unknown data set 'digit'")
+    Traceback (most recent call last):
+    nas.common.errors.InputError: data: unknown data set 'digit'
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.marked.startswith(_MARK):
+            raise
+        raise InputError(f"{arg(argument)}: {error.marked}") from error
 
 
 class TakenOverError(InputError):

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.jsonl import finished_lines, parse_json, read_lines
-from nas.common.text import without_controls
+from nas.common.text import cut, without_controls
 from nas.common.yaml_file import yaml_text
 
 if TYPE_CHECKING:
@@ -46,6 +46,18 @@ class LaterRecords(Generic[_T]):
     end: int
     foreign: int = 0
     newer: int = 0
+
+
+def check_place(out: Path) -> bool:
+    """Whether a folder that is to be written is there; raises `InputError` where it is not and cannot be made."""
+    try:
+        exists = out.exists()
+        parent = next(folder for folder in out.absolute().parents if folder.exists())
+    except OSError as error:
+        raise InputError(f"{arg('out')} {cut(str(out), 200)}: {error.strerror}") from error
+    if not exists and not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise InputError(f"{arg('out')} {out}: {parent} is not a folder that can be written to")
+    return exists
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import Any
 
 import nas
 from nas.common.errors import InputError
+from nas.common.text import quoted
 from nas.common.trust import check_module
 
 FOLDER = "NAS_CODE"
@@ -39,7 +40,7 @@ def load_object(what: str, name: str) -> Any:
         with searched_last(code_folder()):
             return getattr(_module(module_name), own_name)
     except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
-        raise InputError(f"{what} {name!r} could not be loaded: {type(error).__name__}: {error}") from error
+        raise InputError(f"{what} {quoted(name)} could not be loaded: {type(error).__name__}: {error}") from error
 
 
 def load_named(what: str, name: str) -> Any:
@@ -52,7 +53,7 @@ def load_function(what: str, name: str) -> Callable[..., Any]:
     """The function that `name` means; raises `InputError`, which says `what` it was to be."""
     function = load_named(what, name)
     if not callable(function):
-        raise InputError(f"{what} {name!r} is not a function")
+        raise InputError(f"{what} {quoted(name)} is not a function")
 
     def called(*arguments: Any) -> Any:
         with searched_last(code_folder()):  # for what it imports only now

@@ -111,6 +111,24 @@ def without_controls(text: str) -> str:
     return _OBEYED.sub(lambda sign: ascii(sign[0])[1:-1], text)
 
 
+QUOTED = 80
+"""Characters of a text of somebody else's that a message quotes at most."""
+
+
+def cut(text: str, most: int = QUOTED) -> str:
+    """The text, its end left out where it is longer than a message can hold."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def quoted(value: object) -> str:
+    """A value of somebody else's in quotation marks as Python writes it, its end left out where it is long.
+
+    >>> quoted("lite0"), len(quoted("x" * 5000))
+    ("'lite0'", 82)
+    """
+    return repr(cut(value)) if isinstance(value, str) else cut(repr(value))
+
+
 def spreadsheet_cell(text: str) -> str:
     """A text for a table that is saved as CSV: a spreadsheet takes what begins with = and the like for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

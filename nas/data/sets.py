@@ -16,7 +16,7 @@ from nas.common.errors import InputError, did_you_mean
 from nas.common.patience import patiently
 from nas.common.plugins import code_folder, load_function, searched_last
 from nas.common.scratch import scratch_until_exit
-from nas.common.text import classes_text, listed, plural, printable
+from nas.common.text import classes_text, listed, plural, printable, quoted
 from nas.common.user_cache import cache_folder
 from nas.data.archives import ARCHIVE_SUFFIXES
 from nas.data.cache import load_decoded
@@ -132,7 +132,7 @@ def _is_function(text: str) -> bool:
 def _unknown(text: str) -> InputError:
     names = [*NAMED, *DATA_SETS.names]
     return InputError(
-        f"unknown data set {text!r}{did_you_mean(text, names)}: use one of {', '.join(names)}, the path of a folder "
+        f"unknown data set {quoted(text)}{did_you_mean(text, names)}: use one of {', '.join(names)}, the path of a folder "
         "or archive of images "
         f"({', '.join(ARCHIVE_SUFFIXES)}), or module:function"
     )

@@ -134,9 +134,9 @@ def export_all(
 def _draft(out: Path) -> Iterator[Path]:
     """A new folder that becomes `out` when all went well, and is gone otherwise."""
     if out.exists():
-        raise InputError(f"{out}: exists already; give another {arg('out')}")
+        raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}")
     if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder")
+        raise InputError(f"{arg('out')} {out}: {out.parent}: no such folder")
     try:
         made = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True)
     except OSError as error:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 
 from nas.common.errors import InputError, arg
+from nas.common.text import quoted
 
 
 def resolve_device(name: str) -> str:
@@ -17,11 +18,11 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and (kind != "cuda" or not (index.isdigit() or name == "cuda")):
-        raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N")
+        raise InputError(f"{arg('device')}: unknown device {quoted(name)}: use auto, cpu, cuda or cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name}: torch sees no CUDA GPU here; use {arg('device')} cpu")
+        raise InputError(f"{arg('device')} {name}: torch sees no CUDA GPU here; use {arg('device')} cpu")
     if index and int(index) >= torch.cuda.device_count():
-        raise InputError(f"device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+        raise InputError(f"{arg('device')} {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
     return name
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
+from nas.common.text import quoted
 from nas.common.trust import note_opened
 from nas.models.inherit import remap_state_dict
 from nas.models.networks import Backbone, build
@@ -93,7 +94,7 @@ def load_backbone(name_or_path: str) -> Backbone:
     if os.path.isfile(os.path.join(name_or_path, "model.json")):
         return _exported(Path(name_or_path))
     raise InputError(
-        f"unknown weights {name_or_path!r}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
+        f"unknown weights {quoted(name_or_path)}: use {SCRATCH}, {', '.join(_NAMED)}, a folder that nas export made, or "
         f"{SUPERNET}FOLDER of nas supernet train"
     )
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, is_newer, load_tensors
+from nas.common.problems import allowed
 from nas.common.yaml_file import UNREADABLE, parse_yaml
 from nas.latency.lease import DeviceLease
 from nas.models.build import build
@@ -170,4 +171,4 @@ def read_as(kind: TypeAdapter[_T], folder: Path) -> _T:
         return kind.validate_python(data)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        raise InputError(f"{path}: {'.'.join(map(str, problem['loc']))}: {allowed(problem)}") from error

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nas.common.errors import InputError
-from nas.common.text import amount_text
+from nas.common.errors import InputError, arg
+from nas.common.text import amount_text, quoted
 from nas.latency.result import Latency
 from nas.runs.record import Evaluation
 from nas.tasks.base import DEFAULT, TASKS, Direction, task_of
@@ -111,11 +111,11 @@ def check_objectives(names: Sequence[str], targets: Sequence[str] = (), task: st
     known = [score, *COSTS, *map(target_objective, targets)]
     for name in names:
         if name not in known:
-            raise InputError(f"unknown objective {name!r}: choose from {', '.join(known)}")
+            raise InputError(f"{arg('objectives')}: unknown objective {quoted(name)}: choose from {', '.join(known)}")
     if len(set(names)) != len(names):
-        raise InputError(f"objectives {','.join(names)}: one is listed twice")
+        raise InputError(f"{arg('objectives')} {','.join(names)}: one is listed twice")
     if score not in names or len(names) < 2:
-        raise InputError(f"objectives {','.join(names)}: needs {score} and at least one of {', '.join(COSTS)}")
+        raise InputError(f"{arg('objectives')} {','.join(names)}: needs {score} and at least one of {', '.join(COSTS)}")
     return named_objectives(names, task)
 
 

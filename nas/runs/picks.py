@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from nas.common.errors import InputError, arg
+from nas.common.text import quoted
 from nas.latency.compare import groups
 from nas.runs.front import knee, pareto_front, primary_cost, trained
 from nas.runs.objectives import (
@@ -63,9 +64,11 @@ def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) 
         return _within(trained(records), objectives, which.strip(), **limit.groupdict())
     found = [record for record in trained(records) if len(which) >= 4 and record.digest.startswith(which)]
     if not found:
-        raise InputError(f"no trained candidate {which!r}: use {grammar(score_of(objectives))}")
+        raise InputError(f"{arg('pick')} {quoted(which)}: is no trained candidate; use {grammar(score_of(objectives))}")
     if len({record.digest for record in found}) > 1:
-        raise InputError(f"the digest {which!r} fits {len(found)} candidates: give more of its digits")
+        raise InputError(
+            f"{arg('pick')}: the digest {quoted(which)} fits {len(found)} candidates: give more of its digits"
+        )
     return found[0]
 
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
+from nas.common.problems import allowed
 from nas.common.text import printable
 from nas.common.trust import is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
 from nas.common.yaml_file import read_yaml
@@ -123,7 +124,7 @@ def read_run_file(path: Path) -> RunFile:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise InputError(f"{file}: {where}: {problem['msg'].removeprefix('Value error, ')}") from error
+        raise InputError(f"{file}: {where}: {allowed(problem)}") from error
 
 
 def _writer(data: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
+from nas.common.errors import about
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
 from nas.runs.objectives import named_objectives, score_objective
@@ -59,7 +60,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         if not self.metric:
-            object.__setattr__(self, "metric", task_of(self.task).score.name)
+            with about("task"):
+                object.__setattr__(self, "metric", task_of(self.task).score.name)
 
     @property
     def score(self) -> Score:
@@ -68,7 +70,10 @@ class EvaluationSettings:
 
     def load_metric(self) -> Score:
         """The same, loaded where it is a function of the user's; raises `InputError` where that fails."""
-        return task_of(self.task).load_metric(self.metric)
+        with about("task"):
+            task = task_of(self.task)
+        with about("metric"):
+            return task.load_metric(self.metric)
 
     @property
     def device(self) -> str:

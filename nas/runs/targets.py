@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from nas.common.errors import InputError, arg
+from nas.common.errors import InputError, arg, named
 from nas.latency.device import resolve_device
 from nas.latency.runtimes import check_protocol
 from nas.runs.demands import ResourceRequest, check_custom
@@ -83,7 +83,8 @@ def check_measurable(targets: Sequence[LatencyTarget]) -> None:
             resolve_device(target.protocol.device)
             check_protocol(target.protocol)
         except InputError as error:
-            raise InputError(f"{arg('target')} {target.name}: {error.marked}") from error
+            told = named(error.marked, lambda name: name if name == "device" else arg(name))  # a key of the target's
+            raise InputError(f"{arg('target')} {target.name}: {told}") from error
 
 
 def _in_worker(target: LatencyTarget, settings: SearchSettings) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nas.common.errors import InputError, arg
+from nas.common.errors import InputError, about, arg
 from nas.common.text import classes_text
 from nas.data.class_names import same_classes
 from nas.data.sets import ImageData
@@ -51,7 +51,8 @@ def devices_here(settings: SearchSettings) -> dict[str, str]:
     targets = targets_here(settings)
     for device in settings.worker_devices:
         resolve_device(device)
-    check_protocol(settings.evaluation.protocol)
+    with about("latency"):
+        check_protocol(settings.evaluation.protocol)
     check_measurable(targets)
     devices = {*settings.worker_devices, *(target.protocol.device for target in targets)}
     return {name: device_name(name) for name in devices}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nas
 from nas.common.errors import InputError, did_you_mean
+from nas.common.text import quoted
 from nas.common.trust import may_name, note_file, other_owner
 from nas.common.yaml_file import read_yaml
 from nas.spaces.base import Space
@@ -53,7 +54,7 @@ def _file_of(text: str, may_be_name: bool = True) -> Path:
     if "/" in text or path.suffix in (".yaml", ".yml"):
         raise InputError(f"{text}: no such file")
     raise InputError(
-        f"unknown search space {text!r}{did_you_mean(text, list_spaces())}: use one of {', '.join(list_spaces())}, or "
+        f"unknown search space {quoted(text)}{did_you_mean(text, list_spaces())}: use one of {', '.join(list_spaces())}, or "
         "the path of a YAML file"
     )
 

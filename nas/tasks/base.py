@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nas.common.doors import Door
 from nas.common.errors import CandidateError, InputError
-from nas.common.text import amount_text, plural, scale_of
+from nas.common.text import amount_text, plural, quoted, scale_of
 from nas.tasks.predict import predict_source
 from nas.tasks.report import ScoreReport, numbers_text
 
@@ -68,7 +68,11 @@ class Score:
 
     def __call__(self, targets: Any, predictions: Any) -> float:
         """The value of some predictions; raises `CandidateError` when it is not a finite number."""
-        value = float(self.compute(targets, predictions))
+        given = self.compute(targets, predictions)
+        try:
+            value = float(given)
+        except (TypeError, ValueError) as error:
+            raise CandidateError(f"the metric gave {quoted(given)}, which is no number") from error
         if not math.isfinite(value):
             raise CandidateError(f"the metric gave {value}")
         return value
@@ -131,7 +135,7 @@ class Task(ABC):
         Nothing of the user's is loaded.
         """
         if name != self.score.name:
-            raise InputError(f"unknown metric {name!r}: {self.name} has {self.score.name}")
+            raise InputError(f"unknown metric {quoted(name)}: {self.name} has {self.score.name}")
         return self.score
 
     def guess(self, classes: Sequence[str], images: int) -> Guess | None:

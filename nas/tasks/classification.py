@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.common.errors import InputError
 from nas.common.plugins import load_function
-from nas.common.text import plural
+from nas.common.text import plural, quoted
 from nas.tasks.base import About, Guess, Score, Task
 from nas.tasks.classification_metrics import ACCURACY, METRICS, by_guessing
 from nas.tasks.classification_predict import SOURCE
@@ -34,8 +34,8 @@ class _OfTheUsers:
     def load(self) -> Callable[..., Any]:
         return load_function("metric", self.name)
 
-    def __call__(self, labels: Labels, predictions: Labels) -> float:
-        return float(self.load()(labels, predictions))
+    def __call__(self, labels: Labels, predictions: Labels) -> Any:
+        return self.load()(labels, predictions)
 
 
 class Classification(Task):
@@ -49,7 +49,7 @@ class Classification(Task):
         if name in METRICS:
             return METRICS[name]
         if not name.partition(":")[2]:
-            raise InputError(f"unknown metric {name!r}: use one of {', '.join(METRICS)}, or module:function")
+            raise InputError(f"unknown metric {quoted(name)}: use one of {', '.join(METRICS)}, or module:function")
         return Score(name, _OfTheUsers(name))
 
     def guess(self, classes: Sequence[str], images: int) -> Guess:

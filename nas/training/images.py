@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from nas.common.errors import about
 from nas.common.text import printable
 from nas.data.distinct import distinct_splits
 from nas.data.image_data import ImageData
@@ -46,14 +47,17 @@ def load_images(
     Raises `InputError` where the weights do not fit, or were trained on validation or test images of the data; with
     `allow_seen` that is only said.
     """
-    weights = load_weights(init)
-    weights.check_fits(space)
+    with about("init"):
+        weights = load_weights(init)
+        weights.check_fits(space)
     if not allow_seen:
         check_unseen(init, data, split_seed)
     channels, size = space.input_channels, max(space.input_sizes)
-    loaded = task_of(task).read(data, channels=channels, size=size, split_seed=split_seed)
-    loaded = loaded.with_hashes()
-    images = distinct_splits(loaded) if distinct else loaded
+    with about("task"):
+        read = task_of(task).read
+    with about("data"):
+        loaded = read(data, channels=channels, size=size, split_seed=split_seed).with_hashes()
+        images = distinct_splits(loaded) if distinct else loaded
     if not allow_seen:
         check_none_seen(init, scoring(images), images.name)
     images = replace(images, remarks=(*images.remarks, *seen_remarks(init, images)))

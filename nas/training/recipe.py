@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from nas.common.errors import InputError, arg, did_you_mean
+from nas.common.problems import allowed
+from nas.common.text import quoted
 from nas.common.yaml_file import UNREADABLE, parse_yaml, read_yaml, yaml_text
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -177,7 +179,7 @@ def _problems(base: Recipe, key: Any, value: Any, source: str) -> list[str]:
     except InputError as error:
         return [error.marked]
     if isinstance(value, bool) and key not in ("hflip", "compile"):  # pydantic takes true for 1
-        return [f"{source}: {key} {value!r}: input should be a number"]
+        return [f"{source}: {key} {value!r}: must be a number"]
     return []
 
 
@@ -188,11 +190,10 @@ def _validated(base: Recipe, changes: Mapping[str, Any], where: str = "") -> Rec
     except ValidationError as error:
         problem = error.errors()[0]
         key = str(problem["loc"][0])
-        raise InputError(f"{where}{key} {values[key]!r}: {_allowed(problem)}") from error
+        raise InputError(f"{where}{key if where else arg(key)} {quoted(values[key])}: {_allowed(problem)}") from error
 
 
 def _allowed(problem: Any) -> str:
     if problem["type"] == "string_pattern_mismatch":
         return "use all, head, head+K or gradual"
-    message: str = problem["msg"]
-    return message[:1].lower() + message[1:]
+    return allowed(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.storages import BaseStorage
 
-from nas.common.errors import InputError, arg
+from nas.common.errors import InputError, about, arg
+from nas.common.files import check_place
 from nas.common.signals import notices_ignored
 from nas.common.text import plural
 from nas.common.user_cache import assume_home
@@ -21,12 +23,13 @@ from nas.data.sets import ImageData
 from nas.latency.cache import cache_folder
 from nas.latency.device import resolve_device
 from nas.latency.lease import lease_directory
+from nas.latency.runtimes import MOST_THREADS
 from nas.runs.demands import check_custom
 from nas.runs.layout import default_run_path
 from nas.runs.objectives import check_objectives
 from nas.runs.replica import check_new_replica
 from nas.runs.settings import Resources, SearchSettings
-from nas.runs.targets import check_targets
+from nas.runs.targets import check_measurable, check_targets
 from nas.search.conditions import check_scored_untrained, devices_here
 from nas.search.evaluate import settled_recipe
 from nas.search.reachable import check_computed, check_latencies, left_out_text, limits_here, measured_by
@@ -37,6 +40,7 @@ from nas.search.time_budget import Point
 from nas.spaces.known import tried_first
 from nas.tasks.base import outputs_of
 from nas.training.images import load_images
+from nas.training.metric_check import check_metric
 from nas.workflows.space_choice import warn_unfit
 from nas.workflows.warm_start import WarmStart, earlier_precision, warmed, with_earlier_estimators
 
@@ -97,8 +101,10 @@ def _check_given(settings: SearchSettings, address: str | None) -> None:
     evaluation = settings.evaluation
     check_objectives(settings.objectives, [target.name for target in evaluation.targets], evaluation.task)
     evaluation.load_metric()
-    sampler_kind(settings.sampler)
+    with about("sampler"):
+        sampler_kind(settings.sampler)
     check_amounts(settings)
+    _check_shares(settings.resources)
     epochs = evaluation.recipe.epochs
     if settings.stop_early and not levels(epochs):
         raise InputError(
@@ -111,6 +117,8 @@ def _check_given(settings: SearchSettings, address: str | None) -> None:
             )
     check_computed(settings, 2)  # of classes there are at least two
     check_targets(settings)
+    if address is None:
+        check_measurable(evaluation.targets)
     check_pins(settings.resources, address)
 
 
@@ -131,7 +139,8 @@ def _check_place(settings: SearchSettings, out: Path) -> None:
 def _loaded(settings: SearchSettings) -> ImageData:
     """The data; raises `InputError` where it cannot be read, or candidates cannot be trained on it."""
     evaluation = settings.evaluation
-    warn_unfit(settings.space, settings.data)
+    with about("data"):
+        warn_unfit(settings.space, settings.data)
     data = load_images(
         settings.space,
         settings.data,
@@ -141,6 +150,7 @@ def _loaded(settings: SearchSettings) -> ImageData:
         allow_seen=settings.allow_seen_images,
     )
     check_scored_untrained(evaluation, data.name, data.classes)
+    check_metric(evaluation.load_metric(), data)
     check_computed(settings, outputs_of(data))
     return data
 
@@ -191,6 +201,15 @@ def check_pins(resources: Resources, address: str | None) -> None:
         )
 
 
+def _check_shares(resources: Resources) -> None:
+    """Raise `InputError` unless a trial takes some of a machine."""
+    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    if not 0 < cpus <= MOST_THREADS:
+        raise InputError(f"{arg('cpus_per_trial')} {cpus:g}: needs to be above 0 and at most {MOST_THREADS:,}")
+    if not 0 <= gpus < math.inf:
+        raise InputError(f"{arg('gpus_per_trial')} {gpus:g}: needs to be a number of at least 0")
+
+
 def check_amounts(settings: SearchSettings) -> None:
     """Raise `InputError` when one of the numbers is out of bounds that a resumed search may be given again."""
     if settings.trials < 1:
@@ -205,15 +224,8 @@ def check_amounts(settings: SearchSettings) -> None:
 
 def check_new_folder(out: Path) -> None:
     """Raise `InputError` unless the folder does not exist and can be made."""
-    try:
-        exists = out.exists()
-        parent = next(folder for folder in out.absolute().parents if folder.exists())
-    except OSError as error:
-        raise InputError(f"{arg('out')} {str(out)[:200]}: {error.strerror}") from error
-    if exists:
+    if check_place(out):
         raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{arg('out')} {out}: {parent} is not a folder that can be written to")
 
 
 def placement_of(settings: SearchSettings, address: str | None) -> Placement:

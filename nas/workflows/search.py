@@ -41,6 +41,7 @@ from nas.search.renewal import Renewal
 from nas.search.storage import connected, database_errors
 from nas.tasks.base import outputs_of
 from nas.training.history import EpochMetrics
+from nas.training.metric_check import check_metric
 from nas.training.unseen import scoring, seen_text
 from nas.workflows.heartbeat import Heartbeat
 from nas.workflows.plan import (
@@ -155,6 +156,7 @@ def resume_search(
         here = {target: limit_ms for target, limit_ms in limits_here(settings).items() if (target, limit_ms) in other}
         check_latencies(settings, classes, here, measured_by(settings, classes, placement))
         data = data_of(run)
+        check_metric(renewed.evaluation.load_metric(), data)
         check_replica(RunDirectory(run.path, replace(run.content, settings=settings)))
         settings, database = connected(replace(settings, storage=storage or settings.storage))
         resources = started_resources(settings, address)

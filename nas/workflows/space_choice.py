@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nas.common.errors import InputError, arg
+from nas.common.errors import InputError, about, arg
 from nas.common.patience import patiently, reading
 from nas.common.plugins import code_folder, searched_last
 from nas.data.archives import members
@@ -55,15 +55,19 @@ def chosen_space(given: str | None, data: str | None, init: str) -> tuple[Space,
     if given is not None:
         return load_space(given), None
     source = source_of(init)
-    if (of_weights := source.trained_on()) is not None:
+    with about("init"):
+        of_weights = source.trained_on()
+    if of_weights is not None:
         return of_weights.space, f"Space {of_weights.space.name}: that of {source.title}"
     if data is None:
         return load_space(DEFAULT), None
-    check_data_name(data)
-    look = look_at(data, counted=True)
+    with about("data"):
+        check_data_name(data)
+        look = look_at(data, counted=True)
     if look is None:
         raise InputError(f"{arg('data')} {data}: none of its images can be read")
-    space = min(fitting(look), key=lambda space: _not_inherited(init, space))  # the first of those that are alike
+    with about("init"):
+        space = min(fitting(look), key=lambda space: _not_inherited(init, space))  # the first of those that are alike
     return space, f"Space {space.name} for {look}; name another one to have that (nas space list)"
 
 

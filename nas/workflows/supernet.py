@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nas.common.errors import InputError, arg
-from nas.common.files import only_process, writing
+from nas.common.files import check_place, only_process, writing
 from nas.common.signals import StopRequest, gentle_signals
 from nas.data.class_names import normal
 from nas.models.elastic import Elastic, Sharing
@@ -60,7 +60,7 @@ def plan_supernet(
         )
     recipe = _settled(recipe, device, devices)
     warn_unfit(space, data)
-    begun = read_file(folder) if folder.exists() else None
+    begun = read_file(folder) if check_place(folder) else None
     distinct = begun is None or begun.distinct
     images = load_images(space, data, split_seed, init, task, distinct=distinct, allow_seen=allow_seen_images)
     file = SupernetFile(

@@ -77,7 +77,7 @@ def _check_reachable(address: str) -> None:
     host, _, port = found.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{arg('address')} {address}: no Ray cluster answers at {found} ({error})") from error
 
 

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
 from nas.common.jsonl import fields_of
+from nas.common.problems import allowed
 from nas.spaces.mobile.geometry import Padding, effective_kernel, output_size, receptive_field
 
 Positive = Annotated[int, Field(ge=1)]
@@ -156,7 +157,7 @@ class Architecture:
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
-            raise InputError(f"not an architecture: {where}: {problem['msg']}") from error
+            raise InputError(f"not an architecture: {where}: {allowed(problem)}") from error
 
 
 @cache

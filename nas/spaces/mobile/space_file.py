@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from nas.common.errors import InputError, did_you_mean, nearest
+from nas.common.problems import allowed
 from nas.common.yaml_file import KeyPath, Lines
 from nas.spaces.mobile.sections import Section
 from nas.spaces.mobile.space import SearchSpace
@@ -101,8 +102,8 @@ def _described(problem: Any, location: KeyPath, message: str) -> tuple[str, str]
     described = _description(location)
     match problem["type"]:
         case "extra_forbidden":
-            allowed = _allowed_keys(at[:-1])
-            return outer, f"unknown key {at[-1]!r}{did_you_mean(at[-1], allowed)}; allowed here: {', '.join(allowed)}"
+            keys = _allowed_keys(at[:-1])
+            return outer, f"unknown key {at[-1]!r}{did_you_mean(at[-1], keys)}; allowed here: {', '.join(keys)}"
         case "missing":
             return outer, f"the key {at[-1]!r} is missing"
         case "too_short":
@@ -121,7 +122,8 @@ def _described(problem: Any, location: KeyPath, message: str) -> tuple[str, str]
             return key, f"{_shown(value)} is not allowed: {described} is expected"
         case _ if "backbone" in key:
             return key, f"{_shown(value)} is not allowed: one of the choices is expected"
-    return key, f"{_shown(value)} is not allowed: {message[:1].lower()}{message[1:]}"
+    told = message[:1].lower() + message[1:] if problem["type"] == "value_error" else allowed(problem)
+    return key, f"{_shown(value)} is not allowed: {told}"
 
 
 def _shown(value: Any) -> str:
