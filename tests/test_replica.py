@@ -389,6 +389,29 @@ def test_a_replica_belongs_to_one_driver_at_a_time(
     check_replica(run)
 
 
+def test_a_replica_to_which_a_driver_copies_again_while_it_is_fetched_is_left_to_it(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "replica"
+    run = make_run(replace(DIGITS, replica=f"file://{place}"))
+    with replicated(run):
+        run.append(record(0))
+    changed_marker(place, host="slept", copied=time.time() - 121, closed=False)
+    read = RemoteFolder.read
+
+    def awake(remote: RemoteFolder, name: str) -> bytes | None:
+        if name == "trials.jsonl":
+            changed_marker(place, copied=time.time())
+        return read(remote, name)
+
+    monkeypatch.setattr(RemoteFolder, "read", awake)
+    with pytest.raises(
+        InputError, match=r"slept \(process .*\) is searching on this run and copied to the replica 0 s ago"
+    ):
+        fetch_run(f"file://{place}", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_folder_that_is_behind_its_replica_does_not_overwrite_it(make_run: RunFactory, tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/replica"
     run = make_run(replace(DIGITS, replica=uri))
