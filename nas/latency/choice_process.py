@@ -31,6 +31,8 @@ NOISE_FLOOR = 1e-6
 OUTLIER = 2.5
 """Standard deviations: one in eighty measurements is further off if noise is normal, and on busy devices many are."""
 HESSIAN_STEP = 1e-3
+BATCH_NUMBERS = 1_000_000
+"""Entries of covariances that are worked out at once."""
 
 # Log-normal priors, targets having unit variance: (median, standard deviation of the logarithm). All are wide, as wide
 # as a factor of 3 to 7 either way; they decide only while there are few networks.
@@ -45,6 +47,8 @@ _PRIORS = {
     "cost": (0.5, 1.5),  # variance that a known cost explains
     "noise": (0.1, 1.0),
 }
+_LOG_MEDIANS = torch.tensor([math.log(median) for median, _ in _PRIORS.values()], dtype=torch.double)
+_SPREADS = torch.tensor([spread for _, spread in _PRIORS.values()], dtype=torch.double)
 SCALE_SPREAD = 0.7
 """Prior standard deviation of the logarithm of a position's scale: a factor of two either way."""
 CHOICE_SPREAD = 0.5
@@ -109,16 +113,18 @@ class ChoiceProcess:
         self.fitted = len(rows)
         self._inflation = len(rows) / max(len(rows) - determined, len(rows) / 2)
         with torch.no_grad():
-            self._features = self._effects(networks)
-            self._root = _cholesky(self._covariance(self._features, self._features) + self._noise(len(networks)))
+            self._at = _Hyperparameters(self._hyperparameters)
+            self._features = self._effects(networks, self._at)
+            covariance = _covariance(self._features, self._features, self._at)
+            self._root = _cholesky(covariance + _noise(len(networks), self._at))
             self._weights = torch.cholesky_solve(targets[:, None], self._root)[:, 0]
 
     def predict(self, networks: Networks) -> tuple[Tensor, Tensor]:
         """Mean and variance (networks,) of a new measurement of each network."""
         with torch.no_grad():
-            features = self._effects(networks)
-            cross = self._covariance(features, self._features)
-            prior = (features**2).sum(1) + 1 + self._value("interaction") + self._value("noise")
+            features = self._effects(networks, self._at)
+            cross = _covariance(features, self._features, self._at)
+            prior = (features**2).sum(1) + 1 + (self._at["interaction"] + self._at["noise"])[0]
             explained = torch.linalg.solve_triangular(self._root, cross.T, upper=False).square().sum(0)
             return cross @ self._weights, self._inflation * (prior - explained).clamp_min(NOISE_FLOOR)
 
@@ -133,91 +139,98 @@ class ChoiceProcess:
         limit = OUTLIER / precision.sqrt()
         return targets - error + torch.maximum(torch.minimum(error, limit), -limit)
 
-    def _value(self, name: str) -> Tensor:
-        median, spread = _PRIORS[name]
-        value = self._hyperparameters[list(_PRIORS).index(name)].clamp(-LIMIT, LIMIT)
-        return torch.exp(math.log(median) + spread * value)
-
-    def _noise(self, count: int) -> Tensor:
-        return (self._value("noise") + NOISE_FLOOR) * torch.eye(count, dtype=torch.double)
-
-    def _effects(self, networks: Networks) -> Tensor:
-        """Features (networks, ...) whose products are the additive part of the kernel."""
+    def _effects(self, networks: Networks, at: _Hyperparameters) -> Tensor:
+        """Features (..., networks, ...) whose products are the additive part of the kernel."""
         positions, choices = networks.choices.shape[1:]
         eye = torch.eye(positions, dtype=torch.double)
-        reach = positions * self._value("reach")
-        along = self._value("shared") + self._value("fading") * torch.exp(-self._distance / reach)
+        along = at["shared"] + at["fading"] * torch.exp(-self._distance / (positions * at["reach"]))
         # Divided by the positions, so that the prior of a whole network's variance is the same for any number of them.
-        root = _cholesky((along + (self._value("own") + 1e-8) * eye) / positions)
+        root = _cholesky((along + (at["own"] + 1e-8) * eye) / positions)
         terms = self._scale_root.shape[1]
-        scales = self._hyperparameters[len(_PRIORS) :].clamp(-LIMIT, LIMIT)
-        root = (self._scale_root @ scales[:terms]).exp()[:, None] * root
+        root = (self._scale_root @ at.scales[..., :terms, None]).exp() * root
         apart = (networks.indices[:, None] - networks.indices).abs()
-        like = _cholesky(torch.exp(-apart / self._value("likeness")))
-        choice_scales = pad((CHOICE_SPREAD * scales[terms:]).exp(), (0, choices - self._scaled_choices), value=1.0)
-        like = choice_scales[:, None] * like
+        like = _cholesky(torch.exp(-apart / at["likeness"]))
+        choice_scales = pad(
+            (CHOICE_SPREAD * at.scales[..., terms:]).exp(), (0, choices - self._scaled_choices), value=1.0
+        )
+        like = choice_scales[..., None] * like
         # A choice that training has not seen has no part in the centre.
         centre = pad(self._centre, (0, choices - self._centre.shape[1]))
-        effects = root.T @ ((networks.choices - centre) @ like)
-        return torch.cat([self._value("cost").sqrt() * networks.costs, effects.mT.flatten(1)], 1)
+        effects = root.mT[..., None, :, :] @ ((networks.choices - centre) @ like[..., None, :, :])
+        return torch.cat([at["cost"].sqrt() * networks.costs, effects.mT.flatten(-2)], -1)
 
-    def _covariance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Kernel (rows of a, rows of b) of features; 1 for the unknown mean.
-
-        Choices that b's networks do not know stand last in a's features.
-        """
-        additive = a[:, : b.shape[1]] @ b.T
-        distance = ((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * additive).clamp_min(0)
-        return 1 + additive + self._value("interaction") * torch.exp(-0.5 * self._value("bend") * distance)
-
-    def _loss(self, networks: Networks, targets: Tensor) -> float:
-        """Minus the logarithm of likelihood times priors; its gradient is left with the hyperparameters."""
-        self._hyperparameters.grad = None
-        features = self._effects(networks)
-        covariance = self._covariance(features, features) + self._noise(len(networks))
+    def _loss(self, networks: Networks, targets: Tensor, hyperparameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the logarithm of likelihood times priors (...,) of hyperparameters (..., parameters), and its gradient."""
+        inner = hyperparameters.detach().requires_grad_()
+        at = _Hyperparameters(inner)
+        features = self._effects(networks, at)
+        covariance = _covariance(features, features, at) + _noise(len(networks), at)
         with torch.no_grad():
             root = _cholesky(covariance)
-            weights = torch.cholesky_solve(targets[:, None], root)
-            slope = 0.5 * (torch.cholesky_inverse(root) - weights @ weights.T)
-            misfit = 0.5 * targets @ weights[:, 0] + root.diagonal().log().sum()
+            weights = torch.cholesky_solve(targets[:, None].expand(*root.shape[:-1], 1), root)
+            slope = 0.5 * (torch.cholesky_inverse(root) - weights @ weights.mT)
+            misfit = 0.5 * (targets * weights[..., 0]).sum(-1) + root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         # The likelihood's gradient in the covariance is known: nothing need differentiate the factorisation.
-        covariance.backward(slope)
-        prior = 0.5 * self._hyperparameters.square().sum()
-        prior.backward()
-        return float(misfit + prior.detach())
+        (gradient,) = torch.autograd.grad(covariance, inner, slope)
+        return misfit + 0.5 * hyperparameters.square().sum(-1), gradient + hyperparameters
 
     def _maximise(self, networks: Networks, targets: Tensor) -> None:
         optimiser = torch.optim.LBFGS(
-            [self._hyperparameters.requires_grad_()],
+            [self._hyperparameters],
             max_iter=ITERATIONS,
             tolerance_grad=1e-3,
             tolerance_change=1e-4,
             line_search_fn="strong_wolfe",
         )
-        optimiser.step(lambda: self._loss(networks, targets))
+
+        def closure() -> float:
+            loss, self._hyperparameters.grad = self._loss(networks, targets, self._hyperparameters)
+            return float(loss)
+
+        optimiser.step(closure)
 
     def _laplace(self, networks: Networks, targets: Tensor) -> tuple[float, float]:
         """Logarithm of the evidence, but for a constant, and how many hyperparameters the targets determine."""
-        best = self._hyperparameters.detach().clone()
-        loss = self._loss(networks, targets)
-        slope = self._slope()
-        rows = []
-        for step in HESSIAN_STEP * torch.eye(len(best), dtype=torch.double):
-            self._hyperparameters.data = best + step
-            self._loss(networks, targets)
-            rows.append((self._slope() - slope) / HESSIAN_STEP)
-        self._hyperparameters = best
-        hessian = torch.stack(rows)
+        best = self._hyperparameters
+        loss, slope = self._loss(networks, targets, best)
+        steps = (best + HESSIAN_STEP * torch.eye(len(best), dtype=torch.double)).split(
+            max(1, BATCH_NUMBERS // len(networks) ** 2)
+        )
+        slopes = torch.cat([self._loss(networks, targets, some)[1] for some in steps])
+        hessian = (slopes - slope) / HESSIAN_STEP
         # The priors, of unit variance, have curvature 1. Where the likelihood's is negative, the priors decide.
         curvature = torch.linalg.eigvalsh((hessian + hessian.T) / 2).clamp_min(1)
-        return -loss - 0.5 * float(curvature.log().sum()), float((1 - 1 / curvature).sum())
+        return -float(loss) - 0.5 * float(curvature.log().sum()), float((1 - 1 / curvature).sum())
 
-    def _slope(self) -> Tensor:
-        assert self._hyperparameters.grad is not None
-        return self._hyperparameters.grad
+
+class _Hyperparameters:
+    """Values of hyperparameters (..., parameters), by name, each (..., 1, 1), and of scales (..., scales)."""
+
+    def __init__(self, hyperparameters: Tensor) -> None:
+        within = hyperparameters.clamp(-LIMIT, LIMIT)
+        values = torch.exp(_LOG_MEDIANS + _SPREADS * within[..., : len(_PRIORS)])
+        self._named = dict(zip(_PRIORS, values[..., None, None].unbind(-3), strict=True))
+        self.scales = within[..., len(_PRIORS) :]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._named[name]
+
+
+def _noise(count: int, at: _Hyperparameters) -> Tensor:
+    return (at["noise"] + NOISE_FLOOR) * torch.eye(count, dtype=torch.double)
+
+
+def _covariance(a: Tensor, b: Tensor, at: _Hyperparameters) -> Tensor:
+    """Kernel (..., rows of a, rows of b) of features; 1 for the unknown mean.
+
+    Choices that b's networks do not know stand last in a's features.
+    """
+    additive = a[..., : b.shape[-1]] @ b.mT
+    distance = ((a**2).sum(-1)[..., None] + (b**2).sum(-1)[..., None, :] - 2 * additive).clamp_min(0)
+    return 1 + additive + at["interaction"] * torch.exp(-0.5 * at["bend"] * distance)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
-    """The factor of a matrix that is positive definite but for rounding."""
-    jitter = 1e-10 * matrix.detach().diagonal().mean()
-    return torch.linalg.cholesky(matrix + jitter * torch.eye(len(matrix), dtype=torch.double))
+    """The factors of matrices (..., n, n) that are positive definite but for rounding."""
+    jitter = 1e-10 * matrix.detach().diagonal(dim1=-2, dim2=-1).mean(-1)
+    return torch.linalg.cholesky(matrix + jitter[..., None, None] * torch.eye(matrix.shape[-1], dtype=torch.double))
