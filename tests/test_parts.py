@@ -87,6 +87,7 @@ def test_parts_are_few_and_no_byte_is_sent_often(tmp_path: Path) -> None:
             for old in step.taken_in:
                 del store[old.file(TRIALS)]
             assert len(store) == len(held) <= math.log2(file.stat().st_size) + 1
+            assert all(part.end - part.start > end_of(held) - part.end for part in held)
     size = file.stat().st_size
     assert joined(TRIALS, store, store.get).content == file.read_bytes()
     assert end_of(held) == size

@@ -1,8 +1,8 @@
 """How a replica holds a file that only grows, since object stores cannot append: the file up to some line, and parts that go on from there.
 
-Each copy adds a part, of the whole lines that are new. It takes in the parts before it that are no longer than all that is behind
-them, the file itself being the first: so each part is longer than all behind it together, their number is at most the binary logarithm
-of the bytes, and no byte is sent more often than that. What a part took in is deleted once it is there: a driver that died between
+Each copy adds a part, of the whole lines that are new. It takes in the first part that would be no longer than all that is behind it,
+and with it all behind, the file itself being the first: so each part is longer than all behind it together, their number is at most the
+binary logarithm of the bytes, and no byte is sent more often than that. What a part took in is deleted once it is there: a driver that died between
 leaves parts that lie within others, which say nothing new.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from nas.runs.layout import part_file, part_of
@@ -49,10 +50,8 @@ def end_of(parts: Parts) -> int:
 
 
 def staying(parts: Parts, end: int) -> Parts:
-    """Those that a part up to byte `end` does not take in."""
-    while parts and parts[-1].end - parts[-1].start <= end - parts[-1].end:
-        parts = parts[:-1]
-    return parts
+    """Those that a part up to byte `end` does not take in: the first ones, as far as each is longer than all behind it."""
+    return tuple(takewhile(lambda part: part.end - part.start > end - part.end, parts))
 
 
 @dataclass(frozen=True)
