@@ -14,12 +14,12 @@ from place import Place
 
 STOP_S, FULL_S, SLOW_S = 60.0, 20.0, 30.0
 HOUR_S = 3600
-_MOST_GAP_S = 25.0
+_MOST_GAP_S = 32.0
 SHARES = {
-    "worker killed": 9,
+    "worker killed": 8,
     "worker stopped": 4,
     "slow fsync": 4,
-    "clock set": 5,
+    "clock set": 2,
     "driver killed": 1,
     "disk full": 1,
 }

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-WARM_S, LEAST_S = 180.0, 600.0
-"""A process's first three minutes are not judged, and none is where samples span less than ten minutes."""
+WARM_S, LEAST_S = 120.0, 600.0
+"""A process's first two minutes are not judged, and none is where samples span less than ten minutes."""
 MB_A_MINUTE, MB_A_RECORD, FILES_A_MINUTE = 0.5, 0.1, 0.3
 """What passes for flat: growth within processes, by least squares; of those that hold all records so much a record more."""
 HOLDING = ("driver", "page")
@@ -53,9 +53,9 @@ def judged(out: Path) -> list[str]:
 
 
 def _records_a_minute(out: Path) -> float:
-    samples = read(out, "samples.jsonl")
-    minutes = (samples[-1]["time"] - samples[0]["time"]) / 60
-    return len((out / "trials.jsonl").read_bytes().splitlines()) / minutes if (out / "trials.jsonl").exists() else 0.0
+    """Candidates that were done, by the events: the records are copied at the very end."""
+    events = read(out, "events.jsonl")
+    return 60 * events[-1]["done"] / max(events[-1]["at_s"], 1.0) if events else 0.0
 
 
 def print_tables(out: Path) -> None:
@@ -113,7 +113,7 @@ def _print_processes(samples: list[Row]) -> None:
         "MiB a minute",
         "files a minute",
     ]
-    _print("Memory and open files (medians; growth within processes after their first three minutes)", head, rows)
+    _print("Memory and open files (medians; growth within processes after their first two minutes)", head, rows)
     per_time = Counter(round(row["time"]) // 20 for row in samples if row["kind"] == "other")
     counts = [count for _, count in sorted(per_time.items())]
     print(
