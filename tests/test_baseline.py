@@ -174,6 +174,7 @@ def test_torchvisions_weights_are_begun_with_where_there_are_any(
 # ---------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_measured_then_trained_and_nothing_twice(capsys: pytest.CaptureFixture[str], run: RunDirectory) -> None:
     asked = ["baseline", str(run.path), "--networks", "mobilenet_v2_050, smallest"]
     code, out, _ = call(capsys, *asked)

@@ -296,7 +296,7 @@ def test_a_folder_that_users_share_by_choice_is_theirs_and_says_what_is_wrong_wi
 def test_whoever_takes_a_device_again_and_again_is_waited_for_but_not_for_ever(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lease, held, over = DeviceLease("dev", patience_s=0.05), threading.Event(), threading.Event()
+    lease, held, over = DeviceLease("dev", patience_s=0.02), threading.Event(), threading.Event()
     with lease.shared():
         pass  # makes the files
 

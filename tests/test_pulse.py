@@ -71,15 +71,15 @@ def test_slow_data_are_waited_for_with_a_line(said: Callable[..., str], tmp_path
 
 
 def test_a_pulse_is_silent_on_a_terminal_and_where_lines_come_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.views.terminal.pulse, "QUIET_S", 0.2)
+    monkeypatch.setattr(nas.views.terminal.pulse, "QUIET_S", 0.1)
     terminal, log, quiet = io.StringIO(), io.StringIO(), io.StringIO()
     other = Pulse(Console(file=terminal, force_terminal=True), "working")
     with other, Pulse(Console(file=quiet), "working"), Pulse(Console(file=log), "working") as pulse:
         for number in range(20):
             pulse.say(f"line {number}")
-            time.sleep(0.03)
+            time.sleep(0.015)
     assert terminal.getvalue() == ""
-    assert "working, for 0.2 s so far" in quiet.getvalue()
+    assert "working, for 0.1 s so far" in quiet.getvalue()
     assert log.getvalue().splitlines() == [f"line {number}" for number in range(20)]
 
 

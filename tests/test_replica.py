@@ -76,14 +76,14 @@ def store() -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.runs.replica, "EVERY_S", 0.1)
+    monkeypatch.setattr(nas.runs.replica, "EVERY_S", 0.02)
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def lines(uri: str, name: str = "trials.jsonl") -> int:

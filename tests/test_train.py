@@ -343,6 +343,7 @@ def test_with_the_validation_part_nothing_is_left_to_score_by(
     json.loads((run.path / "trainings.jsonl").read_text(), parse_constant=never)
 
 
+@pytest.mark.slow
 def test_weights_to_begin_with(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     most_accurate = run.records()[2]
     asked = ["--pick", "most-accurate", "--epochs", "1"]

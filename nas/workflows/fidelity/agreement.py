@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Literal
 
@@ -33,10 +34,13 @@ class Interval:
     high: float
 
 
+@lru_cache(maxsize=8)
 def resamples(candidates: int, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """How often each bootstrap sample holds each candidate (draws + 1, candidates); the first row is the sample itself."""
+    """How often each bootstrap sample holds each candidate (draws + 1, candidates), to be read only; the first row is the sample itself."""
     drawn = np.random.default_rng(seed).multinomial(candidates, np.full(candidates, 1 / candidates), size=draws)
-    return np.vstack([np.ones(candidates), drawn])
+    counts = np.vstack([np.ones(candidates), drawn])
+    counts.setflags(write=False)  # whoever asks for as many gets the same array
+    return counts
 
 
 def interval(samples: Floats) -> Interval:
