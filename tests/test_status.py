@@ -143,14 +143,14 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
     wait_for_records(driver, out, len(records) + 1, log)
     hold.touch()
     wait_until(held.exists)
-    driver.send_signal(signal.SIGINT)
+    os.killpg(driver.pid, signal.SIGTERM)  # as `timeout`, systemd and SLURM do: Ray must not end by it
     wait_until(lambda: "stopping when what runs has finished" in log.read_text())
     driver.send_signal(signal.SIGINT)
     assert driver.wait(timeout=120) == 130, log.read_text()
     assert f"stopped at once: what had finished is kept; to go on: nas search --resume {out}" in log.read_text()
     ended = status_of(open_run(out))
     assert (ended.phase, ended.resumable) == (Phase.ENDED, True)
-    assert phase_text(ended).endswith(": stopped by SIGINT, then at once")
+    assert phase_text(ended).endswith(": stopped by SIGTERM, then at once")
     assert ended.driver is not None
     assert ended.driver.running
     Broker(open_run(out))  # what a resumed search does first

@@ -11,8 +11,10 @@ import time
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from answers import answer, snapshot
 from conftest import RunFactory
 
@@ -146,3 +148,18 @@ def test_weights_and_whereabouts_come_back_to_the_driver(make_run: RunFactory, t
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert isinstance(keeper, ArtifactStore)
+
+
+@pytest.mark.ray
+def test_a_signal_to_the_process_group_of_a_driver_reaches_none_of_rays_processes() -> None:
+    @ray.remote(num_cpus=0)
+    class Asked:
+        def groups(self) -> list[int]:
+            return [os.getpgid(pid) for pid in (os.getpid(), os.getppid())]  # its own and the raylet's
+
+    actor: Any = Asked.remote()  # type: ignore[attr-defined]
+    groups = ray.get(actor.groups.remote())
+    ray.kill(actor)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert children
+    assert os.getpgid(0) not in {*groups, *(os.getpgid(int(child)) for child in children)}

@@ -8,7 +8,9 @@ since will not, and a report and a clean end can still be had.
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import signal
 import threading
 import time
@@ -90,3 +92,32 @@ def notices_ignored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_leaving = threading.local()
+"""Whether the thread, where a child of it is made now, has it leave the process group."""
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Processes that Ray starts within leave this one's process group: a signal to all of that is meant for this one.
+
+    It holds for those that run Python code before their program, as Ray has its own do.
+    """
+    _register()
+    _leaving.now = True
+    try:
+        yield
+    finally:
+        _leaving.now = False
+
+
+@functools.cache
+def _register() -> None:
+    """Have each child that is made from now on look whether it is to leave: what is registered stays so."""
+    os.register_at_fork(after_in_child=_leave)
+
+
+def _leave() -> None:
+    if getattr(_leaving, "now", False):
+        os.setpgid(0, 0)

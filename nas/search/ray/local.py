@@ -22,6 +22,7 @@ import ray
 from nas.common.errors import InputError
 from nas.common.plugins import FOLDER, children_path, code_folder
 from nas.common.scratch import scratch_folder
+from nas.common.signals import apart
 from nas.search.ray.environment import OF_RAY, environment
 
 LONGEST = 30
@@ -45,7 +46,8 @@ def start_local_ray(gpus: bool) -> None:
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # first of these, since it is the last: no traceback
     os.environ.setdefault("RAY_AUTH_TOKEN", _token())  # for as long as this process lives, which keeps it too
     # Ray's processes inherit the environment, and have workers search this process's working directory first.
-    with environment({"PYTHONPATH": children_path(), FOLDER: code_folder()}, OF_RAY), chdir(scratch):
+    variables = {"PYTHONPATH": children_path(), FOLDER: code_folder()}
+    with environment(variables, OF_RAY), chdir(scratch), apart():
         ray.init(
             address="local",  # also where RAY_ADDRESS names a cluster: `address` says when to use one
             include_dashboard=False,
