@@ -103,12 +103,14 @@ class Soak:
             self._driver = self.place.start("search", *arguments, log=log)
         self.note("search", resumed="--resume" in arguments)
 
-    def kill_driver(self) -> None:
-        """End the driver without a word."""
-        if self._driver is not None:
-            self._driver.kill()
-            self._killed = True
-        self.note("driver killed", there=self._driver is not None)
+    def kill_driver(self) -> bool:
+        """End the driver without a word; whether there was one."""
+        if self._driver is None:
+            return False
+        self._driver.kill()
+        self._killed = True
+        self.note("driver killed")
+        return True
 
     def _look_at_driver(self) -> None:
         if self._driver is None:
@@ -181,8 +183,7 @@ class Soak:
         sampled = looked = 0.0
         while (passed := time.monotonic() - began) < self._seconds:
             self._faults.work()
-            if passed >= at:
-                self._faults.strike(kind)
+            if passed >= at and self._faults.strike(kind):
                 at, kind = next(faults)
             self._look_at_driver()
             if passed - looked > LOOK_S:

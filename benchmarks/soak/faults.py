@@ -33,7 +33,7 @@ class Driver(Protocol):
 
     place: Place
 
-    def kill_driver(self) -> None: ...
+    def kill_driver(self) -> bool: ...
     def note(self, what: str, **more: object) -> None: ...
 
 
@@ -74,9 +74,9 @@ class Faults:
             undo()
         self._soak.place.set_clock(0)
 
-    def strike(self, kind: str) -> None:
-        """Let a fault happen now."""
-        {
+    def strike(self, kind: str) -> bool:
+        """Let a fault happen now; whether it did, since there may be nobody whom it could hit."""
+        return {
             "worker killed": self._kill_worker,
             "worker stopped": self._stop_worker,
             "slow fsync": self._slow_disk,
@@ -88,24 +88,25 @@ class Faults:
     def _in(self, seconds: float, undo: Callable[[], None]) -> None:
         self._undo.append((time.monotonic() + seconds, undo))
 
-    def _worker(self, kinds: tuple[str, ...] = WORKERS) -> tuple[int, str] | None:
-        found = sorted(each for each in self._soak.place.processes().items() if each[1].startswith(kinds))
-        return self._rng.choice(found) if found else None
+    def _signal(self, fault: str, titles: tuple[str, ...], number: signal.Signals) -> int | None:
+        """Send a signal to one of the processes of these titles; which, None where there is none."""
+        found = sorted(each for each in self._soak.place.processes().items() if each[1].startswith(titles))
+        if not found:
+            return None
+        process, title = self._rng.choice(found)
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+        self._soak.note(fault, victim=title.strip("\0")[:40])
+        return process
 
-    def _kill_worker(self) -> None:
-        if victim := self._worker():
-            with suppress(ProcessLookupError):
-                os.kill(victim[0], signal.SIGKILL)
-        self._soak.note("worker killed", victim=victim and victim[1].strip("\0")[:40])
+    def _kill_worker(self) -> bool:
+        return self._signal("worker killed", WORKERS, signal.SIGKILL) is not None
 
-    def _stop_worker(self) -> None:
-        victim = self._worker(WORKERS[:1])
-        stop_s = min(STOP_S, self._seconds / 6)
-        if victim:
-            with suppress(ProcessLookupError):
-                os.kill(victim[0], signal.SIGSTOP)
-            self._in(stop_s, lambda: self._go_on(victim[0]))
-        self._soak.note("worker stopped", victim=victim and victim[1].strip("\0")[:40], seconds=stop_s)
+    def _stop_worker(self) -> bool:
+        victim, stop_s = self._signal("worker stopped", WORKERS[:1], signal.SIGSTOP), min(STOP_S, self._seconds / 6)
+        if victim is not None:
+            self._in(stop_s, lambda: self._go_on(victim))
+        return victim is not None
 
     def _go_on(self, process: int) -> None:
         there = process in self._soak.place.processes()  # the number may be another process's by now
@@ -114,22 +115,25 @@ class Faults:
                 os.kill(process, signal.SIGCONT)
         self._soak.note("worker goes on", there=there)
 
-    def _slow_disk(self) -> None:
+    def _slow_disk(self) -> bool:
         delay_s, slow_s = round(self._rng.uniform(0.3, 3.0), 2), min(SLOW_S, self._seconds / 6)
         self._soak.place.set_fsync(delay_s)
         self._in(slow_s, lambda: self._soak.place.set_fsync(0.0))
         self._soak.note("slow fsync", each_s=delay_s, seconds=slow_s)
+        return True
 
-    def _set_clock(self) -> None:
+    def _set_clock(self) -> bool:
         ahead_s = self._rng.choice([each for each in (-HOUR_S, 0, HOUR_S) if each != self._soak.place.clock_s])
         self._soak.place.set_clock(ahead_s)
         self._soak.note("clock set", ahead_s=ahead_s)
+        return True
 
-    def _fill_disk(self) -> None:
+    def _fill_disk(self) -> bool:
         self._soak.place.fill_disk()
         self.full_until = float("inf")
         self._in(FULL_S, self._free_disk)
         self._soak.note("disk full", seconds=FULL_S)
+        return True
 
     def _free_disk(self) -> None:
         self._soak.place.free_disk()
