@@ -9,6 +9,7 @@ from nas.common.errors import about
 from nas.common.text import printable
 from nas.data.distinct import distinct_splits
 from nas.data.image_data import ImageData
+from nas.data.near_copies import near_remarks
 from nas.models.weights import Weights, load_weights
 from nas.spaces.base import Space
 from nas.tasks.base import DEFAULT, task_of
@@ -43,7 +44,7 @@ def load_images(
 ) -> ImageData:
     """The task's data set in the channels, size and normalisation that the space and the initial weights ask for.
 
-    With `distinct` each image is in one split only (`nas.data.distinct`), as what began before that was known does not ask for.
+    With `distinct` each image is in one split only (`nas.data.distinct`), and near copies are counted, as what began before that was known does not ask for.
     Raises `InputError` where the weights do not fit, or were trained on validation or test images of the data; with
     `allow_seen` that is only said.
     """
@@ -58,9 +59,10 @@ def load_images(
     with about("data"):
         loaded = read(data, channels=channels, size=size, split_seed=split_seed).with_hashes()
         images = distinct_splits(loaded) if distinct else loaded
+    near = near_remarks(images) if distinct else ()
     if not allow_seen:
         check_none_seen(init, scoring(images), images.name)
-    images = replace(images, remarks=(*images.remarks, *seen_remarks(init, images)))
+    images = replace(images, remarks=(*images.remarks, *near, *seen_remarks(init, images)))
     for remark in images.remarks[len(loaded.remarks) :]:
         logger.warning("%s: %s", printable(images.name), remark)
     return normalised_for(replace(images, task=task), weights)
