@@ -12,10 +12,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from commands import call
 from conftest import RunFactory
 
 import nas
-from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.data.sets import load_data
 from nas.latency.device import device_name
@@ -421,14 +421,6 @@ def test_an_audit_whose_workers_all_die_ends(run: RunDirectory) -> None:
         auditor.report_lost(candidate, "its worker died: killed")
     assert auditor.finished
     assert "12 trainings in a row were lost: its worker died" in (auditor.ending or "")
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `nas ARGUMENTS`."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 @pytest.mark.parametrize(

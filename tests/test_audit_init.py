@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import call
 from conftest import RunFactory
 from mobile import mobile_space
 from rich.console import Console
 
-from nas.cli.app import main
 from nas.common.files import weights_content
 from nas.data.sets import ImageData, load_data
 from nas.latency.protocol import LatencyProtocol
@@ -262,14 +262,6 @@ def give(auditor: Auditor) -> list[tuple[str, int, int, str, float]]:
         scores = [0.5 + 0.01 * candidate.number] * settings.recipe.epochs
         auditor.finish(candidate, Evaluation(Outcome.DONE, history=curve(scores), seconds=2.0))
     return asked
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `nas ARGUMENTS`."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 def test_each_candidate_is_trained_once_from_each_of_the_weights_with_the_seed_of_the_second_brief_training(

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from commands import call
 from mobile import mobile_space
 
-from nas.cli.app import main
 from nas.data.sets import load_data
 from nas.latency.device import device_name
 from nas.latency.protocol import LatencyProtocol
@@ -40,14 +40,6 @@ QUICK = EvaluationSettings(
     recipe=Recipe(epochs=1, steps=3, batch_size=16, precision="float32"),
     protocol=LatencyProtocol(warmup_s=0.01, block_ms=0.1, min_blocks=5, max_s=0.02, attempts=1),
 )
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `nas ARGUMENTS`."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 @pytest.fixture(scope="module")

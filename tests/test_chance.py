@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import call
 from conftest import RunFactory
 from mobile import mobile_space
 
-from nas.cli.app import main
 from nas.cli.options import flag_of
 from nas.common.errors import named
 from nas.runs.record import Evaluation, Outcome, TrialRecord
@@ -94,17 +94,11 @@ def test_a_supernet_that_its_time_budget_ended_is_told_from_others(
     assert cut_short(file) == short
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    return int(end.value.code or 0), capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_a_cut_off_supernet_warns_when_it_is_trained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "net"
     arguments = ["supernet", "train", "digits", "--out", str(folder), "--device", "cpu", "--epochs", "500"]
-    code, told = call(capsys, *arguments, "--time-budget", "1s", "--set", "learning_rate=1e-8")
+    code, told, _ = call(capsys, *arguments, "--time-budget", "1s", "--set", "learning_rate=1e-8")
     assert code == 0
     assert re.search(r"Warning: its time budget of 1\.0 s ended the training after [\d.]+ % of 500 epochs", told)
     assert "no better than guessing would" in told  # at that rate nothing is learned

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 from conftest import GLANCE, RunFactory
 
 import nas.latency.at_work
@@ -33,14 +34,6 @@ pytestmark = pytest.mark.usefixtures("own_ray")
 
 COMMANDS = ["space list", "space show", "space check", "search", "evaluate", "front", "report", "baseline", "export"]
 COMMANDS += ["measure", "status", "stop", "train"]
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `nas ARGUMENTS`."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import typer
+from commands import call
+from commands import output as nas
 from conftest import GLANCE, RunFactory, check_consistent, wait_for_records
 
 from nas.cli.app import app, main
@@ -41,15 +43,6 @@ def run(make_run: RunFactory) -> RunDirectory:
     run = make_run(SETTINGS)
     content = replace(run.content, provenance=replace(run.provenance, command=COMMAND))
     return RunDirectory(run.path, content)
-
-
-def nas(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command that ends well says."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    assert not end.value.code, err
-    return out
 
 
 def given(run: RunDirectory, *arguments: str) -> Renewal:
@@ -176,6 +169,13 @@ def test_the_sentence_and_exit_code_of_the_command(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith("nas: --seed cannot change in a search that is resumed")
+
+
+def test_a_refusal_tells_nothing_of_what_would_have_changed(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, "search", "--resume", run.path, "--trials", "40", "--confirm", "0.9")
+    assert (code, out, err) == (2, "", "nas: --confirm 0.9: needs a share from 0 to 0.5\n")
 
 
 @pytest.mark.ray

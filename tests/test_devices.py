@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import call
 from conftest import RunFactory
-from test_cli import call
 
 import nas.latency.at_work
 import nas.search.evaluate

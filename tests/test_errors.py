@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import call
+from commands import call
 from typer.main import get_command
 
 import nas

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import call
 from conftest import GLANCE, RunFactory, check_consistent
 
 from nas.cli.app import main
@@ -86,10 +87,8 @@ def searched(tiny: Path, supernet: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def nas(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), " ".join(out.split()), " ".join(err.split())
+    code, out, err = call(capsys, *arguments)
+    return code, " ".join(out.split()), " ".join(err.split())
 
 
 def no_optimiser(*_: Any, **__: Any) -> None:
@@ -332,7 +331,7 @@ def test_a_supernet_of_a_newer_version_is_said_to_be_one(
     known = yaml.safe_load((newer / "supernet.yaml").read_text())
     (newer / "supernet.yaml").write_text(yaml.safe_dump(known | {"schema": 99}))
     code, _, err = nas(capsys, "search", str(tiny), "--init", f"supernet:{newer}", "--out", str(tmp_path / "run"))
-    assert (code, err) == (2, f"nas: {newer / 'supernet.yaml'}: written by a newer version of nas")
+    assert (code, err) == (2, f"nas: --init: {newer / 'supernet.yaml'}: written by a newer version of nas")
 
 
 def test_one_candidate_with_random_weights_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from commands import call
 from conftest import new_run
 from test_front import record
 
-from nas.cli.app import app, main
+from nas.cli.app import app
 from nas.common.errors import InputError, arg, named
 from nas.runs.store import RunDirectory
 
@@ -141,10 +142,10 @@ def test_a_wrong_value_is_answered_by_one_sentence_that_names_flag_and_value(
     ]
     if flag in words:
         del words[words.index(flag) :]
-    with pytest.raises(SystemExit) as end:
-        main([*command.split(), *words, f"{flag}={value}", *(["--png"] if command == "report" else [])])
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
+    code, out, err = call(
+        capsys, *command.split(), *words, f"{flag}={value}", *(["--png"] if command == "report" else [])
+    )
+    assert (code, out) == (2, "")
     (told,) = (line for line in err.splitlines() if not line.startswith("Data: "))
     assert told.startswith("nas: ")
     assert flag in told

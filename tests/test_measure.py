@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 from conftest import RunFactory
-from test_cli import call
 
 import nas.cli.measure as cli_measure
 import nas.latency.measuring as latency_module

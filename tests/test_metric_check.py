@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import call
 
-from nas.cli.app import main
 from nas.data.sets import load_data
 from nas.tasks.classification import CLASSIFICATION
 from nas.training.metric_check import check_metric
@@ -49,10 +49,8 @@ def test_a_metric_that_gives_no_number_is_refused_before_the_search(
     function: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"my_metrics:{function}"
-    with pytest.raises(SystemExit) as end:
-        main(["search", "digits", "--metric", name, "--out", "run"])
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
+    code, out, err = call(capsys, "search", "digits", "--metric", name, "--out", "run")
+    assert (code, out) == (2, "")
     (told,) = (line for line in err.splitlines() if not line.startswith("Data: "))
     assert told.startswith(f"nas: --metric {name}: needs to give one finite number, and for targets (360,)")
     assert reason in told

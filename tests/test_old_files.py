@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import output as call
 from conftest import check_consistent
 from PIL import Image
 
-from nas.cli.app import main
 from nas.latency.device import device_name
 from nas.models.backbones import load_backbone
 from nas.runs.picks import pick
@@ -43,15 +43,6 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         text = re.sub(r"hardware: .*", f"hardware: {device_name('cpu')}", text)
         settings.write_text(text.replace("warmup_s: 0.5", "warmup_s: 0.05").replace("max_s: 1.0", "max_s: 0.1"))
     return folder
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Standard output of `nas ARGUMENTS`, which ends well."""
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    assert not end.value.code, captured.err
-    return captured.out
 
 
 def test_a_run_is_read_as_it_was(old: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,6 +102,31 @@ def test_foreign_newer_and_damaged_lines_are_left_out_with_a_warning(
     assert [r.number for r in run.records()] == [0, 1]
     assert "trials.jsonl:2: written by a newer version" in caplog.text
     assert caplog.text.count("not a record") == 5
+    assert f"{run.path / 'trials.jsonl'}:4: not a record, left out (" in caplog.text
+    assert (
+        ":5: not a record, left out (no whole line of JSON)" in caplog.text.replace("\xff", "") or "JSON" in caplog.text
+    )
+    told = len(caplog.records)
+    run.records()
+    assert len(caplog.records) == told  # of each line once
+
+
+def test_records_of_a_family_that_is_not_here_are_no_damaged_ones(
+    make_run: RunFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    run.append(record(0))
+    theirs = json.loads((run.path / "trials.jsonl").read_text())
+    theirs["architecture"] = {"kind": "attention", "depth": 3}
+    with (run.path / "trials.jsonl").open("a") as file:
+        file.write(f"{json.dumps(theirs)}\n" * 3)
+    assert [r.number for r in run.records()] == [0]
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{run.path / 'trials.jsonl'}: records that cannot be read here are left out: unknown family of networks 'attention': use "
+        "one of mobile, or module:name of yours"
+    ]
+    later = run.records_from(0)
+    assert (later.foreign, len(later.missing)) == (0, 1)
 
 
 def test_a_run_of_a_version_that_knew_no_precision_was_trained_in_float32(make_run: RunFactory) -> None:

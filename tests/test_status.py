@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call
 from conftest import BRIEF, RunFactory, check_consistent, wait_for_records
 from rich.console import Console
 
 import nas.common.signals
 import nas.workflows.heartbeat
-from nas.cli.app import main
 from nas.cli.search import STOPPED_EARLY
 from nas.common.errors import InputError
 from nas.common.signals import gentle_signals
@@ -55,13 +55,6 @@ def accuracy(labels, predictions):
         time.sleep(0.02)
     return float((labels == predictions).mean())
 """
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code and standard output of `nas ARGUMENTS`."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    return int(end.value.code or 0), capsys.readouterr().out
 
 
 def wait_until(true: Callable[[], Any]) -> None:
@@ -109,12 +102,12 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
     hold.touch()
     wait_until(held.exists)
     wait_until(lambda: (found := open_run(out).state()) is not None and found.running)
-    code, text = call(capsys, "status", str(out), "--json")
+    code, text, _ = call(capsys, "status", str(out), "--json")
     told = json.loads(text)
     assert (code, told["phase"], told["driver"]["host"], told["driver"]["pid"]) == (0, "running", HERE, driver.pid)
     assert all(trial["worker"].startswith(HERE) for trial in told["driver"]["running"])
     assert told["trained"] >= 2
-    code, text = call(capsys, "stop", str(out))
+    code, text, _ = call(capsys, "stop", str(out))
     assert (code, text[: len(ASKED)]) == (0, ASKED)
     assert status_of(open_run(out)).phase is Phase.STOPPING  # from the request on
     wait_until(lambda: (found := open_run(out).state()) is not None and found.stopping == "stopped by nas stop")
@@ -135,7 +128,7 @@ def test_a_search_is_watched_and_stopped_gently_and_at_once(tmp_path: Path, caps
     assert (ended.phase, ended.resumable) == (Phase.ENDED, True)
     assert phase_text(ended).endswith(": stopped by nas stop")
     assert not open_run(out).stop_requested
-    code, text = call(capsys, "stop", str(out))
+    code, text, _ = call(capsys, "stop", str(out))
     assert code == 1
     assert text.startswith("Nothing to stop. Ended")
 
@@ -242,7 +235,7 @@ def test_what_holds_the_directory_and_has_told_nothing_starts_or_audits(
     with run.locked():
         assert status_of(run).phase is Phase.BUSY
         run.write_state(state(age=60.0, pid=2**30))  # of one that died before
-        code, text = call(capsys, "stop", str(run.path))
+        code, text, _ = call(capsys, "stop", str(run.path))
         assert (code, text[:5]) == (0, "Busy:")
         assert run.stop_requested
         run.write_state(state(pid=os.getpid()))
@@ -271,7 +264,7 @@ def test_a_run_of_another_version_has_a_status(
     add(run, 0, Evaluation(Outcome.DONE), objectives={"accuracy": 0.5, "latency": 1.0})
     with (run.path / "trials.jsonl").open("a") as file:
         file.write('{"schema": 99, "number": 1}\n{"torn')
-    code, text = call(capsys, "status", str(run.path))
+    code, text, _ = call(capsys, "status", str(run.path))
     assert code == 0
     assert "1 of 30 candidates" in text
     assert "Nothing runs here that can be seen" in text
@@ -318,7 +311,7 @@ def test_failures_are_grouped_and_time_and_work_are_summed(
     assert found.hypervolume is not None
     assert found.driver is not None
     assert found.driver.running == (running,)  # the other ended after it was told
-    code, text = call(capsys, "status", str(run.path), "--json")
+    code, text, _ = call(capsys, "status", str(run.path), "--json")
     told = json.loads(text)
     assert code == 0
     assert told["outcomes"] == {"done": 9, "failed": 3, "lost": 7, "from earlier runs": 1}
@@ -330,7 +323,7 @@ def test_failures_are_grouped_and_time_and_work_are_summed(
             assert part in page
         assert "about 45 min left" not in page
         assert "about 45 min" in page
-    code, text = call(capsys, "stop", str(run.path))
+    code, text, _ = call(capsys, "stop", str(run.path))
     assert f"nas search --resume {run.path} --address 10.0.0.1:6379" in text
 
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import output as nas
 from conftest import GLANCE, install_package
 
-from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.export.folder import ExportOptions, export_candidate
 from nas.runs.frames import trials_frame
@@ -62,15 +62,6 @@ def folder(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.syspath_prepend(str(site))
         patch.setenv("COLUMNS", "150")
         yield folder
-
-
-def nas(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command that ends well prints."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    assert not end.value.code, err
-    return out
 
 
 @pytest.mark.ray

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call as nas
 from conftest import BRIEF, RunFactory, new_run
 from mobile import mobile_space
 from optuna.trial import TrialState
 
-from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.files import weights_content
 from nas.export.folder import ExportOptions, export_candidate
@@ -157,14 +157,6 @@ def test_known_points_are_read_from_every_kind_of_file(earlier: RunDirectory, tm
     folder = export_candidate(earlier, front[0], tmp_path / "model", ExportOptions(measure=False))
     for given in (folder, folder / "model.json", "smallest", front[0].text):
         assert known_architectures(SOME, str(given))[0].digest in expected
-
-
-def nas(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `nas ARGUMENTS`."""
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 @pytest.mark.parametrize(

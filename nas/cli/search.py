@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +86,8 @@ def _resumed(context: typer.Context, resume: str, options: SearchOptions, logs: 
     with about("resume"):
         run = open_run(folder)
     renewed = renewal(context, run)
-    for note in renewal_notes(run, renewed):
-        console.print(note, highlight=False, soft_wrap=True)
     pulse.doing = "reading the data, and starting Ray and its workers"
-    progress = _progress(pulse, logs, folder)
+    progress = _progress(pulse, logs, folder, renewal_notes(run, renewed))
     return resume_search(folder, renewed, options.hardware.address, progress, replica, options.run.storage)
 
 
@@ -100,8 +99,6 @@ def _started(options: SearchOptions, logs: list[str], pulse: Pulse, began: float
     from nas.workflows.space_choice import chosen_space
 
     space, why = chosen_space(options.problem.space, options.problem.data, options.init)
-    if why is not None:
-        console.print(why, highlight=False, soft_wrap=True)
     address = cluster_address(options.hardware.address)
     settings = options.settings(space, address)
     pulse.doing = "reading the data and looking at this machine"
@@ -109,6 +106,8 @@ def _started(options: SearchOptions, logs: list[str], pulse: Pulse, began: float
     forecast: list[str] = []
     if address is None:
         plan, forecast = planned(plan, _at_once(settings), options.fixed_length)
+    if why is not None:
+        console.print(why, highlight=False, soft_wrap=True)
     console.print(_announcement(plan), highlight=False, soft_wrap=True)
     if short := _cut_short(plan.settings.evaluation.init):
         pulse.say(f"Warning: {short}")
@@ -118,13 +117,13 @@ def _started(options: SearchOptions, logs: list[str], pulse: Pulse, began: float
     return run_search(plan, _progress(pulse, logs, plan.out))
 
 
-def _progress(pulse: Pulse, logs: list[str], folder: Path) -> Progresses:
-    """What is told while a search runs: on the terminal, and by the trackers."""
-    from nas.views.terminal.progress import LineProgress, LiveProgress
+def _progress(pulse: Pulse, logs: list[str], folder: Path, notes: Sequence[str] = ()) -> Progresses:
+    """What is told while a search runs: on the terminal, `notes` first, and by the trackers."""
+    from nas.views.terminal.progress import LineProgress, LiveProgress, NotesFirst
     from nas.views.trackers import Progresses, make_trackers
 
     display = LiveProgress(console) if console.is_terminal else LineProgress(pulse)
-    return Progresses([display, *make_trackers(logs, folder)])
+    return Progresses([NotesFirst(console, notes), display, *make_trackers(logs, folder)])
 
 
 def _at_once(settings: SearchSettings) -> int:

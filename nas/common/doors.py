@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from nas.common.errors import InputError, did_you_mean
+from nas.common.errors import InputError, NotHereError, did_you_mean
 from nas.common.plugins import load_named
 from nas.common.text import quoted
 
@@ -58,11 +58,11 @@ class Door(Generic[T]):
             return load_named(self.what, name)
         foreign = self._foreign().get(name)
         if foreign is None:
-            raise InputError(f"{self.unknown(name)}, or module:name of yours")
+            raise NotHereError(f"{self.unknown(name)}, or module:name of yours")
         try:
             return foreign.load()
         except Exception as error:  # importing another package may raise anything
-            raise InputError(
+            raise NotHereError(
                 f"{self.what} {name!r} of {_package(foreign)} could not be loaded: {type(error).__name__}: {error}"
             ) from error
 

@@ -52,6 +52,10 @@ class InputError(_NamingError, ValueError):
     """Something the user gave is not usable; the message is a sentence fit to print, or several, a line each (exit code 2)."""
 
 
+class NotHereError(InputError):
+    """What a name of somebody else's means is not to be had here: it is not installed, does not load, or may not run."""
+
+
 @contextmanager
 def about(argument: str) -> Iterator[None]:
     """Errors raised meanwhile say which argument they are about, unless they begin with one.
@@ -66,7 +70,7 @@ def about(argument: str) -> Iterator[None]:
     except InputError as error:
         if error.marked.startswith(_MARK):
             raise
-        raise InputError(f"{arg(argument)}: {error.marked}") from error
+        raise type(error)(f"{arg(argument)}: {error.marked}") from error
 
 
 class TakenOverError(InputError):

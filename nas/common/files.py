@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import logging
 import os
 import re
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from nas.common.errors import InputError, arg
+from nas.common.errors import InputError, NotHereError, arg
 from nas.common.jsonl import finished_lines, parse_json, read_lines
+from nas.common.problems import allowed
 from nas.common.text import cut, without_controls
 from nas.common.yaml_file import yaml_text
 
@@ -39,13 +41,15 @@ _T = TypeVar("_T")
 class LaterRecords(Generic[_T]):
     """What a file holds from some byte on: its records, and the byte to read on from.
 
-    `foreign` lines were no records, `newer` ones were written by a newer version; both are left out.
+    `foreign` lines were no records, `newer` ones were written by a newer version, and `missing` says what others name that is not
+    here; all are left out.
     """
 
     records: tuple[_T, ...]
     end: int
     foreign: int = 0
     newer: int = 0
+    missing: frozenset[str] = frozenset()
 
 
 def check_place(out: Path) -> bool:
@@ -97,17 +101,44 @@ def each_record(path: Path, kind: TypeAdapter[_T]) -> Iterator[_T]:
         try:
             record = _record(line, kind)
         except _NewerError:
-            logger.warning("%s:%d: written by a newer version; left out", path.name, number)
+            _warn_once(f"{path}:{number}: written by a newer version; left out")
         except ValueError as error:
-            logger.warning("%s:%d: not a record, left out (%s)", path.name, number, type(error).__name__)
+            missing = _not_here(error)
+            _warn_once(
+                f"{path}:{number}: not a record, left out ({_reason(error)})"
+                if missing is None
+                else f"{path}: records that cannot be read here are left out: {missing}"
+            )
         else:
             yield record
+
+
+@functools.lru_cache(maxsize=4096)
+def _warn_once(text: str) -> None:
+    """A file is read many times, and nobody needs to hear of its lines each time."""
+    logger.warning("%s", text)
+
+
+def _not_here(error: ValueError) -> NotHereError | None:
+    """What a record names that is not to be had here, if that is why it could not be read."""
+    problems = error.errors() if isinstance(error, ValidationError) else []
+    causes = (problem.get("ctx", {}).get("error") for problem in problems)
+    return next((cause for cause in causes if isinstance(cause, NotHereError)), None)
+
+
+def _reason(error: ValueError) -> str:
+    """Why a line is no record, in a few words."""
+    if not isinstance(error, ValidationError):
+        return "no whole line of JSON"
+    problem = error.errors()[0]
+    return cut(without_controls(": ".join([".".join(map(str, problem["loc"])), allowed(problem)])), 200)
 
 
 def later_records(path: Path, kind: TypeAdapter[_T], start: int) -> LaterRecords[_T]:
     """The records that were finished from byte `start` on, for a reader that follows a file. Raises `OSError`."""
     records: list[_T] = []
     end, foreign, newer = start, 0, 0
+    missing: set[str] = set()
     for line, behind in finished_lines(path, start):
         end = behind
         try:
@@ -117,9 +148,11 @@ def later_records(path: Path, kind: TypeAdapter[_T], start: int) -> LaterRecords
                 records.append(_record(line, kind))
         except _NewerError:
             newer += 1
-        except ValueError:
-            foreign += 1
-    return LaterRecords(tuple(records), end, foreign, newer)
+        except ValueError as error:
+            not_here = _not_here(error)
+            foreign += not_here is None
+            missing |= set() if not_here is None else {str(not_here)}
+    return LaterRecords(tuple(records), end, foreign, newer, frozenset(missing))
 
 
 class _NewerError(ValueError):

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import nas
-from nas.common.errors import InputError
+from nas.common.errors import InputError, NotHereError
 from nas.common.text import quoted
 from nas.common.trust import check_module
 
@@ -40,7 +40,7 @@ def load_object(what: str, name: str) -> Any:
         with searched_last(code_folder()):
             return getattr(_module(module_name), own_name)
     except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
-        raise InputError(f"{what} {quoted(name)} could not be loaded: {type(error).__name__}: {error}") from error
+        raise NotHereError(f"{what} {quoted(name)} could not be loaded: {type(error).__name__}: {error}") from error
 
 
 def load_named(what: str, name: str) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.common.errors import InputError
+from nas.common.errors import NotHereError
 from nas.common.jsonl import append_line
 from nas.common.user_cache import user_cache
 
@@ -87,7 +87,7 @@ def check_module(what: str, name: str) -> None:
     why = ", and this" if _foreign else " may name it, which"
     sentence = f"{what} {name!r}: {next(reversed(where))}{why} would run code"
     if _asked is None or not _asked(f"{sentence}. Run it?"):
-        raise InputError(f"{sentence}; look at that module, then set {VARIABLE}=1")
+        raise NotHereError(f"{sentence}; look at that module, then set {VARIABLE}=1")
     _accepted.add(name)
     for foreign in _foreign.values():
         if foreign.mark and foreign.names <= _accepted:

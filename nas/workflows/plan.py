@@ -104,7 +104,7 @@ def _check_given(settings: SearchSettings, address: str | None) -> None:
     with about("sampler"):
         sampler_kind(settings.sampler)
     check_amounts(settings)
-    _check_shares(settings.resources)
+    _check_shares(settings.resources, address)
     epochs = evaluation.recipe.epochs
     if settings.stop_early and not levels(epochs):
         raise InputError(
@@ -201,11 +201,14 @@ def check_pins(resources: Resources, address: str | None) -> None:
         )
 
 
-def _check_shares(resources: Resources) -> None:
-    """Raise `InputError` unless a trial takes some of a machine."""
+def _check_shares(resources: Resources, address: str | None) -> None:
+    """Raise `InputError` unless a trial takes some of a machine, and not more than this one has where none else is used."""
     cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
     if not 0 < cpus <= MOST_THREADS:
         raise InputError(f"{arg('cpus_per_trial')} {cpus:g}: needs to be above 0 and at most {MOST_THREADS:,}")
+    cores = os.cpu_count() or MOST_THREADS
+    if cpus > cores and address is None:
+        raise InputError(f"{arg('cpus_per_trial')} {cpus:g}: this machine has {plural(cores, 'core')}")
     if not 0 <= gpus < math.inf:
         raise InputError(f"{arg('gpus_per_trial')} {gpus:g}: needs to be a number of at least 0")
 

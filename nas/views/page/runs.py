@@ -109,6 +109,7 @@ class _Read:
     end: int = 0
     foreign: int = 0
     newer: int = 0
+    missing: frozenset[str] = frozenset()
     latencies: list[LatencyRecord] = field(default_factory=list)
     confirmations: list[Confirmation] = field(default_factory=list)
     baselines: list[BaselineRecord] = field(default_factory=list)
@@ -172,6 +173,7 @@ class LiveRun:
                     mark[0] != read.inode or mark[1] < read.end
                 ):  # another file than before, as a replica's copy is
                     read.records, read.end, read.foreign, read.newer, read.texts = [], 0, 0, 0, {}
+                    read.missing = frozenset()
                     read.inode = mark[0]
                 later = self._run.records_from(read.end)
                 sound = [record for record in later.records if _is_sound(record)]
@@ -179,6 +181,7 @@ class LiveRun:
                 read.end = later.end
                 read.foreign += later.foreign + len(later.records) - len(sound)
                 read.newer += later.newer
+                read.missing |= later.missing
             if layout.LATENCIES in changed:
                 read.latencies, read.texts = [each for each in self._run.latencies() if _is_finite(each.latency)], {}
             if layout.CONFIRMATIONS in changed:
@@ -199,6 +202,7 @@ class LiveRun:
             )
         if read.newer:
             problems.append(f"{plural(read.newer, 'record')} written by a newer version of nas are left out")
+        problems += [f"records that cannot be read here are left out: {each}" for each in sorted(read.missing)]
         if crowded := crowded_text(read.records, read.latencies):
             problems.append(crowded)
         return self._worked_out(problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,6 +23,18 @@ from nas.views.terminal.front import front_table
 from nas.views.terminal.pulse import Pulse
 from nas.views.text import over_limits
 from nas.workflows.search import Progress
+
+
+class NotesFirst(Progress):
+    """Says some sentences when the search begins, since one that is refused before shows the refusal alone."""
+
+    def __init__(self, console: Console, notes: Sequence[str]) -> None:
+        self._console, self._notes = console, notes
+
+    def begin(self, broker: Broker) -> None:
+        """The search starts (or goes on)."""
+        for note in self._notes:
+            self._console.print(note, highlight=False, soft_wrap=True)
 
 
 class _Tracker(Progress):
