@@ -3,8 +3,9 @@
     python benchmarks/fuzz.py --seconds 120 [--seed 0] [--only run]
 
 Takes what `tests/fixtures` and `search_spaces` hold, changes a few bytes or values of it, and gives it to whatever reads such a file. What is read
-may be refused by `InputError`; any other exception, a file outside, or a reader that takes over `MOST_S` is printed with the seed of its case, which
-`--case SEED` repeats, and the exit code is 1. Cases are drawn from their seeds alone.
+may be refused by `InputError`; any other exception, a file that is written or removed outside the case's own folder, or a reader that takes over
+`MOST_S` is printed with the seed of its case, which `--case SEED` repeats, and the exit code is 1. So it is where the process grew by more than
+`MOST_GROWTH` after the first tenth of the time. Cases are drawn from their seeds alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ from nas.common.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
 MOST_S = 20.0
+MOST_GROWTH = 300 * 2**20
+"""Bytes."""
+_CHANGES = frozenset(
+    {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
+)
+_changed: list[str] = []
 _ODD: tuple[Any, ...] = (
     None, True, -1, 0, 2**63, 10**30, 1e308, -0.0, float("inf"), float("nan"), "", " ", "\0", "\x1b[2J", "a" * 5000, "../../x", "/etc/passwd",
     "é\u202e", "1e999", [], {}, [[]], {"": 0}, [None] * 50, {"kind": "os:system"}, "os:system", "=1+1", "0" * 16, [1, [2, [3]]],
@@ -90,6 +97,36 @@ def alone(suffix: str) -> Callable[[Path, bytes], Path]:
     return place
 
 
+def _note_changes(event: str, arguments: tuple[Any, ...]) -> None:
+    """Keep the path of whatever is written, made or removed."""
+    if event == "open":
+        path, mode, flags = arguments
+        if not isinstance(path, int) and (
+            set("wax+") & set(mode or "") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ):
+            _changed.append(os.fsdecode(path))
+    elif event in _CHANGES:
+        folders = [
+            os.readlink(f"/proc/self/fd/{each}") for each in arguments if isinstance(each, int) and 2 < each < 0o400
+        ]
+        for each in arguments[:2]:
+            if isinstance(each, str | bytes | os.PathLike):
+                _changed.append(os.path.join(*folders[:1], os.fsdecode(each)))
+
+
+def _outside(folders: Sequence[str]) -> list[str]:
+    """What was changed since the last call outside of some folders; what Python compiles is no change."""
+    found = [os.path.realpath(each) for each in _changed if each != os.devnull and "__pycache__" not in each]
+    _changed.clear()
+    inside = tuple(os.path.realpath(folder) + os.sep for folder in folders)
+    return [each for each in found if not (each + os.sep).startswith(inside)]
+
+
+def _resident() -> int:
+    """Bytes of memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _read_run(path: Path) -> None:
     from nas.runs.front import pareto_front
     from nas.runs.status import status_of
@@ -105,6 +142,13 @@ def _read_run(path: Path) -> None:
     front_csv(run, records)
     front_json(run, records)
     report_page(find(run))
+
+
+def _read_replica(path: Path) -> None:
+    from nas.runs.replica import fetch_run
+
+    fetch_run(path.as_uri(), path.parent / "fetched")
+    _read_run(path.parent / "fetched")
 
 
 def _read_space(path: Path) -> None:
@@ -170,6 +214,8 @@ def targets(scratch: Path) -> dict[str, Target]:
     picked, uri = scratch / "pick.txt", scratch / "uri.txt"
     picked.write_text("accuracy>=93%")
     uri.write_text("s3://me:secret@bucket/run?region=eu&sig=x#token=y")
+    replica = Path(shutil.copytree(run, scratch / "replica"))
+    part = cut(replica / "trials.jsonl", replica)
     recipe = scratch / "recipe.yaml"
     recipe.write_text("epochs: 3\nbatch_size: 64\noptimizer: sgd\nprecision: float32\nmixup: 0.2\n")
     known = scratch / "known.csv"
@@ -179,6 +225,7 @@ def targets(scratch: Path) -> dict[str, Target]:
         "trials.jsonl": Target((run / "trials.jsonl",), beside("trials.jsonl", run), _read_run),
         "trainings.jsonl": Target((run / "trainings.jsonl",), beside("trainings.jsonl", run), _read_run),
         "state.json": Target((run / "state.json",), beside("state.json", run), _read_run),
+        "replica": Target((part,), beside(str(part.relative_to(replica)), replica), _read_replica),
         "model.json": Target((export / "model.json",), beside("model.json", export), _read_backbone),
         "supernet.yaml": Target((supernet / "supernet.yaml",), beside("supernet.yaml", supernet), _read_supernet),
         "space": Target(spaces, alone(".yaml"), _read_space),
@@ -188,6 +235,19 @@ def targets(scratch: Path) -> dict[str, Target]:
         **{f"archive{each.suffix}": Target((each,), alone(each.suffix), _read_images) for each in archives(scratch)},
     }
     return {name: target for name, target in found.items() if all(seed.is_file() for seed in target.seeds)}
+
+
+def cut(path: Path, replica: Path) -> Path:
+    """Leave the first line of a file that grows, and make a part of the others."""
+    from nas.runs.layout import part_file
+
+    content = path.read_bytes()
+    first = content.index(b"\n") + 1
+    part = replica / part_file(path.name, first, len(content))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content[first:])
+    path.write_bytes(content[:first])
+    return part
 
 
 def archives(scratch: Path) -> tuple[Path, ...]:
@@ -275,18 +335,26 @@ def run_case(seed: int, known: dict[str, Target], only: str | None) -> tuple[str
     target = known[name]
     source = rng.choice(target.seeds)
     content = changed(source.read_bytes(), source.name, rng)
+    return name, problem_of(target, content)
+
+
+def problem_of(target: Target, content: bytes) -> str | None:
+    """What is wrong with how a content was read."""
     with tempfile.TemporaryDirectory() as folder:
         path = target.place(Path(folder), content)
         begun = time.monotonic()
+        _changed.clear()
         try:
             target.read(path)
         except InputError as error:
             if "\n\n" in str(error) or "Traceback" in str(error):
-                return name, f"no sentence: {error}"
+                return f"no sentence: {error}"
         except Exception:
-            return name, traceback.format_exc()
+            return traceback.format_exc()
         took = time.monotonic() - begun
-    return name, f"took {took:.0f} s" if took > MOST_S else None
+        if outside := _outside((folder, os.environ["NAS_DATA"])):
+            return f"changed outside: {', '.join(outside[:5])}"
+    return f"took {took:.0f} s" if took > MOST_S else None
 
 
 def main() -> int:
@@ -300,26 +368,33 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     os.environ["NAS_DATA"] = tempfile.mkdtemp()
     os.environ.pop("NAS_TRUST", None)
-    wrong: list[tuple[int, str, str]] = []
+    sys.addaudithook(_note_changes)
+    wrong, resident = 0, None
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         known = targets(Path(scratch))
-        end, seed = time.monotonic() + given.seconds, given.seed if given.case is None else given.case
-        while time.monotonic() < end:
+        for target in known.values():  # what reading them imports is there from now on
+            problem_of(target, target.seeds[0].read_bytes())
+        begun, seed = time.monotonic(), given.seed if given.case is None else given.case
+        while (passed := time.monotonic() - begun) < given.seconds:
+            if resident is None and passed > given.seconds / 10:
+                resident = _resident()
             name, problem = run_case(seed, known, given.only)
             counts[name] += 1
             if problem is not None:
-                wrong.append((seed, name, problem))
+                wrong += 1
                 print(f"case {seed} ({name}):\n{problem}", flush=True)
             if given.case is not None:
                 break
             seed += 1
     shutil.rmtree(os.environ["NAS_DATA"], ignore_errors=True)
     print(
-        f"{sum(counts.values())} cases, {len(wrong)} wrong; "
+        f"{sum(counts.values())} cases, {wrong} wrong; "
         + ", ".join(f"{name} {count}" for name, count in counts.items())
     )
-    return int(bool(wrong))
+    grown = 0 if resident is None else _resident() - resident
+    print(f"memory: {_resident() / 2**20:.0f} MiB, {grown / 2**20:+.0f} MiB since a tenth of the time")
+    return int(wrong > 0 or grown > MOST_GROWTH)
 
 
 if __name__ == "__main__":

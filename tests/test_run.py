@@ -90,6 +90,16 @@ def test_a_record_after_a_torn_line_is_not_swallowed(make_run: RunFactory) -> No
     assert [r.number for r in run.records()] == [0, 2]
 
 
+@pytest.mark.parametrize("told", [7, "r8-c8k3-h0", None, [], True])
+def test_a_record_whose_architecture_is_no_mapping_is_left_out(make_run: RunFactory, told: object) -> None:
+    run = make_run()
+    run.append(record(0))
+    line = json.loads((run.path / "trials.jsonl").read_text()) | {"architecture": told}
+    with (run.path / "trials.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert [r.number for r in open_run(run.path).records()] == [0]
+
+
 def test_foreign_newer_and_damaged_lines_are_left_out_with_a_warning(
     make_run: RunFactory, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -76,7 +76,8 @@ def _space(value: Any) -> Space:
 
 
 def _architecture(value: Any) -> Architecture:
-    return read_architecture(value) if isinstance(value, dict) else value
+    of_json = value is None or isinstance(value, dict | list | str | int | float)
+    return read_architecture(value) if of_json else value
 
 
 AnySpace = Annotated[Space, PlainValidator(_space), PlainSerializer(lambda space: space.to_json())]
