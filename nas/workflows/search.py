@@ -34,6 +34,7 @@ from nas.search.candidate import Candidate
 from nas.search.conditions import conditions_here, data_of, devices_here, settings_here
 from nas.search.confirming import Confirmer
 from nas.search.pinned import Pinned
+from nas.search.ray.clock import clock_watched
 from nas.search.ray.worker import worker_of
 from nas.search.reachable import check_computed, check_latencies, latency_limits, limits_here, measured_by
 from nas.search.remeasuring import Remeasurer
@@ -217,7 +218,6 @@ def _drive(
     models: Mapping[str, str],
     report: Report,
 ) -> Finished:
-    from nas.search.ray.clock import clock_watched
     from nas.search.ray.cluster import head_watched
     from nas.search.ray.tune import run_candidates
 
