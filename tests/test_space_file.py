@@ -271,6 +271,10 @@ def test_a_file_of_nested_aliases_is_refused_at_once(tmp_path: Path) -> None:
     told = problems("\n".join([*levels, GOOD]), tmp_path)
     assert len(told) == 10  # the keys of the aliases, none of which a space has
     assert all("unknown key" in line and len(line) < 300 for line in told)
+    for key in ("name", "family", "data", "stem"):
+        bombs = problems("\n".join([*levels[:6], f"{key}: *l5"]), tmp_path)
+        assert any(f": {key}: " in line and "is not allowed" in line for line in bombs)
+        assert all(len(line) < 300 for line in bombs)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import typer
 
 from nas.cli.options import Directory
 from nas.common.errors import InputError
-from nas.common.text import duration_text
+from nas.common.text import duration_text, quoted
 from nas.runs.record import Outcome
 from nas.views.terminal.console import plain_console
 from nas.views.terminal.pulse import Pulse
@@ -54,7 +54,7 @@ def baseline(
     names = list(BASELINES) if networks is None else [name.strip() for name in networks.split(",")]
     for name in names:
         if name not in BASELINES:
-            raise InputError(f"--networks: unknown network {name!r}; choose from {', '.join(BASELINES)}")
+            raise InputError(f"--networks: unknown network {quoted(name)}; choose from {', '.join(BASELINES)}")
     if weights != "scratch" and not train:
         raise InputError(f"--weights {weights}: only what is trained has initial weights; give --train too")
     run = open_run(directory)

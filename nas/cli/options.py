@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError, about
 from nas.common.problems import allowed
+from nas.common.text import quoted
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.runtimes import RUNTIMES
 from nas.models.sources import SCRATCH
@@ -61,7 +62,7 @@ def parse_duration(text: str) -> float:
     """`90s`, `30m`, `2h` or plain seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
     if match is None or float(match[1]) <= 0:
-        raise typer.BadParameter(f"{text!r} is not a duration: write 90s, 30m or 2h")
+        raise typer.BadParameter(f"{quoted(text)} is not a duration: write 90s, 30m or 2h")
     return float(match[1]) * {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[match[2]]
 
 
@@ -69,7 +70,7 @@ def parse_milliseconds(text: str) -> float:
     """`2.5ms`, `800us` or plain milliseconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)?", text.strip())
     if match is None or float(match[1]) <= 0:
-        raise typer.BadParameter(f"{text!r} is not a latency: write 2.5ms or 800us")
+        raise typer.BadParameter(f"{quoted(text)} is not a latency: write 2.5ms or 800us")
     return float(match[1]) * {None: 1, "us": 1e-3, "ms": 1, "s": 1e3}[match[2]]
 
 
@@ -78,7 +79,7 @@ def parse_count(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG])?", text.strip())
     count = float(match[1]) * {None: 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0
     if not 1 <= count < 1e18:
-        raise typer.BadParameter(f"{text!r} is not a count: write 300M, 20k or a plain number, at least 1")
+        raise typer.BadParameter(f"{quoted(text)} is not a count: write 300M, 20k or a plain number, at least 1")
     return int(count)
 
 
@@ -172,7 +173,7 @@ def _pairs(flag: str, text: str, keys: Sequence[str]) -> dict[str, list[str]]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, _, value = (piece.strip() for piece in part.partition(":"))
         if key not in keys or not value:
-            raise InputError(f"{flag}: {part!r} is not key:value with a key of {', '.join(keys)}")
+            raise InputError(f"{flag}: {quoted(part)} is not key:value with a key of {', '.join(keys)}")
         if key in pairs and key != "resource":
             raise InputError(f"{flag}: {key} is given twice")
         pairs.setdefault(key, []).append(value)

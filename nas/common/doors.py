@@ -63,7 +63,7 @@ class Door(Generic[T]):
             return foreign.load()
         except Exception as error:  # importing another package may raise anything
             raise NotHereError(
-                f"{self.what} {name!r} of {_package(foreign)} could not be loaded: {type(error).__name__}: {error}"
+                f"{self.what} {quoted(name)} of {_package(foreign)} could not be loaded: {type(error).__name__}: {error}"
             ) from error
 
     def check(self, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 import shlex
 import statistics
 import time
@@ -120,13 +121,18 @@ def cut(text: str, most: int = QUOTED) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def quoted(value: object) -> str:
-    """A value of somebody else's in quotation marks as Python writes it, its end left out where it is long.
+_QUOTE = reprlib.Repr()
+_QUOTE.maxlevel, _QUOTE.maxstring, _QUOTE.maxother = 2, QUOTED, QUOTED
+"""Of values that hold thousands of others, as YAML may say in a few lines, the first few."""
 
-    >>> quoted("lite0"), len(quoted("x" * 5000))
-    ("'lite0'", 82)
+
+def quoted(value: object) -> str:
+    """A value of somebody else's as Python writes it, the middle left out where it is long.
+
+    >>> quoted("lite0"), len(quoted("x" * 5000)), quoted([[[1, 2], 3]] * 5000)
+    ("'lite0'", 80, '[[[...], 3], [[...], 3], [[...], 3], [[...], 3], [[...], 3], [[...], 3], ...]')
     """
-    return repr(cut(value)) if isinstance(value, str) else cut(repr(value))
+    return cut(_QUOTE.repr(value))
 
 
 def spreadsheet_cell(text: str) -> str:

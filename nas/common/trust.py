@@ -19,6 +19,7 @@ from typing import Any
 
 from nas.common.errors import NotHereError
 from nas.common.jsonl import append_line
+from nas.common.text import quoted
 from nas.common.user_cache import user_cache
 
 VARIABLE = "NAS_TRUST"
@@ -85,7 +86,7 @@ def check_module(what: str, name: str) -> None:
         _accepted.add(name)
         return
     why = ", and this" if _foreign else " may name it, which"
-    sentence = f"{what} {name!r}: {next(reversed(where))}{why} would run code"
+    sentence = f"{what} {quoted(name)}: {next(reversed(where))}{why} would run code"
     if _asked is None or not _asked(f"{sentence}. Run it?"):
         raise NotHereError(f"{sentence}; look at that module, then set {VARIABLE}=1")
     _accepted.add(name)

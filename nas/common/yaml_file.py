@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from nas.common.errors import InputError
+from nas.common.text import quoted
 
 KeyPath = tuple[str | int, ...]
 Lines = dict[KeyPath, int]
@@ -88,7 +89,7 @@ def _collect(node: yaml.Node | None, at: KeyPath, lines: Lines, twice: list[str]
             here = (*at, key.value)
             line = key.start_mark.line + 1
             if here in lines:
-                twice.append(f"{line}: the key {key.value!r} is given twice")
+                twice.append(f"{line}: the key {quoted(key.value)} is given twice")
             lines[here] = line
             _collect(value, here, lines, twice, seen)
     elif isinstance(node, yaml.SequenceNode):

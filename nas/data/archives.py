@@ -15,6 +15,7 @@ from typing import Literal
 
 from nas.common.errors import InputError
 from nas.common.patience import reading
+from nas.common.text import quoted
 
 _TAR_MODES: dict[str, Literal["r:", "r:gz", "r:bz2", "r:xz"]] = {
     ".tar": "r:",
@@ -96,7 +97,9 @@ def _zip_members(path: Path, wanted: Wanted) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.flag_bits & 1:
-                raise InputError(f"{path}: member {entry.filename!r} is encrypted: give an archive without a password")
+                raise InputError(
+                    f"{path}: member {quoted(entry.filename)} is encrypted: give an archive without a password"
+                )
             kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive does not come from Unix
             link = "a symbolic link" if stat.S_ISLNK(kind) else "a device"
             name = entry.filename.replace("\\", "/")  # as some programs on Windows write it
@@ -125,6 +128,6 @@ def _safe_path(path: Path, name: str, kind: str | None) -> PurePosixPath:
     problem = "an absolute path" if inside.is_absolute() else "a path with .." if ".." in inside.parts else kind
     if problem:
         raise InputError(
-            f"{path}: member {name!r} is {problem}, and an archive may hold only files and folders inside it"
+            f"{path}: member {quoted(name)} is {problem}, and an archive may hold only files and folders inside it"
         )
     return inside

@@ -13,6 +13,7 @@ import numpy as np
 from nas.common.doors import Door
 from nas.common.errors import InputError
 from nas.common.plugins import load_function
+from nas.common.text import quoted
 from nas.data.class_names import normal
 from nas.data.image_data import ImageData, Split
 from nas.data.image_decoding import FileSizes
@@ -37,31 +38,33 @@ def read_function(name: str, channels: int, size: int) -> ImageData | Returned:
     """What the function of that name returns, checked, and its datasets read; raises `InputError`."""
     made = made_by(name)
     if isinstance(made, ImageData):
-        return _checked(f"data {name!r}", made, channels)
+        return _checked(f"data {quoted(name)}", made, channels)
     datasets = dict(made) if isinstance(made, Mapping) else {"train": made}
     unknown = [part for part in datasets if part not in SPLIT_NAMES]
     if unknown:
-        raise InputError(f"data {name!r} returned a part {unknown[0]!r}: use {', '.join(SPLIT_NAMES)}")
+        raise InputError(f"data {quoted(name)} returned a part {quoted(unknown[0])}: use {', '.join(SPLIT_NAMES)}")
     if "train" not in datasets:
-        raise InputError(f"data {name!r} returned no part 'train', only {', '.join(datasets) or 'an empty mapping'}")
+        raise InputError(
+            f"data {quoted(name)} returned no part 'train', only {', '.join(datasets) or 'an empty mapping'}"
+        )
     if len({SPLIT_NAMES[part] for part in datasets}) < len(datasets):
-        raise InputError(f"data {name!r} returned the validation split twice: {', '.join(datasets)}")
+        raise InputError(f"data {quoted(name)} returned the validation split twice: {', '.join(datasets)}")
     sizes: list[tuple[int, int]] = []
     parts = {
-        SPLIT_NAMES[part]: _part(f"data {name!r}, {part}", items, channels, size, sizes)
+        SPLIT_NAMES[part]: _part(f"data {quoted(name)}, {part}", items, channels, size, sizes)
         for part, items in datasets.items()
     }
     present = np.unique(parts["train"].labels)
     named = getattr(datasets["train"], "classes", None)
-    classes = _class_names(f"data {name!r}", [*(named if isinstance(named, Sequence | np.ndarray) else present)])
+    classes = _class_names(f"data {quoted(name)}", [*(named if isinstance(named, Sequence | np.ndarray) else present)])
     for part, loaded in parts.items():
         wrong = np.setdiff1d(loaded.labels, np.arange(len(classes)))
         if len(wrong):
             allowed = f"0 to {len(classes) - 1}, for {len(classes)} classes"
-            raise InputError(f"data {name!r}, {part}: has the label {wrong[0]}: labels must be {allowed}")
+            raise InputError(f"data {quoted(name)}, {part}: has the label {wrong[0]}: labels must be {allowed}")
     if len(classes) < 2 or len(present) < len(classes):
         raise InputError(
-            f"data {name!r}, train: has images of {len(present)} of {len(classes)} classes, and needs all of at least two"
+            f"data {quoted(name)}, train: has images of {len(present)} of {len(classes)} classes, and needs all of at least two"
         )
     return Returned(classes, parts, FileSizes.of(sizes))
 
@@ -105,7 +108,7 @@ def made_by(name: str) -> Any:
     try:
         return function()
     except (Exception, SystemExit) as error:
-        raise InputError(f"data {name!r} raised {type(error).__name__}: {error}") from error
+        raise InputError(f"data {quoted(name)} raised {type(error).__name__}: {error}") from error
 
 
 def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[int, int]]) -> Split:
@@ -132,7 +135,7 @@ def _part(where: str, dataset: Any, channels: int, size: int, sizes: list[tuple[
         try:
             labels[number] = operator.index(item[1])
         except (TypeError, OverflowError) as error:
-            raise InputError(f"{here} has the label {item[1]!r}, not an int") from error
+            raise InputError(f"{here} has the label {quoted(item[1])}, not an int") from error
         try:
             image = upright_opaque(as_image(item[0]))
             images[number] = covering(image, channels, (size, size))

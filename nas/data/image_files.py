@@ -16,6 +16,7 @@ from PIL import Image
 
 from nas.common.errors import InputError
 from nas.common.patience import reading
+from nas.common.text import quoted
 from nas.data.archives import members
 from nas.data.licence import NOTICE_BYTES, is_notice
 from nas.data.pixels import raster_formats, to_pixels
@@ -111,7 +112,7 @@ def _list_archive(path: Path) -> Listing:
             continue
         if _is_image(inside):
             if inside.as_posix() in files:
-                raise InputError(f"{path}: holds {str(inside)!r} twice")
+                raise InputError(f"{path}: holds {quoted(str(inside))} twice")
             files[inside.as_posix()] = (member.size, 0)
         else:
             others.append(inside.as_posix())

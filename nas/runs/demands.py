@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nas.common.errors import InputError
+from nas.common.text import quoted
 from nas.runs.settings import Resources
 
 _NOT_CUSTOM = ("", "CPU", "GPU", "memory", "object_store_memory")
@@ -65,6 +66,6 @@ def check_custom(where: str, resources: Mapping[str, float]) -> None:
     """Raise `InputError`, which begins with `where`, unless these can be custom resources of Ray, in amounts that it deals out."""
     for resource, amount in resources.items():
         if resource in _NOT_CUSTOM:
-            raise InputError(f"{where}: resource {resource!r}: must be the name of a custom resource")
+            raise InputError(f"{where}: resource {quoted(resource)}: must be the name of a custom resource")
         if not (0 < amount <= 1 or (amount > 1 and float(amount).is_integer())):
             raise InputError(f"{where}: resource {resource}={amount:g}: must be a whole number, or part of one")

@@ -108,11 +108,11 @@ def _within(
     score = score_of(objectives)
     known = {str(each): objective(each) for each in (score, *COSTS, *targets)}
     if name not in known:
-        raise InputError(f"{arg('pick')} {text!r}: {name} is not one of {', '.join(known)}")
+        raise InputError(f"{arg('pick')} {quoted(text)}: {name} is not one of {', '.join(known)}")
     limited = known[name]
     wanted = ">=" if limited.direction == "maximize" else "<="
     if relation != wanted:
-        raise InputError(f"{arg('pick')} {text!r}: write {name}{wanted}{value}")
+        raise InputError(f"{arg('pick')} {quoted(text)}: write {name}{wanted}{value}")
     limit = _amount(text, limited, value)
     values = {r.number: (objective_values(r.evaluation, [limited]) | r.objectives).get(name) for r in records}
     measured = {number: value for number, value in values.items() if value is not None}
@@ -121,7 +121,7 @@ def _within(
     if not fits:
         best = min(measured.values(), key=loss, default=None)
         closest = "it is not known of any" if best is None else f"the closest has {limited.show(best)}"
-        raise InputError(f"{arg('pick')} {text!r}: no trained candidate is within it; {closest}")
+        raise InputError(f"{arg('pick')} {quoted(text)}: no trained candidate is within it; {closest}")
     if limited == score:
         cost = primary_cost(objectives)
         if objective(cost).unit == "ms":
@@ -135,11 +135,11 @@ def _amount(text: str, limited: Objective, value: str) -> float:
     amount = _AMOUNT.fullmatch(value)
     if amount is None or amount["unit"] not in units:
         raise InputError(
-            f"{arg('pick')} {text!r}: {value!r} is not a number with a unit of {', '.join(filter(None, units))}"
+            f"{arg('pick')} {quoted(text)}: {quoted(value)} is not a number with a unit of {', '.join(filter(None, units))}"
         )
     number = float(amount["number"]) * units[amount["unit"]]
     if limited.unit == "%" and number > 1:
-        raise InputError(f"{arg('pick')} {text!r}: {limited} is a share of 1, or has a % behind it")
+        raise InputError(f"{arg('pick')} {quoted(text)}: {limited} is a share of 1, or has a % behind it")
     return number
 
 

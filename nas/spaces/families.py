@@ -9,6 +9,7 @@ from pydantic import PlainSerializer, PlainValidator
 
 from nas.common.doors import Door
 from nas.common.errors import InputError
+from nas.common.text import quoted
 from nas.common.trust import FAMILY
 from nas.common.yaml_file import Lines
 from nas.spaces.base import Architecture, Cost, Family, LayerRow, Space
@@ -36,7 +37,7 @@ def read_space(data: Any, source: str, lines: Lines | None = None) -> Space:
     line = f":{lines['family',]}" if lines and ("family",) in lines else ""
     if not isinstance(name, str):
         raise InputError(
-            f"{source}{line}: family: {name!r} is not allowed: the name of a family of networks is expected"
+            f"{source}{line}: family: {quoted(name)} is not allowed: the name of a family of networks is expected"
         )
     try:
         family = family_of(name)
@@ -45,7 +46,9 @@ def read_space(data: Any, source: str, lines: Lines | None = None) -> Space:
     own = {key: value for key, value in data.items() if key != "family"}
     space = family.space(own, source, lines)
     if space.family != name:  # by which what is written of it would be read
-        raise InputError(f"{source}{line}: family: its spaces say that they are of {space.family!r}, not {name!r}")
+        raise InputError(
+            f"{source}{line}: family: its spaces say that they are of {quoted(space.family)}, not {quoted(name)}"
+        )
     return space
 
 

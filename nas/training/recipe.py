@@ -146,7 +146,7 @@ def read_recipe(base: Recipe, file: Path | None = None, assignments: Sequence[st
         try:
             parsed = parse_yaml(value)
         except UNREADABLE:
-            problems.append(f"{arg('assignments')} {text}: {value!r} is not a value")
+            problems.append(f"{arg('assignments')} {text}: {quoted(value)} is not a value")
             continue
         key = _ONCE.get(key.strip(), key.strip())
         problems += _problems(base, key, parsed, f"{arg('assignments')} {text}")
@@ -173,13 +173,13 @@ def recipe_text(recipe: Recipe, default_rate: float | None = None) -> str:
 def _problems(base: Recipe, key: Any, value: Any, source: str) -> list[str]:
     """What is wrong with one value, in a sentence, if anything is."""
     if key not in _KEYS:
-        return [f"{source}: unknown key {key!r}{did_you_mean(key, _KEYS)}; a recipe has {', '.join(_KEYS)}"]
+        return [f"{source}: unknown key {quoted(key)}{did_you_mean(key, _KEYS)}; a recipe has {', '.join(_KEYS)}"]
     try:
         _validated(base, {key: value}, f"{source}: ")
     except InputError as error:
         return [error.marked]
     if isinstance(value, bool) and key not in ("hflip", "compile"):  # pydantic takes true for 1
-        return [f"{source}: {key} {value!r}: must be a number"]
+        return [f"{source}: {key} {quoted(value)}: must be a number"]
     return []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.common.errors import InputError
-from nas.common.text import capital
+from nas.common.text import capital, quoted
 from nas.runs import store
 from nas.runs.frames import front_frame, trials_frame
 from nas.runs.front import pareto_front, primary_cost
@@ -56,7 +56,7 @@ class Run(RunDirectory):
         """
         costs = cost_objectives(self.settings.objectives)
         if cost is not None and cost not in costs:
-            raise InputError(f"cost {cost!r}: the run's costs are {', '.join(costs)}")
+            raise InputError(f"cost {quoted(cost)}: the run's costs are {', '.join(costs)}")
         found = find(self)
         if not found.scored:
             return quiet("No candidate is trained yet")

@@ -23,6 +23,7 @@ from torchvision.models import (
 
 from nas.common.errors import CandidateError, InputError, arg
 from nas.common.seeds import derive_seed
+from nas.common.text import quoted
 from nas.data.sets import ImageData
 from nas.latency.device import device_name, torch_threads
 from nas.latency.lease import lease_for
@@ -104,7 +105,7 @@ def measure_baselines(
     """
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
-        raise InputError(f"unknown network {unknown[0]!r}: choose from {', '.join(BASELINES)}")
+        raise InputError(f"unknown network {quoted(unknown[0])}: choose from {', '.join(BASELINES)}")
     settings = settings_here(run, device)
     if train and settings.evaluation.recipe.epochs == 0:
         raise InputError(

@@ -24,6 +24,7 @@ from torch import nn
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
 from nas.common.plugins import searched_last
+from nas.common.text import quoted
 from nas.models.networks import build
 from nas.spaces.base import Architecture
 
@@ -93,7 +94,9 @@ def _torchvision(name: str) -> nn.Module:
             raise InputError(f"{name}: no such folder, and no file.py:Class")
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "torchvision has resnet18, mobilenet_v2 and others"
-        raise InputError(f"unknown network {name!r}, neither a folder, a file.py:Class nor a torchvision model: {hint}")
+        raise InputError(
+            f"unknown network {quoted(name)}, neither a folder, a file.py:Class nor a torchvision model: {hint}"
+        )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of how slowly two old models draw their weights
         torch.default_generator.manual_seed(0)
@@ -161,7 +164,7 @@ def _modules_of(folder: str) -> set[str]:
 def _constructed(what: str, found: Any, name: str) -> nn.Module:
     """The module that a class or function gives; raises `InputError`."""
     if found is None:
-        raise InputError(f"{what}: the file has no {name!r}")
+        raise InputError(f"{what}: the file has no {quoted(name)}")
     if not isinstance(found, nn.Module):
         if not callable(found):
             raise InputError(f"{what}: {name} is neither a class nor a function")

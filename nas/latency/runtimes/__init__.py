@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 
 from nas.common.doors import Door
 from nas.common.errors import CandidateError, InputError, arg
+from nas.common.text import quoted
 from nas.latency.device import cpu_identity
 from nas.latency.protocol import LatencyProtocol, Precision
 from nas.latency.runtimes.base import Runtime, Session, quiet
@@ -54,7 +55,7 @@ def check_protocol(protocol: LatencyProtocol) -> None:
     """Raise `InputError` when a latency cannot be measured here in this way."""
     runtime = runtime_of(protocol)
     if protocol.dtype not in get_args(Precision):
-        raise InputError(f"unknown dtype {protocol.dtype!r}: use {', '.join(get_args(Precision))}")
+        raise InputError(f"unknown dtype {quoted(protocol.dtype)}: use {', '.join(get_args(Precision))}")
     for flag, value in (("batch size", protocol.batch_size), ("threads", protocol.threads)):
         if value < 1:
             raise InputError(f"{flag} {value}: must be at least 1")

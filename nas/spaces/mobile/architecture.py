@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from nas.common.errors import InputError
 from nas.common.jsonl import fields_of
 from nas.common.problems import allowed
+from nas.common.text import quoted
 from nas.spaces.mobile.geometry import Padding, effective_kernel, output_size, receptive_field
 
 Positive = Annotated[int, Field(ge=1)]
@@ -189,15 +190,17 @@ def parse_architecture(text: str, like: Architecture) -> Architecture:
     """
     parts = text.strip().split("-")
     if len(parts) < 4 or not re.fullmatch(r"r[1-9]\d*", parts[0]) or not re.fullmatch(r"h\d+", parts[-1]):
-        raise InputError(f"architecture {text!r} is not of the form {like}")
+        raise InputError(f"architecture {quoted(text)} is not of the form {like}")
     stem = _STEM.fullmatch(parts[1])
     if stem is None:
-        raise InputError(f"architecture {text!r}: the stem {parts[1]!r} is not of the form c16k3 or c16k3/2")
+        raise InputError(
+            f"architecture {quoted(text)}: the stem {quoted(parts[1])} is not of the form c16k3 or c16k3/2"
+        )
     layers = []
     for part in parts[2:-1]:
         match = _LAYER.fullmatch(part)
         if match is None or not float(match[3]):
-            raise InputError(f"architecture {text!r}: the layer {part!r} is not of the form k5d2e4s24/2")
+            raise InputError(f"architecture {quoted(text)}: the layer {quoted(part)} is not of the form k5d2e4s24/2")
         kernel_size, dilation, expansion, kind, channels, stride = match.groups()
         layers.append(
             LayerSpec(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from nas.common.errors import InputError, did_you_mean, nearest
 from nas.common.problems import allowed
+from nas.common.text import quoted
 from nas.common.yaml_file import KeyPath, Lines
 from nas.spaces.mobile.sections import Section
 from nas.spaces.mobile.space import SearchSpace
@@ -103,9 +103,9 @@ def _described(problem: Any, location: KeyPath, message: str) -> tuple[str, str]
     match problem["type"]:
         case "extra_forbidden":
             keys = _allowed_keys(at[:-1])
-            return outer, f"unknown key {at[-1]!r}{did_you_mean(at[-1], keys)}; allowed here: {', '.join(keys)}"
+            return outer, f"unknown key {quoted(at[-1])}{did_you_mean(at[-1], keys)}; allowed here: {', '.join(keys)}"
         case "missing":
-            return outer, f"the key {at[-1]!r} is missing"
+            return outer, f"the key {quoted(at[-1])} is missing"
         case "too_short":
             return key, "an empty choice; give one value or a list of at least one"
         case "tuple_type":
@@ -130,7 +130,7 @@ def _shown(value: Any) -> str:
     """A value as YAML spells it, shortened."""
     if value is None:
         return "nothing"
-    return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
+    return str(value).lower() if isinstance(value, bool) else quoted(value)
 
 
 def _field(location: KeyPath) -> FieldInfo | None:
