@@ -257,6 +257,7 @@ def test_broken_space_file_names_file_line_and_key(capsys: pytest.CaptureFixture
 def test_space_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", 1.0)  # so that the second time is looked up
     monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
+    monkeypatch.setattr("nas.latency.reference.SLOWED", 1000.0)  # nor those that were measured at another speed
     code, out, _ = call(capsys, "space", "list")
     assert code == 0
     assert all(name in out for name in list_spaces())
@@ -361,6 +362,7 @@ def test_a_latency_that_was_looked_up_says_when_it_was_measured(
 ) -> None:
     monkeypatch.setitem(nas.latency.at_work.OTHERS_LIMIT, "cpu", 1.0)  # whoever else computes on this machine
     monkeypatch.setattr("nas.latency.cache.is_quiet", lambda protocol: False)  # noisy ones are not measured again
+    monkeypatch.setattr("nas.latency.reference.SLOWED", 1000.0)  # nor those that were measured at another speed
     arguments = ["evaluate", "middle", "--epochs", "1", "--device", "cpu"]
     said = [call(capsys, *arguments)[1] for _ in range(2)]
     assert any(re.search(r"time \(cached, measured \d{4}-\d\d-\d\d \d\d:\d\d UTC\)", out) for out in said[1:])

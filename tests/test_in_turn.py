@@ -455,6 +455,13 @@ def test_what_was_looked_up_has_a_mark(tmp_path: Path) -> None:
     assert ")*" not in next(line for line in lines if line.startswith(fresh.digest[:8]))
     assert any("* looked up, measured before this run" in line for line in lines)
     assert "looked up*" in write_report(run).read_text()
+    assert "Not looked up" not in write_report(run).read_text()
+    doubted = make_record(2, 0.95, 3.0)
+    assert doubted.evaluation.latency is not None
+    again = replace(doubted.evaluation.latency, doubted="the reference network takes 1.300 ms now and took 1.000 ms")
+    run.append(replace(doubted, evaluation=replace(doubted.evaluation, latency=again)))
+    one = "<dd>1 candidate, as the reference network took another time before</dd>"
+    assert f"<dt>Not looked up</dt>{one}" in write_report(run).read_text()
 
 
 # ---------------------------------------------------------------- shares and charts of too little
