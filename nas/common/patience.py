@@ -118,10 +118,9 @@ def readers(threads: int) -> Iterator[Submit]:
 
 def read_by(future: Future[_T], what: object) -> _T:
     """What one of `readers` gives; raises `InputError` where it takes too long to read `what`."""
-    if not future.done():
-        reading(None)  # this thread reads nothing itself
-        if not wait([future], timeout=read_timeout_s()).done:
-            raise hung(what)
+    reading(None)  # this thread reads nothing itself
+    if not future.done() and not wait([future], timeout=read_timeout_s()).done:
+        raise hung(what)
     return future.result()
 
 
