@@ -77,10 +77,15 @@ def nas(
     if tuple(before[-len(STRANGER) :]) == STRANGER:
         assert PYTHON is not None
         command[len(before)] = PYTHON
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path and "lib-dynload" not in path)
+        environment["PYTHONPATH"] = os.pathsep.join(strangers_path())
     return subprocess.run(
         [*command, *arguments], cwd=place, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
+
+
+def strangers_path() -> list[str]:
+    """Where another interpreter of this version finds what this one imports."""
+    return [path for path in sys.path if path and "lib-dynload" not in path]
 
 
 def check_searched(done: subprocess.CompletedProcess[str], place: Path) -> None:
@@ -99,15 +104,24 @@ def test_a_home_that_cannot_be_written_and_a_long_temporary_folder(place: Path) 
     assert not [path for path in long.iterdir() if path.name == "ray" or path.name.startswith("nas.")]
 
 
-@pytest.mark.ray
+PLACES = """
+from nas.common.user_cache import cache_folder
+from nas.search.ray.local import ray_parent
+print(ray_parent(), cache_folder("data", "NAS_DATA"))
+"""
+
+
 @pytest.mark.subprocess
-@pytest.mark.slow
 @needs_stranger
-def test_a_closed_temporary_folder_and_no_home_at_all(place: Path) -> None:
+def test_a_strangers_closed_temporary_folder_and_home_are_passed_over(place: Path) -> None:
+    assert PYTHON is not None
     closed = place / "closed"
     closed.mkdir(mode=0o555)
-    done = nas(place, *SEARCH, before=STRANGER, without=("HOME",), TMPDIR=str(closed))
-    check_searched(done, place)
+    environment = {"TMPDIR": str(closed), "HOME": "/", "PYTHONPATH": os.pathsep.join(strangers_path())}
+    command = [*STRANGER, PYTHON, "-c", PLACES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["/tmp", "None"], done.stderr
+    assert "NAS_DATA names a folder for it" in done.stderr
 
 
 @pytest.mark.parametrize("home", ["/proc", "/dev/null", "/nowhere/at/all"])
@@ -199,14 +213,15 @@ FULL = "mount -t tmpfs -o size=64k none {0} && (head -c 64k /dev/zero > {0}/fill
 @pytest.mark.subprocess
 @pytest.mark.slow
 @pytest.mark.skipif(not MOUNTS and PYTHON is None, reason="takes a small file system, or another user")
-def test_a_user_that_no_machine_knows_searches_and_a_full_temporary_folder_is_passed_over(place: Path) -> None:
+def test_a_user_that_no_machine_knows_searches_without_a_home_and_a_full_temporary_folder_is_passed_over(
+    place: Path,
+) -> None:
     small = place / "small"
     small.mkdir()
     mounted = ("unshare", "-m", "sh", "-c", f'{FULL.format(small)}; exec "$@"', "sh") if MOUNTS else ()
-    before, environment = (*mounted, *(STRANGER if PYTHON else ())), {"HOME": "/"} if PYTHON else {}
-    if MOUNTS:
-        environment["TMPDIR"] = str(small)
-    check_searched(nas(place, *SEARCH, before=before, **environment), place)
+    before, without = (*mounted, *(STRANGER if PYTHON else ())), ("HOME",) if PYTHON else ()
+    environment = {"TMPDIR": str(small)} if MOUNTS else {}
+    check_searched(nas(place, *SEARCH, before=before, without=without, **environment), place)
 
 
 @pytest.mark.subprocess
