@@ -166,7 +166,10 @@ def test_string_reads_as_documented() -> None:
         ("r8-c8k3-k3e2s8/-h0", "the layer 'k3e2s8/'"),
         ("r8-c8k3-k3e2s8 k3e2s8-h0", "the layer 'k3e2s8 k3e2s8'"),
         ("r8-c8k3-k3d2.5e2s8-h0", "the layer 'k3d2.5e2s8'"),
+        (f"r8-c8k3-k3e2s{'9' * 5000}-h0", "the layer 'k3e2s999"),
+        (f"r8-c8k3-k3e2s8-h{'9' * 5000}", "'r8-c8k3-k3e2s8-h999"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_garbage_strings_are_refused_by_name(text: str, named: str) -> None:
     with pytest.raises(InputError) as caught:

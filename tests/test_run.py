@@ -100,6 +100,18 @@ def test_a_record_whose_architecture_is_no_mapping_is_left_out(make_run: RunFact
     assert [r.number for r in open_run(run.path).records()] == [0]
 
 
+@pytest.mark.parametrize("change", [{"input_size": 10**400}, {"head_channels": 10**30}, {"input_channels": 0}])
+def test_a_record_whose_architecture_has_numbers_beyond_all_networks_is_left_out(
+    make_run: RunFactory, change: dict[str, int]
+) -> None:
+    run = make_run()
+    run.append(record(0))
+    line = json.loads((run.path / "trials.jsonl").read_text())
+    with (run.path / "trials.jsonl").open("a") as file:
+        file.write(json.dumps(line | {"architecture": line["architecture"] | change}) + "\n")
+    assert [r.number for r in open_run(run.path).records()] == [0]
+
+
 def test_foreign_newer_and_damaged_lines_are_left_out_with_a_warning(
     make_run: RunFactory, caplog: pytest.LogCaptureFixture
 ) -> None:

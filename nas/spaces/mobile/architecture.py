@@ -18,14 +18,18 @@ from nas.common.problems import allowed
 from nas.common.text import quoted
 from nas.spaces.mobile.geometry import Padding, effective_kernel, output_size, receptive_field
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=999_999)]
 Activation = Literal["relu", "relu6"]
 
 REMEMBERED = 100_000
 """Layers, each where it stands, of which canonical form and cost are remembered: a space's networks are made of few."""
 
-_LAYER = re.compile(r"k(\d*[13579])(?:d([1-9]\d*))?e(\d+(?:\.\d+)?)([sf])([1-9]\d*)(?:/([1-9]\d*))?")
-_STEM = re.compile(r"c([1-9]\d*)k(\d*[13579])(?:/([1-9]\d*))?")
+_NUMBER = r"[1-9]\d{0,5}"
+_KERNEL = r"\d{0,5}[13579]"
+_LAYER = re.compile(rf"k({_KERNEL})(?:d({_NUMBER}))?e(\d{{1,6}}(?:\.\d+)?)([sf])({_NUMBER})(?:/({_NUMBER}))?")
+_STEM = re.compile(rf"c({_NUMBER})k({_KERNEL})(?:/({_NUMBER}))?")
+_INPUT = re.compile(rf"r({_NUMBER})")
+_HEAD = re.compile(r"h(\d{1,6})")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class LayerSpec:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     kernel_size: Positive
     dilation: Positive
-    expansion: float
+    expansion: Annotated[float, Field(gt=0, le=999_999)]
     separable: bool
     out_channels: Positive
     stride: Positive
@@ -87,7 +91,7 @@ class Architecture:
     input_size: Positive
     stem: StemSpec
     layers: tuple[LayerSpec, ...]
-    head_channels: int
+    head_channels: Annotated[int, Field(ge=0, le=999_999)]
     padding: Padding = "symmetric"
     activation: Activation = "relu6"
     norm_eps: float = 1e-5
@@ -189,7 +193,8 @@ def parse_architecture(text: str, like: Architecture) -> Architecture:
     channels, padding, activation) is taken from `like`. Raises `InputError` naming the part that does not fit.
     """
     parts = text.strip().split("-")
-    if len(parts) < 4 or not re.fullmatch(r"r[1-9]\d*", parts[0]) or not re.fullmatch(r"h\d+", parts[-1]):
+    size, head = _INPUT.fullmatch(parts[0]), _HEAD.fullmatch(parts[-1])
+    if len(parts) < 4 or size is None or head is None:
         raise InputError(f"architecture {quoted(text)} is not of the form {like}")
     stem = _STEM.fullmatch(parts[1])
     if stem is None:
@@ -214,8 +219,8 @@ def parse_architecture(text: str, like: Architecture) -> Architecture:
         )
     return replace(
         like,
-        input_size=int(parts[0][1:]),
+        input_size=int(size[1]),
         stem=StemSpec(int(stem[2]), int(stem[3] or 1), int(stem[1])),
         layers=tuple(layers),
-        head_channels=int(parts[-1][1:]),
+        head_channels=int(head[1]),
     )
