@@ -29,6 +29,7 @@ from torch import nn
 
 from nas.common.errors import CandidateError, ExportError, InputError, arg
 from nas.common.files import weights_content
+from nas.common.kinds import StrPath, checks_kinds
 from nas.export import check as export_check
 from nas.export.card import card_text
 from nas.export.formats import SOURCE, check_formats, measured, write_formats
@@ -75,10 +76,11 @@ class ExportOptions:
         return "float16" if self.half else "float32"
 
 
+@checks_kinds
 def export_candidate(
     run: RunDirectory,
     record: TrialRecord,
-    out: Path,
+    out: StrPath,
     options: ExportOptions | None = None,
 ) -> Path:
     """Write a trained candidate of a run to the new folder `out` and check it; returns `out`.
@@ -91,7 +93,8 @@ def export_candidate(
     check_formats(options.formats)
     protocol = _protocol(run, options) if options.measure else None
     training = best_training(run, record.digest) if options.weights == "full" else None
-    with _draft(out) as draft:
+    folder = Path(out)
+    with _draft(folder) as draft:
         searched = _searched(run, record, training)
         network = _deployed(searched, options)
         _write(run, record, training, network, draft, options)
@@ -113,21 +116,23 @@ def export_candidate(
         (draft / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (draft / "README.md").write_text(card_text(run, record, training, export, latencies), encoding="utf-8")
         shutil.rmtree(draft / "__pycache__", ignore_errors=True)
-    return out
+    return folder
 
 
+@checks_kinds
 def export_all(
-    run: RunDirectory, records: Sequence[TrialRecord], out: Path, options: ExportOptions | None = None
+    run: RunDirectory, records: Sequence[TrialRecord], out: StrPath, options: ExportOptions | None = None
 ) -> list[Path]:
     """Export several candidates, each to a folder in the new folder `out` that is named by its digest; all or none.
 
     Raises as `export_candidate` does.
     """
     names = [record.architecture.digest for record in records]
-    with _draft(out) as draft:
+    folder = Path(out)
+    with _draft(folder) as draft:
         for name, record in zip(names, records, strict=True):
             export_candidate(run, record, draft / name, options)
-    return [out / name for name in names]
+    return [folder / name for name in names]
 
 
 @contextmanager

@@ -13,12 +13,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from nas.common.errors import CandidateError
+from nas.common.kinds import checks_kinds
 from nas.latency.folding import fold_batch_norm
 from nas.latency.outputs import tensors_of
 from nas.models.flops import count
 from nas.spaces.base import Cost
 
 
+@checks_kinds
 def module_cost(module: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     """Cost of any module on one image of `input_shape` (C, H, W), counted by running it (nas/models/flops.py).
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nas.common.errors import InputError
+from nas.common.kinds import checks_kinds
 from nas.common.plugins import load_object
 from nas.latency.lease import DeviceLease
 from nas.spaces.base import Architecture, Space
@@ -106,6 +107,7 @@ def networks_of(family: str) -> Networks:
     return found
 
 
+@checks_kinds
 def build(architecture: Architecture, num_classes: int, seed: int = 0) -> nn.Module:
     """The network of an architecture of any family, with fresh weights that `seed` decides.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.common import pareto
+from nas.common.kinds import checks_kinds
 from nas.runs.objectives import is_cost, objective
 from nas.runs.record import BaselineRecord, Outcome, TrialRecord
 
@@ -42,6 +43,7 @@ def losses(records: Sequence[TrialRecord], objectives: Sequence[str]) -> NDArray
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives))
 
 
+@checks_kinds
 def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
     """The non-dominated trained candidates, cheapest first."""
     candidates = [record for record in trained(records) if all(name in record.objectives for name in objectives)]
@@ -66,6 +68,7 @@ def beaten_by(
     return [record for record, on_front in zip(front, both, strict=True) if not on_front[1]]
 
 
+@checks_kinds
 def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -> ReferencePoint | None:
     """The run's reference point, or None while too few candidates are trained to fix it.
 
@@ -89,6 +92,7 @@ def reference_point(records: Sequence[TrialRecord], objectives: Sequence[str]) -
     return ReferencePoint(tuple((worst * signs).tolist()), tuple((best * signs).tolist()))
 
 
+@checks_kinds
 def hypervolume(
     records: Sequence[TrialRecord], objectives: Sequence[str], reference: ReferencePoint | None
 ) -> float | None:

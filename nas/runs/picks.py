@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from nas.common.errors import InputError, arg
+from nas.common.kinds import checks_kinds
 from nas.common.text import quoted
 from nas.latency.compare import groups
 from nas.runs.front import knee, pareto_front, primary_cost, trained
@@ -43,6 +44,7 @@ _UNITS = {
 }
 
 
+@checks_kinds
 def pick(records: Sequence[TrialRecord], objectives: Sequence[str], which: str) -> TrialRecord:
     """One trained candidate: `knee`, `most-accurate`, `fastest`, a limit, or a digest (its first four or more digits).
 
@@ -83,6 +85,7 @@ def known_as(records: Sequence[TrialRecord], objectives: Sequence[str]) -> dict[
     return names
 
 
+@checks_kinds
 def pick_all(records: Sequence[TrialRecord], objectives: Sequence[str], which: Sequence[str]) -> list[TrialRecord]:
     """The candidates of several picks, in their order, each once; one text may hold several, with commas between.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AliasChoices, Field
 
 from nas.common.errors import about
+from nas.common.kinds import check_fields
 from nas.latency.protocol import LatencyProtocol
 from nas.models.sources import SCRATCH
 from nas.runs.objectives import named_objectives, score_objective
@@ -59,6 +60,7 @@ class EvaluationSettings:
     train_device: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.metric:
             with about("task"):
                 object.__setattr__(self, "metric", task_of(self.task).score.name)
@@ -152,6 +154,7 @@ class SearchSettings:
     allow_seen_images: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         task = self.evaluation.task
         names = self.objectives or (score_objective(task), "latency")
         object.__setattr__(self, "objectives", named_objectives(names, task))

@@ -60,6 +60,12 @@ class RunDirectory(DriverFiles):
         self.content = content
         self._grown: dict[str, Grown] = {}
 
+    def __repr__(self) -> str:
+        """Where it lies and what is searched, without a look at the disk."""
+        settings = self.settings
+        what = f"{settings.space.name} on {settings.data} for {', '.join(settings.objectives)}"
+        return f"<{type(self).__name__} {self.path}: {what}>"
+
     @property
     def settings(self) -> SearchSettings:
         """What the search was told."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from nas.common.errors import InputError, LostError, OutOfTimeError
+from nas.common.kinds import checks_kinds
 from nas.common.seeds import derive_seed
 from nas.common.text import CUT_OFF
 from nas.data.sets import ImageData
@@ -165,6 +166,7 @@ def before_and_after(
     return before, after
 
 
+@checks_kinds
 def evaluate_candidate(
     architecture: Architecture,
     data: ImageData,

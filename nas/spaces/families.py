@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator
 
 from nas.common.doors import Door
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.text import quoted
 from nas.common.trust import FAMILY
 from nas.common.yaml_file import Lines
@@ -66,7 +66,14 @@ def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
 
     Peak activations, which have no such form, are left out.
     """
-    return family_of(architecture.family).cost(architecture, num_classes)
+    try:
+        family = architecture.family
+    except AttributeError as error:
+        raise InputError(
+            f"{arg('architecture')} {quoted(architecture)}: is of the kind {type(architecture).__name__}, and needs to be an "
+            "Architecture, as a space's parse(text) gives"
+        ) from error
+    return family_of(family).cost(architecture, num_classes)
 
 
 def layer_rows(architecture: Architecture, num_classes: int) -> list[LayerRow]:

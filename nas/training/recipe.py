@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from nas.common.errors import InputError, arg, did_you_mean
+from nas.common.kinds import checks_kinds
 from nas.common.problems import allowed
 from nas.common.text import quoted
 from nas.common.yaml_file import UNREADABLE, parse_yaml, read_yaml, yaml_text
@@ -117,6 +118,7 @@ SUPERNET_RATE = 0.005
 """Of a supernet that begins with inherited weights (docs/supernet.md)."""
 
 
+@checks_kinds
 def default_recipe(inherits: bool, inherited_rate: float = INHERITED_RATE) -> Recipe:
     """The recipe where nothing is said: inherited weights want a lower learning rate than random ones."""
     return replace(Recipe(), learning_rate=inherited_rate if inherits else SCRATCH_RATE)

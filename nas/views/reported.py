@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial, update_wrapper
 from pathlib import Path
 
+from nas.common.kinds import StrPath, checks_kinds
 from nas.search.renewal import Renewal
 from nas.views.notebook import progress_here
 from nas.views.report import write_report
@@ -26,6 +27,7 @@ class Searched(Finished):
     run: Run
 
 
+@checks_kinds
 def run_search(plan: SearchPlan, progress: Progress | None = None) -> Searched:
     """Run a planned search to its end, tell `progress` of it and write the report.
 
@@ -34,8 +36,9 @@ def run_search(plan: SearchPlan, progress: Progress | None = None) -> Searched:
     return _searched(search.run_search(plan, progress or progress_here(), write_report))
 
 
+@checks_kinds
 def resume_search(
-    path: Path,
+    path: StrPath,
     renewal: Renewal | None = None,
     address: str | None = None,
     progress: Progress | None = None,
@@ -44,7 +47,7 @@ def resume_search(
 ) -> Searched:
     """Go on with a search where its records end, as `nas.workflows.search.resume_search` says, and write the report."""
     told = progress or progress_here()
-    return _searched(search.resume_search(path, renewal, address, told, replica, storage, write_report))
+    return _searched(search.resume_search(Path(path), renewal, address, told, replica, storage, write_report))
 
 
 def _searched(ended: Finished) -> Searched:

@@ -22,6 +22,7 @@ from torchvision.models import (
 )
 
 from nas.common.errors import CandidateError, InputError, arg
+from nas.common.kinds import checks_kinds
 from nas.common.seeds import derive_seed
 from nas.common.text import quoted
 from nas.data.sets import ImageData
@@ -87,6 +88,7 @@ _PUBLISHED = {
 }
 
 
+@checks_kinds
 def measure_baselines(
     run: RunDirectory,
     names: Sequence[str] = tuple(BASELINES),

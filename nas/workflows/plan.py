@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage
 
 from nas.common.errors import InputError, about, arg
 from nas.common.files import check_place
+from nas.common.kinds import StrPath, checks_kinds
 from nas.common.signals import notices_ignored
 from nas.common.text import plural
 from nas.common.user_cache import assume_home
@@ -41,6 +42,7 @@ from nas.spaces.known import tried_first
 from nas.tasks.base import outputs_of
 from nas.training.images import load_images
 from nas.training.metric_check import check_metric
+from nas.training.recipe import read_recipe
 from nas.workflows.space_choice import warn_unfit
 from nas.workflows.warm_start import WarmStart, earlier_precision, warmed, with_earlier_estimators
 
@@ -72,8 +74,9 @@ class SearchPlan:
     notes: tuple[str, ...] = ()
 
 
+@checks_kinds
 def plan_search(
-    settings: SearchSettings, out: Path | None = None, address: str | None = None, began: float | None = None
+    settings: SearchSettings, out: StrPath | None = None, address: str | None = None, began: float | None = None
 ) -> SearchPlan:
     """Check everything that can be checked before anything is written or started; raises `InputError`.
 
@@ -83,9 +86,9 @@ def plan_search(
     """
     began = time.monotonic() if began is None else began
     address = cluster_address(address)
-    out = out or default_run_path(settings.space.name)
+    folder = default_run_path(settings.space.name) if out is None else Path(out)
     _check_given(settings, address)
-    _check_place(settings, out)
+    _check_place(settings, folder)
     settings, storage = connected(settings)
     settings = with_earlier_estimators(replace(settings, enqueue=tried_first(settings.space, settings.enqueue)))
     data = _loaded(settings)
@@ -93,12 +96,13 @@ def plan_search(
     settings, warm = warmed(_with_settled_recipe(settings, data, placement, models), data, models, placement)
     left_out = left_out_text(settings, outputs_of(data))
     notes = (*(f"Warm start from {note}" for note in warm.notes), *([left_out] if left_out else ()))
-    return SearchPlan(settings, data, out, address, warm, storage, models, began, notes=notes)
+    return SearchPlan(settings, data, folder, address, warm, storage, models, began, notes=notes)
 
 
 def _check_given(settings: SearchSettings, address: str | None) -> None:
     """Raise `InputError` for what needs no more than the settings to be found wrong."""
     evaluation = settings.evaluation
+    read_recipe(evaluation.recipe, None)
     check_objectives(settings.objectives, [target.name for target in evaluation.targets], evaluation.task)
     evaluation.load_metric()
     with about("sampler"):

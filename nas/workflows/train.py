@@ -17,6 +17,7 @@ from torch import nn
 
 from nas.common.errors import InputError, arg
 from nas.common.files import weights_content
+from nas.common.kinds import checks_kinds
 from nas.common.seeds import derive_seed
 from nas.common.signals import StopRequest, gentle_signals
 from nas.data.sets import ImageData
@@ -116,6 +117,7 @@ def recipe_on(run: RunDirectory, device: str, epochs: int | None = None) -> Reci
     return replace(full, precision=_precision(run, device))
 
 
+@checks_kinds
 def plan_training(
     run: RunDirectory,
     trials: Sequence[TrialRecord],
@@ -171,6 +173,7 @@ def _check_kept(run: RunDirectory, training: FullTraining) -> None:
 # ---------------------------------------------------------------- training
 
 
+@checks_kinds
 def run_training(
     plan: TrainingPlan,
     progress: TrainingProgress | None = None,

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from nas.common.files import writing
+from nas.common.kinds import checks_kinds
 from nas.common.text import plural
 from nas.runs.store import RunDirectory
 from nas.views.report import plots, tables
@@ -26,6 +27,7 @@ from nas.views.report.slide import slide_png
 from nas.views.report.trainings import trainings
 
 
+@checks_kinds
 def write_report(run: RunDirectory) -> Path:
     """Write the run's report and return its path; a reader sees the old file or the whole new one.
 

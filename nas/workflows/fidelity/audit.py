@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nas.common.kinds import checks_kinds
 from nas.common.seeds import derive_seed
 from nas.models.sources import SCRATCH
 from nas.runs.front import losses, pareto_front, primary_cost, trained
@@ -131,6 +132,7 @@ def _brief_seed(seed: int) -> int:
 # ---------------------------------------------------------------- what it says
 
 
+@checks_kinds
 def audit_of(run: RunDirectory, full: Recipe | None = None) -> Audit | None:
     """What the recorded trainings by a full recipe say, by default the latest one; None where there are none."""
     records = run.audit_records()

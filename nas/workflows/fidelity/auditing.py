@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nas.common.errors import InputError, arg
+from nas.common.kinds import checks_kinds
 from nas.common.signals import gentle_signals
 from nas.common.text import duration_text, plural
 from nas.data.sets import ImageData
@@ -150,6 +151,7 @@ class AuditPlan:
         return [training for training in self.trainings if training.key not in known]
 
 
+@checks_kinds
 def plan_audit(
     run: RunDirectory,
     count: int = 30,
@@ -278,6 +280,7 @@ def audited_data(run: RunDirectory) -> ImageData:
     return data_of(run, SCRATCH)
 
 
+@checks_kinds
 def run_audit(
     plan: AuditPlan,
     on_record: OnRecord = lambda record: None,
