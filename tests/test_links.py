@@ -12,12 +12,15 @@ from conftest import RunFactory
 from test_run import record
 
 from nas.common.errors import InputError
+from nas.export.folder import export_candidate
 from nas.runs.remote_folder import RemoteFolder
 from nas.runs.replica import fetch_run, replicated
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import open_run
 from nas.spaces.files import load_space
 from nas.training.recipe import Recipe
+from nas.views.page.actions import Jobs
+from nas.views.report import write_front, write_report
 
 DIGITS = SearchSettings(space=load_space("digits"), data="digits", evaluation=EvaluationSettings(Recipe(epochs=1)))
 
@@ -52,6 +55,64 @@ def test_the_lock_of_a_training_makes_no_file_elsewhere(make_run: RunFactory, tm
     with pytest.raises(InputError, match=r"trained/\.a\.lock: is a link to"), run.training_locked("a"):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("folder", ["tensorboard", "mlflow"])
+def test_what_trackers_write_goes_nowhere_else(make_run: RunFactory, tmp_path: Path, folder: str) -> None:
+    run = make_run()
+    (run.path / folder).mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (run.path / folder / "within").symlink_to("..")
+    with run.locked():
+        pass
+    for name in ("mlflow.db", "trial-00000"):
+        target = tmp_path / ("elsewhere" if name == "trial-00000" else "nowhere")
+        to_outside(run.path / folder / name, target)
+        kind = "folder" if target.exists() else "file"
+        says = f"{run.path / folder / name}: is a link to {target}, outside of the run; put a {kind} there"
+        with pytest.raises(InputError, match=re.escape(says)), run.locked():
+            pass
+        (run.path / folder / name).unlink()
+
+
+def test_a_request_to_stop_makes_no_file_elsewhere(make_run: RunFactory, tmp_path: Path) -> None:
+    run = make_run()
+    to_outside(run.path / "stop", tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"/stop: is a link to .*, outside of the run"):
+        run.request_stop()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_page_exports_nowhere_else(make_run: RunFactory, tmp_path: Path) -> None:
+    run = make_run()
+    (tmp_path / "elsewhere").mkdir()
+    to_outside(run.path / "exports", tmp_path / "elsewhere")
+    jobs = Jobs()
+    with pytest.raises(InputError, match=r"/exports: is a link to .*; put a folder there"):
+        jobs.start("export", run.path, record(0).digest)
+    jobs.close()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_no_export_takes_the_place_of_a_link(make_run: RunFactory, tmp_path: Path) -> None:
+    run = make_run()
+    to_outside(tmp_path / "model", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="/model: exists already"):
+        export_candidate(run, record(0), tmp_path / "model")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_report_and_picture_replace_a_link_and_write_nothing_behind_it(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.views.report.html.slide_png", lambda found: b"picture")  # drawn by a browser
+    run = make_run()
+    (tmp_path / "precious").write_text("mine")
+    for name in ("report.html", "front.png"):
+        to_outside(run.path / name, tmp_path / "precious")
+    for path in (write_report(run), write_front(run)):
+        assert not path.is_symlink()
+    assert (tmp_path / "precious").read_text() == "mine"
 
 
 def test_a_link_to_a_run_and_links_within_it_stay(make_run: RunFactory, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def export_all(
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
     """A new folder that becomes `out` when all went well, and is gone otherwise."""
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}")
     if not out.parent.is_dir():
         raise InputError(f"{arg('out')} {out}: {out.parent}: no such folder")

@@ -16,7 +16,7 @@ from nas.common.errors import InputError, TakenOverError, arg
 from nas.common.files import is_newer, only_process, remove_half_written, write_atomically
 from nas.common.jsonl import parse_json
 from nas.runs.layout import LOCK, PARTS, STATE, STOP
-from nas.runs.links import refuse_links_outside
+from nas.runs.links import links_of_trackers, refuse_link_outside, refuse_links_outside
 from nas.runs.state import SILENT_S, DriverState
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class DriverFiles:
         outside of the directory is refused likewise, and so is a replica.
         """
         busy = f"{self.path}: another search is running on this directory, or a fidelity check"
-        refuse_links_outside(self.path)
+        refuse_links_outside(self.path, *links_of_trackers(self.path))
         if has_parts(self.path):
             uri = self.path.absolute().as_uri()
             raise InputError(
@@ -138,6 +138,7 @@ class DriverFiles:
 
     def request_stop(self) -> None:
         """Ask the search that runs on this directory to stop; raises `InputError` when that cannot be written."""
+        refuse_link_outside(self.path, STOP)
         try:
             (self.path / STOP).touch()
         except OSError as error:

@@ -12,10 +12,22 @@ def refuse_links_outside(run: Path, *names: str) -> None:
     The directory itself may be a link, and links may lead from place to place in it.
     """
     for name in (*sorted(layout.WRITTEN), *names):
-        path = run / name
-        if path.is_symlink() and not (target := _end(path)).is_relative_to(run.resolve()):
-            kind = "folder" if name in layout.FOLDERS else "file"
-            raise InputError(f"{path}: is a link to {target}, outside of the run; put a {kind} there")
+        refuse_link_outside(run, name)
+
+
+def refuse_link_outside(run: Path, name: str) -> None:
+    """The same for one of them."""
+    path = run / name
+    if path.is_symlink() and not (target := _end(path)).is_relative_to(run.resolve()):
+        kind = "folder" if name in layout.FOLDERS or path.is_dir() else "file"
+        raise InputError(f"{path}: is a link to {target}, outside of the run; put a {kind} there")
+
+
+def links_of_trackers(run: Path) -> list[str]:
+    """The links below the folders of trackers, which write there by names of their own, by their paths from the run's directory."""
+    folders = (run / layout.TENSORBOARD, run / layout.MLFLOW)
+    paths = (path for folder in folders for path in folder.rglob("*") if path.is_symlink())
+    return sorted(path.relative_to(run).as_posix() for path in paths)
 
 
 def _end(path: Path) -> Path:

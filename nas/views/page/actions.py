@@ -16,6 +16,7 @@ from nas.common.errors import InputError
 from nas.common.plugins import children_path
 from nas.common.text import command_text
 from nas.runs.layout import EXPORTS
+from nas.runs.links import refuse_link_outside
 from nas.views.page.runs import is_digest
 
 Kind = Literal["export", "train"]
@@ -60,6 +61,7 @@ class Jobs:
             if known is not None and known.process.poll() is None:
                 raise InputError(f"{known.command}: runs already")
             if kind == "export":
+                refuse_link_outside(run, EXPORTS)
                 _make(run / EXPORTS)
             output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
             process = subprocess.Popen(

@@ -10,7 +10,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from nas.common.files import writing
+from nas.common.files import write_atomically, writing
 from nas.common.kinds import checks_kinds
 from nas.common.text import plural
 from nas.runs.store import RunDirectory
@@ -44,7 +44,10 @@ def write_front(run: RunDirectory, to: Path | None = None) -> Path:
     path = to or run.picture_path
     content = slide_png(find(run))
     with writing(path):
-        path.write_bytes(content)
+        if to is None:  # a link that somebody else left there is replaced, not followed
+            write_atomically(path, content)
+        else:
+            path.write_bytes(content)
     return path
 
 
