@@ -29,8 +29,8 @@ from nas.spaces.files import load_space
 from nas.tasks.base import task_of
 from nas.tasks.classification import CLASSIFICATION
 from nas.tasks.examples import TILE, hardest, pictures
-from nas.training.device_data import DeviceData
-from nas.training.loop import finetune
+from nas.training.device_data import DeviceData, DevicePart
+from nas.training.loop import finetune, predict
 from nas.training.recipe import Recipe
 from nas.views.page.candidate import described
 from nas.views.page.runs import LiveRun
@@ -155,6 +155,27 @@ def test_report_and_page_show_what_a_training_found_hardest(trained: RunDirector
     page = str(described(seen, trained.records()[0]))
     assert page.count("Img(") == 12
     assert record.hardest[0].found in page
+
+
+def test_the_hardest_images_are_those_of_the_kept_weights_and_cost_no_look_at_the_split_of_their_own(
+    trained: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (record,) = trained.training_records()
+    data = DeviceData(read(NAME), "cpu")
+    network = build(SPACE.smallest.canonical, 2)
+    network.load_state_dict(trained.load_trained(record))
+    losses = predict(network, data, data.validation, 8).losses.numpy()
+    greatest = np.sort(losses)[::-1][: len(record.hardest)]
+    assert [example.loss for example in record.hardest] == pytest.approx(greatest.tolist(), rel=1e-5)
+    looked: list[int] = []
+    in_order = DevicePart.in_order
+    monkeypatch.setattr(
+        DevicePart, "in_order", lambda part, size: looked.append(len(part)) or in_order(part, size)  # type: ignore[func-returns-value]
+    )  # fmt: skip
+    assert run_training(plan_training(trained, trained.records(), record.recipe, seeds=2, device="cpu")) is None
+    assert len(trained.training_records()) == 2
+    of_the_test_split = 2  # before and after; it has as many images
+    assert looked == [len(data.validation)] * (record.recipe.epochs + of_the_test_split)
 
 
 def test_pictures_that_somebody_spoilt_are_said_and_all_else_is_shown(trained: RunDirectory) -> None:

@@ -47,6 +47,7 @@ def finetune(
     resume: TrainingState | None = None,
     keep: Callable[[EpochMetrics, TrainingState], None] | None = None,
     until: float | None = None,
+    scored: Callable[[Predicted], None] = lambda predicted: None,
 ) -> Iterator[EpochMetrics]:
     """Train a model in place on images of `side` pixels, an epoch a step of the iterator; the last one's metrics count.
 
@@ -54,13 +55,14 @@ def finetune(
     The task is that of the data, and the metric a score of it. Without a metric the validation split is not looked at: its loss and scores are NaN, and there is no patience.
     `keep` is told of each epoch but the last with the state after it, to be saved before the next one changes it; given
     to `resume`, it lets the same call go on behind that epoch as if nothing had happened, to the bit on a CPU.
+    `scored` is told what each epoch's network says of the validation split, where that is looked at.
     Raises `CandidateError` when the loss is not finite, and `OutOfTimeError` before a step that would begin after `until`
     (UTC seconds since the epoch).
     """
     model.to(data.device).to(memory_format=torch.channels_last)
     if recipe.epochs == 0:
         start = time.perf_counter()
-        scores = _NOT_SCORED if metric is None else _scores(model, data, side, metric, lease)
+        scores = _NOT_SCORED if metric is None else _scores(model, data, side, metric, lease, scored)
         yield EpochMetrics(0, None, images_per_s=0.0, seconds=time.perf_counter() - start, **scores)
         return
     begun, best, best_epoch = 0, -math.inf, 0
@@ -74,7 +76,7 @@ def finetune(
             train_loss = training.epoch(until)
             if not math.isfinite(train_loss):
                 raise CandidateError(f"the training loss became {train_loss} in epoch {epoch}")
-            scores = _NOT_SCORED if metric is None else _scores(training.scored, data, side, metric, lease)
+            scores = _NOT_SCORED if metric is None else _scores(training.scored, data, side, metric, lease, scored)
             if sign * scores["score"] > best:
                 best, best_epoch = sign * scores["score"], epoch
             impatient = metric is not None and recipe.patience and epoch - best_epoch >= recipe.patience
@@ -96,10 +98,18 @@ def finetune(
                 return
 
 
-def _scores(model: nn.Module, data: DeviceData, side: int, metric: Score, lease: DeviceLease | None) -> dict[str, Any]:
+def _scores(
+    model: nn.Module,
+    data: DeviceData,
+    side: int,
+    metric: Score,
+    lease: DeviceLease | None,
+    scored: Callable[[Predicted], None],
+) -> dict[str, Any]:
     """What a model gets on the validation split."""
     task, targets = task_of(data.data.task), data.data.validation.labels
     predicted = predict(model, data, data.validation, side, lease=lease)
+    scored(predicted)
     return {
         "scores": task.scores(predicted.raw, predicted.predictions, targets),
         "validation_loss": predicted.loss,

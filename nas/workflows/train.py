@@ -39,7 +39,7 @@ from nas.tasks.examples import hardest
 from nas.tasks.report import Example
 from nas.training.device_data import DeviceData
 from nas.training.history import EpochMetrics
-from nas.training.loop import TrainingState, finetune, predict, report_on
+from nas.training.loop import Predicted, TrainingState, finetune, predict, report_on
 from nas.training.optim import check_recipe, gpu_precision
 from nas.training.recipe import Precision, Recipe
 from nas.workflows.checkpoint import Checkpoint, read_checkpoint
@@ -240,6 +240,7 @@ class _Trainer:
         self._before = self._known.before if self._known else None
         self._history = list(self._known.history) if self._known else []
         self._kept = 0  # the last epoch that a checkpoint holds
+        self._predicted: Predicted | None = None  # of the validation split, by the last epoch's network
 
     def run(self) -> None:
         """Train to the end and record what came of it, or only leave a checkpoint where it is stopped before."""
@@ -248,7 +249,7 @@ class _Trainer:
             network = self._start()
             if not self._train(network):
                 return
-            after, hardest = self._on_test_split(network), self._hardest(network)
+            after, hardest = self._on_test_split(network), self._hardest()
             latency, latencies = self._latencies(network)
         except InputError:
             raise
@@ -284,6 +285,7 @@ class _Trainer:
             lease=lease_for(self._plan.device),
             resume=self._known.state if self._known else None,
             keep=self._keep,
+            scored=self._scored,
         )
         for epoch in epochs:
             self._history.append(epoch)
@@ -291,6 +293,9 @@ class _Trainer:
             if self._stop.reason is not None and self._kept == epoch.epoch:
                 return False
         return True
+
+    def _scored(self, predicted: Predicted) -> None:
+        self._predicted = predicted
 
     def _keep(self, metrics: EpochMetrics, state: TrainingState) -> None:
         history = (*self._history, metrics)
@@ -307,16 +312,13 @@ class _Trainer:
         predicted = predict(network, data, data.test, self._architecture.input_size, lease=lease)
         return report_on(predicted, data.data, data.data.test)
 
-    def _hardest(self, network: nn.Module) -> Hardest:
+    def _hardest(self) -> Hardest:
         """The validation images of the greatest loss; none where they were trained on."""
-        if self._training.with_validation:
+        predicted, data = self._predicted, self._data.data
+        if predicted is None:
             return (), None
-        data, part = self._data, self._data.validation
-        predicted = predict(network, data, part, self._architecture.input_size, lease=lease_for(self._plan.device))
-        own = data.data
-        return hardest(
-            task_of(own.task), own.validation, predicted.losses.cpu().numpy(), predicted.predictions, own.classes
-        )
+        losses = predicted.losses.cpu().numpy()
+        return hardest(task_of(data.task), data.validation, losses, predicted.predictions, data.classes)
 
     def _latencies(self, network: nn.Module) -> tuple[Latency | None, dict[str, Latency]]:
         """Measured again by the run's own protocols, where this machine has their devices."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from dash import html
 
-from nas.common.errors import InputError
 from nas.common.jsonl import fields_of
 from nas.common.text import capital, duration_text, plural, spread_text, time_text
 from nas.runs.objectives import objective, peak_memory, target_objective
@@ -18,7 +17,7 @@ from nas.runs.words import cost_text, score_title, trial_text
 from nas.spaces.families import layer_rows
 from nas.tasks.base import task_of
 from nas.views.front_latency import same_latency
-from nas.views.hardest import HARDEST, KEY, with_pictures
+from nas.views.hardest import HARDEST, hardest_images
 from nas.views.page.actions import Job
 from nas.views.page.runs import Seen
 from nas.views.report.figures import member_names
@@ -90,25 +89,11 @@ def described(seen: Seen, record: TrialRecord) -> list[object]:
 def _hardest(seen: Seen, training: TrainingRecord | None) -> list[object]:
     """The validation images that its full training found hardest."""
     sheet = seen.run.hardest_pictures(training) if training and training.hardest else None
-    if training is None or sheet is None:
-        return []
-    try:
-        shown = with_pictures(training, sheet)
-    except InputError as error:
-        return [html.P(f"{HARDEST}: {error}", className="note")]
-    figures = [
-        html.Figure(
-            [
-                html.Img(src=address, alt=f"validation image {example.image}"),
-                html.Figcaption(
-                    [html.B(example.target), f" → {example.found}", html.Small(f"loss {example.loss:.3g}")]
-                ),
-            ]
-        )
-        for example, address in shown
-    ]
-    parts = [html.Summary(HARDEST), html.P(KEY, className="note"), html.Div(figures, className="examples")]
-    return [html.Details(parts)]
+    return [] if training is None or sheet is None else [hardest_images(training, sheet, HARDEST, _element)]
+
+
+def _element(name: str, *children: object, class_: str = "", **attributes: str) -> object:
+    return getattr(html, name.capitalize())(list(children), className=class_, **attributes)
 
 
 def _in_full(seen: Seen, group: Sequence[TrainingRecord]) -> str:

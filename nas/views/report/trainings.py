@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas.common.errors import InputError
 from nas.common.text import capital, plural, spread_text, time_text
 from nas.runs.record import TrainingRecord
 from nas.runs.trained import alike
 from nas.runs.words import STARTS, score_title
 from nas.tasks.base import Score
-from nas.views.hardest import HARDEST, KEY, with_pictures
+from nas.views.hardest import HARDEST, hardest_images
 from nas.views.report.cells import latency_cell
 from nas.views.report.findings import Findings
 from nas.views.report.markup import Html, join, table, tag
@@ -31,30 +30,9 @@ def trainings(found: Findings) -> Html:
             summary = f"Test split, class by class: {first.digest[:8]}, seed {first.seed}"
             parts.append(tag("details", tag("summary", summary), *split_tables(first.before, first.after)))
         if first.key in found.hardest:
-            parts.append(_hardest(first, found.hardest[first.key]))
+            summary = f"{HARDEST}: {first.digest[:8]}, seed {first.seed}"
+            parts.append(hardest_images(first, found.hardest[first.key], summary, tag))
     return join(parts)
-
-
-def _hardest(record: TrainingRecord, sheet: bytes) -> Html:
-    """The validation images that it found hardest: what each shows, and what the network said."""
-    summary = f"{HARDEST}: {record.digest[:8]}, seed {record.seed}"
-    try:
-        shown = with_pictures(record, sheet)
-    except InputError as error:
-        return tag("p", f"{summary}: {error}", class_="soft")
-    figures = [
-        tag(
-            "figure",
-            tag("img", src=address, alt=f"validation image {example.image}"),
-            tag(
-                "figcaption", tag("b", example.target), f" → {example.found}", tag("small", f"loss {example.loss:.3g}")
-            ),
-        )
-        for example, address in shown
-    ]
-    return tag(
-        "details", tag("summary", summary), tag("p", KEY, class_="soft"), tag("div", *figures, class_="examples")
-    )
 
 
 def _table(found: Findings, groups: Sequence[Sequence[TrainingRecord]]) -> Html:
