@@ -92,8 +92,9 @@ def _hardest(seen: Seen, training: TrainingRecord | None) -> list[object]:
     return [] if training is None or sheet is None else [hardest_images(training, sheet, HARDEST, _element)]
 
 
-def _element(name: str, *children: object, class_: str = "", **attributes: str) -> object:
-    return getattr(html, name.capitalize())(list(children), className=class_, **attributes)
+def _element(name: str, *children: object, class_: str | None = None, **attributes: str) -> object:
+    inner = {"children": list(children)} if children else {}  # an image with any, even none in a list, breaks the page
+    return getattr(html, name.capitalize())(**inner, className=class_, **attributes)
 
 
 def _in_full(seen: Seen, group: Sequence[TrainingRecord]) -> str:
