@@ -90,6 +90,18 @@ def test_a_record_after_a_torn_line_is_not_swallowed(make_run: RunFactory) -> No
     assert [r.number for r in run.records()] == [0, 2]
 
 
+@pytest.mark.parametrize(
+    "told", [["latency", "macs"], ["accuracy"], ["accuracy", "speed"], ["accuracy", "macs", "macs"]]
+)
+def test_objectives_that_no_search_has_are_refused_where_a_run_is_opened(make_run: RunFactory, told: list[str]) -> None:
+    run = make_run()
+    written = yaml.safe_load((run.path / "run.yaml").read_text())
+    written["settings"]["objectives"] = told
+    (run.path / "run.yaml").write_text(yaml.safe_dump(written))
+    with pytest.raises(InputError, match=r"run.yaml: settings: objectives"):
+        open_run(run.path)
+
+
 @pytest.mark.parametrize("told", [7, "r8-c8k3-h0", None, [], True])
 def test_a_record_whose_architecture_is_no_mapping_is_left_out(make_run: RunFactory, told: object) -> None:
     run = make_run()

@@ -18,6 +18,7 @@ from nas.common.text import printable
 from nas.common.trust import is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
 from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
+from nas.runs.objectives import check_objectives
 from nas.runs.settings import SearchSettings
 
 
@@ -120,11 +121,19 @@ def read_run_file(path: Path) -> RunFile:
         told = {key: value if key in _NAMES else harmless(value) for key, value in provenance.items()}
         data = {**data, "provenance": told}
     try:
-        return _RUN_FILE.validate_python(data)
+        content = _RUN_FILE.validate_python(data)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"{file}: {where}: {allowed(problem)}") from error
+    settings = content.settings
+    try:
+        check_objectives(
+            settings.objectives, [each.name for each in settings.evaluation.targets], settings.evaluation.task
+        )
+    except InputError as error:
+        raise InputError(f"{file}: settings: {error}") from error
+    return content
 
 
 def _writer(data: Any) -> str:

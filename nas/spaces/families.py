@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator
 
 from nas.common.doors import Door
-from nas.common.errors import InputError, arg
+from nas.common.errors import InputError
 from nas.common.text import quoted
 from nas.common.trust import FAMILY
 from nas.common.yaml_file import Lines
@@ -70,7 +70,7 @@ def architecture_cost(architecture: Architecture, num_classes: int) -> Cost:
         family = architecture.family
     except AttributeError as error:
         raise InputError(
-            f"{arg('architecture')} {quoted(architecture)}: is of the kind {type(architecture).__name__}, and needs to be an "
+            f"architecture {quoted(architecture)}: is of the kind {type(architecture).__name__}, and needs to be an "
             "Architecture, as a space's parse(text) gives"
         ) from error
     return family_of(family).cost(architecture, num_classes)
