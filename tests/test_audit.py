@@ -197,12 +197,14 @@ def test_a_score_that_ranks_at_random_wants_the_epochs_from_which_full_trainings
     assert any("MACs alone" in note for note in audit.verdict.notes)
 
 
+@pytest.mark.slow
 def test_a_loss_that_noise_explains_is_told_from_bias() -> None:
     audit = simulated(80, 0.3)
     assert audit.verdict.kind == "raise"
     assert "several seeds may help as much" in audit.verdict.notes[0]
 
 
+@pytest.mark.slow
 def test_where_curves_end_apart_the_budget_is_doubled() -> None:
     whole = simulated(60, 0.95, biased=True)
     first = replace(whole.audited[0], curves=tuple(curve[:-1] for curve in whole.audited[0].curves))

@@ -120,6 +120,7 @@ def of_other(audit: Audit) -> InitRanking:
     return other
 
 
+@pytest.mark.slow
 def test_weights_that_truly_rank_better_are_told_so_with_what_they_cost() -> None:
     audit = compared(40, own=0.3, other=0.95)
     other = of_other(audit)
@@ -189,6 +190,7 @@ def test_over_many_audits_a_difference_is_seldom_claimed_that_is_none_and_seldom
     assert kinds(0.2, 0.95).count("better") >= 7
 
 
+@pytest.mark.slow
 def test_candidates_without_a_score_from_some_weights_are_left_out_of_that_comparison_alone() -> None:
     whole = compared(20, 0.7, 0.7)
     first, *rest = whole.audited

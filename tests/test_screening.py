@@ -126,6 +126,7 @@ def worker(candidate: Candidate, limit_ms: float) -> Evaluation:
     return replace(evaluation, latency=latency(ms))
 
 
+@pytest.mark.slow
 def test_a_candidate_surely_over_the_budget_is_rejected_unmeasured_and_the_others_are_not(
     make_run: RunFactory,
 ) -> None:

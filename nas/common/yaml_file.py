@@ -5,7 +5,7 @@ Read and written by libyaml where PyYAML has it, as its wheels do: ten times as 
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ Lines = dict[KeyPath, int]
 
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError on a date that does not exist, RecursionError on brackets without end."""
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_yaml(text: str) -> Any:
@@ -41,13 +44,10 @@ def _text(data: Any, dumper: type[Any]) -> str:
 
 
 def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
-    """A loader, and the root of what it read. What libyaml refuses, PyYAML's own may take, or say better what is wrong."""
-    if yaml.__with_libyaml__:
-        with suppress(yaml.YAMLError, ValueError):
-            loader = yaml.CSafeLoader(text)
-            return loader, loader.get_single_node()
-    own = yaml.SafeLoader(text)
-    return own, own.get_single_node()
+    """A loader, and the root of what it read; lone surrogates, by which Python tells names of files that are no UTF-8, libyaml refuses."""
+    is_plain = yaml.__with_libyaml__ and not _SURROGATE.search(text)
+    loader: Any = yaml.CSafeLoader(text) if is_plain else yaml.SafeLoader(text)
+    return loader, loader.get_single_node()
 
 
 def read_yaml(path: Path, shown: str) -> tuple[Any, Lines]:
