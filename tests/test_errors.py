@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,13 @@ def test_every_argument_that_is_named_has_a_flag() -> None:
     assert len(named) > 50
     known = {name: set(flag_of(name).partition(" ")[0].split("/")) <= flags for name, _ in named}  # `--set steps=N`
     assert [(name, path) for name, path in named if not known[name]] == []
+
+
+def test_a_process_that_ray_ends_by_sigterm_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated() -> None:
+        raise SystemExit(int(signal.SIGTERM))
+
+    monkeypatch.setattr("nas.workflows.doctor.examine", terminated)
+    assert call(capsys, "doctor") == (130, "", "nas: interrupted\n")

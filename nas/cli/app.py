@@ -6,6 +6,7 @@ import errno
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -167,6 +168,8 @@ def main(arguments: list[str] | None = None) -> None:
     except ExportError as error:
         _print_error(error.named(flag_of))
         code = 1
+    except SystemExit as ended:  # Ray answers a SIGTERM so, until a search has begun that could be stopped
+        code = _INTERRUPTED if ended.code == signal.SIGTERM else ended.code
     except USAGE_ERROR as error:  # of the parser: unknown flags, values that do not fit
         _print_error(usage_sentence(error))
         code = usage_error

@@ -102,14 +102,17 @@ _leaving = threading.local()
 def apart() -> Iterator[None]:
     """Processes that Ray starts within leave this one's process group: a signal to all of that is meant for this one.
 
-    It holds for those that run Python code before their program, as Ray has its own do.
+    It holds for those that run Python code before their program, as Ray has its own do. A SIGTERM waits until all are there, so that
+    they can be ended.
     """
     _register()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     _leaving.now = True
     try:
         yield
     finally:
         _leaving.now = False
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @functools.cache
@@ -121,3 +124,4 @@ def _register() -> None:
 def _leave() -> None:
     if getattr(_leaving, "now", False):
         os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
