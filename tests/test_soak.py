@@ -76,14 +76,14 @@ def test_what_grows_is_told_from_what_differs_from_process_to_process(
             life, age = divmod(at, 300)
             memory = 100 + 7 * life + growth_mb * age / 60 + rng.uniform(-2, 2)
             opened = 40 + files * (age // 60)
-            rows.append({"time": at, "kind": kind, "pid": life, "age_s": age, "pss_mb": memory, "files": opened})
+            rows.append({"time": at, "kind": kind, "pid": life, "age_s": age, "own_mb": memory, "files": opened})
         return "".join(json.dumps(row) + "\n" for row in rows)
 
     (tmp_path / "samples.jsonl").write_text(samples("worker", 0.0, 0))
     assert judged(tmp_path) == []
     (tmp_path / "samples.jsonl").write_text(samples("worker", 6.0, 1))
     told = judged(tmp_path)
-    assert [each.partition(" grows")[0] for each in told] == ["pss_mb of worker", "files of worker"]
+    assert [each.partition(" grows")[0] for each in told] == ["own_mb of worker", "files of worker"]
 
 
 def test_faults_are_those_of_their_seed_and_each_comes_soon(module: Callable[[str], Any]) -> None:

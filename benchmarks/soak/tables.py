@@ -46,7 +46,7 @@ def judged(out: Path) -> list[str]:
     for kind in KINDS:
         rows = [row for row in samples if row["kind"] == kind]
         limit = MB_A_MINUTE + (MB_A_RECORD * _records_a_minute(out) if kind in HOLDING else 0.0)
-        for key, most in (("pss_mb", limit), ("files", FILES_A_MINUTE)):
+        for key, most in (("own_mb", limit), ("files", FILES_A_MINUTE)):
             if (found := slope(rows, key)) > most:
                 problems.append(f"{key} of {kind} grows by {found:.2f} a minute, over {most:.2f}")
     return problems
@@ -99,14 +99,14 @@ def _print_processes(samples: list[Row]) -> None:
             [
                 kind,
                 len({row["pid"] for row in of_kind}),
-                *(_median(part, key) for key in ("pss_mb", "files") for part in (early, late)),
-                *(f"{slope(of_kind, key):+.2f}" for key in ("pss_mb", "files")),
+                *(_median(part, key) for key in ("own_mb", "files") for part in (early, late)),
+                *(f"{slope(of_kind, key):+.2f}" for key in ("own_mb", "files")),
             ]
         )
     head = [
         "process",
         "processes",
-        "PSS MiB, first quarter",
+        "own MiB, first quarter",
         "last",
         "open files, first quarter",
         "last",

@@ -18,7 +18,7 @@ STATUS_S = 5.0
 
 
 def sample(place: Place, named: dict[int, str]) -> None:
-    """A line for each process in `samples.jsonl`: memory in MiB, open files, threads; `named` ones and workers by what they are."""
+    """A line for each process in `samples.jsonl`: memory in MiB (`own_mb` is what no file backs), open files, threads; `named` ones and workers by what they are."""
     for number, command in place.processes().items():
         called = zip(("worker", "keeper"), WORKERS, strict=True)
         kind = named.get(number) or next((kind for kind, title in called if command.startswith(title)), "other")
@@ -34,6 +34,7 @@ def sample(place: Place, named: dict[int, str]) -> None:
                 age_s=round(up_s - int(stat[19]) / os.sysconf("SC_CLK_TCK"), 1),
                 pss_mb=round(int(memory["Pss:"]) / 1024, 2),
                 rss_mb=round(int(memory["Rss:"]) / 1024, 2),
+                own_mb=round(int(memory["Anonymous:"]) / 1024, 2),
                 files=len(os.listdir(folder / "fd")),
                 threads=int(stat[17]),
                 command=command.replace("\0", " ")[:60],
