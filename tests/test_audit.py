@@ -47,7 +47,7 @@ from nas.workflows.fidelity.agreement import (
     spearman,
 )
 from nas.workflows.fidelity.audit import Audit, audit_of, choose, conclude, full_recipe
-from nas.workflows.fidelity.auditing import Auditor, plan_audit
+from nas.workflows.fidelity.auditing import Auditor, plan_audit, run_audit
 from nas.workflows.fidelity.ranking import MARGIN, Audited
 
 SPACE = load_space("digits")
@@ -367,6 +367,18 @@ def test_an_audit_that_was_killed_goes_on_where_it_was(run: RunDirectory) -> Non
         seeds = {seed for _, seed in asked}
         assert len(seeds) == 3
         assert run.settings.evaluation.seed not in seeds
+
+
+def test_an_audit_ends_as_it_did_where_its_report_cannot_be_written(
+    run: RunDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_audit(run, 8)
+    give(Auditor(run, plan.missing), 24)
+    run.report_path.mkdir()  # nothing can take its place, as nothing is written on a full disk
+    assert run_audit(plan, report=write_report) is None
+    warning = caplog.messages[-1]
+    assert warning.startswith(f"{run.report_path}: cannot be written: ")
+    assert warning.endswith(f"; once it can be: nas report {run.path}")
 
 
 def test_another_recipe_is_another_audit_in_the_same_file(run: RunDirectory) -> None:

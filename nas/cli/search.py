@@ -177,7 +177,8 @@ def _end_of_search(finished: Finished) -> None:
         console.print(why, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     _print_front(run, records, judged)
-    console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
+    if run.report_path.exists():  # else a warning has said why not
+        console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)
     export = command_text("export", run.path, "--pick", "knee", "--to", "model")
     console.print(f"Next:   {export}", highlight=False, soft_wrap=True)
     if finished.interrupted and finished.resumable:

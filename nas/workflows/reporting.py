@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
+from nas.common.errors import InputError
+from nas.common.text import command_text
 from nas.runs.store import RunDirectory
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[RunDirectory], object]
 """Writes the report of a run; told whenever a workflow on the run ends, well or not."""
@@ -12,3 +17,11 @@ Report = Callable[[RunDirectory], object]
 
 def no_report(run: RunDirectory) -> None:
     """Write none."""
+
+
+def write_or_warn(report: Report, run: RunDirectory) -> None:
+    """Have the report of a workflow that ended written; where it cannot be, as on a full disk, why the workflow ended is still what is told."""
+    try:
+        report(run)
+    except InputError as error:
+        logger.warning("%s; once it can be: %s", error, command_text("report", run.path))

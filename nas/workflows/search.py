@@ -53,7 +53,7 @@ from nas.workflows.plan import (
     placement_of,
     started_resources,
 )
-from nas.workflows.reporting import Report, no_report
+from nas.workflows.reporting import Report, no_report, write_or_warn
 from nas.workflows.warm_start import WarmStart
 
 if TYPE_CHECKING:
@@ -253,11 +253,10 @@ def _drive(
                 run_candidates(confirmer, worker.start, on_epoch, placement, worker.keeper)
         except BaseException:
             progress.end()
-            with suppress(InputError):  # the disk may be full: what ended the search is what is told
-                report(run)
+            write_or_warn(report, run)
             raise
         progress.end()
-        report(run)
+        write_or_warn(report, run)
     return Finished(run, confirmer.ending, confirmer.resumable, confirmer.interrupted, heartbeat.seconds)
 
 

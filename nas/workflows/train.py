@@ -44,7 +44,7 @@ from nas.training.optim import check_recipe, gpu_precision
 from nas.training.recipe import Precision, Recipe
 from nas.workflows.checkpoint import Checkpoint, read_checkpoint
 from nas.workflows.fidelity.audit import full_recipe
-from nas.workflows.reporting import Report, no_report
+from nas.workflows.reporting import Report, no_report, write_or_warn
 
 Hardest = tuple[tuple[Example, ...], bytes | None]
 
@@ -205,7 +205,7 @@ def run_training(
                         plan.run.forget_training(training.key)
     finally:
         progress.end()
-        report(plan.run)
+        write_or_warn(report, plan.run)
     return stop.reason if plan.missing() else None
 
 

@@ -36,7 +36,7 @@ from nas.workflows.fidelity.audit import Training, choose, full_recipe, training
 from nas.workflows.fidelity.inits import recipe_from
 from nas.workflows.fidelity.proxy import MIN_NETWORKS
 from nas.workflows.plan import started_resources
-from nas.workflows.reporting import Report, no_report
+from nas.workflows.reporting import Report, no_report, write_or_warn
 
 logger = logging.getLogger(__name__)
 
@@ -299,7 +299,7 @@ def run_audit(
             if missing:
                 ending = _train(plan, missing, on_record, on_epoch, data or audited_data(plan.run))
         finally:
-            report(plan.run)
+            write_or_warn(report, plan.run)
     return ending
 
 
