@@ -102,6 +102,17 @@ def test_objectives_that_no_search_has_are_refused_where_a_run_is_opened(make_ru
         open_run(run.path)
 
 
+@pytest.mark.parametrize("told", [float("inf"), float("nan"), -float("inf"), 10**400])
+def test_numbers_that_no_search_was_told_are_refused_where_a_run_is_opened(make_run: RunFactory, told: float) -> None:
+    run = make_run()
+    written = yaml.safe_load((run.path / "run.yaml").read_text())
+    (run.path / "run.yaml").write_text(yaml.safe_dump(written | {"settings": written["settings"] | {"confirm": told}}))
+    with pytest.raises(
+        InputError, match=r"run.yaml: settings.confirm: .{2,80} is not allowed: a number of at most 64 bits"
+    ):
+        open_run(run.path)
+
+
 @pytest.mark.parametrize("told", [7, "r8-c8k3-h0", None, [], True])
 def test_a_record_whose_architecture_is_no_mapping_is_left_out(make_run: RunFactory, told: object) -> None:
     run = make_run()

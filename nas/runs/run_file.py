@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
 from nas.common.problems import allowed
-from nas.common.text import printable
+from nas.common.text import printable, quoted
 from nas.common.trust import is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
 from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
@@ -120,6 +120,7 @@ def read_run_file(path: Path) -> RunFile:
     if provenance := _part(data, "provenance"):
         told = {key: value if key in _NAMES else harmless(value) for key, value in provenance.items()}
         data = {**data, "provenance": told}
+    _check_numbers(_part(data, "settings"), f"{file}: settings")
     try:
         content = _RUN_FILE.validate_python(data)
     except ValidationError as error:
@@ -134,6 +135,15 @@ def read_run_file(path: Path) -> RunFile:
     except InputError as error:
         raise InputError(f"{file}: settings: {error}") from error
     return content
+
+
+def _check_numbers(data: Any, where: str) -> None:
+    """Raise `InputError` for a number that no search was ever told: infinite, or of more than 64 bits."""
+    if isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            _check_numbers(value, f"{where}.{key}")
+    elif isinstance(data, int | float) and not abs(data) < 2**63:
+        raise InputError(f"{where}: {quoted(data)} is not allowed: a number of at most 64 bits is expected")
 
 
 def _writer(data: Any) -> str:
