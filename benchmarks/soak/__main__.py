@@ -35,7 +35,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # what benchmarks share
 
 import optuna
-from faults import Faults, drawn
+from faults import SHARES, Faults, drawn
 from place import Place
 from run_checks import check_end
 from tables import judged, print_tables
@@ -315,6 +315,7 @@ def main() -> None:
     parser.add_argument(
         "--trials", type=int, default=1000, help="of the search; raised where they are done before the time is over"
     )
+    parser.add_argument("--calm", action="store_true", help="no faults: what long-lived processes come to hold")
     parser.add_argument("--out", type=Path, help="a new folder for what is seen")
     parser.add_argument("--tables", type=Path, metavar="FOLDER", help="print those of an earlier soak")
     given = parser.parse_args()
@@ -326,6 +327,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = Place(given.out)
+    if given.calm:
+        place.missing |= dict.fromkeys(SHARES, "--calm")
     soak = Soak(place, given.minutes, given.seed, given.trials)
     try:
         soak.run()

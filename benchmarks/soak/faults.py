@@ -40,6 +40,8 @@ class Driver(Protocol):
 def drawn(rng: random.Random, seconds: float, missing: dict[str, str]) -> Iterator[tuple[float, str]]:
     """Seconds from the start and names of faults, for ever; one of each comes first."""
     kinds = [kind for kind in SHARES if kind not in missing]
+    if not kinds:
+        yield float("inf"), ""
     deck = rng.sample(kinds, len(kinds))
     at, gap_s = 0.0, min(_MOST_GAP_S, 0.6 * seconds / len(kinds))
     while True:

@@ -16,6 +16,8 @@ MEMBERS = 32
 """Members of the front that are measured in turn at most, spread evenly along it."""
 RIVALS = 4
 """Candidates near the front that are measured with them at most."""
+KEPT = 3 * RIVALS
+"""Rivals whose weights are kept: after a turn, which moves members and rivals alike, others may belong on the front."""
 
 
 def to_measure(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
@@ -25,8 +27,8 @@ def to_measure(records: Sequence[TrialRecord], objectives: Sequence[str]) -> lis
     return [*(front[index] for index in along), *rivals(records, objectives)]
 
 
-def rivals(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
-    """Trained candidates that nothing but the spread of latencies may keep behind the front, nearest first, a few at most.
+def rivals(records: Sequence[TrialRecord], objectives: Sequence[str], most: int = RIVALS) -> list[TrialRecord]:
+    """Trained candidates that nothing but the spread of latencies may keep behind the front, nearest first, `most` at most.
 
     One is a rival where, of each member that dominates it, it might be faster: its lower end below the member's upper
     end. It is as near as the share of its latency at which it would reach the front.
@@ -51,7 +53,7 @@ def rivals(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[Tr
     near = np.where(beaten, reach, 1.0).min(1)
     near[np.any(beaten & ~may_win, axis=1)] = 0.0
     found = [(share, record) for share, record in zip(near.tolist(), behind.values(), strict=True) if share > 0]
-    return [record for _, record in sorted(found, key=lambda each: (-each[0], each[1].number))][:RIVALS]
+    return [record for _, record in sorted(found, key=lambda each: (-each[0], each[1].number))][:most]
 
 
 def _ends(records: Sequence[TrialRecord], names: Sequence[str]) -> NDArray[np.float64]:
