@@ -18,6 +18,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
@@ -112,6 +113,14 @@ def _note_changes(event: str, arguments: tuple[Any, ...]) -> None:
         for each in arguments[:2]:
             if isinstance(each, str | bytes | os.PathLike):
                 _changed.append(os.path.join(*folders[:1], os.fsdecode(each)))
+
+
+class _HangsError(BaseException):
+    """A reader does not come back; nothing that it catches."""
+
+
+def _give_up(*_: object) -> None:
+    raise _HangsError
 
 
 def _outside(folders: Sequence[str]) -> list[str]:
@@ -349,7 +358,7 @@ def problem_of(target: Target, content: bytes) -> str | None:
         except InputError as error:
             if "\n\n" in str(error) or "Traceback" in str(error):
                 return f"no sentence: {error}"
-        except Exception:
+        except (Exception, _HangsError):
             return traceback.format_exc()
         took = time.monotonic() - begun
         if outside := _outside((folder, os.environ["NAS_DATA"])):
@@ -369,6 +378,7 @@ def main() -> int:
     os.environ["NAS_DATA"] = tempfile.mkdtemp()
     os.environ.pop("NAS_TRUST", None)
     sys.addaudithook(_note_changes)
+    signal.signal(signal.SIGALRM, _give_up)
     wrong, resident = 0, None
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
@@ -379,7 +389,9 @@ def main() -> int:
         while (passed := time.monotonic() - begun) < given.seconds:
             if resident is None and passed > given.seconds / 10:
                 resident = _resident()
+            signal.alarm(round(3 * MOST_S))
             name, problem = run_case(seed, known, given.only)
+            signal.alarm(0)
             counts[name] += 1
             if problem is not None:
                 wrong += 1

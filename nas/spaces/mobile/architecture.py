@@ -19,15 +19,17 @@ from nas.common.text import quoted
 from nas.spaces.mobile.geometry import Padding, effective_kernel, output_size, receptive_field
 
 Positive = Annotated[int, Field(ge=1, le=999_999)]
+Taps = Annotated[int, Field(ge=1, le=999)]
 Activation = Literal["relu", "relu6"]
 
 REMEMBERED = 100_000
 """Layers, each where it stands, of which canonical form and cost are remembered: a space's networks are made of few."""
 
 _NUMBER = r"[1-9]\d{0,5}"
-_KERNEL = r"\d{0,5}[13579]"
-_LAYER = re.compile(rf"k({_KERNEL})(?:d({_NUMBER}))?e(\d{{1,6}}(?:\.\d+)?)([sf])({_NUMBER})(?:/({_NUMBER}))?")
-_STEM = re.compile(rf"c({_NUMBER})k({_KERNEL})(?:/({_NUMBER}))?")
+_TAPS = r"[1-9]\d{0,2}"
+_KERNEL = r"\d{0,2}[13579]"
+_LAYER = re.compile(rf"k({_KERNEL})(?:d({_TAPS}))?e(\d{{1,6}}(?:\.\d+)?)([sf])({_NUMBER})(?:/({_TAPS}))?")
+_STEM = re.compile(rf"c({_NUMBER})k({_KERNEL})(?:/({_TAPS}))?")
 _INPUT = re.compile(rf"r({_NUMBER})")
 _HEAD = re.compile(r"h(\d{1,6})")
 
@@ -37,8 +39,8 @@ class StemSpec:
     """The first convolution: dense, padded, followed by BN and the activation."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-    kernel_size: Positive
-    stride: Positive
+    kernel_size: Taps
+    stride: Taps
     out_channels: Positive
 
 
@@ -52,12 +54,12 @@ class LayerSpec:
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-    kernel_size: Positive
-    dilation: Positive
+    kernel_size: Taps
+    dilation: Taps
     expansion: Annotated[float, Field(gt=0, le=999_999)]
     separable: bool
     out_channels: Positive
-    stride: Positive
+    stride: Taps
 
     def hidden_channels(self, in_channels: int) -> int:
         """Channels between expansion and projection."""
