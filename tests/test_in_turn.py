@@ -23,7 +23,7 @@ from nas.runs.front import pareto_front
 from nas.runs.in_turn import with_remeasured
 from nas.runs.picks import pick
 from nas.runs.record import Evaluation, LatencyRecord, Outcome, TrialRecord
-from nas.runs.rivals import KEPT, RIVALS, rivals, to_measure
+from nas.runs.rivals import RIVALS, near_front, rivals, to_measure
 from nas.runs.settings import Budgets, EvaluationSettings, LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
@@ -334,7 +334,7 @@ def test_weights_of_rivals_are_kept_as_those_of_the_front_are(make_run: RunFacto
     near = to_measure(run.records(), OBJECTIVES)
     assert len(near) > len(pareto_front(run.records(), OBJECTIVES))
     assert all(run.weights_path(record.digest).is_file() for record in near)
-    behind = rivals(run.records(), OBJECTIVES, KEPT)  # the turn may bring these onto the front
+    behind = near_front(run.records(), OBJECTIVES)  # the turn may bring these onto the front
     assert len(behind) > RIVALS
     assert all(run.weights_path(record.digest).is_file() for record in behind)
 

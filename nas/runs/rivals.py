@@ -16,8 +16,8 @@ MEMBERS = 32
 """Members of the front that are measured in turn at most, spread evenly along it."""
 RIVALS = 4
 """Candidates near the front that are measured with them at most."""
-KEPT = 3 * RIVALS
-"""Rivals whose weights are kept: after a turn, which moves members and rivals alike, others may belong on the front."""
+KEPT = 32
+"""Candidates near the front whose weights are kept: a member may have been measured in a good minute, and a turn put others in its place."""
 
 
 def to_measure(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
@@ -27,12 +27,21 @@ def to_measure(records: Sequence[TrialRecord], objectives: Sequence[str]) -> lis
     return [*(front[index] for index in along), *rivals(records, objectives)]
 
 
-def rivals(records: Sequence[TrialRecord], objectives: Sequence[str], most: int = RIVALS) -> list[TrialRecord]:
-    """Trained candidates that nothing but the spread of latencies may keep behind the front, nearest first, `most` at most.
+def rivals(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
+    """Trained candidates that nothing but the spread of latencies may keep behind the front, nearest first, a few at most.
 
-    One is a rival where, of each member that dominates it, it might be faster: its lower end below the member's upper
-    end. It is as near as the share of its latency at which it would reach the front.
+    One is a rival where, of each member that dominates it, it might be faster: its lower end below the member's upper end.
     """
+    return _nearest(records, objectives, within_spread=True)[:RIVALS]
+
+
+def near_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
+    """Trained candidates that other latencies might bring onto the front, nearest first: those whose weights are kept."""
+    return _nearest(records, objectives, within_spread=False)[:KEPT]
+
+
+def _nearest(records: Sequence[TrialRecord], objectives: Sequence[str], within_spread: bool) -> list[TrialRecord]:
+    """Trained candidates behind the front, the nearest first: by the share of its latency at which one would reach the front."""
     timed = [index for index, name in enumerate(objectives) if name == "latency" or target_of(name)]
     front = pareto_front(records, objectives)
     members = {record.digest for record in front}
@@ -51,9 +60,10 @@ def rivals(records: Sequence[TrialRecord], objectives: Sequence[str], most: int 
     may_win = (lower[:, None] < upper[None]).any(2)
     reach = (of_front[None, :, timed] / of_behind[:, None, timed]).max(2)
     near = np.where(beaten, reach, 1.0).min(1)
-    near[np.any(beaten & ~may_win, axis=1)] = 0.0
+    if within_spread:
+        near[np.any(beaten & ~may_win, axis=1)] = 0.0
     found = [(share, record) for share, record in zip(near.tolist(), behind.values(), strict=True) if share > 0]
-    return [record for _, record in sorted(found, key=lambda each: (-each[0], each[1].number))][:most]
+    return [record for _, record in sorted(found, key=lambda each: (-each[0], each[1].number))]
 
 
 def _ends(records: Sequence[TrialRecord], names: Sequence[str]) -> NDArray[np.float64]:

@@ -330,7 +330,7 @@ class Broker:
         for repeat in self._waiting.pop(candidate.digest, []):
             self._answer_repeat(repeat, record)
         # Those still running may have saved their weights, on their way here.
-        kept = {record.digest for record in (*self._tally.front, *self._tally.rivals)}
+        kept = {record.digest for record in (*self._tally.front, *self._tally.near)}
         self.run.prune_weights(kept | self._over | self.running.keys())
         return record
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from nas.runs.front import pareto_front
 from nas.runs.record import Outcome, TrialRecord
-from nas.runs.rivals import KEPT, rivals
+from nas.runs.rivals import near_front
 
 
 class Tally:
     """Counts and the Pareto front of the records that were added, in the order written.
 
     `trained` candidates count towards the budget, `rejected` ones were over a hard budget and never trained; what was taken
-    over from earlier runs is in neither, nor among the `failed`. `rivals` may belong on the front (nas/runs/rivals.py), so that
-    their weights are kept. `budgets_met` says whether any candidate at all was trained.
+    over from earlier runs is in neither, nor among the `failed`. `near` are those that may belong on the front (nas/runs/rivals.py), so
+    that their weights are kept. `budgets_met` says whether any candidate at all was trained.
     """
 
     def __init__(self, objectives: Sequence[str]) -> None:
@@ -22,7 +22,7 @@ class Tally:
         self.trained = self.failed = self.rejected = self.rejected_in_a_row = 0
         self.budgets_met = False
         self.front: list[TrialRecord] = []
-        self.rivals: list[TrialRecord] = []
+        self.near: list[TrialRecord] = []
         self.last_loss: TrialRecord | None = None
 
     def add(self, record: TrialRecord) -> None:
@@ -38,5 +38,5 @@ class Tally:
         elif record.outcome is not Outcome.REPEAT:
             self.rejected_in_a_row = self.rejected_in_a_row + 1 if rejected else 0
         if record.outcome is Outcome.DONE:
-            known = [*self.front, *self.rivals, record]  # none of the others can come closer than it was
-            self.front, self.rivals = pareto_front(known, self._objectives), rivals(known, self._objectives, KEPT)
+            known = [*self.front, *self.near, record]  # none of the others can come closer than it was
+            self.front, self.near = pareto_front(known, self._objectives), near_front(known, self._objectives)

@@ -16,7 +16,7 @@ from nas.runs.front import pareto_front
 from nas.runs.limits import budget_violation
 from nas.runs.objectives import objective_values, score_of
 from nas.runs.record import Evaluation, Outcome, TrialRecord
-from nas.runs.rivals import KEPT, rivals
+from nas.runs.rivals import near_front
 from nas.runs.settings import LatencyTarget, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.runs.targets import latency_names, own_decides, targets_here
@@ -125,7 +125,7 @@ def warm_start(settings: SearchSettings, conditions: Conditions) -> WarmStart:
             + _latencies_note(within, settings, conditions)
         )
     records = tuple(taken.values())
-    near = (*pareto_front(records, settings.objectives), *rivals(records, settings.objectives, KEPT))
+    near = (*pareto_front(records, settings.objectives), *near_front(records, settings.objectives))
     wanted = {record.digest for record in near}
     kept = {digest: file for digest, file in weights.items() if digest in wanted and file.is_file()}
     return WarmStart(records, kept, tuple(enqueue), tuple(notes))
