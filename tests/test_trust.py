@@ -289,6 +289,25 @@ def test_a_run_that_is_gone_on_with_is_noted_neither_twice_nor_for_the_first_tim
         open_run(run.path).settings.evaluation.load_metric()
 
 
+def test_a_copy_of_an_own_run_beside_other_modules_is_asked_about(
+    make_run: RunFactory, trace: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has seen run.yaml can write all that it says."""
+    _, ran = trace
+    settings = make_run().settings
+    (tmp_path / "mine.py").write_text("def METRIC(labels, predictions): return 0.5")
+    mine = make_run(replace(settings, evaluation=replace(settings.evaluation, metric="mine:METRIC")), name="own")
+    fresh_process(monkeypatch)
+    open_run(mine.path).settings.evaluation.load_metric()
+    theirs = Path(shutil.copytree(mine.path, tmp_path / "theirs"))
+    (theirs / "mine.py").write_text(f"open({str(ran)!r}, 'w')\ndef METRIC(labels, predictions): return 0.9")
+    fresh_process(monkeypatch)
+    monkeypatch.chdir(theirs)
+    with pytest.raises(InputError, match="is not a run of yours"):
+        open_run(Path()).settings.evaluation.load_metric()
+    assert not ran.exists()
+
+
 def test_what_was_agreed_to_is_asked_once_and_other_modules_again(
     make_run: RunFactory, trace: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,12 @@ def code_folder() -> str:
     return os.path.abspath(os.environ.get(FOLDER) or ".")
 
 
+def lies_in_folder(name: str) -> bool:
+    """Whether what `module:name` means would be taken from there."""
+    top = name.partition(":")[0].partition(".")[0]
+    return os.path.isdir(os.path.join(code_folder(), top)) or any(Path(code_folder()).glob(f"{top}.*"))
+
+
 @contextmanager
 def searched_last(folder: str) -> Iterator[None]:
     """While the context lasts, modules that are found nowhere else are looked for in a folder, before those of outer contexts."""

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
 from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
+from nas.common.plugins import code_folder, lies_in_folder
 from nas.common.problems import allowed
 from nas.common.text import printable, quoted
 from nas.common.trust import is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
@@ -139,11 +140,15 @@ def read_run_file(path: Path) -> RunFile:
 
 def _check_numbers(data: Any, where: str) -> None:
     """Raise `InputError` for a number that no search was ever told: infinite, or of more than 64 bits."""
-    if isinstance(data, dict | list):
-        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
-            _check_numbers(value, f"{where}.{key}")
-    elif isinstance(data, int | float) and not abs(data) < 2**63:
-        raise InputError(f"{where}: {quoted(data)} is not allowed: a number of at most 64 bits is expected")
+    left, seen = [(where, data)], set()  # each once: YAML may have one hold itself, or hold thousands of the same
+    while left:
+        at, value = left.pop()
+        if isinstance(value, int | float) and not abs(value) < 2**63:
+            raise InputError(f"{at}: {quoted(value)} is not allowed: a number of at most 64 bits is expected")
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            left += ((f"{at}.{key}", part) for key, part in parts)
 
 
 def _writer(data: Any) -> str:
@@ -167,9 +172,10 @@ def _whose(file: Path, data: Any) -> str | None:
 
 
 def _mark(data: Any) -> str:
-    """Of a run and the modules that it names."""
-    provenance = _part(data, "provenance")
-    told = [provenance.get("created"), provenance.get("host"), sorted(names_in(_part(data, "settings")))]
+    """Of a run, the modules that it names, and the folder in which these would be found: a copy beside other modules is another run."""
+    provenance, names = _part(data, "provenance"), sorted(names_in(_part(data, "settings")))
+    folder = code_folder() if any(map(lies_in_folder, names)) else ""
+    told = [provenance.get("created"), provenance.get("host"), names, folder]
     return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:32]
 
 
