@@ -22,6 +22,7 @@ from nas.common.errors import InputError
 from nas.common.plugins import load_named
 from nas.models.backbones import load_backbone
 from nas.models.networks import build, networks_of
+from nas.runs.run_file import check_destination, note_destinations
 from nas.runs.store import RunDirectory, open_run
 from nas.spaces.files import load_space, spaces_folder
 from nas.spaces.known import known_architectures
@@ -325,6 +326,83 @@ def test_what_was_agreed_to_is_asked_once_and_other_modules_again(
         with pytest.raises(InputError, match="could not be loaded"):
             open_run(run.path).settings.evaluation.load_metric()
     assert [question.split(":")[1].split("'")[0] for question in questions] == ["METRIC", "OTHER"]
+
+
+# ---------------------------------------------------------------- where a run would be written to
+
+
+def with_destinations(run: RunDirectory, tmp_path: Path, host: str = "another-host") -> None:
+    def change(content: dict[str, dict[str, object]]) -> None:
+        content["settings"] |= {"replica": f"file://{tmp_path}/copy", "storage": f"sqlite:///{tmp_path}/study.db"}
+        content["provenance"]["host"] = host
+
+    changed(run, change)
+
+
+def resumed(run: RunDirectory, *arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says that refuses to go on: at the latest since the data of these runs is not there."""
+    with pytest.raises(SystemExit) as end:
+        main(["search", "--resume", str(run.path), *arguments])
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_from_elsewhere_does_not_say_where_it_is_written_to(
+    make_run: RunFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    with_destinations(run, tmp_path)
+    theirs = f"{run.path / 'run.yaml'} (started on 'another-host') is not a run of yours, and this would be written to"
+    told = resumed(run, capsys=capsys)
+    assert f"--replica file://{tmp_path}/copy: {theirs}; look at that place, then set NAS_TRUST=1" in told
+    assert told.endswith("or copy no more: --replica off")
+    told = resumed(run, "--replica", "off", capsys=capsys)
+    assert f"--storage sqlite:///{tmp_path}/study.db: {theirs}" in told
+    assert told.endswith("or name the database yourself, this or another: --storage URL")
+    told = resumed(run, "--replica", "off", "--storage", f"sqlite:///{tmp_path}/study.db", capsys=capsys)
+    assert "is not a run of yours" not in told
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_whoever_is_asked_says_where_a_run_is_written_to_once(
+    make_run: RunFactory, tmp_path: Path, agrees: bool
+) -> None:
+    run = make_run()
+    questions: list[str] = []
+    with_destinations(run, tmp_path)
+
+    def answer(question: str) -> bool:
+        questions.append(question)
+        return agrees
+
+    trust.ask_by(answer)
+    for _ in range(2):
+        if agrees:
+            check_destination(run.path, "replica", "give another")
+        else:
+            with pytest.raises(InputError, match="give another"):
+                check_destination(run.path, "replica", "give another")
+    assert len(questions) == (1 if agrees else 2)
+
+
+def test_places_of_ones_own_run_and_those_given_are_written_to_unasked(
+    make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_run()
+    own = replace(made.settings, replica=f"file://{tmp_path}/copy")
+    check_destination(RunDirectory.create(tmp_path / "own", own, made.provenance).path, "replica", "")
+    with_destinations(made, tmp_path)
+    with pytest.raises(InputError, match="would be written to"):
+        check_destination(made.path, "storage", "")
+    note_destinations(made.path)
+    check_destination(made.path, "storage", "")
+    check_destination(made.path, "replica", "")
+    with_destinations(made, tmp_path / "other")
+    with pytest.raises(InputError, match="would be written to"):
+        check_destination(made.path, "replica", "")
+    monkeypatch.setenv("NAS_TRUST", "1")
+    check_destination(made.path, "replica", "")
 
 
 # ---------------------------------------------------------------- other files

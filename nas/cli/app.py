@@ -31,7 +31,7 @@ from nas.cli.status import status, stop
 from nas.cli.supernet import supernet_app
 from nas.cli.train import train
 from nas.cli.usage import USAGE_ERROR, usage_sentence
-from nas.common.errors import ExportError, InputError
+from nas.common.errors import ExportError, InputError, named
 from nas.common.printable import print_what_fits
 from nas.common.text import plural
 from nas.common.trust import ask_by
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
         _check_working_directory()
         assume_home()
         if all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
-            ask_by(lambda sentence: typer.confirm(f"nas: {sentence}", err=True))
+            ask_by(lambda sentence: typer.confirm(f"nas: {named(sentence, flag_of)}", err=True))
         given = as_now(sys.argv[1:] if arguments is None else arguments)
         code = _command()(args=given, prog_name="nas", standalone_mode=False)
         if sys.stdout is not None:  # closed

@@ -2,7 +2,8 @@
 
 Whoever reads such a file says so here, and whose it is, before anything that it names is loaded. Of one's own file the names are taken, of any other
 none: they are asked about, or refused. So are families of networks that records or exported folders name beside those. Names on the
-command line, or loaded before such a file was read, are the user's own. Whose a file is whoever knows its kind decides: a run is one's
+command line, or loaded before such a file was read, are the user's own. Places that such a file would have written to are
+asked about likewise. Whose a file is whoever knows its kind decides: a run is one's
 own where this user's list has it (`nas.runs.run_file`).
 """
 
@@ -19,11 +20,11 @@ from typing import Any
 
 from nas.common.errors import NotHereError
 from nas.common.jsonl import append_line
-from nas.common.text import quoted
+from nas.common.text import printable, quoted
 from nas.common.user_cache import user_cache
 
 VARIABLE = "NAS_TRUST"
-"""Set to 1, nothing is asked: what files name is loaded, whosever they are."""
+"""Set to 1, nothing is asked: what files name is loaded, and written to, whosever they are."""
 FAMILY = "family of networks"
 _NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
@@ -93,6 +94,19 @@ def check_module(what: str, name: str) -> None:
     for foreign in _foreign.values():
         if foreign.mark and foreign.names <= _accepted:
             note_own(foreign.mark)
+
+
+def check_place(what: str, place: str, source: str, mark: str, instead: str) -> None:
+    """Raise `InputError` where a file of somebody else's, the `source`, says where to write, and nobody says that it may.
+
+    Once that was agreed to the user's list has its `mark`; `instead` says what else would do.
+    """
+    if _trusts_all() or is_own(mark):
+        return
+    sentence = f"{what} {printable(place)}: {source}, and this would be written to"
+    if _asked is None or not _asked(f"{sentence}. Write there?"):
+        raise NotHereError(f"{sentence}; look at that place, then set {VARIABLE}=1, or {instead}")
+    note_own(mark)
 
 
 # ---------------------------------------------------------------- whose

@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.files import SCHEMA_VERSION, harmless, is_newer, write_yaml
 from nas.common.plugins import code_folder, lies_in_folder
 from nas.common.problems import allowed
+from nas.common.redact import without_password
 from nas.common.text import printable, quoted
-from nas.common.trust import is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
+from nas.common.trust import check_place, is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
 from nas.common.yaml_file import read_yaml
 from nas.runs.layout import RUN_FILE
 from nas.runs.objectives import check_objectives
@@ -138,6 +139,29 @@ def read_run_file(path: Path) -> RunFile:
     return content
 
 
+def check_destination(path: Path, name: str, instead: str) -> None:
+    """Raise `InputError` where a run that is not this user's says where its `name` (replica, storage) is written to, and nobody
+    says that it may be; `instead` is what else would do.
+    """
+    file = path / RUN_FILE
+    data, _ = read_yaml(file, str(file))
+    whose, place = _whose(file, data), _part(data, "settings").get(name)
+    if whose is not None and isinstance(place, str):
+        source = f"{file} ({whose}) is not a run of yours"
+        check_place(arg(name), without_password(place), source, _place_mark(data, place), instead)
+
+
+def note_destinations(path: Path) -> None:
+    """The replica and the storage of a run that goes on are the user's word from now on."""
+    file = path / RUN_FILE
+    data, _ = read_yaml(file, str(file))
+    if _whose(file, data) is not None:
+        settings = _part(data, "settings")
+        for place in (settings.get("replica"), settings.get("storage")):
+            if isinstance(place, str):
+                note_own(_place_mark(data, place))
+
+
 def _check_numbers(data: Any, where: str) -> None:
     """Raise `InputError` for a number that no search was ever told: infinite, or of more than 64 bits."""
     left, seen = [(where, data)], set()  # each once: YAML may have one hold itself, or hold thousands of the same
@@ -177,6 +201,11 @@ def _mark(data: Any) -> str:
     folder = code_folder() if any(map(lies_in_folder, names)) else ""
     told = [provenance.get("created"), provenance.get("host"), names, folder]
     return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:32]
+
+
+def _place_mark(data: Any, place: str) -> str:
+    """Of a run and a place that it is written to."""
+    return hashlib.sha256(f"{_mark(data)} {place}".encode()).hexdigest()[:32]
 
 
 def _part(data: Any, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from nas.models.seen import seen_by
 from nas.models.weights import licence_of, load_weights
 from nas.runs.record import Confirmation, TrialRecord
 from nas.runs.replica import OFF, check_replica, replicated
-from nas.runs.run_file import Provenance
+from nas.runs.run_file import Provenance, check_destination, note_destinations
 from nas.runs.run_images import RunImages
 from nas.runs.settings import SearchSettings
 from nas.runs.store import RunDirectory, open_run
@@ -138,6 +138,10 @@ def resume_search(
     began = time.monotonic()
     address = cluster_address(address)
     run = open_run(path)
+    if replica is None:
+        check_destination(run.path, "replica", f"copy no more: {arg('replica')} {OFF}")
+    if storage is None:
+        check_destination(run.path, "storage", f"name the database yourself, this or another: {arg('storage')} URL")
     with run.locked():
         renewed = (renewal or Renewal()).applied(run.settings)
         check_amounts(renewed)
@@ -169,6 +173,7 @@ def resume_search(
             _check_elsewhere(settings, data, placement, actors, dict(other))
             if settings != run.settings:
                 run = run.with_settings(settings)  # first: what is made of the records follows from it
+            note_destinations(run.path)
             with replicated(run), database_errors(run):
                 begin = functools.partial(Broker, run, database, began)
                 return _drive(begin, data, progress or Progress(), actors, address, placement, models, report)

@@ -18,8 +18,10 @@ from nas.data.sets import ImageData
 from nas.models.seen import unknown_text
 from nas.models.sources import SCRATCH
 from nas.models.weights import load_weights
+from nas.runs.layout import RUN_FILE
 from nas.runs.record import AuditRecord, Evaluation, InitialWeights, Outcome
 from nas.runs.replica import replicated
+from nas.runs.run_file import check_destination
 from nas.runs.settings import Budgets, Resources, SearchSettings
 from nas.runs.store import RunDirectory
 from nas.search.broker import MAX_LOSSES
@@ -293,6 +295,7 @@ def run_audit(
     `data` is what `audited_data` gives, by default read here. Raises `InputError` when a search runs on the directory, or
     the data has changed since. Latencies are those of the records.
     """
+    check_destination(plan.run.path, "replica", f"set replica to null in {plan.run.path / RUN_FILE}")
     with plan.run.locked(), replicated(plan.run):
         missing, ending = plan.missing, None
         try:
