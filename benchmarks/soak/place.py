@@ -32,6 +32,7 @@ class Place:
         self.out = out.absolute()
         self.out.mkdir(parents=True)
         self._telling = threading.Lock()
+        self._sessions: set[int] = set()
         self.missing: dict[str, str] = {}
         self.root = Path(tempfile.mkdtemp(prefix="soak", dir="/tmp"))
         """Short, since the paths of Ray's sockets in it may have 107 bytes."""
@@ -96,10 +97,12 @@ class Place:
 
     def start(self, *arguments: str, log: IO[bytes] | int) -> subprocess.Popen[bytes]:
         """A `nas` of its own session."""
-        return subprocess.Popen(
+        started = subprocess.Popen(
             [sys.executable, "-m", "nas", *arguments], cwd=self.root, env=self.environment,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
+        self._sessions.add(started.pid)
+        return started
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """What a `nas` says that ends by itself."""
@@ -116,7 +119,15 @@ class Place:
 
     def processes(self) -> dict[int, str]:
         """All processes that this soak started, and those that they did, with their command lines."""
-        return tagged(TAG, self.root)
+        found = tagged(
+            TAG, self.root
+        )  # Ray's agents write their titles over their environment, but stay in the session
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError, ValueError):
+                state, _, _, session = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:4]
+                if int(session) in self._sessions and state != "Z":
+                    found[int(folder.name)] = (folder / "cmdline").read_text(errors="replace")
+        return found
 
     def close(self) -> None:
         """Remove all but what was seen; of the run its records and settings are kept with that."""
