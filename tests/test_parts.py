@@ -15,6 +15,7 @@ import pytest
 from conftest import RunFactory
 from test_run import record
 
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.jsonl import json_line
 from nas.runs.parts import Parts, end_of, joined, next_step
@@ -24,8 +25,10 @@ from nas.runs.replica import _Copier, check_replica, fetch_run
 from nas.runs.settings import EvaluationSettings, SearchSettings
 from nas.runs.store import RunDirectory, open_run
 from nas.search.broker import Broker
+from nas.search.renewal import Renewal
 from nas.spaces.files import load_space
 from nas.training.recipe import Recipe
+from nas.views.trackers import Progresses
 
 DIGITS = SearchSettings(space=load_space("digits"), data="digits", evaluation=EvaluationSettings(Recipe(epochs=1)))
 TRIALS, STUDY = "trials.jsonl", "study.journal"
@@ -248,6 +251,36 @@ def test_a_part_that_is_missing_or_cut_ends_the_records_before_it(
     with pytest.raises(InputError, match=f"{says}; give another prefix .*replica off beside resume"):
         check_replica(again)
     assert {path: path.read_bytes() for path in parts(place)} == before
+
+
+def test_a_replica_that_lacks_a_part_is_resumed_without_it_or_not_at_all(
+    run: RunDirectory,
+    place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    went_on: list[tuple[Path, str]] = []
+
+    def resume(path: Path, renewal: Renewal, address: str | None, progress: Progresses, replica: str, _: None) -> None:
+        went_on.append((path, replica))
+        raise InputError("far enough")
+
+    monkeypatch.setattr("nas.views.reported.resume_search", resume)
+    copies = copier(run)
+    for first, count in ((0, 8), (8, 3), (11, 1)):
+        grow(run, first, count)
+        copies._copy()
+    parts(place)[0].unlink()
+    died(place)
+    uri, size, told = f"file://{place}", place.joinpath(TRIALS).stat().st_size, []
+    for name, arguments in (("a", []), ("b", ["--replica", "off"]), ("c", ["--replica", f"file://{tmp_path}/empty"])):
+        with pytest.raises(SystemExit):
+            main(["search", "--resume", uri, "--out", str(tmp_path / name), *arguments])
+        told.append(" ".join(capsys.readouterr().err.split()))
+    assert f"go on from byte {size} of trials.jsonl with --replica off, or --replica and an empty prefix" in told[0]
+    assert not (tmp_path / "a").exists()
+    assert went_on == [(tmp_path / "b", "off"), (tmp_path / "c", f"file://{tmp_path}/empty")]
 
 
 def test_parts_of_a_study_that_was_made_again_are_not_joined_with_it(run: RunDirectory, place: Path) -> None:

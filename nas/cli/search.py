@@ -79,9 +79,9 @@ def _resumed(context: typer.Context, resume: str, options: SearchOptions, logs: 
     folder, replica = Path(resume), options.run.replica
     if is_uri(resume):
         name = resume.partition("?")[0].rstrip("/").rpartition("/")[2]
-        folder, replica = options.run.out or Path("results") / name, resume
+        folder, replica = options.run.out or Path("results") / name, replica or resume
         check_new_folder(folder)
-        fetch_run(resume, folder)
+        fetch_run(resume, folder, goes_on_there=replica == resume)
         console.print(f"Copied {resume} to {folder}", highlight=False, soft_wrap=True)
     with about("resume"):
         run = open_run(folder)

@@ -92,10 +92,10 @@ def check_replica(run: RunDirectory) -> None:
         raise InputError(f"{error.marked} (or copy no more: {arg('replica')} {OFF} beside {arg('resume')})") from error
 
 
-def fetch_run(uri: str, out: Path) -> None:
-    """Copy the run of a replica into a new folder, whole or not at all.
+def fetch_run(uri: str, out: Path, goes_on_there: bool = False) -> None:
+    """Copy the run of a replica into a new folder, whole or not at all; `goes_on_there` where it is to be copied back.
 
-    Raises `InputError` when no run is there, or a driver elsewhere goes on with it.
+    Raises `InputError` when no run is there, a driver elsewhere goes on with it, or records there cannot be gone on with.
     """
     remote = _reached(arg("resume"), uri)
     every = _answer(arg("resume"), uri, remote.names)
@@ -112,8 +112,8 @@ def fetch_run(uri: str, out: Path) -> None:
         raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        for name in kept:
-            content = _joined(remote, name, names) if name in GROWING else remote.read(name)
+        for name in sorted(kept, key=lambda name: name not in GROWING):  # which may be refused
+            content = _joined(remote, uri, name, names, goes_on_there) if name in GROWING else remote.read(name)
             if content is not None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 (partial / name).write_bytes(content)
@@ -134,9 +134,16 @@ def fetch_run(uri: str, out: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _joined(remote: RemoteFolder, name: str, names: Sequence[str]) -> bytes:
-    """A file that grows, as far as a replica has it; a warning says where parts of it are missing."""
+def _joined(remote: RemoteFolder, uri: str, name: str, names: Sequence[str], goes_on_there: bool) -> bytes:
+    """A file that grows, as far as a replica has it. Where parts of it are missing a warning says so; raises `InputError` where
+    records are to go on there all the same.
+    """
     found = joined(name, names, remote.read)
+    if found.beyond and goes_on_there and is_records(name):
+        raise InputError(
+            f"{arg('resume')} {uri}: {broken(found)}, so that nothing more can be copied there; go on from byte "
+            f"{len(found.content)} of {name} with {arg('replica')} {OFF}, or {arg('replica')} and an empty prefix"
+        )
     if found.beyond:
         logger.warning("%s: %s; taken up to byte %d", remote.root, broken(found), len(found.content))
     return found.content
