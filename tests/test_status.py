@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from commands import call
 from conftest import BRIEF, RunFactory, check_consistent, wait_for_records
 from rich.console import Console
 
 import nas.common.signals
 import nas.workflows.heartbeat
-from nas.cli.search import STOPPED_EARLY
+from nas.cli.search import STOPPED_EARLY, _end_of_search
 from nas.common.errors import InputError
-from nas.common.signals import gentle_signals
+from nas.common.signals import NOTICES, StopRequest, apart, gentle_signals, notices_kept
 from nas.runs.record import AuditRecord, Confirmation, Evaluation, Outcome, TrialRecord
-from nas.runs.settings import Resources
+from nas.runs.settings import Resources, SearchSettings
 from nas.runs.state import SILENT_S, DriverState, RunningTrial
 from nas.runs.status import Phase, status_of
 from nas.runs.store import RunDirectory, open_run
@@ -36,6 +37,7 @@ from nas.search.confirming import Confirmer
 from nas.training.history import EpochMetrics
 from nas.views.terminal.status import phase_text, status_table
 from nas.workflows.heartbeat import Heartbeat
+from nas.workflows.search import Finished, resume_search
 
 NAS = [sys.executable, "-m", "nas.cli"]
 HERE = socket.gethostname()
@@ -452,3 +454,56 @@ def test_a_search_under_nohup_outlives_its_terminal(make_run: RunFactory) -> Non
     with gentle_signals(broker):
         signal.raise_signal(signal.SIGHUP)
     assert broker.stop_reason is None
+
+
+@pytest.mark.usefixtures("handlers_kept")
+def test_a_notice_while_ray_starts_stops_what_begins_then(make_run: RunFactory) -> None:
+    broker = Broker(make_run())
+    with notices_kept():
+        signal.raise_signal(signal.SIGHUP)
+        assert broker.stop_reason is None
+        with gentle_signals(broker):
+            assert broker.stop_reason == "stopped by SIGHUP"
+        signal.raise_signal(signal.SIGHUP)
+    later = StopRequest()
+    with notices_kept(), gentle_signals(later):
+        pass
+    assert later.reason is None
+
+
+@pytest.mark.usefixtures("handlers_kept")
+@pytest.mark.parametrize("notice", NOTICES)
+def test_a_search_keeps_notices_from_its_beginning_on(
+    make_run: RunFactory, monkeypatch: pytest.MonkeyPatch, notice: signal.Signals
+) -> None:
+    lost: list[int] = []
+    signal.signal(notice, lambda number, frame: lost.append(number))
+
+    def interrupted(settings: SearchSettings, address: str | None) -> None:
+        signal.raise_signal(notice)
+        raise InputError("no node")
+
+    monkeypatch.setattr("nas.workflows.search.placement_of", interrupted)
+    with pytest.raises(InputError, match="no node"):
+        resume_search(make_run().path)
+    assert not lost
+    signal.raise_signal(notice)
+    assert lost == [notice]
+
+
+def test_what_ray_starts_ignores_notices() -> None:
+    with apart():
+        shown = subprocess.run(
+            ["grep", "SigIgn", "/proc/self/status"], preexec_fn=int, capture_output=True, text=True, check=True
+        ).stdout
+    ignored = int(shown.split()[1], 16)
+    assert all(ignored >> (number - 1) & 1 for number in NOTICES)
+
+
+@pytest.mark.parametrize(("interrupted", "code"), [(True, STOPPED_EARLY), (False, 1)])
+def test_a_search_that_is_stopped_before_its_first_trial_can_go_on(
+    make_run: RunFactory, interrupted: bool, code: int
+) -> None:
+    with pytest.raises(typer.Exit) as end:
+        _end_of_search(Finished(make_run(), "stopped by SIGHUP", True, interrupted, 1.0))
+    assert end.value.exit_code == code

@@ -175,7 +175,7 @@ def _end_of_search(finished: Finished) -> None:
     if not pareto_front(judged, run.settings.objectives):
         why = f"{no_front_text(records)} Look into {run.report_path} for the reasons."
         console.print(why, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
+        raise typer.Exit(STOPPED_EARLY if finished.interrupted and finished.resumable else 1)
     _print_front(run, records, judged)
     if run.report_path.exists():  # else a warning has said why not
         console.print(f"\nReport: {run.report_path}", highlight=False, soft_wrap=True)

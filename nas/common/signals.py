@@ -72,6 +72,8 @@ def gentle_signals(stoppable: Stoppable, go_on: str = SAME_COMMAND) -> Iterator[
         del before[signal.SIGHUP]
     for number in before:
         signal.signal(number, stop)
+    for notice in tuple(_early):
+        stop(notice, None)
     try:
         yield
     finally:
@@ -81,18 +83,30 @@ def gentle_signals(stoppable: Stoppable, go_on: str = SAME_COMMAND) -> Iterator[
 
 
 @contextmanager
-def notices_ignored() -> Iterator[None]:
-    """Processes started within ignore SIGUSR1 and SIGHUP, which are sent to all of a job and meant for its driver."""
+def notices_kept() -> Iterator[None]:
+    """A SIGUSR1 or SIGHUP within, before there is something to stop, stops it as soon as there is (`gentle_signals`)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in NOTICES}
+
+    def keep(number: int, frame: object) -> None:
+        _early.append(number)
+
+    before = {number: signal.getsignal(number) for number in NOTICES}
+    replaced = [number for number in NOTICES if before[number] is not signal.SIG_IGN]
+    for number in replaced:
+        signal.signal(number, keep)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _early.clear()
+        for number in replaced:
+            if signal.getsignal(number) is keep:  # otherwise it was stopped, and ignores them
+                signal.signal(number, before[number])
 
+
+_early: list[int] = []
+"""Notices that came before there was something to stop."""
 
 _leaving = threading.local()
 """Whether the thread, where a child of it is made now, has it leave the process group."""
@@ -100,10 +114,10 @@ _leaving = threading.local()
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Processes that Ray starts within leave this one's process group: a signal to all of that is meant for this one.
+    """Processes that Ray starts within leave this one's process group, and ignore SIGUSR1 and SIGHUP: signals to all are for this one.
 
-    It holds for those that run Python code before their program, as Ray has its own do. A SIGTERM waits until all are there, so that
-    they can be ended.
+    It holds for those that run Python code before their program, as Ray has its own do, and for what they start. A SIGTERM waits until
+    all are there, so that they can be ended.
     """
     _register()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -124,4 +138,6 @@ def _register() -> None:
 def _leave() -> None:
     if getattr(_leaving, "now", False):
         os.setpgid(0, 0)
+        for number in NOTICES:
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -17,7 +17,6 @@ from optuna.storages import BaseStorage
 from nas.common.errors import InputError, about, arg
 from nas.common.files import check_place
 from nas.common.kinds import StrPath, checks_kinds
-from nas.common.signals import notices_ignored
 from nas.common.text import plural
 from nas.common.user_cache import assume_home
 from nas.data.sets import ImageData
@@ -257,8 +256,7 @@ def started_resources(settings: SearchSettings, address: str | None) -> Resource
     from nas.search.ray.placement import fitted_resources, living_nodes
 
     gpus = settings.on_gpu or any(target.protocol.device != "cpu" for target in settings.evaluation.targets)
-    with notices_ignored():
-        start_ray(address, gpus, user_code(settings))
+    start_ray(address, gpus, user_code(settings))
     nodes = [node["Resources"] for node in living_nodes()]
     return fitted_resources(settings, nodes, elastic=address is not None)
 

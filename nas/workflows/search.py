@@ -17,7 +17,7 @@ import optuna
 
 from nas.common.errors import InputError, arg
 from nas.common.provenance import command_line, git_commit, package_versions
-from nas.common.signals import gentle_signals
+from nas.common.signals import gentle_signals, notices_kept
 from nas.common.text import resume_line
 from nas.data.sets import ImageData
 from nas.models.seen import seen_by
@@ -99,6 +99,7 @@ class Finished:
     seconds: float
 
 
+@notices_kept()
 def run_search(plan: SearchPlan, progress: Progress | None = None, report: Report = no_report) -> Finished:
     """Run a planned search to its end, and tell `report`.
 
@@ -121,6 +122,7 @@ def run_search(plan: SearchPlan, progress: Progress | None = None, report: Repor
             )
 
 
+@notices_kept()
 def resume_search(
     path: Path,
     renewal: Renewal | None = None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from nas.common.errors import InputError, arg
 from nas.common.kinds import checks_kinds
-from nas.common.signals import gentle_signals
+from nas.common.signals import gentle_signals, notices_kept
 from nas.common.text import duration_text, plural
 from nas.data.sets import ImageData
 from nas.models.seen import unknown_text
@@ -306,6 +306,7 @@ def run_audit(
     return ending
 
 
+@notices_kept()
 def _train(
     plan: AuditPlan,
     missing: Sequence[Training],
