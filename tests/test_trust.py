@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,9 +25,11 @@ from nas.models.backbones import load_backbone
 from nas.models.networks import build, networks_of
 from nas.runs.run_file import check_destination, note_destinations
 from nas.runs.store import RunDirectory, open_run
+from nas.search.renewal import Renewal
 from nas.spaces.files import load_space, spaces_folder
 from nas.spaces.known import known_architectures
 from nas.views.report import write_report
+from nas.workflows.search import resume_search
 
 HERE = socket.gethostname()
 
@@ -447,3 +450,26 @@ def test_networks_to_try_first_name_no_family_unasked(trace: tuple[str, Path], t
     with pytest.raises(InputError, match=r"front\.json may name it, which would run code"):
         known_architectures(load_space("digits"), str(tmp_path / "front.json"))
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("setting", ["sampler", "mode", "metric"])
+def test_a_resume_that_may_not_load_something_changes_nothing(
+    make_run: RunFactory, trace: tuple[str, Path], setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, (name, ran) = make_run(), trace
+
+    def change(content: dict[str, Any]) -> None:
+        settings = content["settings"]
+        evaluation = settings["evaluation"]
+        holder = {"sampler": settings, "mode": evaluation["protocol"], "metric": evaluation}[setting]
+        holder[setting] = f"{name}:TASK"
+
+    changed(run, change)
+    before = (run.path / "run.yaml").read_bytes()
+    read: list[object] = []
+    monkeypatch.setattr("nas.workflows.search.placement_of", lambda *given: read.append(given))
+    with pytest.raises(InputError, match=f"{name}:TASK.* is not a run of yours"):
+        resume_search(run.path, Renewal(trials=4))
+    assert (run.path / "run.yaml").read_bytes() == before
+    assert not ran.exists()
+    assert not read

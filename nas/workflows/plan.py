@@ -23,7 +23,7 @@ from nas.data.sets import ImageData
 from nas.latency.cache import cache_folder
 from nas.latency.device import resolve_device
 from nas.latency.lease import lease_directory
-from nas.latency.runtimes import MOST_THREADS
+from nas.latency.runtimes import MOST_THREADS, RUNTIMES
 from nas.runs.demands import check_custom
 from nas.runs.layout import default_run_path
 from nas.runs.objectives import check_objectives
@@ -103,9 +103,7 @@ def _check_given(settings: SearchSettings, address: str | None) -> None:
     evaluation = settings.evaluation
     read_recipe(evaluation.recipe, None)
     check_objectives(settings.objectives, [target.name for target in evaluation.targets], evaluation.task)
-    evaluation.load_metric()
-    with about("sampler"):
-        sampler_kind(settings.sampler)
+    check_named(settings)
     check_amounts(settings)
     _check_shares(settings.resources, address)
     epochs = evaluation.recipe.epochs
@@ -226,6 +224,20 @@ def check_amounts(settings: SearchSettings) -> None:
         raise InputError(
             f"{arg('confirm')} {settings.confirm:g}: without fine-tuning ({arg('recipe.epochs')} 0) a candidate scores the same again; needs 0"
         )
+
+
+def check_named(settings: SearchSettings) -> None:
+    """Raise `InputError` where the metric, the sampler or a mode of latencies cannot be had, or may not be loaded."""
+    evaluation = settings.evaluation
+    evaluation.load_metric()
+    with about("sampler"):
+        sampler_kind(settings.sampler)
+    for name, protocol in (
+        ("latency", evaluation.protocol),
+        *(("target", each.protocol) for each in evaluation.targets),
+    ):
+        with about(name):
+            RUNTIMES.check(protocol.mode)
 
 
 def check_new_folder(out: Path) -> None:

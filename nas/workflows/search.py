@@ -48,6 +48,7 @@ from nas.workflows.heartbeat import Heartbeat
 from nas.workflows.plan import (
     SearchPlan,
     check_amounts,
+    check_named,
     check_pins,
     cluster_address,
     placement_of,
@@ -147,10 +148,10 @@ def resume_search(
     with run.locked():
         renewed = (renewal or Renewal()).applied(run.settings)
         check_amounts(renewed)
+        check_named(renewed)
         classes = run.outputs
         check_computed(renewed, classes)
         check_pins(renewed.resources, address)
-        renewed.evaluation.load_metric()
         placement = placement_of(renewed, address)
         settings = placement.ask(settings_here, RunDirectory(run.path, replace(run.content, settings=renewed)))
         if replica is not None:
