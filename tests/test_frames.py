@@ -162,3 +162,24 @@ def test_progress_in_a_notebook_is_one_output_that_is_replaced_and_cleared(run: 
 
 def test_elsewhere_a_search_from_python_keeps_silent() -> None:
     assert not isinstance(progress_here(), NotebookProgress)
+
+
+@pytest.mark.parametrize(("started", "finished"), [(1e308, float(2**62)), (-1e300, 1e18)])
+def test_times_beyond_every_calendar_are_missing(run: Run, started: float, finished: float) -> None:
+    run.append(replace(trial(4, 0.6, 3.0), started=started, finished=finished))
+    row = nas.open_run(run.path).frame().iloc[-1]
+    assert row["number"] == 4
+    assert pd.isna(row["started"])
+    assert pd.isna(row["finished"])
+
+
+def test_a_record_with_whole_numbers_of_more_than_64_bits_is_left_out(run: Run) -> None:
+    line = (run.path / "trials.jsonl").read_text().splitlines()[0]
+    changed = [
+        line.replace('"number":0', f'"number":{10**400}'),
+        line.replace('"batch_size":1', f'"batch_size":{2**63}'),
+    ]
+    assert line not in changed
+    with (run.path / "trials.jsonl").open("a") as file:
+        file.writelines(each + "\n" for each in changed)
+    assert list(nas.open_run(run.path).frame()["number"]) == [0, 1, 2, 3]

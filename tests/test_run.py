@@ -73,6 +73,22 @@ def test_settings_and_records_come_back_as_they_were(make_run: RunFactory, name:
     assert isinstance(yaml.safe_load((run.path / "run.yaml").read_text()), dict)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000])
+def test_a_name_too_long_for_a_folder_is_one_sentence(name: str) -> None:
+    with pytest.raises(InputError, match=r"^'[xa/.]{20,}'?: cannot be read: File name too long$"):
+        open_run(name)
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(make_run: RunFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:  # as root none is closed
+        raise PermissionError(13, "Permission denied", str(path))
+
+    run = make_run()
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(InputError, match=r"run': cannot be read: Permission denied"):
+        open_run(run.path)
+
+
 def test_an_existing_folder_is_refused_and_left_alone(make_run: RunFactory, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").write_text("mine")

@@ -175,7 +175,7 @@ def test_known_points_are_read_from_every_kind_of_file(earlier: RunDirectory, tm
         ),
         ('{"front": [', ["--enqueue", "FILE"], "--enqueue FILE: not valid JSON"),
         ('{"classes": []}', ["--enqueue", "FILE"], "--enqueue FILE: architecture: there is no architecture"),
-        (b"\xff\xfe\x00", ["--enqueue", "FILE"], "--enqueue FILE: cannot be read: not a text"),
+        (b"\xff\xfe\x00", ["--enqueue", "FILE"], "--enqueue FILE: cannot be read: not a UTF-8 text file"),
         (None, ["--enqueue", "RUN"], "RUN: not a folder that nas export made"),
         (None, ["--warm-start", "nowhere"], "--warm-start nowhere: "),
         (None, ["--warm-start", "RUN"], "--warm-start RUN: none of its 10 networks is in the space digits"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.common.files import write_yaml
 from nas.common.yaml_file import read_yaml
@@ -28,3 +29,13 @@ def test_what_is_no_yaml_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "space.yaml").write_text(text)
     with pytest.raises(InputError, match=r"^space.yaml(:\d+)?: not valid YAML: .{5,300}$"):
         read_yaml(tmp_path / "space.yaml", "space.yaml")
+
+
+@pytest.mark.parametrize("flag", ["--enqueue", "--recipe"])
+def test_a_file_without_an_end_is_one_sentence(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["search", "digits", flag, "/dev/zero"])
+    assert ended.value.code == 2
+    assert (
+        capsys.readouterr().err == f"nas: {flag} /dev/zero: cannot be read: larger than 64 MiB, which no such file is\n"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,12 +17,23 @@ def json_line(record: Any) -> str:
     return json.dumps(record, default=_plain, separators=(",", ":"))
 
 
+_LONG = re.compile(r"\d{19}"), re.compile(rb"\d{19}")
+
+
 def parse_json(text: str | bytes) -> Any:
-    """The value that a text holds; raises `ValueError` where it is none, also where brackets never end."""
+    """The value that a text holds; raises `ValueError` where it is none, also where brackets never end or a whole number has more than 64 bits."""
     try:
-        return json.loads(text)
+        is_long = _LONG[0].search(text) if isinstance(text, str) else _LONG[1].search(text)
+        return json.loads(text, parse_int=_of_64_bits if is_long else None)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _of_64_bits(text: str) -> int:
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{text[:40]} is a number of more than 64 bits")
+    return value
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ import yaml
 
 from nas.common.errors import InputError
 from nas.common.text import quoted
+from nas.common.text_file import read_text
 
 KeyPath = tuple[str | int, ...]
 Lines = dict[KeyPath, int]
@@ -56,10 +57,8 @@ def read_yaml(path: Path, shown: str) -> tuple[Any, Lines]:
     A key that is given twice is refused, since YAML takes the last of them without a word.
     """
     try:
-        source = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{shown}: cannot be read: not a UTF-8 text file") from error
-    except OSError as error:
+        source = read_text(path, shown)
+    except FileNotFoundError as error:
         raise InputError(f"{shown}: cannot be read: {error.strerror}") from error
     lines: Lines = {}
     twice: list[str] = []

@@ -79,7 +79,7 @@ def _frame(records: Sequence[TrialRecord], settings: SearchSettings) -> pd.DataF
     marks = {column: "boolean" if column.endswith(_MARKS) else "float64" for column in of_latencies}
     frame = frame.astype(_TYPES | marks | dict.fromkeys(named, "float64"))
     for name in _TIMES:
-        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).dt.as_unit("us")
+        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True, errors="coerce").dt.as_unit("us")
     return frame
 
 

@@ -25,6 +25,7 @@ from nas.common.files import (
     writing,
 )
 from nas.common.jsonl import Grown, append_line, json_line
+from nas.common.text import quoted
 from nas.runs import layout
 from nas.runs.driver_files import PARTS_THERE, DriverFiles, has_parts
 from nas.runs.in_turn import with_remeasured
@@ -385,7 +386,11 @@ class RunDirectory(DriverFiles):
 def open_run(path: str | Path) -> RunDirectory:
     """Open an existing run directory; raises `InputError` when it is not one."""
     path = Path(path)
-    if not (path / layout.RUN_FILE).is_file() or not (path / layout.TRIALS).is_file():
+    try:
+        is_run = (path / layout.RUN_FILE).is_file() and (path / layout.TRIALS).is_file()
+    except OSError as error:
+        raise InputError(f"{quoted(str(path))}: cannot be read: {error.strerror}") from error
+    if not is_run:
         raise InputError(f"{path}: not a run directory (no run.yaml and trials.jsonl there)")
     if has_parts(path):
         logger.warning("%s: %s", path, PARTS_THERE)

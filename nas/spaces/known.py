@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
+from nas.common.text_file import read_text
 from nas.common.trust import note_opened
 from nas.spaces.base import Architecture, Space
 from nas.spaces.families import read_architecture
@@ -57,15 +58,11 @@ def _entries(path: Path) -> Iterator[tuple[str, str | dict[str, object]]]:
     """Where in the file, and the compact string or the architecture as JSON that is there."""
     file = path / "model.json" if path.is_dir() else path
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, f"{arg('enqueue')} {path}")
     except FileNotFoundError as error:
         hint = f"; trials of a run are imported by {arg('warm_start')}" if (path / "run.yaml").is_file() else ""
         raise InputError(
             f"{arg('enqueue')} {path}: not a folder that nas export made (no model.json there){hint}"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{arg('enqueue')} {path}: cannot be read: {getattr(error, 'strerror', 'not a text')}"
         ) from error
     if text.lstrip().startswith("{"):
         note_opened(path)
