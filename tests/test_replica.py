@@ -299,11 +299,32 @@ def test_a_replica_gives_and_gets_files_of_a_run_alone(
     assert kept <= copied
     assert not others & copied
     (tmp_path / "replica/weights").mkdir(exist_ok=True)
-    for name in ("sitecustomize.py", "weights/evil.so"):
+    for name in ("sitecustomize.py", "weights/evil.so", "weights/\x1b[31mred.safetensors", "exports\n"):
         (tmp_path / "replica" / name).write_text("evil")
     fetch_run(uri, tmp_path / "fetched")
     assert in_replica(tmp_path / "fetched") == copied - {MARKER, "state.json"}
-    assert "left out what is no part of a run: sitecustomize.py, weights/evil.so" in caplog.text
+    left_out = r"'exports\n', sitecustomize.py, 'weights/\x1b[31mred.safetensors', weights/evil.so"
+    assert f"left out what is no part of a run: {left_out}" in caplog.text
+
+
+def test_names_that_others_chose_are_shown_in_plain_signs(make_run: RunFactory, tmp_path: Path) -> None:
+    place = tmp_path / "replica"
+    place.mkdir()
+    (place / "\x1b[31mred").touch()
+    run = make_run(replace(DIGITS, replica=f"file://{place}"))
+    with pytest.raises(InputError, match=r"no search copied \('\\x1b\[31mred'\)"):
+        plan_search(run.settings, tmp_path / "other")
+    (place / "\x1b[31mred").unlink()
+    with replicated(run):
+        run.append(record(0))
+    changed_marker(place, host="\x1b[31mred", closed=False)
+    with pytest.raises(InputError, match=r": '\\x1b\[31mred' \(process") as refused:
+        fetch_run(f"file://{place}", tmp_path / "fetched")
+    assert "\x1b" not in str(refused.value)
+    Path(os.fsdecode(os.fsencode(place) + b"/caf\xe9")).touch()
+    says = rf"^resume file://{place}: the name b'{place}/caf\\xe9' there is not in UTF-8; rename or delete that file$"
+    with pytest.raises(InputError, match=says):
+        fetch_run(f"file://{place}", tmp_path / "fetched")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
-from nas.common.text import listed, plural, resume_line
+from nas.common.text import cut, listed, plural, printable, quoted, resume_line
 from nas.runs.copied import Stamp, content_of, is_records, noted_files
 from nas.runs.layout import (
     CHECKPOINT,
@@ -43,7 +43,7 @@ from nas.runs.links import linked_names
 from nas.runs.parts import Parts, end_of, joined, next_step
 from nas.runs.remote_folder import MARKER, Marker, RemoteFolder
 from nas.runs.store import RunDirectory, open_run
-from nas.runs.takeover import broken, check_empty, check_takeover, held_by
+from nas.runs.takeover import broken, check_empty, check_takeover, held_by, names_text
 
 EVERY_S = 30.0
 """Seconds between two copies of what changed."""
@@ -100,7 +100,7 @@ def fetch_run(uri: str, out: Path, goes_on_there: bool = False) -> None:
     remote = _reached(arg("resume"), uri)
     every = _answer(arg("resume"), uri, remote.names)
     if outside := [name for name in every if not stays_below(name)]:
-        raise InputError(f"{arg('resume')} {uri}: {outside[0]!r} there is no name that a run gives a file")
+        raise InputError(f"{arg('resume')} {uri}: {quoted(outside[0])} there is no name that a run gives a file")
     names = remote.names_unlinked()
     kept = list(filter(is_kept, names))
     if RUN_FILE not in kept or TRIALS not in kept:
@@ -125,7 +125,7 @@ def fetch_run(uri: str, out: Path, goes_on_there: bool = False) -> None:
         known = {name for name in names if name in (MARKER, STATE) or part_of(name) or _is_passing(Path(name))}
         others = set(every) - set(kept) - known
         if others:
-            logger.warning("%s: left out what is no part of a run: %s", uri, listed(sorted(others), 5))
+            logger.warning("%s: left out what is no part of a run: %s", uri, listed(names_text(others), 5))
     except InputError:
         raise
     except Exception as error:  # file systems of fsspec's raise their own
@@ -188,12 +188,16 @@ def _answer(flag: str, uri: str, ask: Callable[[], _T]) -> _T:
         return answers[0]
     if failures and isinstance(failures[0], InputError):
         raise failures[0]
+    if failures and isinstance(failures[0], UnicodeDecodeError):
+        raise InputError(f"{flag} {uri}: {_short(failures[0])}; rename or delete that file")
     why = _short(failures[0]) if failures else f"no answer within {PATIENCE_S:g} s"
     raise InputError(f"{flag} {uri}: cannot be used: {why}; {_ALLOWED}")
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, UnicodeDecodeError):  # pyarrow's, of a path
+        return f"the name {cut(repr(error.object), 300)} there is not in UTF-8"
+    return printable(" ".join(str(error).split())[:300]) or type(error).__name__
 
 
 # ---------------------------------------------------------------- during a search
@@ -346,7 +350,7 @@ class _Copier(threading.Thread):
             self._forget_parts(STUDY)
         elif not marker.is_driver(self._marked):
             raise InputError(
-                f"the replica {self._uri} was taken over: {marker.host} (process {marker.pid}) copies to it"
+                f"the replica {self._uri} was taken over: {cut(printable(marker.host))} (process {marker.pid}) copies to it"
             )
         self._mark()
 

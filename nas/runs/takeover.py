@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nas.common.errors import InputError, arg
+from nas.common.text import cut, printable
 from nas.runs.copied import is_records
 from nas.runs.layout import GROWING
 from nas.runs.parts import Joined, joined
@@ -23,7 +24,7 @@ def check_takeover(remote: RemoteFolder, run: RunDirectory, every_s: float) -> d
         return {}
     if (marker.created, marker.started_on) != (mine.created, mine.started_on):
         raise InputError(
-            f"{arg('replica')} {uri}: another run is there, started on {marker.started_on}; give another prefix"
+            f"{arg('replica')} {uri}: another run is there, started on {cut(printable(marker.started_on))}; give another prefix"
         )
     # Whoever holds the lock of the run directory knows that no other driver on this host goes on with it.
     if marker.wait_s and (marker.host, marker.folder) != (mine.host, mine.folder):
@@ -46,15 +47,20 @@ def check_empty(uri: str | None, names: Sequence[str]) -> None:
     """Raise `InputError` where files are there, but no run."""
     if names:
         raise InputError(
-            f"{arg('replica')} {uri}: files are there that no search copied ({names[0]}); give an empty prefix"
+            f"{arg('replica')} {uri}: files are there that no search copied ({names_text(names)[0]}); give an empty prefix"
         )
+
+
+def names_text(names: Iterable[str]) -> list[str]:
+    """Names of files that lie there, which anybody may have chosen, to be shown."""
+    return [cut(printable(name)) for name in sorted(names)]
 
 
 def held_by(marker: Marker) -> str:
     """Who copies to it, and how long it has to be waited for."""
     ago = max(0.0, time.time() - marker.copied)
     return (
-        f"{marker.host} (process {marker.pid}, {marker.folder}) is searching on this run and copied to the replica "
+        f"{cut(printable(marker.host))} (process {marker.pid}, {cut(printable(marker.folder), 300)}) is searching on this run and copied to the replica "
         f"{ago:.0f} s ago; if that search is dead, try again in {marker.wait_s + 1:.0f} s"
     )
 
