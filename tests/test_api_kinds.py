@@ -41,6 +41,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: API.plan_search("digits"),
         "settings 'digits': is of the kind str, and needs to be SearchSettings",
     ),
+    "no time": (
+        lambda: API.plan_search(API.SearchSettings(DIGITS, "digits", time_budget_s=0.0)),
+        "time_budget_s 0: needs to be above 0",
+    ),
     "a plan": (lambda: API.run_search("digits"), "plan 'digits': is of the kind str, and needs to be SearchPlan"),
     "an architecture to build": (
         lambda: API.build("r8", 10),

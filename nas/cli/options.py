@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.common.errors import InputError, about
 from nas.common.problems import allowed
-from nas.common.text import quoted
+from nas.common.text import LONGEST_S, duration_text, quoted
 from nas.latency.protocol import LatencyProtocol, default_protocol
 from nas.latency.runtimes import RUNTIMES
 from nas.models.sources import SCRATCH
@@ -39,6 +39,8 @@ FLAGS = {
     "recipe.epochs": "--epochs/--finetune",
     "recipe.steps": "--set steps=N",
     "start": "--from",
+    "time_budget_s": "--time-budget",
+    "trial_timeout_s": "--trial-timeout",
     "with_ray": "--ray",
 }
 """Arguments that errors name whose flag has another name."""
@@ -63,7 +65,10 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
     if match is None or float(match[1]) <= 0:
         raise typer.BadParameter(f"{quoted(text)} is not a duration: write 90s, 30m or 2h")
-    return float(match[1]) * {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[match[2]]
+    seconds = float(match[1]) * {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[match[2]]
+    if seconds > LONGEST_S:
+        raise typer.BadParameter(f"{quoted(text)} is too long: at most {duration_text(LONGEST_S)}")
+    return seconds
 
 
 def parse_milliseconds(text: str) -> float:

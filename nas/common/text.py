@@ -41,6 +41,10 @@ def gain_text(gain: float, unit: str = "%") -> str:
     return f"{100 * gain:+.2f} points" if unit == "%" else f"{gain:+.3g} {unit}".rstrip()
 
 
+LONGEST_S = 36_500 * 86_400
+"""Seconds of the longest duration that is taken: a century."""
+
+
 def duration_text(seconds: float) -> str:
     """Seconds as the two largest of days, hours, minutes and seconds."""
     if not math.isfinite(seconds):

@@ -18,7 +18,9 @@ from nas.common.yaml_file import UNREADABLE, parse_yaml, read_yaml, yaml_text
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-_Count = Annotated[int, Field(ge=1)]
+MOST_EPOCHS, MOST_STEPS, MOST_BATCH = 10**6, 10**9, 10**6
+_Epochs = Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
+_Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -61,11 +63,11 @@ class Recipe:
             draws one of them.
     """
 
-    epochs: Annotated[int, Field(ge=0)] = 10
-    steps: _Count | None = None
+    epochs: _Epochs = 10
+    steps: _Steps | None = None
     seconds: _Positive | None = None
-    patience: Annotated[int, Field(ge=0)] = 0
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    patience: _Epochs = 0
+    batch_size: Annotated[int, Field(ge=2, le=MOST_BATCH)] = 64
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: _Positive = 0.01

@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from nas.common.errors import InputError, about, arg
 from nas.common.files import check_place
 from nas.common.kinds import StrPath, checks_kinds
-from nas.common.text import plural
+from nas.common.text import LONGEST_S, plural, quoted
 from nas.common.user_cache import assume_home
 from nas.data.sets import ImageData
 from nas.latency.cache import cache_folder
@@ -48,6 +48,7 @@ from nas.workflows.warm_start import WarmStart, earlier_precision, warmed, with_
 if TYPE_CHECKING:
     from nas.search.ray.placement import Placement  # Ray, which reads the environment when it is imported
 
+MOST_TRIALS, MOST_AT_ONCE = 10**7, 10**5
 MOST_CONFIRM = 0.5
 """Share of the budget that confirmation may take at most: there must be a search to confirm."""
 
@@ -216,8 +217,17 @@ def _check_shares(resources: Resources, address: str | None) -> None:
 
 def check_amounts(settings: SearchSettings) -> None:
     """Raise `InputError` when one of the numbers is out of bounds that a resumed search may be given again."""
-    if settings.trials < 1:
-        raise InputError(f"{arg('trials')} {settings.trials}: needs at least 1")
+    for name, number, least, most in (
+        ("trials", settings.trials, 1, MOST_TRIALS),
+        ("max_failures", settings.max_failures, 0, MOST_TRIALS),
+        ("max_concurrent", settings.resources.max_concurrent, 0, MOST_AT_ONCE),
+    ):
+        if not least <= number <= most:
+            bound = f"at least {least}" if number < least else f"at most {most:,}"
+            raise InputError(f"{arg(name)} {quoted(number)}: needs {bound}")
+    for name, seconds in (("time_budget_s", settings.time_budget_s), ("trial_timeout_s", settings.trial_timeout_s)):
+        if seconds is not None and not 0 < seconds <= LONGEST_S:
+            raise InputError(f"{arg(name)} {seconds:g}: needs to be above 0 and at most {LONGEST_S:,} seconds")
     if not 0 <= settings.confirm <= MOST_CONFIRM:
         raise InputError(f"{arg('confirm')} {settings.confirm:g}: needs a share from 0 to {MOST_CONFIRM:g}")
     if settings.confirm and settings.evaluation.recipe.epochs == 0:

@@ -20,7 +20,7 @@ from nas.runs.front import losses, pareto_front, primary_cost, trained
 from nas.runs.objectives import score_of
 from nas.runs.record import AuditRecord, InitialWeights, Outcome, TrialRecord
 from nas.runs.store import RunDirectory
-from nas.training.recipe import Recipe, longer
+from nas.training.recipe import Recipe, longer, read_recipe
 from nas.workflows.fidelity.inits import InitRanking, compare
 from nas.workflows.fidelity.ranking import Audited, Brief, Ranking, Verdict, by_latency, rank, verdict_on
 
@@ -75,11 +75,11 @@ def full_recipe(brief: Recipe, epochs: int | None = None) -> Recipe:
     """The proxy recipe made longer, to `epochs` or `LENGTHENED` times its own; steps and seconds grow alike.
 
     One of 0 epochs counts as one of as many as by default. Patience is lifted: a full training goes on to the end of its
-    schedule.
+    schedule. Raises `InputError` for one that is too long.
     """
     brief = brief if brief.epochs else replace(brief, epochs=Recipe().epochs)
     epochs = epochs or LENGTHENED * brief.epochs
-    return replace(longer(brief, epochs / brief.epochs), epochs=epochs, patience=0)
+    return read_recipe(replace(longer(brief, epochs / brief.epochs), epochs=epochs, patience=0))
 
 
 def choose(records: Sequence[TrialRecord], objectives: Sequence[str], count: int) -> list[TrialRecord]:
