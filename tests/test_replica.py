@@ -410,6 +410,26 @@ def test_a_replica_belongs_to_one_driver_at_a_time(
     check_replica(run)
 
 
+def test_a_marker_of_a_wrong_clock_holds_a_replica_for_minutes_at_most(
+    make_run: RunFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "replica"
+    run = make_run(replace(DIGITS, replica=f"file://{place}"))
+    with replicated(run):
+        run.append(record(0))
+    now = time.time()
+    changed_marker(place, host="other", closed=False, copied=now + 100, every_s=30)
+    with pytest.raises(InputError, match=r"try again in 2\d\d s"):
+        fetch_run(f"file://{place}", tmp_path / "fetched")
+    changed_marker(place, copied=now, every_s=1e12)
+    with pytest.raises(InputError, match=r"try again in (5\d\d|600|601) s"):
+        fetch_run(f"file://{place}", tmp_path / "fetched")
+    changed_marker(place, copied=8e9, every_s=30)
+    check_replica(run)
+    fetch_run(f"file://{place}", tmp_path / "fetched")
+    assert "was last copied to at 2223-07-06 14:13 UTC, by a clock that is wrong" in caplog.text
+
+
 def test_a_replica_to_which_a_driver_copies_again_while_it_is_fetched_is_left_to_it(
     make_run: RunFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STALE = 4
 """Times the interval, after which a driver that has not copied is taken for dead."""
+LONGEST_S = 600.0
+"""Seconds that is at most, whatever a marker says."""
 MARKER = "mirror.json"
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 """Where a file appears whole or not at all, so that none is written beside and moved."""
@@ -56,7 +58,16 @@ class Marker:
     @property
     def wait_s(self) -> float:
         """Seconds until its driver is taken for dead; 0 when it is, or has ended. By this host's clock."""
-        return 0.0 if self.closed else max(0.0, self.copied + STALE * self.every_s - time.time())
+        return 0.0 if self.closed or self.is_ahead else max(0.0, self.copied + self._lasts_s - time.time())
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is of a time so far ahead that a clock is wrong: it says nothing of whether its driver lives."""
+        return self.copied - time.time() > self._lasts_s
+
+    @property
+    def _lasts_s(self) -> float:
+        return min(STALE * self.every_s, LONGEST_S)
 
 
 _MARKER = TypeAdapter(Marker)

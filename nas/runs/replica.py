@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from nas.common.errors import InputError, arg
 from nas.common.redact import has_password, without_password
-from nas.common.text import cut, listed, plural, printable, quoted, resume_line
+from nas.common.text import cut, listed, plural, printable, quoted, resume_line, time_text
 from nas.runs.copied import Stamp, content_of, is_records, noted_files
 from nas.runs.layout import (
     CHECKPOINT,
@@ -108,6 +108,12 @@ def fetch_run(uri: str, out: Path, goes_on_there: bool = False) -> None:
     marker = _answer(arg("resume"), uri, remote.marker)
     if marker is not None and marker.wait_s:
         raise InputError(f"{arg('resume')} {uri}: {held_by(marker)}")
+    if marker is not None and marker.is_ahead and not marker.closed:
+        logger.warning(
+            "%s: was last copied to at %s, by a clock that is wrong; its search is taken for dead",
+            uri,
+            time_text(marker.copied),
+        )
     if out.exists():
         raise InputError(f"{arg('out')} {out}: exists already; give another {arg('out')}, or {arg('resume')} {out}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
