@@ -126,7 +126,7 @@ def test_each_copy_sends_what_is_new_and_the_last_one_leaves_a_run_directory(
     assert len(parts(place)) == 2
     copies.start()
     copies.finish()
-    assert not [path for path in place.joinpath("parts").rglob("*") if path.is_file()]
+    assert not place.joinpath("parts").exists()
     assert open_run(place).recorded() == [record(number) for number in range(23)]
 
 
@@ -224,6 +224,19 @@ def test_a_replica_that_was_not_ended_says_that_it_is_no_whole_run(
     caplog.clear()
     assert len(open_run(place).recorded()) == 9
     assert not caplog.text
+
+
+def test_of_a_folder_of_parts_what_is_empty_alone_is_removed(place: Path, tmp_path: Path) -> None:
+    for folder in (place / "parts/empty", place / "parts/full", tmp_path / "elsewhere/empty"):
+        folder.mkdir(parents=True)
+    place.joinpath("parts/full/file").touch()
+    place.joinpath("parts/link").symlink_to(tmp_path / "elsewhere")
+    remote = RemoteFolder.at(f"file://{place}")
+    remote.remove_empty("parts")
+    assert sorted(path.name for path in place.rglob("*")) == ["file", "full", "link", "parts"]
+    place.joinpath("linked").symlink_to(tmp_path / "elsewhere")
+    remote.remove_empty("linked")
+    assert tmp_path.joinpath("elsewhere/empty").is_dir()
 
 
 def cut(part: Path) -> None:

@@ -147,6 +147,13 @@ class RemoteFolder:
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.root}/{name}")
 
+    def remove_empty(self, name: str) -> None:
+        """Remove a folder and those in it where no file is in them, on a file system of this host: elsewhere folders cost nothing."""
+        if self.filesystem.type_name == "local" and not self.is_linked(name):
+            for folder in sorted((Path(self.root) / name).glob("**/"), reverse=True):  # follows no links
+                with suppress(OSError):
+                    folder.rmdir()
+
     def marker(self) -> Marker | None:
         """Who copies to it, if anybody ever did."""
         content = self.read(MARKER)

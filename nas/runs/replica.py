@@ -28,6 +28,7 @@ from nas.runs.copied import Stamp, content_of, is_records, noted_files
 from nas.runs.layout import (
     CHECKPOINT,
     GROWING,
+    PARTS,
     RUN_FILE,
     START,
     STATE,
@@ -328,6 +329,8 @@ class _Copier(threading.Thread):
         for name in sorted(self._held, key=is_records, reverse=True):
             self._add_to(name, end_of(self._held[name]), whole=True)
         self._remove(self._spare)
+        assert self._remote is not None
+        self._remote.remove_empty(PARTS)
 
     def _write(self, name: str, content: bytes) -> None:
         assert self._remote is not None
