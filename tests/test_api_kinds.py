@@ -61,6 +61,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: API.plan_training("run", []),
         "run 'run': is of the kind str, and needs to be RunDirectory",
     ),
+    "no run to open": (
+        lambda: API.open_run(None),
+        "path None: is of the kind NoneType, and needs to be str or PathLike",
+    ),
+    "a number to open": (lambda: API.open_run(3), "path 3: is of the kind int"),
+    "bytes to open": (lambda: API.open_run(b"x"), "path b'x': is of the kind bytes"),
+    "a list for a space": (lambda: API.load_space([]), "name_or_path []: is of the kind list"),
     "a run to check": (lambda: API.plan_audit("run"), "run 'run': is of the kind str"),
     "a checked run": (lambda: API.audit_of("run"), "run 'run': is of the kind str"),
     "a run with baselines": (lambda: API.measure_baselines("run"), "run 'run': is of the kind str"),

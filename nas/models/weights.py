@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.common.errors import InputError
 from nas.common.jsonl import parse_json
+from nas.common.text import quoted
 from nas.latency.lease import DeviceLease
 from nas.models.licences import NAMED, trained_on
 from nas.models.sources import BACKBONES, SCRATCH, SUPERNET
@@ -238,7 +239,12 @@ class _SupernetFolder:
 
 
 def source_of(init: str) -> Source:
-    """What a word for initial weights means; a word that is no other is taken for a folder, there or not."""
+    """What a word for initial weights means; a word that is no other is taken for a folder, there or not.
+
+    Raises `InputError` where no folder follows `supernet:`.
+    """
+    if init == SUPERNET:
+        raise InputError(f"{quoted(init)}: names no folder; write {SUPERNET}FOLDER, of nas supernet train")
     if init == SCRATCH or init in BACKBONES:
         return _Named(init)
     return _SupernetFolder(init.removeprefix(SUPERNET)) if init.startswith(SUPERNET) else _Exported(init)

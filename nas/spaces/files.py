@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nas
 from nas.common.errors import InputError, did_you_mean
+from nas.common.kinds import StrPath, checks_kinds
 from nas.common.text import quoted
 from nas.common.trust import may_name, note_file, other_owner
 from nas.common.yaml_file import read_yaml
@@ -28,7 +29,8 @@ def list_spaces() -> list[str]:
     return sorted(path.stem for path in spaces_folder().glob("*.yaml"))
 
 
-def load_space(name_or_path: str | Path) -> Space:
+@checks_kinds
+def load_space(name_or_path: StrPath) -> Space:
     """A shipped space by name, or any space by the path of its file.
 
     Raises `InputError` when there is none or the file does not hold a valid space.

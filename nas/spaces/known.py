@@ -26,6 +26,8 @@ def known_architectures(space: Space, given: str) -> list[Architecture]:
     A file is text with one a line (`#` begins a comment), what `nas front` prints with --csv or --json, or the folder
     that `nas export` makes. Raises `InputError` naming the value, and the line of the file.
     """
+    if not given:
+        raise InputError(f"{arg('enqueue')} '': names no architecture")
     path = Path(given)
     if given in space.references or not os.path.exists(path):
         try:

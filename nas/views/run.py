@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.common.errors import InputError
+from nas.common.kinds import StrPath, checks_kinds
 from nas.common.text import capital, quoted
 from nas.runs import store
 from nas.runs.frames import front_frame, trials_frame
@@ -93,6 +94,7 @@ class Run(RunDirectory):
         return objective(name).show(record.objectives[name])
 
 
-def open_run(path: str | Path) -> Run:
+@checks_kinds
+def open_run(path: StrPath) -> Run:
     """Open an existing run directory; raises `InputError` when it is not one."""
-    return Run.of(store.open_run(path))
+    return Run.of(store.open_run(Path(path)))

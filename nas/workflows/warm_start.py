@@ -60,6 +60,8 @@ class Conditions:
 
 def open_earlier(path: str) -> RunDirectory:
     """The run that `warm_start` names; raises `InputError` when it is none."""
+    if not path:
+        raise InputError(f"{arg('warm_start')} '': names no run")
     try:
         return open_run(Path(path).resolve())
     except InputError as error:
