@@ -108,7 +108,7 @@ BAD = {
     "metric without module": (["search", "--metric", "nowhere:f"], "nowhere"),
     "unknown weights": (["search", "--init", "resnet50"], "scratch, efficientnet_lite0, mobilenet_v2"),
     "weights that do not fit": (["search", "--init", "efficientnet_lite0"], "fit no layer of the space digits"),
-    "no folder of a supernet": (["search", "--init", "supernet:"], "--init: 'supernet:': names no folder"),
+    "no folder of a supernet": (["search", "--init", "supernet:"], "--init supernet:: names no folder"),
     "nothing to try first": (["search", "--enqueue", ""], "--enqueue '': names no architecture"),
     "no earlier run": (["search", "--warm-start", ""], "--warm-start '': names no run"),
     "unknown device": (["search", "--device", "tpu"], "auto, cpu, cuda"),

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.jsonl import parse_json
-from nas.common.text import quoted
 from nas.latency.lease import DeviceLease
 from nas.models.licences import NAMED, trained_on
 from nas.models.sources import BACKBONES, SCRATCH, SUPERNET
@@ -244,7 +243,7 @@ def source_of(init: str) -> Source:
     Raises `InputError` where no folder follows `supernet:`.
     """
     if init == SUPERNET:
-        raise InputError(f"{quoted(init)}: names no folder; write {SUPERNET}FOLDER, of nas supernet train")
+        raise InputError(f"{arg('init')} {init}: names no folder; write {SUPERNET}FOLDER, of nas supernet train")
     if init == SCRATCH or init in BACKBONES:
         return _Named(init)
     return _SupernetFolder(init.removeprefix(SUPERNET)) if init.startswith(SUPERNET) else _Exported(init)
