@@ -17,7 +17,11 @@ from nas.spaces.base import Architecture, Cost, Family, LayerRow, Space
 MOBILE = "mobile"
 """The family of what names none: spaces and architectures written before there were others."""
 
-FAMILIES: Door[Family] = Door(FAMILY, "nas.spaces", {MOBILE: "nas.spaces.mobile.family:FAMILY"}, Family)
+GRAPH = "graph"
+"""The family of what is made around somebody's own network."""
+
+_OURS = {MOBILE: "nas.spaces.mobile.family:FAMILY", GRAPH: "nas.spaces.graph.family:FAMILY"}
+FAMILIES: Door[Family] = Door(FAMILY, "nas.spaces", _OURS, Family)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -89,38 +88,50 @@ def _arguments(node: Node, result: Callable[[str], Any]) -> tuple[tuple[Any, ...
 
 
 class Shapes:
-    """Runs programs on torch's meta device, which has shapes and no values; layers are made once."""
+    """Runs programs on torch's meta device, which has shapes and no values.
+
+    What a call gives is remembered by what is called and the shapes that it is given, since a space's networks share most calls.
+    """
 
     def __init__(self) -> None:
         self._parts: dict[str, nn.Module] = {}
-
-    def _part(self, part: Part) -> nn.Module:
-        key = f"{part.kind} {json.dumps(dict(part.arguments), sort_keys=True, default=repr)}"
-        if key not in self._parts:
-            with torch.device("meta"):
-                self._parts[key] = make_part(part).eval()
-        return self._parts[key]
+        self._given: dict[str, Any] = {}
 
     @torch.no_grad()
     def run(
         self,
         program: Program,
         image: Shape,
-        watch: Callable[[Node, Callable[[], Any]], Any] = lambda node, call: call(),
+        watch: Callable[[Node, Callable[[], Any]], Any] | None = None,
     ) -> dict[str, Any]:
-        """Of each node its result on a batch of shape `image` (N, C, H, W), tensors without values; raises what torch raises."""
+        """Of each node its result on a batch of shape `image` (N, C, H, W), tensors without values; raises what torch raises.
+
+        `watch` gets each node and its call, which is then made whether it is remembered or not.
+        """
         results: dict[str, Any] = {}
         for node in program.nodes:
-            results[node.name] = watch(node, functools.partial(self._call, program, node, results, image))
+            args, kwargs = _arguments(node, results.__getitem__)
+            call = functools.partial(self._call, program, node, args, kwargs, image)
+            if watch is not None:
+                results[node.name] = watch(node, call)
+            elif node.op in ("module", "function", "method"):
+                word = program.parts[node.target] if node.op == "module" else node.target
+                key = f"{node.op} {_key(word)} {_key(args)} {_key(kwargs)}"
+                if key not in self._given:
+                    self._given[key] = call()
+                results[node.name] = self._given[key]
+            else:
+                results[node.name] = call()
         return results
 
-    def _call(self, program: Program, node: Node, results: Mapping[str, Any], image: Shape) -> Any:
+    def _call(
+        self, program: Program, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], image: Shape
+    ) -> Any:
         if node.op == "input":
             return torch.empty(image, device="meta")
         if node.op == "tensor":
             stored = program.tensors[node.target]
             return torch.empty(stored.shape, dtype=constant_of(stored.dtype), device="meta")
-        args, kwargs = _arguments(node, results.__getitem__)
         if node.op == "output":
             return args[0]
         if node.op == "module":
@@ -131,6 +142,26 @@ class Shapes:
         _check_attribute(node)
         with torch.device("meta"):  # for what makes tensors
             return function_of(node.target)(*args, **kwargs)
+
+    def _part(self, part: Part) -> nn.Module:
+        key = _key(part)
+        if key not in self._parts:
+            with torch.device("meta"):
+                self._parts[key] = make_part(part).eval()
+        return self._parts[key]
+
+
+def _key(value: Any) -> str:
+    """What of an argument decides the shape of a result."""
+    if isinstance(value, torch.Tensor):
+        return f"<{tuple(value.shape)} {value.dtype}>"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__}[{','.join(map(_key, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_key(each)}' for key, each in value.items())}}}"
+    if isinstance(value, Part):
+        return f"{value.kind}{_key(dict(value.arguments))}"
+    return repr(value)
 
 
 def shape_of(result: Any) -> Shape | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -206,8 +206,8 @@ def _settle_modes(evaluating: _Trace, training: _Trace) -> tuple[str, ...]:
         for own, other in zip(ours, theirs, strict=True):
             if own.op != other.op or own.target != other.target:
                 raise InputError(f"{line_of_trace(other.stack_trace)}: the network does something else in training here")
-            if _constants(own) != _constants(other):
-                _as_layer(evaluating, own, other)
+        for own in [own for own, other in zip(ours, theirs, strict=True) if _constants(own) != _constants(other)]:
+            _as_layer(evaluating, own)
         return ()
     rest = iter(theirs)
     if all(any((own.op, own.target) == (other.op, other.target) for other in rest) for own in ours[:-1]):
@@ -220,7 +220,7 @@ def _constants(node: fx.Node) -> str:
     return repr(fx.node.map_arg((node.args, dict(node.kwargs)), lambda each: each.op))
 
 
-def _as_layer(trace: _Trace, own: fx.Node, other: fx.Node) -> None:
+def _as_layer(trace: _Trace, own: fx.Node) -> None:
     kind = _DROPOUTS.get(own.target) if own.op == "call_function" else None
     if own.op == "call_function" and own.target is nn.functional.scaled_dot_product_attention:
         raise InputError(f"{line_of_trace(own.stack_trace)}: attention with dropout is not known here")
@@ -243,18 +243,30 @@ class _Writer:
         self._parts: dict[str, Part] = {}
         self._tensors: dict[str, Stored] = {}
         self._alias: dict[str, str] = {}
+        self._names: dict[str, str] = {}
 
     def program(self) -> Program:
         nodes: list[Node] = []
-        for node in self._trace.nodes():
+        used = self._trace.nodes()
+        taken = {node.name for node in used}
+        for node in used:
+            short = node.name.removeprefix(f"{_ROOT}_")
+            if short != node.name and short.isidentifier() and short not in taken:
+                self._names[node.name] = short
+                taken.add(short)
+        for node in used:
             written = self._node(node)
             if written is not None:
-                nodes.append(written.renamed(self._followed))
+                nodes.append(replace(written.renamed(self._called), name=self._called(written.name)))
         program = Program(tuple(nodes), self._parts, self._tensors)
         return Program.from_json(program.to_json())
 
     def _followed(self, name: str) -> str:
         return self._alias.get(name, name)
+
+    def _called(self, name: str) -> str:
+        followed = self._followed(name)
+        return self._names.get(followed, followed)
 
     def _node(self, node: fx.Node) -> Node | None:
         if node.op == "placeholder":

@@ -30,7 +30,7 @@ _OPERATORS = (
 ).split()
 _METHODS = frozenset(
     (
-        "abs add add_ all amax amin any argmax argmin bmm bool cat ceil chunk clamp clamp_ clip clone contiguous cos cumsum "
+        "abs add add_ addcmul addmm all amax amin any argmax argmin bmm bool cat ceil chunk clamp clamp_ clip clone contiguous cos cumsum "
         "detach diagonal dim div div_ einsum eq exp expand expand_as flatten flip float floor gather gt half index_select int "
         "item l1_norm le log log_softmax logsumexp long lt masked_fill masked_fill_ matmul max maximum mean min minimum mm "
         "movedim mul mul_ narrow ne neg new_empty new_full new_ones new_zeros norm numel permute pow prod reciprocal relu relu_ "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -93,14 +93,14 @@ def _whole_padding(module: nn.Conv2d) -> Any:
 
 
 def stand_ins(model: nn.Module, image: torch.Tensor) -> dict[str, StandIn]:
-    """By path what stands in for layers of others. Each gave the same as the layer itself, on what that got for the image."""
+    """By path what stands in for layers of others. Each gave the same as the layer itself, on noise of the shape that it gets."""
     others = {
         path: module
         for path, module in model.named_modules()
         if not is_torchs(module) and (isinstance(module, _AS_TORCH) or type(module).__name__ in _DROP_PATHS)
     }
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    hooks = [module.register_forward_hook(_recorder(path, seen)) for path, module in others.items()]
+    shapes: dict[str, torch.Size] = {}
+    hooks = [module.register_forward_pre_hook(_recorder(path, shapes)) for path, module in others.items()]
     try:
         with torch.no_grad():
             model(image)
@@ -109,28 +109,20 @@ def stand_ins(model: nn.Module, image: torch.Tensor) -> dict[str, StandIn]:
             hook.remove()
     found = {}
     for path, module in others.items():
-        for each in _candidates(path, module):
-            if path in seen and _same(module, each, *seen[path]):
-                found[path] = each
-                break
+        if path in shapes:
+            noise = torch.randn(shapes[path], generator=torch.Generator().manual_seed(0))
+            same = (each for each in _candidates(path, module) if _same(module, each, noise))
+            if (first := next(same, None)) is not None:
+                found[path] = first
     return found
 
 
-def _recorder(path: str, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Any:
-    def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if len(args) == 1 and isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor):
-            seen[path] = args[0].clone(), output.clone()
+def _recorder(path: str, shapes: dict[str, torch.Size]) -> Any:
+    def record(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if len(args) == 1 and isinstance(args[0], torch.Tensor):
+            shapes[path] = args[0].shape
 
     return record
-
-
-@dataclass(frozen=True)
-class _Pads:
-    """The arguments by which a padding goes before a layer."""
-
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int] = field(default=(1, 1))
 
 
 def _candidates(path: str, module: nn.Module) -> list[StandIn]:
@@ -158,12 +150,13 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def _same(module: nn.Module, stand_in: StandIn, x: torch.Tensor, expected: torch.Tensor) -> bool:
+def _same(module: nn.Module, stand_in: StandIn, noise: torch.Tensor) -> bool:
     layer = make_part(stand_in.part).eval()
     layer.load_state_dict(_own_state(module, layer))
     pad = make_part(stand_in.pad) if stand_in.pad else nn.Identity()
     try:
-        output = layer(pad(x))
+        expected = module(noise.clone())
+        output = layer(pad(noise.clone()))
         for name in stand_in.after:
             output = module.get_submodule(name)(output)
     except Exception:  # a padding that the layer does not take, children that are no functions of one tensor

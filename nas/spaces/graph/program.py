@@ -21,7 +21,7 @@ from nas.common.text import quoted
 Op = Literal["input", "tensor", "module", "function", "method", "output"]
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
-_PATH = re.compile(r"\w+(\.\w+)*")
+_PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
 _TEXT = re.compile(r"[\w ,.>-]*")
 """Texts among arguments: `bilinear`, or einsum's `bchw,bc->bhw`."""
 

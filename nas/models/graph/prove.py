@@ -1,0 +1,128 @@
+"""Which choices a base really has: each proves itself by a forward pass of its own, or is left out with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.models.graph.build import Shape, Shapes, shape_of
+from nas.spaces.graph.architecture import GraphArchitecture
+from nas.spaces.graph.base import Base, Segment, Site
+from nas.spaces.graph.rewrite import Changes, rewritten
+from nas.spaces.graph.sites import LeftOut
+
+_BATCH = 2
+_FEWEST = 8
+"""Channels that a group keeps at least, and of which its size stays a multiple where the base's is one."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a space is to offer: kernel sizes, dilations, shares of a group's channels, and whether layers may be separable,
+    fused or left out. Sites of layers below the prefixes `fix` are no choices.
+    """
+
+    kernels: tuple[int, ...] = (3, 5, 7)
+    dilations: tuple[int, ...] = (1, 2)
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    separable: bool = True
+    fused: bool = True
+    drop: bool = True
+    fix: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Proven:
+    """The choices of each site that has any beside the base's, how many proved themselves, and what was left out."""
+
+    choices: Mapping[str, tuple[int, ...]]
+    options: int
+    left_out: tuple[LeftOut, ...]
+
+
+def prove(base: Base, wanted: Wanted) -> Proven:
+    """Try every option at every site of a base; takes some milliseconds an option."""
+    proof = _Proof(base)
+    choices: dict[str, tuple[int, ...]] = {}
+    left_out: list[LeftOut] = []
+    count = 0
+    for site in base.sites:
+        if any(site.where == prefix or site.where.startswith(f"{prefix}.") for prefix in wanted.fix):
+            left_out.append(LeftOut(site.where, _WORDS[site.key], "fixed"))
+            continue
+        good = []
+        for value in _options(base, site, wanted):
+            why = proof.why_not(site, value)
+            if why:
+                left_out.append(LeftOut(site.where, f"{_WORDS[site.key]} {value}" if not site.is_switch else _WORDS[site.key], why))
+            else:
+                good.append(value)
+        count += len(good)
+        if good:
+            choices[site.name] = tuple(sorted((site.base, *good)))
+    return Proven(choices, count, tuple(left_out))
+
+
+_WORDS = {"k": "kernel", "d": "dilation", "sep": "separable", "fused": "fused", "w": "width", "drop": "left out"}
+
+
+def _options(base: Base, site: Site, wanted: Wanted) -> Sequence[int]:
+    """Values that are tried beside the base's."""
+    if site.key == "w":
+        return sorted(set(_sizes(site.base, wanted.widths)) - {site.base})
+    if site.is_switch:
+        return [1] if {"sep": wanted.separable, "fused": wanted.fused, "drop": wanted.drop}[site.key] else []
+    return [value for value in (wanted.kernels if site.key == "k" else wanted.dilations) if value != site.base]
+
+
+def _sizes(size: int, shares: Sequence[float]) -> Iterator[int]:
+    step = _FEWEST if size % _FEWEST == 0 else 1
+    for share in shares:
+        rounded = max(_FEWEST, round(size * share / step) * step)
+        if rounded < size or share >= 1:
+            yield rounded
+
+
+class _Proof:
+    """The base's own shapes, beside which those of a changed network are held."""
+
+    def __init__(self, base: Base) -> None:
+        self._base, self._shapes = base, Shapes()
+        self._own = self._run({})
+        self._rows = {layer.node: layer.outs for layer in base.layers}
+
+    def _run(self, changes: Changes, classes: int | None = None) -> dict[str, Shape | None]:
+        image = (_BATCH, self._base.channels, self._base.size, self._base.size)
+        results = self._shapes.run(rewritten(self._base, changes, classes), image)
+        return {name: shape_of(result) for name, result in results.items()}
+
+    def why_not(self, site: Site, value: int) -> str:
+        """Why an option is none: it changes nothing, does not run, or gives maps of other shapes; empty where it is one."""
+        changes = {site.name: value}
+        arch = GraphArchitecture.of(self._base, self._base.size, changes)
+        kept = dict(arch.canonical.changes)
+        if kept.get(site.name) != value:
+            return "it changes nothing: it reaches beyond the map"
+        try:
+            shapes = self._run(changes)
+        except Exception as error:  # a library's failure becomes a smaller space
+            return f"it does not run: {' '.join(str(error).split())[:160]}"
+        narrowed = {site.group} if site.key == "w" else set()
+        pad = self._base.layer[site.target].pad if site.key in ("k", "d", "fused") else None
+        padded = {node.name for node in self._base.program.nodes if node.op == "module" and node.target == pad}
+        for name, own in self._own.items():
+            found = shapes.get(name, own)
+            if found == own or name in padded:
+                continue
+            row = self._rows.get(name)
+            if row is not None and not _touches(row, narrowed):
+                return f"{name} then gives {found}, not {own}"
+            if not narrowed or found is None or own is None or len(found) != len(own):
+                return f"{name} then gives {found}, not {own}"
+            if sum(a != b for a, b in zip(found, own, strict=True)) > 1:
+                return f"{name} then gives {found}, not {own}"
+        return "" if shapes["output"] == self._own["output"] else "the network then gives another shape"
+
+
+def _touches(row: tuple[Segment, ...], groups: set[int]) -> bool:
+    return any(each.group in groups for each in row)
