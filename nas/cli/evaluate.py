@@ -21,6 +21,7 @@ from nas.cli.options import (
     Init,
     LearningRate,
     Metric,
+    OwnInit,
     RecipeFile,
     Seed,
     SplitSeed,
@@ -36,7 +37,7 @@ from nas.common.text import plural, time_text
 from nas.latency.device import resolve_device
 from nas.latency.protocol import default_protocol
 from nas.models.sources import BACKBONES, SCRATCH
-from nas.models.weights import load_weights
+from nas.models.weights import load_weights, own_weights
 from nas.runs.objectives import bytes_text
 from nas.runs.record import Outcome
 from nas.runs.settings import EvaluationSettings
@@ -74,7 +75,7 @@ class EvaluateOptions:
     task: Task = DEFAULT
     metric: Metric = ""
     seed: Seed = 0
-    init: Init = SCRATCH
+    init: OwnInit = None
     device: Device = "auto"
     training: TrainingOptions
     split_seed: SplitSeed = 0
@@ -84,9 +85,14 @@ class EvaluateOptions:
     ] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False
 
+    @property
+    def weights(self) -> str:
+        """The word for the initial weights."""
+        return own_weights(self.space) if self.init is None else self.init
+
     def settings(self, device: str) -> EvaluationSettings:
         """What they mean on a device of this machine; raises `InputError`."""
-        init = absolute_init(self.init)
+        init = absolute_init(self.weights)
         settings = EvaluationSettings(
             recipe=self.training.recipe(init),
             protocol=default_protocol(device),
@@ -112,7 +118,7 @@ def evaluate(options: EvaluateOptions) -> None:
     from nas.workflows.space_choice import chosen_space, warn_unfit
 
     with about("space"):
-        space, why = chosen_space(options.space, options.data, options.init)
+        space, why = chosen_space(options.space, options.data, options.weights)
     if why is not None:
         errors.print(why, highlight=False, soft_wrap=True)
     architecture = chosen_architecture(space, options.arch)

@@ -279,6 +279,15 @@ Init = Annotated[
         help="Initial weights: scratch, efficientnet_lite0, mobilenet_v2, a folder that nas export made, or supernet:FOLDER."
     ),
 ]
+OwnInit = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        help="Initial weights: scratch (by default), efficientnet_lite0, mobilenet_v2, a folder that nas export made, or "
+        "supernet:FOLDER. A space that nas space from made has its own network's by default.",
+        show_default=False,
+    ),
+]
 Epochs = Annotated[
     int | None,
     typer.Option(

@@ -98,7 +98,7 @@ def _started(options: SearchOptions, logs: list[str], pulse: Pulse, began: float
     from nas.workflows.plan import cluster_address, plan_search
     from nas.workflows.space_choice import chosen_space
 
-    space, why = chosen_space(options.problem.space, options.problem.data, options.init)
+    space, why = chosen_space(options.problem.space, options.problem.data, options.weights)
     address = cluster_address(options.hardware.address)
     settings = options.settings(space, address)
     pulse.doing = "reading the data and looking at this machine"

@@ -15,12 +15,12 @@ from nas.cli.options import (
     AllowSeenImages,
     Data,
     Device,
-    Init,
     Logs,
     MaxLatency,
     MaxMacs,
     MaxParams,
     Metric,
+    OwnInit,
     Protocol,
     Seed,
     SplitSeed,
@@ -37,7 +37,7 @@ from nas.cli.options import (
     parse_protocol,
     parse_target,
 )
-from nas.models.sources import SCRATCH
+from nas.models.weights import own_weights
 from nas.runs.settings import Budgets, EvaluationSettings, Resources, SearchSettings
 from nas.spaces import base
 from nas.tasks.base import DEFAULT
@@ -238,7 +238,7 @@ class SearchOptions:
     problem: ProblemOptions
     known: KnownOptions
     run: RunOptions
-    init: Init = SCRATCH
+    init: OwnInit = None
     hardware: HardwareOptions
     strategy: StrategyOptions
     training: TrainingOptions
@@ -249,6 +249,11 @@ class SearchOptions:
     latency: LatencyOptions
     failures: FailureOptions
     resources: ResourceOptions
+
+    @property
+    def weights(self) -> str:
+        """The word for the initial weights."""
+        return own_weights(self.problem.space) if self.init is None else self.init
 
     @property
     def fixed_length(self) -> bool:
@@ -293,7 +298,7 @@ class SearchOptions:
         from nas.workflows.plan import device_of
 
         problem, latency, limits = self.problem, self.latency, self.limits
-        recipe = self.training.recipe(self.init)
+        recipe = self.training.recipe(self.weights)
         functions = (problem.metric, data, problem.task, *latency.modes)
         here = functools.partial(device_of, address=address, resources=resources, functions=functions)
         own = latency_device(latency.latency)
@@ -308,7 +313,7 @@ class SearchOptions:
             task=problem.task,
             metric=problem.metric,
             seed=problem.seed,
-            init=absolute_init(self.init),
+            init=absolute_init(self.weights),
             targets=tuple(parse_target(text, protocol.device) for text in latency.target or ()),
             train_device=None if trained_on == protocol.device else trained_on,
         )

@@ -1,4 +1,4 @@
-"""`nas space`: list, show and check search spaces."""
+"""`nas space`: list, show, check and make search spaces."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.cli.options import Device, MaxLatency, MaxMacs, MaxParams, Space
+from nas.cli.space_from import space_from
 from nas.common.text import count_text, plural
 from nas.latency.device import device_name, resolve_device
 from nas.latency.protocol import default_protocol
@@ -17,9 +18,10 @@ from nas.runs.settings import Budgets
 from nas.spaces.families import architecture_cost
 from nas.views.terminal.console import plain_console
 
-space_app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
+space_app = typer.Typer(no_args_is_help=True, help="List, show, check and make search spaces.")
 
 console = plain_console()
+space_app.command("from")(space_from)
 
 
 @space_app.command("list")

@@ -23,14 +23,14 @@ State = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Backbone:
-    """A trained network to inherit from; `mean` and `std` are the normalisation that it was trained with."""
+    """A trained network to inherit from; `mean` and `std` are the normalisation that it was trained with, where it is known."""
 
     name: str
     architecture: Any  # nas.spaces.base.Architecture, of whatever family
     state: State
     num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the weights and what they mean, wherever they lie."""

@@ -1,4 +1,5 @@
-"""What a candidate inherits, by one word: `scratch`, a backbone's name, an exported folder, or `supernet:FOLDER`.
+"""What a candidate inherits, by one word: `scratch`, a backbone's name, an exported folder, that of a space around somebody's
+network, or `supernet:FOLDER`.
 
 Two things: a `Source` is what the word means, and says all that can be said without loading weights, or torch; `Weights` are
 what it loads, and go to the workers that need them.
@@ -19,6 +20,7 @@ from nas.latency.lease import DeviceLease
 from nas.models.licences import NAMED, trained_on
 from nas.models.sources import BACKBONES, SCRATCH, SUPERNET
 from nas.spaces.base import Space
+from nas.spaces.graph.folder import is_space_folder, read_space_folder
 
 if TYPE_CHECKING:
     import torch
@@ -237,6 +239,44 @@ class _SupernetFolder:
         return load_supernet(Path(self.path))
 
 
+@dataclass(frozen=True)
+class _SpaceFolder:
+    """A folder that `nas space from` made: the base of the space, a network of the user's."""
+
+    path: str
+
+    @property
+    def title(self) -> str:
+        return f"the base of {self.path}"
+
+    @property
+    def short(self) -> str:
+        return Path(self.path).name if Path(self.path).is_absolute() else self.path
+
+    @property
+    def folder(self) -> None:
+        """What a network of the user's has seen is theirs to know."""
+        return None
+
+    def absolute(self) -> str:
+        return str(Path(self.path).resolve())
+
+    def licence(self) -> str:
+        try:
+            base = read_space_folder(Path(self.path)).base
+        except InputError:
+            return f"Inherited from {self.path}. What that was is not known here any more, nor its licence."
+        return f"Inherited from {base.name} ({base.origin or 'a network of yours'}): {base.licence or 'licence not known.'}"
+
+    def trained_on(self) -> None:
+        return None
+
+    def load(self) -> Weights:
+        from nas.models.graph.make import load_base  # imports torch
+
+        return load_base(Path(self.path))
+
+
 def source_of(init: str) -> Source:
     """What a word for initial weights means; a word that is no other is taken for a folder, there or not.
 
@@ -246,7 +286,14 @@ def source_of(init: str) -> Source:
         raise InputError(f"{arg('init')} {init}: names no folder; write {SUPERNET}FOLDER, of nas supernet train")
     if init == SCRATCH or init in BACKBONES:
         return _Named(init)
+    if is_space_folder(Path(init)):
+        return _SpaceFolder(init)
     return _SupernetFolder(init.removeprefix(SUPERNET)) if init.startswith(SUPERNET) else _Exported(init)
+
+
+def own_weights(space: str | None) -> str:
+    """The word for the weights that candidates of a space have where none are named: those of its base, or random ones."""
+    return space if space is not None and is_space_folder(Path(space)) else SCRATCH
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from nas.common.trust import may_name, note_file, other_owner
 from nas.common.yaml_file import read_yaml
 from nas.spaces.base import Space
 from nas.spaces.families import read_space
+from nas.spaces.graph.folder import is_space_folder, read_space_folder
 
 _MAX_BYTES = 1_000_000
 
@@ -31,10 +32,12 @@ def list_spaces() -> list[str]:
 
 @checks_kinds
 def load_space(name_or_path: StrPath) -> Space:
-    """A shipped space by name, or any space by the path of its file.
+    """A shipped space by name, or any space by the path of its file, or of the folder that `nas space from` made.
 
     Raises `InputError` when there is none or the file does not hold a valid space.
     """
+    if str(name_or_path) not in list_spaces() and is_space_folder(Path(name_or_path)):
+        return read_space_folder(Path(name_or_path))
     return _read(_file_of(str(name_or_path), isinstance(name_or_path, str)))
 
 

@@ -18,7 +18,10 @@ Shape = tuple[int, ...]
 
 def make_part(part: Part) -> nn.Module:
     """A layer with fresh weights; raises `InputError` where its class refuses the arguments."""
-    arguments = {key: mapped(value, lambda ref: ref, lambda name: constant_of(name.name)) for key, value in part.arguments.items()}
+    arguments = {
+        key: mapped(value, lambda ref: ref, lambda name: constant_of(name.name))
+        for key, value in part.arguments.items()
+    }
     try:
         return layer_class(part.kind)(**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -124,9 +127,7 @@ class Shapes:
                 results[node.name] = call()
         return results
 
-    def _call(
-        self, program: Program, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], image: Shape
-    ) -> Any:
+    def _call(self, program: Program, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], image: Shape) -> Any:
         if node.op == "input":
             return torch.empty(image, device="meta")
         if node.op == "tensor":

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from nas.common.errors import InputError
 from nas.common.text import quoted
@@ -25,7 +26,7 @@ from nas.models.graph.selftest import check_same
 from nas.spaces.graph.program import Named, Node, Part, Program, Ref, Stored
 
 _ROOT = "network"
-_DROPOUTS = {
+_DROPOUTS: dict[Any, str] = {
     nn.functional.dropout: "Dropout",
     nn.functional.dropout1d: "Dropout1d",
     nn.functional.dropout2d: "Dropout2d",
@@ -86,19 +87,23 @@ def check_kind(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(f"a torch.nn.Module is needed, not {quoted(model)} of the kind {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
-        raise InputError("the network is TorchScript, of which no layer can be changed: give the module that it was made from")
+        raise InputError(
+            "the network is TorchScript, of which no layer can be changed: give the module that it was made from"
+        )
     if hasattr(model, "_orig_mod"):
         raise InputError("the network is compiled (torch.compile): give the module that it was made from")
     for path, module in model.named_modules():
         if ".quantized" in type(module).__module__:
             raise InputError(f"layer {path} is quantised, and cannot be trained: give the network as it was before")
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise InputError(f"the weights {path} have no shape yet: run the network once, then give it")
         if tensor.is_meta:
             raise InputError(f"the weights {path} are on the meta device, and have no values: load them first")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise InputError(f"the weights {path} are of {tensor.dtype}: give the network in float32, as model.float() makes it")
+            raise InputError(
+                f"the weights {path} are of {tensor.dtype}: give the network in float32, as model.float() makes it"
+            )
     _check_unshared(model)
 
 
@@ -108,12 +113,16 @@ def _check_unshared(model: nn.Module) -> None:
         if any(True for _ in module.parameters(recurse=False)):
             other = first.setdefault(id(module), path)
             if other != path:
-                raise InputError(f"the layers {other} and {path} are one and the same, so that neither can change alone")
+                raise InputError(
+                    f"the layers {other} and {path} are one and the same, so that neither can change alone"
+                )
     tensors: dict[int, str] = {}
     for path, parameter in model.named_parameters(remove_duplicate=False):
         other = tensors.setdefault(id(parameter), path)
         if other != path:
-            raise InputError(f"the weights {other} and {path} are one and the same, so that neither layer can change alone")
+            raise InputError(
+                f"the weights {other} and {path} are one and the same, so that neither layer can change alone"
+            )
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -139,7 +148,9 @@ class _OneInput(nn.Module):
             and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         ]
         if len(needed) > 1:
-            raise InputError(f"the network {type(network).__name__} takes several inputs ({', '.join(needed)}), not images alone")
+            raise InputError(
+                f"the network {type(network).__name__} takes several inputs ({', '.join(needed)}), not images alone"
+            )
         self.network = network
 
     def forward(self, images: torch.Tensor) -> Any:
@@ -205,7 +216,9 @@ def _settle_modes(evaluating: _Trace, training: _Trace) -> tuple[str, ...]:
     if len(ours) == len(theirs):
         for own, other in zip(ours, theirs, strict=True):
             if own.op != other.op or own.target != other.target:
-                raise InputError(f"{line_of_trace(other.stack_trace)}: the network does something else in training here")
+                raise InputError(
+                    f"{line_of_trace(other.stack_trace)}: the network does something else in training here"
+                )
         for own in [own for own, other in zip(ours, theirs, strict=True) if _constants(own) != _constants(other)]:
             _as_layer(evaluating, own)
         return ()
@@ -229,6 +242,7 @@ def _as_layer(trace: _Trace, own: fx.Node) -> None:
             f"{line_of_trace(own.stack_trace)}: whether the network is in training is a constant here, so that what is captured "
             "would not follow it; use a layer of torch.nn, which does"
         )
+    assert callable(own.target)
     signature = inspect.signature(own.target).bind(*own.args, **own.kwargs)
     path = own.name
     trace.root.add_module(path, getattr(nn, kind)(signature.arguments.get("p", 0.5)))
@@ -329,7 +343,9 @@ class _Writer:
         raise self._unknown(node, f"an argument of the kind {type(value).__name__}")
 
     def _unknown(self, node: fx.Node, what: str) -> InputError:
-        return InputError(f"{line_of_trace(node.stack_trace)}: {what} is none of torch's operators on tensors and numbers")
+        return InputError(
+            f"{line_of_trace(node.stack_trace)}: {what} is none of torch's operators on tensors and numbers"
+        )
 
 
 def _attribute(root: nn.Module, path: str) -> torch.Tensor:

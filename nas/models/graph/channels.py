@@ -11,27 +11,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nas.models.graph.build import Shape
+from nas.models.graph.operators import words
 from nas.spaces.graph.base import Group, Segment
 from nas.spaces.graph.program import Node, Part, Program, Ref, refs_in
 
 _ELEMENTWISE = frozenset(
-    "relu relu_ relu6 silu mish gelu elu celu selu hardswish hardsigmoid hardtanh leaky_relu sigmoid sigmoid_ tanh softplus softsign "
-    "logsigmoid clamp clamp_ clip dropout dropout1d dropout2d contiguous clone detach float abs neg exp sqrt square "
-    "max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate lp_pool2d to".split()
+    words(
+        "relu relu_ relu6 silu mish gelu elu celu selu hardswish hardsigmoid hardtanh leaky_relu sigmoid sigmoid_ "
+        "tanh softplus softsign logsigmoid clamp clamp_ clip dropout dropout1d dropout2d contiguous clone detach "
+        "float abs neg exp sqrt square max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate "
+        "lp_pool2d to"
+    )
 )
 _LAYERS = frozenset(
-    "ReLU ReLU6 SiLU Mish GELU ELU CELU SELU Hardswish Hardsigmoid Hardtanh LeakyReLU Sigmoid Tanh Softplus Softsign LogSigmoid "
-    "Identity Dropout Dropout1d Dropout2d AlphaDropout DropPath SamePad2d ZeroPad2d ConstantPad2d ReflectionPad2d ReplicationPad2d "
-    "MaxPool2d AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d LPPool2d Upsample UpsamplingNearest2d UpsamplingBilinear2d".split()
+    words(
+        "ReLU ReLU6 SiLU Mish GELU ELU CELU SELU Hardswish Hardsigmoid Hardtanh LeakyReLU Sigmoid Tanh Softplus "
+        "Softsign LogSigmoid Identity Dropout Dropout1d Dropout2d AlphaDropout DropPath SamePad2d ZeroPad2d "
+        "ConstantPad2d ReflectionPad2d ReplicationPad2d MaxPool2d AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d "
+        "LPPool2d Upsample UpsamplingNearest2d UpsamplingBilinear2d"
+    )
 )
 _ACTIVATIONS = frozenset(
-    "ReLU ReLU6 SiLU Mish GELU ELU CELU SELU Hardswish Hardsigmoid Hardtanh LeakyReLU Sigmoid Tanh Softplus "
-    "relu relu_ relu6 silu mish gelu elu celu selu hardswish hardsigmoid hardtanh leaky_relu sigmoid tanh softplus".split()
+    words(
+        "ReLU ReLU6 SiLU Mish GELU ELU CELU SELU Hardswish Hardsigmoid Hardtanh LeakyReLU Sigmoid Tanh Softplus relu "
+        "relu_ relu6 silu mish gelu elu celu selu hardswish hardsigmoid hardtanh leaky_relu sigmoid tanh softplus"
+    )
 )
-_ADD = frozenset("add add_ sub sub_ iadd isub".split())
-_MULTIPLY = frozenset("mul mul_ imul div div_ truediv itruediv".split())
-_RESHAPE = frozenset("flatten view reshape squeeze unsqueeze Flatten".split())
-_SHAPES_ONLY = frozenset("size dim numel getattr".split())
+_ADD = frozenset(words("add add_ sub sub_ iadd isub"))
+_MULTIPLY = frozenset(words("mul mul_ imul div div_ truediv itruediv"))
+_RESHAPE = frozenset(words("flatten view reshape squeeze unsqueeze Flatten"))
+_POOLS = frozenset(("AdaptiveAvgPool2d", "torch.nn.functional.adaptive_avg_pool2d", "mean", "torch.mean"))
+_SHAPES_ONLY = frozenset(words("size dim numel getattr"))
 
 
 @dataclass(frozen=True)
@@ -71,13 +81,13 @@ class _Walk:
         self._ins: dict[str, tuple[Segment, ...]] = {}
         self._outs: dict[str, tuple[Segment, ...]] = {}
         self._written: dict[str, int] = {}  # by a layer's node, the group that it began
-        self._gates: list[str] = []
+        self._gates: list[tuple[str, str]] = []
 
     def done(self) -> Channels:
         for node in self._program.nodes:
             self._rows[node.name] = self._row(node)
-        for gate in self._gates:
-            self._mark_squeeze(gate)
+        for gate, gated in self._gates:
+            self._mark_squeeze(gate, gated)
         roots = {root: number for number, root in enumerate(dict.fromkeys(map(self._root, range(len(self._parent)))))}
         groups = [self._groups[root] for root in roots]
 
@@ -209,8 +219,8 @@ class _Walk:
             return None
         for left, right in zip(one.segments, other.segments, strict=True):
             self._join(left.group, right.group, word in _ADD)
-        if word in _MULTIPLY and a != b:
-            self._gates.append(given[0] if a[2:] < b[2:] else given[1])
+        if word in _MULTIPLY:
+            self._gates += [(given[0], given[1]), (given[1], given[0])]
         return one
 
     def _sizes(self, row: Row) -> list[int]:
@@ -258,23 +268,29 @@ class _Walk:
 
     # ---------------------------------------------------------------- gates
 
-    def _mark_squeeze(self, gate: str) -> None:
-        """Mark what a gate of one place narrows channels to on its way."""
+    def _mark_squeeze(self, gate: str, gated: str) -> None:
+        """Mark what a factor narrows channels to on its way from a pooled map, where it is such a gate."""
         row = self._rows[gate]
         own = {self._root(each.group) for each in row.segments} if row else set()
-        seen, waiting = set[str](), [gate]
+        seen, waiting, narrow, is_pooled = set[str](), [gate], set[int](), False
         while waiting:
             name = waiting.pop()
-            shape = self._shapes[name]
-            if name in seen or shape is None or any(side != 1 for side in shape[2:]):
+            node = self._program.by_name[name]
+            if name == gated or node.op == "input":
+                return
+            if name in seen:
                 continue
             seen.add(name)
-            waiting += self._program.by_name[name].inputs()
-            group = self._written.get(name)
-            if group is not None and self._root(group) not in own:
-                root = self._root(group)
-                old = self._groups[root]
-                self._groups[root] = Group(old.size, old.frozen, old.tied, squeeze=True)
+            word = self._program.parts[node.target].kind if node.op == "module" else node.target
+            if word in _POOLS:
+                is_pooled = True
+                continue
+            waiting += node.inputs()
+            if name in self._written:
+                narrow.add(self._root(self._written[name]))
+        for root in narrow - own if is_pooled else ():
+            old = self._groups[root]
+            self._groups[root] = Group(old.size, old.frozen, old.tied, squeeze=True)
 
 
 def takes(node: Node) -> list[str]:

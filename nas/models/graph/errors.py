@@ -17,7 +17,9 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 def line_of_error(error: BaseException) -> str:
     """`net.py:31` with the text of the line, of the innermost frame that is neither torch's nor ours; empty where none is."""
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((*_NOT_THEIRS, "<"))
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*_NOT_THEIRS, "<"))
     ]
     theirs = [frame for frame in frames if "/lib/python" not in frame.filename or "site-packages" in frame.filename]
     if not theirs:

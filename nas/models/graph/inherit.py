@@ -25,7 +25,9 @@ from nas.spaces.graph.sites import pair, readers
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def inherit(base: Base, weights: State, architecture: GraphArchitecture, num_classes: int, seed: int = 0) -> Inheritance:
+def inherit(
+    base: Base, weights: State, architecture: GraphArchitecture, num_classes: int, seed: int = 0
+) -> Inheritance:
     """Initial weights of a network of the base's; a classifier for other classes than the base's keeps its random ones."""
     if architecture.base != base:
         raise InputError(f"the weights are of {base.title}, and the network is of {architecture.base.title}")
@@ -62,7 +64,9 @@ class _Work:
     state: dict[str, torch.Tensor]
 
     def __post_init__(self) -> None:
-        self.before = {name: tensor.clone() for name, tensor in self.state.items() if name.startswith(f"{self.base.head}.")}
+        self.before = {
+            name: tensor.clone() for name, tensor in self.state.items() if name.startswith(f"{self.base.head}.")
+        }
         self.taken: set[str] = set()
         self._shifts: list[tuple[str, torch.Tensor]] = []
         self._kept = {group: self._strongest(group, count) for group, count in self.what.widths.items()}
@@ -149,7 +153,9 @@ class _Work:
     def _fused(self, layer: Layer, depthwise: torch.Tensor, outs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A dense kernel (hidden, in, k, k) from a pointwise and a depthwise one, and the shift of what it gives."""
         fusion = self.base.fusion[layer.path]
-        pointwise = self.weights[f"{fusion.pointwise}.weight"][outs][:, self._indices(self.base.layer[fusion.pointwise].ins)]
+        pointwise = self.weights[f"{fusion.pointwise}.weight"][outs][
+            :, self._indices(self.base.layer[fusion.pointwise].ins)
+        ]
         own_bias = self.weights.get(f"{fusion.pointwise}.bias")
         variance = self.weights[f"{fusion.inner_norm}.running_var"][outs]
         ones = torch.ones(len(outs))

@@ -20,33 +20,42 @@ from nas.common.errors import InputError
 from nas.common.text import quoted
 from nas.models.graph import leaves
 
+
+def words(text: str) -> tuple[str, ...]:
+    """Names in a text, with blanks between."""
+    return tuple(text.split())
+
+
 LEAVES: dict[str, type[nn.Module]] = {"DropPath": leaves.DropPath, "SamePad2d": leaves.SamePad2d}
 
 ATTRIBUTES = frozenset(("shape", "ndim", "dtype", "device", "T", "mT"))
 
-_OPERATORS = (
-    "add sub mul truediv floordiv mod pow neg pos abs matmul getitem eq ne lt le gt ge and_ or_ not_ invert "
-    "iadd isub imul itruediv index"
-).split()
-_METHODS = frozenset(
-    (
-        "abs add add_ addcmul addmm all amax amin any argmax argmin bmm bool cat ceil chunk clamp clamp_ clip clone contiguous cos cumsum "
-        "detach diagonal dim div div_ einsum eq exp expand expand_as flatten flip float floor gather gt half index_select int "
-        "item l1_norm le log log_softmax logsumexp long lt masked_fill masked_fill_ matmul max maximum mean min minimum mm "
-        "movedim mul mul_ narrow ne neg new_empty new_full new_ones new_zeros norm numel permute pow prod reciprocal relu relu_ "
-        "repeat repeat_interleave reshape reshape_as roll rsqrt rsub select sigmoid sigmoid_ sign sin size softmax split sqrt "
-        "square squeeze std sub sub_ sum swapaxes swapdims t tanh tile to transpose triu tril type_as unbind unflatten unfold "
-        "unsqueeze var view view_as where"
-    ).split()
+_OPERATORS = words(
+    "add sub mul truediv floordiv mod pow neg pos abs matmul getitem eq ne lt le gt ge and_ or_ not_ invert iadd "
+    "isub imul itruediv index"
 )
-_FUNCTIONAL = (
-    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d avg_pool2d batch_norm celu conv1d "
-    "conv2d conv_transpose2d dropout dropout1d dropout2d elu gelu glu group_norm hardsigmoid hardswish hardtanh instance_norm "
-    "interpolate layer_norm leaky_relu linear local_response_norm log_softmax logsigmoid lp_pool2d max_pool1d max_pool2d mish "
-    "normalize one_hot pad pixel_shuffle pixel_unshuffle prelu relu relu6 relu_ rms_norm scaled_dot_product_attention selu "
-    "sigmoid silu softmax softplus softsign tanh unfold"
-).split()
-_CREATORS = "arange cat concat stack einsum full linspace meshgrid ones ones_like zeros zeros_like empty full_like where".split()
+_METHODS = frozenset(
+    words(
+        "abs add add_ addcmul addmm all amax amin any argmax argmin bmm bool cat ceil chunk clamp clamp_ clip clone "
+        "contiguous cos cumsum detach diagonal dim div div_ einsum eq exp expand expand_as flatten flip float floor "
+        "gather gt half index_select int item l1_norm le log log_softmax logsumexp long lt masked_fill masked_fill_ "
+        "matmul max maximum mean min minimum mm movedim mul mul_ narrow ne neg new_empty new_full new_ones new_zeros "
+        "norm numel permute pow prod reciprocal relu relu_ repeat repeat_interleave reshape reshape_as roll rsqrt "
+        "rsub select sigmoid sigmoid_ sign sin size softmax split sqrt square squeeze std sub sub_ sum swapaxes "
+        "swapdims t tanh tile to transpose triu tril type_as unbind unflatten unfold unsqueeze var view view_as where"
+    )
+)
+_FUNCTIONAL = words(
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d avg_pool2d "
+    "batch_norm celu conv1d conv2d conv_transpose2d dropout dropout1d dropout2d elu gelu glu group_norm "
+    "hardsigmoid hardswish hardtanh instance_norm interpolate layer_norm leaky_relu linear local_response_norm "
+    "log_softmax logsigmoid lp_pool2d max_pool1d max_pool2d mish normalize one_hot pad pixel_shuffle "
+    "pixel_unshuffle prelu relu relu6 relu_ rms_norm scaled_dot_product_attention selu sigmoid silu softmax "
+    "softplus softsign tanh unfold"
+)
+_CREATORS = words(
+    "arange cat concat stack einsum full linspace meshgrid ones ones_like zeros zeros_like empty full_like where"
+)
 
 
 @functools.cache
@@ -55,7 +64,11 @@ def functions() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {f"operator.{name}": getattr(operator, name) for name in _OPERATORS}
     found |= {f"math.{name}": each for name, each in vars(math).items() if callable(each) and name[0] != "_"}
     found |= {f"torch.{name}": each for name in (*_CREATORS, *_METHODS) if callable(each := getattr(torch, name, None))}
-    return found | {f"torch.nn.functional.{name}": getattr(functional, name) for name in _FUNCTIONAL} | {"getattr": getattr}
+    return (
+        found
+        | {f"torch.nn.functional.{name}": getattr(functional, name) for name in _FUNCTIONAL}
+        | {"getattr": getattr}
+    )
 
 
 @functools.cache

@@ -17,7 +17,17 @@ from nas.spaces.graph.program import Named, Part
 
 _DROP_PATHS = ("DropPath", "StochasticDepth")
 """Layers that people copy from each other, by the names of their classes."""
-_AS_TORCH = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.Dropout, nn.MaxPool2d, nn.AvgPool2d)
+_AS_TORCH = (
+    nn.Linear,
+    nn.Conv2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.Dropout,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+)
 _PADDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 SAME_PAD = "same_pad"
 """Name within a layer of the padding before it."""
@@ -46,7 +56,9 @@ def part_of(path: str, module: nn.Module, kind: type[nn.Module] | None = None) -
             continue
         value = _argument(module, name, parameter.default)
         if value is inspect.Parameter.empty:
-            raise InputError(f"layer {path}: its class {kind.__name__} does not tell the argument {name} that it was made with")
+            raise InputError(
+                f"layer {path}: its class {kind.__name__} does not tell the argument {name} that it was made with"
+            )
         if value != parameter.default or type(value) is not type(parameter.default):
             arguments[name] = value
     if isinstance(module, nn.Conv2d) and isinstance(module.padding, str):
@@ -129,7 +141,9 @@ def _candidates(path: str, module: nn.Module) -> list[StandIn]:
     if type(module).__name__ in _DROP_PATHS:
         p = float(getattr(module, "drop_prob", None) or getattr(module, "p", None) or 0.0)
         mode = getattr(module, "mode", "row")
-        return [StandIn(Part("DropPath", {"p": p, "mode": mode, "scale": bool(getattr(module, "scale_by_keep", True))}))]
+        return [
+            StandIn(Part("DropPath", {"p": p, "mode": mode, "scale": bool(getattr(module, "scale_by_keep", True))}))
+        ]
     kind = next(kind for kind in _AS_TORCH if isinstance(module, kind))
     try:
         part = part_of(path, module, kind)

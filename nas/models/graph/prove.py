@@ -54,7 +54,9 @@ def prove(base: Base, wanted: Wanted) -> Proven:
         for value in _options(base, site, wanted):
             why = proof.why_not(site, value)
             if why:
-                left_out.append(LeftOut(site.where, f"{_WORDS[site.key]} {value}" if not site.is_switch else _WORDS[site.key], why))
+                left_out.append(
+                    LeftOut(site.where, f"{_WORDS[site.key]} {value}" if not site.is_switch else _WORDS[site.key], why)
+                )
             else:
                 good.append(value)
         count += len(good)
@@ -63,7 +65,7 @@ def prove(base: Base, wanted: Wanted) -> Proven:
     return Proven(choices, count, tuple(left_out))
 
 
-_WORDS = {"k": "kernel", "d": "dilation", "sep": "separable", "fused": "fused", "w": "width", "drop": "left out"}
+_WORDS = {"k": "kernel", "d": "dilation", "sep": "separable", "fused": "fused", "w": "width", "drop": "leaving out"}
 
 
 def _options(base: Base, site: Site, wanted: Wanted) -> Sequence[int]:

@@ -68,7 +68,9 @@ def _check_outputs(given: nn.Module, made: nn.Module, images: torch.Tensor, wher
             "its input for a constant somewhere"
         ) from error
     if not gap <= TOLERANCE:
-        raise InputError(f"what was captured gives other outputs{where}, by {gap:.1e} of the largest: it is not the same network")
+        raise InputError(
+            f"what was captured gives other outputs{where}, by {gap:.1e} of the largest: it is not the same network"
+        )
 
 
 def _check_training(given: nn.Module, made: nn.Module, images: torch.Tensor) -> None:

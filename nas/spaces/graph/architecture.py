@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from nas.common.errors import InputError
 from nas.common.text import quoted
-from nas.spaces.graph.base import Base, known_base, note_base
+from nas.spaces.graph.base import Base, base_by, note_base
 from nas.spaces.graph.rewrite import Changes, changed
 from nas.spaces.graph.sites import pair
-from nas.spaces.mobile.geometry import effective_kernel
+from nas.spaces.mobile.geometry import Padding, effective_kernel
 
 FAMILY_NAME = "graph"
 _TEXT = re.compile(r"(?P<base>[^{}@]+@[0-9a-f]{4,16})\{(?P<changes>[^{}]*)\}")
@@ -39,7 +39,9 @@ class GraphArchitecture:
         for name in changes:
             if name not in base.site:
                 raise InputError(f"the base {base.title} has nothing called {quoted(name)} that may change")
-        kept = tuple((site.name, changes[site.name]) for site in base.sites if changes.get(site.name, site.base) != site.base)
+        kept = tuple(
+            (site.name, changes[site.name]) for site in base.sites if changes.get(site.name, site.base) != site.base
+        )
         return GraphArchitecture(note_base(base), size, kept)
 
     @cached_property
@@ -57,7 +59,7 @@ class GraphArchitecture:
     @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits, equal for equal canonical forms."""
-        text = json.dumps(self.canonical.to_json(), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.canonical._differences(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -71,19 +73,24 @@ class GraphArchitecture:
         return self.size
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary: the base by its digest alone, which a space brings."""
-        return {"kind": FAMILY_NAME, "base": self.base.digest, "size": self.size, "changes": dict(self.changes)}
+        """A plain dictionary that stands for itself: the base's network, without its weights, is within it."""
+        return {"kind": FAMILY_NAME, **self._differences(), "network": self.base.packed}
+
+    def _differences(self) -> dict[str, Any]:
+        return {"base": self.base.digest, "size": self.size, "changes": dict(self.changes)}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> GraphArchitecture:
-        """Read what `to_json` wrote; raises `InputError`, also where its base is not known here."""
+        """Read what `to_json` wrote; raises `InputError`."""
         try:
-            base, size, changes = known_base(data["base"]), data["size"], data["changes"]
+            base, size, changes = base_by(data["base"], data["network"]), data["size"], data["changes"]
             right = all(isinstance(value, int) for value in (size, *changes.values()))
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not an architecture of a network: {type(error).__name__}: {error}") from error
-        if not right or set(data) - {"base", "size", "changes", "kind"}:
-            raise InputError("not an architecture of a network: base, size and changes are expected, and numbers as choices")
+        if not right or set(data) - {"base", "size", "changes", "network", "kind"}:
+            raise InputError(
+                "not an architecture of a network: base, size and changes are expected, and numbers as choices"
+            )
         return GraphArchitecture.of(base, size, changes)
 
     def __str__(self) -> str:
@@ -108,7 +115,9 @@ def parse_changes(base: Base, text: str) -> GraphArchitecture:
         of_site = _WORD.fullmatch(word)
         site = base.site.get(of_site["name"]) if of_site else None
         if of_site is None or site is None or site.is_switch != (of_site["value"] is None):
-            raise InputError(f"architecture {quoted(text)}: the base {base.title} has nothing to change called {quoted(word)}")
+            raise InputError(
+                f"architecture {quoted(text)}: the base {base.title} has nothing to change called {quoted(word)}"
+            )
         changes[site.name] = int(of_site["value"] or 1)
     return GraphArchitecture.of(base, size, changes)
 
@@ -135,12 +144,13 @@ def _settle_kernel(base: Base, size: int, path: str, changes: dict[str, int]) ->
     layer, part = base.layer[path], base.part(path)
     sites = {site.key: site for site in base.sites if site.target == path and site.key in ("k", "d")}
     own = pair(part["kernel_size"])[0], pair(part.arguments.get("dilation", 1))[0]
-    asked = tuple(
+    kernel, dilation = (
         changes.pop(sites[key].name, value) if key in sites else value for key, value in zip("kd", own, strict=True)
     )
     stride, side = pair(part.arguments.get("stride", 1))[0], layer.sides[base.index(size)]
-    padding = "tf_same" if layer.pad else "symmetric"
-    found, unchanged = (effective_kernel(side, *each, stride, padding) for each in (asked, own))  # type: ignore[misc, arg-type]
+    padding: Padding = "tf_same" if layer.pad else "symmetric"
+    found = effective_kernel(side, kernel, dilation, stride, padding)
+    unchanged = effective_kernel(side, *own, stride, padding)
     if found == unchanged:
         return
     kernel, dilation = found

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
+from nas.common.text import quoted
 from nas.spaces.graph.program import Part, Program
 
 LayerKind = Literal["conv", "linear", "norm", "other"]
@@ -159,8 +160,9 @@ class Base:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits of the network and its weights."""
-        text = json.dumps([self.program.digest, self.weights, self.channels, self.size, self.classes])
+        """Sixteen hexadecimal digits of the network, its weights, and what of it may change."""
+        names = [site.name for site in self.sites]
+        text = json.dumps([self.program.digest, self.weights, self.channels, self.size, self.classes, names])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -212,14 +214,18 @@ class Base:
     def index(self, size: int) -> int:
         """Where an input size stands in the layers' tables; raises `InputError` where the base was not looked at with it."""
         if size not in self.sizes:
-            raise InputError(f"the base {self.title} takes images of {', '.join(map(str, self.sizes))} px, not of {size}")
+            raise InputError(
+                f"the base {self.title} takes images of {', '.join(map(str, self.sizes))} px, not of {size}"
+            )
         return self.sizes.index(size)
 
     # ---------------------------------------------------------------- files
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads back."""
-        plain: dict[str, Any] = _rest().dump_python(_Rest(**{name: getattr(self, name) for name in _FIELDS}), mode="json")
+        plain: dict[str, Any] = _rest().dump_python(
+            _Rest(**{name: getattr(self, name) for name in _FIELDS}), mode="json"
+        )
         return {"network": self.program.to_json(), **plain}
 
     @staticmethod
@@ -238,8 +244,9 @@ class Base:
         base._check()
         return base
 
+    @cached_property
     def packed(self) -> str:
-        """All of it as one short text, for files that have to stand for themselves."""
+        """All of it as one short text, for what has to stand for itself: runs, records, and what workers are sent."""
         return base64.b85encode(zlib.compress(json.dumps(self.to_json(), separators=(",", ":")).encode(), 9)).decode()
 
     @staticmethod
@@ -308,16 +315,21 @@ def _rest() -> TypeAdapter[_Rest]:
 
 
 _known: dict[str, Base] = {}
-"""By digest the bases of all spaces that this process has read: an architecture in a file names its base alone."""
+"""By digest the bases that this process has read: those of many records are one."""
 
 
 def note_base(base: Base) -> Base:
-    """Remember a base for architectures that name it."""
+    """The one object that stands for a base in this process."""
     return _known.setdefault(base.digest, base)
 
 
-def known_base(digest: str) -> Base:
-    """The base of a digest; raises `InputError` where no space of it was read."""
+def base_by(digest: str, packed: str) -> Base:
+    """The base of a digest, unpacked where it is not known yet; raises `InputError` where that is another one."""
     if digest not in _known:
-        raise InputError(f"the base {digest} of an architecture is not known here: read its space first")
+        base = Base.unpacked(packed)
+        if base.digest != digest:
+            raise InputError(
+                f"the base {quoted(digest)} of an architecture is not what lies beside it, which is {base.title}"
+            )
+        note_base(base)
     return _known[digest]

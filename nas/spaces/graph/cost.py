@@ -75,7 +75,9 @@ def layer_rows(architecture: GraphArchitecture, num_classes: int) -> list[LayerR
         sides = layer.sides[place], layer.out_sides[place]
         details = f"{layer.path}: {text or 'as in the base'}"
         kind = _kind(layer, what)
-        rows.append(LayerRow(layer.path, kind, text, details, read, written, *sides, macs, params + spare, macs / total))
+        rows.append(
+            LayerRow(layer.path, kind, text, details, read, written, *sides, macs, params + spare, macs / total)
+        )
         spare = 0
     return rows
 

@@ -137,7 +137,9 @@ class Program:
                 path: Part(kind, {key: _value(value) for key, value in arguments.items()})
                 for path, (kind, arguments) in data["parts"].items()
             }
-            tensors = {p: Stored(tuple(shape), dtype, trained) for p, (shape, dtype, trained) in data["tensors"].items()}
+            tensors = {
+                p: Stored(tuple(shape), dtype, trained) for p, (shape, dtype, trained) in data["tensors"].items()
+            }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not a network: {type(error).__name__}: {error}") from error
         _check(nodes, parts, tensors)

@@ -42,8 +42,7 @@ class Changed:
 def changed(base: Base, changes: Changes) -> Changed:
     """Sort changes by what they concern. Of layers that are gone none is left."""
     found = Changed()
-    for name, value in changes.items():
-        site = base.site[name]
+    for site in map(base.site.__getitem__, changes):
         if site.key == "drop":
             skip = base.skip[site.target]
             found.gone.update((skip.node, *skip.branch))
@@ -73,7 +72,9 @@ def rewritten(base: Base, changes: Changes, classes: int | None = None) -> Progr
             parts[layer.path] = _part(base, layer, what, classes or base.classes)
             if layer.pad and (layer.path in what.kernels or layer.path in what.dilations):
                 own = parts[layer.path]
-                parts[layer.pad] = parts[layer.pad].with_(kernel_size=own["kernel_size"], dilation=own.arguments.get("dilation", (1, 1)))
+                parts[layer.pad] = parts[layer.pad].with_(
+                    kernel_size=own["kernel_size"], dilation=own.arguments.get("dilation", (1, 1))
+                )
     nodes: list[Node] = []
     for node in base.program.nodes:
         if node.name in what.gone:
@@ -110,7 +111,11 @@ def _part(base: Base, layer: Layer, what: Changed, classes: int) -> Part:
     if layer.path == base.head:
         written = classes
     if layer.kind == "conv":
-        sizes = {"in_channels": read, "out_channels": written, "groups": read if layer.depthwise else part.arguments.get("groups", 1)}
+        sizes = {
+            "in_channels": read,
+            "out_channels": written,
+            "groups": read if layer.depthwise else part.arguments.get("groups", 1),
+        }
         if layer.path in what.fused:
             sizes |= {"in_channels": what.count(base, base.layer[base.fusion[layer.path].pointwise].ins), "groups": 1}
         changes = {name: value for name, value in sizes.items() if part.arguments.get(name, 1) != value}
@@ -139,7 +144,9 @@ def _separated(node: Node, parts: dict[str, Part]) -> list[Node]:
     part = parts.pop(node.target)
     channels = part["in_channels"]
     filters = {key: value for key, value in part.arguments.items() if key not in ("bias", "out_channels")}
-    parts[f"{node.target}.{DEPTHWISE}"] = Part("Conv2d", {**filters, "out_channels": channels, "groups": channels, "bias": False})
+    parts[f"{node.target}.{DEPTHWISE}"] = Part(
+        "Conv2d", {**filters, "out_channels": channels, "groups": channels, "bias": False}
+    )
     own = {"in_channels": channels, "out_channels": part["out_channels"], "kernel_size": (1, 1)}
     bias = {"bias": part["bias"]} if "bias" in part.arguments else {}
     parts[f"{node.target}.{POINTWISE}"] = Part("Conv2d", own | bias)

@@ -96,7 +96,11 @@ def _widths(base: Base, left_out: list[LeftOut]) -> Iterator[tuple[Layer, int]]:
         readers = [layer for layer in base.of_group[number] if _reads(layer, number)]
         if not writers:
             continue
-        why = group.frozen or (group.tied and "an addition ties them to others") or (group.squeeze and "a gate's own width")
+        why = (
+            group.frozen
+            or (group.tied and "an addition ties them to others")
+            or (group.squeeze and "a gate's own width")
+        )
         why = why or (not readers and "no layer reads them")
         if why:
             left_out.append(LeftOut(writers[0].path, "width", str(why)))

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from nas.common.errors import InputError
-from nas.common.text import quoted
+from nas.common.text import listed, quoted
 from nas.spaces.base import Choice, Slot, Space, Values
 from nas.spaces.graph.architecture import FAMILY_NAME, GraphArchitecture, is_left, parse_changes
 from nas.spaces.graph.base import Base, note_base
@@ -83,24 +83,41 @@ class GraphSpace(Space):
 
     @property
     def layer_legend(self) -> str:
-        return "k is the kernel size, d the dilation, w the width, sep a depthwise and a pointwise layer for a dense one. "
+        return (
+            "k is the kernel size, d the dilation, w the width, sep a depthwise and a pointwise layer for a dense one. "
+        )
 
     def choices_table(self) -> list[list[str]]:
         """A row a site, by the user's name of its layer, and then what was left out."""
-        rows = [["", "layer", "choices", "base"], [SIZE, "", " ".join(map(str, self.sizes)), str(self.base.size)]]
+        rows = [
+            ["", "layer", "choices", "base, or why not"],
+            [SIZE, "", " ".join(map(str, self.sizes)), str(self.base.size)],
+        ]
         for name, choices in self.slots.items():
             if name != SIZE:
                 site = self.base.site[name]
-                shown = ("yes no" if site.is_switch else " ".join(map(str, choices))), ("no" if site.is_switch else str(site.base))
+                shown = (
+                    ("yes no" if site.is_switch else " ".join(map(str, choices))),
+                    ("no" if site.is_switch else str(site.base)),
+                )
                 rows.append([name, site.where, *shown])
-        return rows
+        return [*rows, *self._left_out_rows()]
+
+    def _left_out_rows(self) -> list[list[str]]:
+        """What was left out, a row a reason."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for each in self.left_out:
+            alike.setdefault((each.what, each.why), []).append(each.where)
+        return [["", listed(names, 2), f"no {what}", why] for (what, why), names in alike.items()]
 
     # ---------------------------------------------------------------- values to architectures and back
 
     def architecture(self, values: Values) -> GraphArchitecture:
         for name, choices in self.parameters.items():
             if values.get(name) not in choices:
-                raise InputError(f"parameter {name} is {quoted(values.get(name))}; space {self.name} allows {list(choices)}")
+                raise InputError(
+                    f"parameter {name} is {quoted(values.get(name))}; space {self.name} allows {list(choices)}"
+                )
         return GraphArchitecture.of(self.base, int(values.get(SIZE, self.sizes[0])), self._changes(values))
 
     def _changes(self, values: Values) -> dict[str, int]:
@@ -171,7 +188,9 @@ class GraphSpace(Space):
         size = best(self.sizes)
         for name in self.parameters:
             if name != SIZE:
-                options = [GraphArchitecture.of(self.base, size, {**changes, name: each}) for each in self.choices[name]]
+                options = [
+                    GraphArchitecture.of(self.base, size, {**changes, name: each}) for each in self.choices[name]
+                ]
                 chosen = best(options, key=lambda each: architecture_cost(each, self.base.classes).macs)
                 changes = dict(chosen.changes)
         return GraphArchitecture.of(self.base, size, changes)
@@ -191,7 +210,7 @@ class GraphSpace(Space):
             "data": self.data,
             "sizes": list(self.sizes),
             "choices": {name: list(choices) for name, choices in self.choices.items()},
-            "base": self.base.packed(),
+            "base": self.base.packed,
         }
 
 
@@ -199,7 +218,9 @@ def read_graph_space(data: Mapping[str, Any], source: str) -> GraphSpace:
     """A space from what `to_json` wrote; `base` may also be the base's own dictionary. Raises `InputError`."""
     keys = {"name", "sizes", "choices", "base"}
     if not keys <= set(data) or set(data) - {*keys, "summary", "data"}:
-        raise InputError(f"{source}: a space of a network of yours has the keys {', '.join(sorted(keys))}; nas space from makes one")
+        raise InputError(
+            f"{source}: a space of a network of yours has the keys {', '.join(sorted(keys))}; nas space from makes one"
+        )
     try:
         base = Base.unpacked(data["base"]) if isinstance(data["base"], str) else Base.from_json(data["base"])
         choices = {name: tuple(each) for name, each in data["choices"].items()}
@@ -213,9 +234,7 @@ def read_graph_space(data: Mapping[str, Any], source: str) -> GraphSpace:
             raise InputError(f"{source}: sizes: {quoted(size)} is not allowed: one of {list(base.sizes)} is expected")
     for name, each in choices.items():
         _check_choices(base, name, each, source)
-    return GraphSpace(
-        str(data["name"]), base, choices, sizes, str(data.get("summary") or ""), data.get("data")
-    )
+    return GraphSpace(str(data["name"]), base, choices, sizes, str(data.get("summary") or ""), data.get("data"))
 
 
 def _check_choices(base: Base, name: str, choices: tuple[int, ...], source: str) -> None:
@@ -224,7 +243,9 @@ def _check_choices(base: Base, name: str, choices: tuple[int, ...], source: str)
     if site is None:
         raise InputError(f"{where}: the base {base.title} has nothing to change called so")
     if site.base not in choices or len(set(choices)) != len(choices):
-        raise InputError(f"{where}: {quoted(list(choices))} is not allowed: the base's own ({site.base}) and others, each once")
+        raise InputError(
+            f"{where}: {quoted(list(choices))} is not allowed: the base's own ({site.base}) and others, each once"
+        )
     for value in choices:
         right = isinstance(value, int) and {
             "k": 1 <= value <= 99 and value % 2 == 1,

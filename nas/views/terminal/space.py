@@ -62,8 +62,8 @@ def references_table(space: Space, num_classes: int, latencies: dict[str, Latenc
 
 def _receptive_field(architecture: Architecture, num_classes: int) -> str:
     """Of one position of the last feature map, which the classifier reads; `-` where it is not known."""
-    *_, last, _ = layer_rows(architecture, num_classes)
-    return "-" if last.receptive_field is None else f"{last.receptive_field}"
+    fields = [row.receptive_field for row in layer_rows(architecture, num_classes)[:-1]]
+    return "-" if not fields or fields[-1] is None else f"{fields[-1]}"
 
 
 def budget_sentences(space: Space, num_classes: int, budgets: Budgets, latencies: dict[str, Latency]) -> list[str]:
