@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,7 @@ def capture(model: nn.Module, image: tuple[int, int, int], keep: Sequence[str] =
     own = _copy(model)
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(2, *image, generator=generator)
+    root = _OneInput(own)
     own.eval()
     try:
         with torch.no_grad():
@@ -68,7 +69,6 @@ def capture(model: nn.Module, image: tuple[int, int, int], keep: Sequence[str] =
             f"{at}the network does not take images of {'x'.join(map(str, image))}: {type(error).__name__}: {_brief(error)}"
         ) from error
     instead = stand_ins(own, batch)
-    root = _OneInput(own)
     evaluating = _traced(root.eval(), instead, keep)
     training = _traced(root.train(), instead, keep)
     notes = _settle_modes(evaluating, training)
@@ -212,25 +212,34 @@ def _settle_modes(evaluating: _Trace, training: _Trace) -> tuple[str, ...]:
 
     Raises `InputError` where the network does something else in training.
     """
-    ours, theirs = evaluating.nodes(), training.nodes()
-    if len(ours) == len(theirs):
-        for own, other in zip(ours, theirs, strict=True):
-            if own.op != other.op or own.target != other.target:
-                raise InputError(
-                    f"{line_of_trace(other.stack_trace)}: the network does something else in training here"
-                )
-        for own in [own for own, other in zip(ours, theirs, strict=True) if _constants(own) != _constants(other)]:
-            _as_layer(evaluating, own)
-        return ()
-    rest = iter(theirs)
-    if all(any((own.op, own.target) == (other.op, other.target) for other in rest) for own in ours[:-1]):
-        return ("outputs that the network has in training alone are left out",)
-    extra = next((other for own, other in zip(ours, theirs, strict=False) if own.target != other.target), theirs[-1])
-    raise InputError(f"{line_of_trace(extra.stack_trace)}: the network does something else in training here")
+    pairs: dict[fx.Node, fx.Node] = {}
+    rest = training.nodes()
+    for own in evaluating.nodes():
+        place = next((at for at, other in enumerate(rest) if _is_same_call(own, other, pairs)), None)
+        if place is None:
+            other = next((each for each in rest if each.op not in ("placeholder", "output")), rest[-1])
+            raise InputError(f"{line_of_trace(other.stack_trace)}: the network does something else in training here")
+        pairs[own], rest = rest[place], rest[place + 1 :]
+    for own in [own for own, other in pairs.items() if _constants(own) != _constants(other) and own.op != "output"]:
+        _as_layer(evaluating, own)
+    is_more = len(pairs) < len(training.nodes())
+    return ("outputs that the network has in training alone are left out",) if is_more else ()
+
+
+def _is_same_call(own: fx.Node, other: fx.Node, pairs: Mapping[fx.Node, fx.Node]) -> bool:
+    """Whether both call the same with the same nodes' results; in training an output may give more."""
+    if (own.op, own.target) != (other.op, other.target):
+        return False
+    ours, theirs = [pairs[node] for node in own.all_input_nodes], other.all_input_nodes
+    if own.op != "output":
+        return ours == theirs
+    held = [node for node in theirs if isinstance(node.target, type)]  # a named tuple
+    return set(ours) <= {*theirs, *(inner for node in held for inner in node.all_input_nodes)}
 
 
 def _constants(node: fx.Node) -> str:
-    return repr(fx.node.map_arg((node.args, dict(node.kwargs)), lambda each: each.op))
+    """What a node is given beside others' results."""
+    return repr(fx.node.map_arg((node.args, dict(node.kwargs)), lambda each: "a node"))
 
 
 def _as_layer(trace: _Trace, own: fx.Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 import nas
 
-_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(nas.__file__).parent))
+_NOT_THEIRS = tuple(f"{Path(each.__file__).parent}{os.sep}" for each in (torch, nas))
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 

@@ -73,6 +73,7 @@ def _check_outputs(given: nn.Module, made: nn.Module, images: torch.Tensor, wher
         )
 
 
+@torch.enable_grad()
 def _check_training(given: nn.Module, made: nn.Module, images: torch.Tensor) -> None:
     """Statistics move as they do in the original, and gradients reach every parameter."""
     before = _statistics(made)
@@ -91,7 +92,10 @@ def _check_training(given: nn.Module, made: nn.Module, images: torch.Tensor) -> 
         raise InputError(f"in training no gradient reaches the weights {lacking[0]} of what was captured")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        given(images)
+        try:
+            given(images)
+        except Exception as error:  # the network's own code
+            raise InputError(f"the network cannot be trained on such images: {' '.join(str(error).split())[:200]}") from error
     theirs, ours = _statistics(given), _statistics(made)
     for name, value in ours.items():
         if name in theirs and torch.equal(before[name], value) != torch.equal(before[name], theirs[name]):
