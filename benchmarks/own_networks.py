@@ -29,27 +29,20 @@ from nas.models.graph.networks import NETWORKS as BUILDER
 from nas.models.graph.prove import Wanted
 from nas.spaces.families import architecture_cost
 
-NETWORKS = [
-    *(
-        f"torchvision:{name}"
-        for name in (
-            "alexnet vgg11_bn squeezenet1_1 densenet121 googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large "
-            "mnasnet1_0 shufflenet_v2_x1_0 regnet_y_400mf regnet_x_400mf resnet18 resnet50 resnext50_32x4d wide_resnet50_2 "
-            "convnext_tiny efficientnet_b0 efficientnet_v2_s swin_t vit_b_16 maxvit_t"
-        ).split(" ")
-    ),
-    *(
-        f"timm:{name}"
-        for name in (
-            "mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small efficientnet_lite0 tf_efficientnet_lite0 tf_efficientnet_b0 "
-            "tf_efficientnetv2_b0 convnext_atto convnextv2_atto regnety_002 repvgg_a0 mobileone_s0 fastvit_t8 ghostnet_100 "
-            "hardcorenas_a mnasnet_100 fbnetc_100 dla34 hrnet_w18_small res2net50_26w_4s resnest14d resnet18 seresnet50 skresnet18 "
-            "ecaresnet26t nfnet_f0 dm_nfnet_f0 resnetv2_50 darknet53 cspresnet50 cspdarknet53 vovnet39a ese_vovnet19b_dw xception41 "
-            "mixnet_s tf_mixnet_s rexnet_100 lcnet_050 tinynet_e inception_v4 mobilevit_xxs edgenext_xx_small poolformer_s12 "
-            "levit_128s densenet121 selecsls42b spnasnet_100 pvt_v2_b0 efficientvit_b0"
-        ).split(" ")
-    ),
-]
+TORCHVISION = """
+squeezenet1_1 densenet121 googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet1_0 shufflenet_v2_x1_0
+regnet_y_400mf regnet_x_400mf resnet18 resnet50 resnext50_32x4d convnext_tiny efficientnet_b0 efficientnet_v2_s swin_t vit_b_16
+maxvit_t alexnet vgg11_bn
+"""
+TIMM = """
+mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small efficientnet_lite0 tf_efficientnet_lite0 tf_efficientnet_b0
+tf_efficientnetv2_b0 convnext_atto convnextv2_atto regnety_002 repvgg_a0 mobileone_s0 fastvit_t8 ghostnet_100 hardcorenas_a
+mnasnet_100 fbnetc_100 dla34 hrnet_w18_small res2net50_26w_4s resnest14d resnet18 seresnet50 skresnet18 ecaresnet26t nfnet_f0
+dm_nfnet_f0 resnetv2_50 darknet53 cspresnet50 cspdarknet53 vovnet39a ese_vovnet19b_dw xception41 mixnet_s tf_mixnet_s rexnet_100
+lcnet_050 tinynet_e inception_v4 mobilevit_xxs edgenext_xx_small poolformer_s12 levit_128s densenet121 selecsls42b spnasnet_100
+pvt_v2_b0 efficientvit_b0
+"""
+NETWORKS = [f"timm:{name}" for name in TIMM.split()] + [f"torchvision:{name}" for name in TORCHVISION.split()]
 KEYS = ("k", "d", "sep", "fused", "w", "drop")
 CLASSES = 10
 

@@ -93,7 +93,9 @@ def space_from(
     console.print(f"Next:    nas space show {out}", highlight=False, soft_wrap=True)
 
 
-def _numbers(name: str, text: str, kind: Callable[[str], _T], right: Callable[[_T], bool], wanted: str) -> tuple[_T, ...]:
+def _numbers(
+    name: str, text: str, kind: Callable[[str], _T], right: Callable[[_T], bool], wanted: str
+) -> tuple[_T, ...]:
     try:
         found = tuple(kind(each) for each in text.split(","))
     except ValueError as error:

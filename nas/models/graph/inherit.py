@@ -8,7 +8,6 @@ inner batch norm folded in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +17,12 @@ from nas.models.graph.build import build_program
 from nas.models.inherit import fit_kernel
 from nas.models.networks import Inheritance, State
 from nas.spaces.graph.architecture import GraphArchitecture
-from nas.spaces.graph.base import Base, Layer, Segment
+from nas.spaces.graph.base import Base, Fusion, Layer, Segment
 from nas.spaces.graph.rewrite import DEPTHWISE, POINTWISE, Changed, changed, rewritten
 from nas.spaces.graph.sites import pair, readers
 
+ADDED = -1
+"""In place of the index of a channel that the base has not."""
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -35,51 +36,42 @@ def inherit(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         state = build_program(rewritten(base, dict(arch.changes), num_classes)).state_dict()
-    work = _Work(base, weights, changed(base, dict(arch.changes)), state)
+    work = _Work(base, weights, changed(base, dict(arch.changes)), state, num_classes != base.classes)
     work.copy_unchanged()
     for layer in base.layers:
         if layer.node not in work.what.gone and layer.kind != "other":
             work.layer(layer)
     work.shift()
-    fresh: tuple[str, ...] = ()
-    if num_classes != base.classes:
-        fresh = (base.head,)
-        _reinitialise(base, work, seed, num_classes)
-    return Inheritance(state, fresh, bool(arch.changes) or arch.size != base.size, len(work.taken), len(fresh))
-
-
-def _reinitialise(base: Base, work: _Work, seed: int, num_classes: int) -> None:
-    for name, tensor in work.before.items():
-        if name.startswith(f"{base.head}."):
-            work.state[name] = tensor
+    fresh = (base.head,) if work.other_classes else ()
+    return Inheritance(
+        state, fresh, bool(arch.changes) or arch.size != base.size, len(work.taken) - len(fresh), len(fresh)
+    )
 
 
 @dataclass
 class _Work:
-    """One inheritance under way: `before` are the random weights, `taken` the layers that got theirs."""
+    """One inheritance under way, in a `state` that begins random; `taken` are the layers that got weights."""
 
     base: Base
     weights: State
     what: Changed
     state: dict[str, torch.Tensor]
+    other_classes: bool
 
     def __post_init__(self) -> None:
-        self.before = {
-            name: tensor.clone() for name, tensor in self.state.items() if name.startswith(f"{self.base.head}.")
-        }
         self.taken: set[str] = set()
-        self._shifts: list[tuple[str, torch.Tensor]] = []
+        self._shifts: list[tuple[str, torch.Tensor, torch.Tensor]] = []
         self._kept = {group: self._strongest(group, count) for group, count in self.what.widths.items()}
 
     def copy_unchanged(self) -> None:
         """All that has the base's shape; what changed is written over afterwards."""
         for name, tensor in self.state.items():
             own = self.weights.get(name)
-            if own is not None and own.shape == tensor.shape:
+            if own is not None and own.shape == tensor.shape and not self._is_replaced(name):
                 self.state[name] = own.clone()
 
     def _strongest(self, group: int, count: int) -> torch.Tensor:
-        """Indices, in their old order, of the channels that weigh most in the layers that read them."""
+        """Indices, in their old order, of the channels that weigh most in the layers that read them; -1 for added ones."""
         size = self.base.groups[group].size
         norms = torch.zeros(size)
         for layer in readers(self.base, group):
@@ -91,55 +83,73 @@ class _Work:
                 if segment.group == group:
                     norms += by_input[start : start + length].view(size, segment.repeat).sum(1)
                 start += length
-        return norms.topk(count).indices.sort().values
+        kept = norms.topk(min(count, size)).indices.sort().values
+        return torch.cat([kept, kept.new_full((max(0, count - size),), ADDED)])
 
     def _indices(self, row: tuple[Segment, ...]) -> torch.Tensor:
-        """Of a row of groups the places that are kept."""
+        """Of a row of groups the places in the base's row, or `ADDED`."""
         found, start = [], 0
         for segment in row:
             size = self.base.groups[segment.group].size
-            kept = self._kept.get(segment.group, torch.arange(size))
-            places = kept[:, None] * segment.repeat + torch.arange(segment.repeat)
-            found.append(start + places.flatten())
+            kept = self._kept.get(segment.group, torch.arange(size))[:, None]
+            places = start + kept * segment.repeat + torch.arange(segment.repeat)
+            found.append(torch.where(kept < 0, kept, places).flatten())
             start += size * segment.repeat
         return torch.cat(found)
 
     def layer(self, layer: Layer) -> None:
         """Weights of a layer that reads and writes channels."""
         self.taken.add(layer.path)
+        outs, weight = self._indices(layer.outs), self.weights.get(f"{layer.path}.weight")
         if layer.kind == "norm":
-            kept = self._indices(layer.ins)
             for key in _NORM:
                 if f"{layer.path}.{key}" in self.weights:
-                    self.state[f"{layer.path}.{key}"] = self.weights[f"{layer.path}.{key}"][kept].clone()
+                    self._put(f"{layer.path}.{key}", self.weights[f"{layer.path}.{key}"][_old(outs)], outs)
             return
-        outs = self._outs(layer)
-        bias = self.weights.get(f"{layer.path}.bias")
-        weight = self.weights[f"{layer.path}.weight"]
+        assert weight is not None
+        if layer.path in self.what.separable:
+            self._put_bias(layer, f"{layer.path}.{POINTWISE}", outs)
+        else:
+            self._put_bias(layer, layer.path, outs)
+        ins = self._indices(layer.ins)
         if layer.kind == "linear":
-            self._write(layer.path, weight[outs][:, self._indices(layer.ins)], bias, outs)
+            self._put(f"{layer.path}.weight", weight[_old(outs)][:, _old(ins)], outs, ins)
             return
-        grouped = layer.depthwise or self.base.part(layer.path).arguments.get("groups", 1) > 1
-        weight = weight[outs] if grouped else weight[outs][:, self._indices(layer.ins)]
-        weight = self._fitted(layer, weight)
+        is_grouped = layer.depthwise or self.base.part(layer.path).arguments.get("groups", 1) > 1
+        weight = self._fitted(layer, weight[_old(outs)] if is_grouped else weight[_old(outs)][:, _old(ins)])
         if layer.path in self.what.separable:
             depthwise, pointwise = rank_one(weight)
-            self.state[f"{layer.path}.{DEPTHWISE}.weight"] = depthwise
-            self._write(f"{layer.path}.{POINTWISE}", pointwise, bias, outs)
+            self._put(f"{layer.path}.{DEPTHWISE}.weight", depthwise, ins)
+            self._put(f"{layer.path}.{POINTWISE}.weight", pointwise, outs, ins)
         elif layer.path in self.what.fused:
-            dense, shift = self._fused(layer, weight, outs)
-            self._write(layer.path, dense, bias, outs)
-            self._shifts.append((self.base.fusion[layer.path].norm, shift))
+            fusion = self.base.fusion[layer.path]
+            read = self._indices(self.base.layer[fusion.pointwise].ins)
+            dense, shift = self._fused(fusion, weight, _old(outs), _old(read))
+            self._put(f"{layer.path}.weight", dense, outs, read)
+            self._shifts.append((fusion.norm, shift, outs))
         else:
-            self._write(layer.path, weight, bias, outs)
+            self._put(f"{layer.path}.weight", weight, outs, None if is_grouped else ins)
 
-    def _outs(self, layer: Layer) -> torch.Tensor:
-        return self._indices(layer.outs)
+    def _put(self, name: str, tensor: torch.Tensor, outs: torch.Tensor, ins: torch.Tensor | None = None) -> None:
+        """Write a tensor of the kept channels; added outputs keep their random weights, added inputs count nothing."""
+        if self._is_replaced(name):
+            return
+        whole = self.state[name]
+        rows = (outs >= 0).nonzero()[:, 0]
+        if ins is None:
+            whole[rows] = tensor
+            return
+        whole[:, ins < 0] = 0
+        whole[rows[:, None], (ins >= 0).nonzero()[:, 0]] = tensor
 
-    def _write(self, path: str, weight: torch.Tensor, bias: torch.Tensor | None, outs: torch.Tensor) -> None:
-        self.state[f"{path}.weight"] = weight.contiguous().clone()
+    def _put_bias(self, layer: Layer, path: str, outs: torch.Tensor) -> None:
+        bias = self.weights.get(f"{layer.path}.bias")
         if bias is not None:
-            self.state[f"{path}.bias"] = bias[outs].clone()
+            self._put(f"{path}.bias", bias[_old(outs)], outs)
+
+    def _is_replaced(self, name: str) -> bool:
+        """Whether it is of a classifier for other classes than the base's, which keeps its random weights."""
+        return self.other_classes and name.startswith(f"{self.base.head}.")
 
     def _fitted(self, layer: Layer, weight: torch.Tensor) -> torch.Tensor:
         kernels, dilations = self.what.kernels, self.what.dilations
@@ -150,18 +160,16 @@ class _Work:
         kernel = kernels.get(layer.path, pair(part["kernel_size"])[0])
         return fit_kernel(weight, dilation, kernel, dilations.get(layer.path, dilation))
 
-    def _fused(self, layer: Layer, depthwise: torch.Tensor, outs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _fused(
+        self, fusion: Fusion, depthwise: torch.Tensor, outs: torch.Tensor, ins: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """A dense kernel (hidden, in, k, k) from a pointwise and a depthwise one, and the shift of what it gives."""
-        fusion = self.base.fusion[layer.path]
-        pointwise = self.weights[f"{fusion.pointwise}.weight"][outs][
-            :, self._indices(self.base.layer[fusion.pointwise].ins)
-        ]
+        pointwise = self.weights[f"{fusion.pointwise}.weight"][outs][:, ins]
         own_bias = self.weights.get(f"{fusion.pointwise}.bias")
         variance = self.weights[f"{fusion.inner_norm}.running_var"][outs]
-        ones = torch.ones(len(outs))
         gain = self.weights.get(f"{fusion.inner_norm}.weight")
         eps = self.base.part(fusion.inner_norm).arguments.get("eps", 1e-5)
-        scale = (ones if gain is None else gain[outs]) / (variance + eps).sqrt()
+        scale = (1.0 if gain is None else gain[outs]) / (variance + eps).sqrt()
         offset = self.weights.get(f"{fusion.inner_norm}.bias")
         mean = self.weights[f"{fusion.inner_norm}.running_mean"][outs] - (0 if own_bias is None else own_bias[outs])
         bias = (0 if offset is None else offset[outs]) - mean * scale
@@ -169,8 +177,12 @@ class _Work:
 
     def shift(self) -> None:
         """Put what the fused layers lack into the mean of the batch norm behind."""
-        for norm, shift in self._shifts:
-            self.state[f"{norm}.running_mean"] -= shift
+        for norm, shift, outs in self._shifts:
+            self.state[f"{norm}.running_mean"][(outs >= 0).nonzero()[:, 0]] -= shift
+
+
+def _old(indices: torch.Tensor) -> torch.Tensor:
+    return indices[indices >= 0]
 
 
 def rank_one(dense: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,8 +197,3 @@ def rank_one(dense: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     depthwise = (right[:, 0] * size[:, None]).view(channels, 1, height, width)
     pointwise = (left[:, :, 0] * size[:, None]).T.reshape(out, channels, 1, 1)
     return depthwise.to(dense.dtype), pointwise.to(dense.dtype)
-
-
-def weights_of(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights on the CPU, as inheriting wants them."""
-    return {name: tensor.detach().cpu() for name, tensor in state.items()}

@@ -95,7 +95,9 @@ def _check_training(given: nn.Module, made: nn.Module, images: torch.Tensor) -> 
         try:
             given(images)
         except Exception as error:  # the network's own code
-            raise InputError(f"the network cannot be trained on such images: {' '.join(str(error).split())[:200]}") from error
+            raise InputError(
+                f"the network cannot be trained on such images: {' '.join(str(error).split())[:200]}"
+            ) from error
     theirs, ours = _statistics(given), _statistics(made)
     for name, value in ours.items():
         if name in theirs and torch.equal(before[name], value) != torch.equal(before[name], theirs[name]):

@@ -160,9 +160,9 @@ class Base:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits of the network, its weights, and what of it may change."""
+        """Sixteen hexadecimal digits of the network by its name, its weights, and what of it may change."""
         names = [site.name for site in self.sites]
-        text = json.dumps([self.program.digest, self.weights, self.channels, self.size, self.classes, names])
+        text = json.dumps([self.name, self.program.digest, self.weights, self.channels, self.size, self.classes, names])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

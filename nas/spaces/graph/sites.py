@@ -144,9 +144,14 @@ def _labels(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for number, own in enumerate(brief):
         others = [other for place, other in enumerate(brief) if place != number]
-        short = (_joined(own[:count]) for count in range(1, len(own)))
+        short = (_joined(own[: _with_number(own, count)]) for count in range(1, len(own)))
         found.append(next((label for label in short if _is_alone(label, others)), _joined(own)))
     return [label if found.count(label) == 1 else f"{label}_{number}" for number, label in enumerate(found)]
+
+
+def _with_number(words: list[str], count: int) -> int:
+    """So many words, and the number behind the last of them where it has one: f4 rather than f."""
+    return count + (count < len(words) and words[count].isdigit() and not words[count - 1].isdigit())
 
 
 def _is_alone(label: str, others: list[list[str]]) -> bool:
