@@ -67,6 +67,7 @@ _HOME = {
     "run_audit": "nas.views.reported",
     "run_search": "nas.views.reported",
     "run_training": "nas.views.reported",
+    "space_from": "nas.models.graph.make",
     "write_report": "nas.views.report",
 }
 

@@ -10,6 +10,7 @@ from nas.latency.predictor import LatencyPredictor as LatencyPredictor
 from nas.latency.protocol import LatencyProtocol as LatencyProtocol
 from nas.latency.protocol import default_protocol as default_protocol
 from nas.models.cost import module_cost as module_cost
+from nas.models.graph.make import space_from as space_from
 from nas.models.networks import build as build
 from nas.runs.front import hypervolume as hypervolume
 from nas.runs.front import pareto_front as pareto_front

@@ -18,7 +18,7 @@ from nas.common.errors import InputError
 from nas.models.flops import count
 from nas.models.graph.analyse import About
 from nas.models.graph.inherit import rank_one
-from nas.models.graph.make import Made, load_base, make_space, write_space
+from nas.models.graph.make import Made, load_base, make_space, space_from, write_space
 from nas.models.graph.prove import Wanted
 from nas.models.networks import Backbone, build
 from nas.models.weights import load_weights
@@ -315,6 +315,17 @@ def test_an_architecture_stands_for_itself(made: dict[type[nn.Module], Made]) ->
         read_architecture(written | {"base": "0" * 16})
     with pytest.raises(InputError, match="not the base of a space"):
         read_architecture(written | {"base": "0" * 16, "network": "nothing"})
+
+
+def test_python_makes_the_same_space(made: dict[type[nn.Module], Made], tmp_path: Path) -> None:
+    model = seeded(Mobile)
+    options: dict[str, Any] = {"kernel": (1, 3, 5), "width": (0.25, 0.5, 1.5), "sizes": (24,), "name": "mobile"}
+    space = space_from(model, IMAGE, out=tmp_path / "mine", **options)
+    assert space == made[Mobile].space == load_space(tmp_path / "mine")
+    frozen = space_from(model, IMAGE, freeze=["stem", "blocks.0"], name="mobile")
+    assert {frozen.base.site[name].where.partition(".")[0] for name in frozen.choices} == {"blocks"}
+    with pytest.raises(InputError, match="example \\(3, 16\\): channels, height and width"):
+        space_from(model, IMAGE[:2])
 
 
 # ---------------------------------------------------------------- the command

@@ -22,6 +22,7 @@ from nas.models.backbones import load_backbone
 from nas.models.graph.analyse import About
 from nas.models.graph.checkpoint import load_into, read_weights
 from nas.models.graph.errors import line_of_error
+from nas.models.graph.make import plain_name
 from nas.models.licences import NAMED
 from nas.models.networks import Backbone, build
 from nas.models.sources import BACKBONES
@@ -71,11 +72,6 @@ def given_network(text: str, load: str | None = None) -> Given:
 def _is_name(load: str) -> bool:
     """Whether it names weights of torchvision's, as `DEFAULT`, rather than a file."""
     return re.fullmatch(r"[A-Z][A-Z0-9_]*", load) is not None and not os.path.exists(load)
-
-
-def plain_name(text: str) -> str:
-    """A name for a base, of letters, digits, - and _."""
-    return re.sub(r"[^\w-]+", "_", text).strip("_")[:60] or "network"
 
 
 def _torchvision(name: str, load: str | None) -> Given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import nn
 from nas.common.errors import InputError, arg
 from nas.common.files import check_place, load_tensors, weights_content, writing
 from nas.common.files import write_atomically as write_file
-from nas.common.text import plural
+from nas.common.kinds import StrPath, checks_kinds
+from nas.common.text import plural, quoted
 from nas.models.graph.analyse import About, base_of
 from nas.models.graph.capture import capture
 from nas.models.graph.inherit import inherit
@@ -65,6 +67,51 @@ def make_space(
     space = GraphSpace(about.name, base, proven.choices, base.sizes, summary, data, (*left_out, *proven.left_out))
     check_networks(model, space, captured.state)
     return Made(space, captured.state, proven.options, captured.notes)
+
+
+@checks_kinds
+def space_from(
+    model: nn.Module,
+    example: Sequence[int] = (3, 224, 224),
+    freeze: Sequence[str] = (),
+    out: StrPath | None = None,
+    *,
+    name: str | None = None,
+    kernel: Sequence[int] = (3, 5, 7),
+    dilation: Sequence[int] = (1, 2),
+    width: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    sizes: Sequence[int] = (),
+    data: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> GraphSpace:
+    """The space around a network of yours, which takes images of shape `example` (C, H, W); the module is left as it was.
+
+    Layers whose names begin as one of `freeze` stay as they are. `out` is a new folder, by which `nas search` and the setting
+    `init` find the network's weights; without it candidates begin with random ones. `mean` and `std` are the normalisation of a
+    channel that it was trained with, where it had one of its own. Raises `InputError`.
+    """
+    shape = tuple(example)
+    if len(shape) != 3 or not all(isinstance(each, int) and each > 0 for each in shape):
+        raise InputError(f"{arg('example')} {quoted(example)}: channels, height and width of an image are expected")
+    if out is not None and check_place(Path(out)):
+        raise InputError(f"{arg('out')} {out}: is there already; name another folder")
+    about = About(
+        plain_name(name or type(model).__name__),
+        f"a {type(model).__name__}",
+        None if mean is None else tuple(mean),
+        None if std is None else tuple(std),
+    )
+    wanted = Wanted(tuple(kernel), tuple(dilation), tuple(width), fix=tuple(freeze))
+    made = make_space(model, (shape[0], shape[1], shape[2]), about, wanted, sizes, data)
+    if out is not None:
+        write_space(made, Path(out))
+    return made.space
+
+
+def plain_name(text: str) -> str:
+    """A name for a base, of letters, digits, - and _."""
+    return re.sub(r"[^\w-]+", "_", text).strip("_")[:60] or "network"
 
 
 def check_networks(model: nn.Module, space: GraphSpace, state: dict[str, torch.Tensor]) -> None:
