@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.common.errors import InputError, arg
-from nas.common.text import count_text, listed, plural, quoted
+from nas.cli.options import flag_of
+from nas.common.errors import InputError, arg, named
+from nas.common.text import command_text, count_text, plural, quoted
 from nas.views.terminal.console import plain_console
 
+if TYPE_CHECKING:
+    from nas.models.graph.given import Given
+
 console = plain_console()
-_T = TypeVar("_T", bound=float)
 
 
 def space_from(
@@ -49,6 +52,13 @@ def space_from(
         list[str] | None,
         typer.Option(metavar="PREFIX", help="Leave layers whose names begin so as they are; may be given again."),
     ] = None,
+    mean: Annotated[
+        str,
+        typer.Option(
+            help="Mean of each channel that the weights were trained with, of images from 0 to 1: 0.485,0.456,0.406."
+        ),
+    ] = "",
+    std: Annotated[str, typer.Option(help="The standard deviation of the same.")] = "",
     data: Annotated[
         str | None, typer.Option(help="The data set that searches of the space use where none is named.")
     ] = None,
@@ -57,52 +67,59 @@ def space_from(
 
     Example: nas space from net.py:Network --load best.pt --out my_space
     """
-    from nas.models.graph.given import given_network
+    from nas.models.graph.given import given_network, with_normalisation
     from nas.models.graph.make import make_space, write_space
     from nas.models.graph.prove import Wanted
 
     began = time.monotonic()
     wanted = Wanted(
-        kernels=_numbers("kernel", kernel, int, lambda each: 1 <= each <= 99 and each % 2 == 1, "odd sizes, as 3,5,7"),
-        dilations=_numbers("dilation", dilation, int, lambda each: 1 <= each <= 99, "whole numbers from 1 on, as 1,2"),
-        widths=_numbers("width", width, float, lambda each: 0 < each <= 4, "shares above 0 and up to 4, as 0.5,1"),
-        fix=tuple(fix or ()),
+        _whole("kernel", kernel), _whole("dilation", dilation), _shares("width", width), fix=tuple(fix or ())
     )
-    others = _numbers("sizes", sizes, int, lambda each: 1 <= each <= 9999, "pixels, as 160,192") if sizes else ()
+    others = _whole("sizes", sizes) if sizes else ()
+    shape = _shape(image) if image else None
     if out.exists():
         raise InputError(f"{arg('out')} {out}: is there already; name another folder")
     given = given_network(network, load)
-    made = make_space(given.model, _shape(image) if image else given.image, given.about, wanted, others, data)
+    if mean or std:
+        given = with_normalisation(given, _shares("mean", mean), _shares("std", std))
+    made = make_space(given.model, shape or given.image, given.about, wanted, others, data)
     write_space(made, out)
+    for note in (*made.notes, *_unknown(given)):
+        console.print(f"Note: {named(note, flag_of)}", highlight=False, soft_wrap=True)
     base, space = made.space.base, made.space
-    for note in (
-        *made.notes,
-        *(
-            []
-            if given.trained
-            else [f"no {arg('load')}: the base has random weights, so that nothing learned is inherited"]
-        ),
-    ):
-        console.print(InputError(f"Note: {note}").named(lambda name: f"--{name}"), highlight=False, soft_wrap=True)
     console.print(
         f"{out}: {base.title}, {plural(len(base.sites), 'site')}, {plural(made.options, 'option')} that proved themselves, "
         f"{count_text(space.raw_size)} settings; {plural(len(space.left_out), 'thing')} left out; {time.monotonic() - began:.1f} s",
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"Next:    nas space show {out}", highlight=False, soft_wrap=True)
+    console.print(f"Next:    {command_text('space', 'show', out)}", highlight=False, soft_wrap=True)
 
 
-def _numbers(
-    name: str, text: str, kind: Callable[[str], _T], right: Callable[[_T], bool], wanted: str
-) -> tuple[_T, ...]:
+def _unknown(given: Given) -> Iterator[str]:
+    """What is not known of the weights, in sentences."""
+    if not given.trained:
+        yield f"no {arg('load')}: the base has random weights, so that nothing learned is inherited"
+    elif given.about.mean is None:
+        yield (
+            f"how images were normalised for the weights is not known, so that they will be by the data's own mean and deviation; "
+            f"{arg('mean')} and {arg('std')} say it"
+        )
+
+
+def _whole(name: str, text: str) -> tuple[int, ...]:
+    return tuple(map(int, _split(name, text, int, "whole numbers")))
+
+
+def _shares(name: str, text: str) -> tuple[float, ...]:
+    return tuple(_split(name, text, float, "numbers"))
+
+
+def _split(name: str, text: str, kind: Callable[[str], float], wanted: str) -> list[float]:
     try:
-        found = tuple(kind(each) for each in text.split(","))
+        return [kind(each) for each in text.split(",")]
     except ValueError as error:
-        raise InputError(f"{arg(name)} {text}: {wanted} are expected") from error
-    if not all(map(right, found)):
-        raise InputError(f"{arg(name)} {listed([*map(str, found)], 6)}: {wanted} are expected")
-    return tuple(dict.fromkeys(found))
+        raise InputError(f"{arg(name)} {quoted(text)}: {wanted} are expected, with commas between") from error
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -70,7 +70,7 @@ def base_of(
         program=program,
         layers=layers,
         groups=tuple(found.groups),
-        skips=tuple(_skips(program, shapes, {layer.node for layer in layers if layer.kind != "norm"})),
+        skips=tuple(_skips(program, shapes, {layer.node for layer in layers if layer.kind in ("conv", "linear")})),
         fusions=tuple(_fusions(program, {layer.path: layer for layer in layers})),
         sites=(),
         weights=state_fingerprint("", captured.state),

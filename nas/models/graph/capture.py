@@ -26,6 +26,8 @@ from nas.models.graph.selftest import check_same
 from nas.spaces.graph.program import Named, Node, Part, Program, Ref, Stored
 
 _ROOT = "network"
+_ANY_LAYOUT = {"view": "reshape", "view_as": "reshape_as"}
+"""Methods that need values in one order in memory, and those that do the same in any: networks are run channels last."""
 _DROPOUTS: dict[Any, str] = {
     nn.functional.dropout: "Dropout",
     nn.functional.dropout1d: "Dropout1d",
@@ -301,7 +303,7 @@ class _Writer:
         if node.op == "call_method":
             if not is_method(str(node.target)):
                 raise self._unknown(node, f"the method {node.target}")
-            return Node(node.name, "method", str(node.target), args, kwargs)
+            return Node(node.name, "method", _ANY_LAYOUT.get(str(node.target), str(node.target)), args, kwargs)
         if node.op == "call_function":
             name = name_of(node.target)
             if name is None:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from nas.models.sources import BACKBONES
 IMAGE = (3, 224, 224)
 """Shape of images where nothing else is known."""
 PRETRAINED = "pretrained"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,18 @@ def given_network(text: str, load: str | None = None) -> Given:
     with_weights = read_weights(Path(load))
     load_into(given.model, with_weights, printable(load))
     return Given(given.model, given.image, given.about, trained=True)
+
+
+def with_normalisation(given: Given, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Given:
+    """The network with the normalisation that its weights were trained with, where that is said; raises `InputError`."""
+    if mean is None and std is None:
+        return given
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None or len(values) != given.image[0]:
+            raise InputError(
+                f"{arg(name)}: mean and std have to have one value for each of the {given.image[0]} channels"
+            )
+    return replace(given, about=replace(given.about, mean=mean, std=std))
 
 
 def _is_name(load: str) -> bool:

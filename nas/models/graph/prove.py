@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from nas.common.errors import InputError, arg
 from nas.models.graph.build import Shape, Shapes, shape_of
 from nas.spaces.graph.architecture import GraphArchitecture
 from nas.spaces.graph.base import Base, Segment, Site
@@ -19,7 +20,7 @@ _FEWEST = 8
 @dataclass(frozen=True)
 class Wanted:
     """What a space is to offer: kernel sizes, dilations, shares of a group's channels, and whether layers may be separable,
-    fused or left out. Sites of layers below the prefixes `fix` are no choices.
+    fused or left out. Sites of layers below the prefixes `fix` are no choices. Raises `InputError` for what is none.
     """
 
     kernels: tuple[int, ...] = (3, 5, 7)
@@ -29,6 +30,17 @@ class Wanted:
     fused: bool = True
     drop: bool = True
     fix: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kernel in self.kernels:
+            if not (1 <= kernel <= 99 and kernel % 2):
+                raise InputError(f"{arg('kernel')} {kernel}: odd sizes up to 99 are expected")
+        for dilation in self.dilations:
+            if not 1 <= dilation <= 99:
+                raise InputError(f"{arg('dilation')} {dilation}: whole numbers from 1 to 99 are expected")
+        for width in self.widths:
+            if not 0 < width <= 8:
+                raise InputError(f"{arg('width')} {width:g}: shares above 0 and up to 8 are expected")
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ def prove(base: Base, wanted: Wanted) -> Proven:
                 good.append(value)
         count += len(good)
         if good:
-            choices[site.name] = tuple(sorted((site.base, *good)))
+            choices[site.name] = tuple(sorted({site.base, *good}))
     return Proven(choices, count, tuple(left_out))
 
 

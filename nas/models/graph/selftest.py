@@ -23,6 +23,7 @@ def check_same(given: nn.Module, made: nn.Module, image: tuple[int, int, int]) -
     given, made = copy.deepcopy(given).eval(), made.eval()
     _check_outputs(given, made, _images(2, image), "")
     _check_outputs(given, made, _images(3, image), " for a batch of three")
+    _check_outputs(given, made, _images(2, image), " for images that lie channels last", channels_last=True)
     larger = (channels, height + _OTHER, width + _OTHER)
     any_size = _takes(given, _images(1, larger))
     if any_size:
@@ -58,14 +59,18 @@ def _takes(module: nn.Module, images: torch.Tensor) -> bool:
 
 
 @torch.no_grad()
-def _check_outputs(given: nn.Module, made: nn.Module, images: torch.Tensor, where: str) -> None:
+def _check_outputs(
+    given: nn.Module, made: nn.Module, images: torch.Tensor, where: str, channels_last: bool = False
+) -> None:
     theirs = outputs(given, images)
+    if channels_last:
+        images = images.to(memory_format=torch.channels_last)
     try:
         gap = difference(outputs(made, images), theirs)
     except Exception as error:
         raise InputError(
-            f"what was captured does not run{where} ({' '.join(str(error).split())[:200]}): the network's code takes the size of "
-            "its input for a constant somewhere"
+            f"what was captured does not run{where} ({' '.join(str(error).split())[:200]}): the network's code takes what is "
+            "particular to other images for a constant somewhere"
         ) from error
     if not gap <= TOLERANCE:
         raise InputError(
