@@ -68,7 +68,7 @@ def test_in_training_it_does_what_the_original_does(kind: type[nn.Module]) -> No
     for each in (network, original):
         torch.manual_seed(1)  # what dropout and drop path draw
         outputs.append(each(images))
-    assert torch.allclose(*outputs, atol=1e-4)
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-4)
     statistics = dict(original.named_buffers())
     moved = [name for name, value in network.named_buffers() if name.endswith("running_mean")]
     assert all(torch.allclose(network.get_buffer(name), statistics[name], atol=1e-5) for name in moved)

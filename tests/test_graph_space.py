@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nas.cli.app import main
 from nas.common.errors import InputError
 from nas.models.flops import count
 from nas.models.graph.analyse import About
+from nas.models.graph.given import given_network
 from nas.models.graph.inherit import rank_one
 from nas.models.graph.make import Made, load_base, make_space, space_from, write_space
 from nas.models.graph.prove import Wanted
@@ -24,11 +26,13 @@ from nas.models.networks import Backbone, build
 from nas.models.weights import load_weights
 from nas.runs.record import Outcome
 from nas.runs.store import open_run
+from nas.spaces.base import Cost
 from nas.spaces.families import architecture_cost, layer_rows, read_architecture, read_space
 from nas.spaces.files import load_space
 from nas.spaces.graph.base import Base
 from nas.spaces.graph.space import GraphSpace
 
+OLD = Path(__file__).with_name("fixtures") / "own_network.json"
 IMAGE = (3, 16, 16)
 KINDS = (Mobile, Residual, Dense)
 WANTED = Wanted(kernels=(1, 3, 5), dilations=(1, 2), widths=(0.25, 0.5, 1.5))
@@ -329,6 +333,18 @@ def test_python_makes_the_same_space(made: dict[type[nn.Module], Made], tmp_path
         space_from(model, IMAGE[:2])
 
 
+def test_spaces_and_networks_of_earlier_versions_stay_what_they_were() -> None:
+    space = read_space(json.loads(OLD.read_text()), "old")
+    assert isinstance(space, GraphSpace)
+    network = space.parse("small@fadf{0.k5 0.sep}")
+    assert (space.base.digest, network.digest) == ("fadf74fb2b5d27f9", "b0f9f8e1bf496e07")
+    assert architecture_cost(network, 3) == Cost(14_960, 340, 1_504)
+    assert [name for name, _ in build(network, 3).named_parameters()][:2] == [
+        "0.depthwise.weight",
+        "0.pointwise.weight",
+    ]
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -396,6 +412,22 @@ def test_what_is_no_network_is_said(
     assert nas("space", "from", *words, "--out", "space") == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "space").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "sites"),
+    [
+        ("torchvision:mobilenet_v3_small", {"k": 12, "w": 14, "drop": 6, "fused": 10, "d": 7, "sep": 1}),
+        ("timm:resnet18", {"k": 17, "w": 8, "drop": 5, "d": 13, "sep": 17}),
+        ("efficientnet_lite0", {"k": 12, "w": 19, "drop": 9, "d": 12, "fused": 11}),
+    ],
+)
+def test_networks_of_others_become_spaces(network: str, sites: dict[str, int]) -> None:
+    given = given_network(network)
+    space = make_space(given.model, (3, 64, 64), given.about, Wanted()).space  # which holds the base to the network
+    assert Counter(site.key for site in space.base.sites) == sites
+    assert given.trained == (network == "efficientnet_lite0") == ("Apache-2.0" in space.base.licence)
 
 
 @pytest.mark.ray

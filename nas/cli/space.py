@@ -77,6 +77,8 @@ def space_show(
     space, here = load_space(name), resolve_device(device)
     console.print(Text.assemble((space.name, "bold"), f"  {space.summary}\n"))
     console.print(show_space.choices_table(space))
+    for remark in space.remarks:
+        console.print(remark, highlight=False, soft_wrap=True, style="dim")
     sides = " ".join(f"{side}x{side}" for side in space.input_sizes)
     console.print(
         f"\ninput {sides}; {len(space.parameters)} parameters, {count_text(space.size)} different networks",

@@ -214,6 +214,11 @@ class Space(ABC):
         """Every choice as a table of texts, its headings first."""
         return [["", "choices"], *([name, choices_text(choices)] for name, choices in self.slots.items())]
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What else is to be known of the choices, in sentences."""
+        return ()
+
     # ---------------------------------------------------------------- what follows from it
 
     @property

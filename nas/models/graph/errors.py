@@ -11,7 +11,7 @@ import torch
 
 import nas
 
-_NOT_THEIRS = tuple(f"{Path(each.__file__).parent}{os.sep}" for each in (torch, nas))
+_NOT_THEIRS = tuple(f"{Path(str(each.__file__)).parent}{os.sep}" for each in (torch, nas))
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ne
 
 from nas.common.errors import InputError, arg
 from nas.models.graph.build import Shape, Shapes, shape_of
@@ -102,41 +103,44 @@ class _Proof:
 
     def __init__(self, base: Base) -> None:
         self._base, self._shapes = base, Shapes()
-        self._own = self._run({})
+        self._own = {size: self._run({}, size) for size in base.sizes}
         self._rows = {layer.node: layer.outs for layer in base.layers}
 
-    def _run(self, changes: Changes, classes: int | None = None) -> dict[str, Shape | None]:
-        image = (_BATCH, self._base.channels, self._base.size, self._base.size)
-        results = self._shapes.run(rewritten(self._base, changes, classes), image)
+    def _run(self, changes: Changes, size: int) -> dict[str, Shape | None]:
+        results = self._shapes.run(rewritten(self._base, changes), (_BATCH, self._base.channels, size, size))
         return {name: shape_of(result) for name, result in results.items()}
 
     def why_not(self, site: Site, value: int) -> str:
         """Why an option is none: it changes nothing, does not run, or gives maps of other shapes; empty where it is one."""
         changes = {site.name: value}
-        arch = GraphArchitecture.of(self._base, self._base.size, changes)
-        kept = dict(arch.canonical.changes)
-        if kept.get(site.name) != value:
+        effective = [
+            size
+            for size in self._base.sizes
+            if dict(GraphArchitecture.of(self._base, size, changes).canonical.changes) == changes
+        ]
+        if not effective:
             return "it changes nothing: it reaches beyond the map"
         try:
-            shapes = self._run(changes)
+            whys = [self._misfit(site, self._run(changes, size), self._own[size]) for size in effective]
         except Exception as error:  # a library's failure becomes a smaller space
             return f"it does not run: {' '.join(str(error).split())[:160]}"
-        narrowed = {site.group} if site.key == "w" else set()
+        return next(filter(None, whys), "")
+
+    def _misfit(self, site: Site, shapes: Mapping[str, Shape | None], own_shapes: Mapping[str, Shape | None]) -> str:
+        """The first node that gives another shape than the base's, but for the channels that became fewer or more."""
+        narrowed = site.group if site.key == "w" else -1
         pad = self._base.layer[site.target].pad if site.key in ("k", "d", "fused") else None
-        padded = {node.name for node in self._base.program.nodes if node.op == "module" and node.target == pad}
-        for name, own in self._own.items():
-            found = shapes.get(name, own)
-            if found == own or name in padded:
+        for node in self._base.program.nodes:
+            own, found = own_shapes[node.name], shapes.get(node.name, own_shapes[node.name])
+            if found == own or (node.op == "module" and node.target == pad):
                 continue
-            row = self._rows.get(name)
-            if row is not None and not _touches(row, narrowed):
-                return f"{name} then gives {found}, not {own}"
-            if not narrowed or found is None or own is None or len(found) != len(own):
-                return f"{name} then gives {found}, not {own}"
-            if sum(a != b for a, b in zip(found, own, strict=True)) > 1:
-                return f"{name} then gives {found}, not {own}"
-        return "" if shapes["output"] == self._own["output"] else "the network then gives another shape"
+            row = self._rows.get(node.name)
+            alike = narrowed >= 0 and found is not None and own is not None and len(found) == len(own)
+            if alike and (row is None or _touches(row, narrowed)) and sum(map(ne, found or (), own or ())) == 1:
+                continue
+            return f"{node.name} then gives {found}, not {own}"
+        return ""
 
 
-def _touches(row: tuple[Segment, ...], groups: set[int]) -> bool:
-    return any(each.group in groups for each in row)
+def _touches(row: tuple[Segment, ...], group: int) -> bool:
+    return any(each.group == group for each in row)

@@ -88,9 +88,9 @@ class GraphSpace(Space):
         )
 
     def choices_table(self) -> list[list[str]]:
-        """A row a site, by the user's name of its layer, and then what was left out."""
+        """A row a site, by the user's name of its layer."""
         rows = [
-            ["", "layer", "choices", "base, or why not"],
+            ["", "layer", "choices", "base"],
             [SIZE, "", " ".join(map(str, self.sizes)), str(self.base.size)],
         ]
         for name, choices in self.slots.items():
@@ -101,14 +101,18 @@ class GraphSpace(Space):
                     ("no" if site.is_switch else str(site.base)),
                 )
                 rows.append([name, site.where, *shown])
-        return [*rows, *self._left_out_rows()]
+        return rows
 
-    def _left_out_rows(self) -> list[list[str]]:
-        """What was left out, a row a reason."""
+    @property
+    def remarks(self) -> list[str]:
+        """What was left out, a sentence a reason."""
         alike: dict[tuple[str, str], list[str]] = {}
         for each in self.left_out:
             alike.setdefault((each.what, each.why), []).append(each.where)
-        return [["", listed(names, 2), f"no {what}", why] for (what, why), names in alike.items()]
+        return [
+            f"no {what}{f' of {len(names)} layers' if len(names) > 1 else ''}: {why} ({listed(names, 3)})"
+            for (what, why), names in alike.items()
+        ]
 
     # ---------------------------------------------------------------- values to architectures and back
 
