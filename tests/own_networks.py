@@ -103,6 +103,23 @@ class Dense(nn.Module):
         return self.head(torch.relu(self.four(shuffled)).mean((2, 3)))
 
 
+class Twice(nn.Module):
+    """Calls a layer again, behind itself, which then serves two rows of channels."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 16, 3, padding=1)
+        self.again = nn.Conv2d(16, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.last = nn.Conv2d(16, 24, 1)
+        self.head = nn.Linear(24, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.one(x)))
+        x = torch.relu(self.norm(self.again(self.again(x))))
+        return self.head(torch.relu(self.last(x)).mean((2, 3)))
+
+
 class Branching(Mobile):
     """Does something that depends on the images."""
 

@@ -84,6 +84,7 @@ POSITIONS = {
     "measure --arch": ["--space", "digits"],
     "measure --space": ["--arch", "smallest"],
     "space show": ["digits"],
+    "space from": ["torchvision:squeezenet1_1", "--out", "new", "--input", "3x32x32"],
     "supernet train": ["digits", "--out", "new"],
     "export": ["RUN", "--to", "new"],
     **{name: ["RUN"] for name in ("fidelity", "train", "report", "baseline", "browse", "status", "stop", "front")},

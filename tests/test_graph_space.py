@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import BRIEF
-from own_networks import Dense, Mobile, Residual, seeded
+from own_networks import Dense, Mobile, Residual, Twice, seeded
 from torch import nn
 
 from nas.cli.app import main
@@ -34,7 +34,7 @@ from nas.spaces.graph.space import GraphSpace
 
 OLD = Path(__file__).with_name("fixtures") / "own_network.json"
 IMAGE = (3, 16, 16)
-KINDS = (Mobile, Residual, Dense)
+KINDS = (Mobile, Residual, Dense, Twice)
 WANTED = Wanted(kernels=(1, 3, 5), dilations=(1, 2), widths=(0.25, 0.5, 1.5))
 
 
@@ -88,6 +88,12 @@ def test_flattened_places_and_concatenated_layers_have_widths(made: dict[type[nn
     wide = {dense.base.site[name].where for name in dense.parameters if name.endswith(".w")}
     assert wide == {"one", "two", "four"}
     assert any(each.where == "three" and "reshape" in each.why for each in dense.left_out)  # it fails closed
+
+
+def test_a_layer_that_is_called_twice_stays_as_it_is(made: dict[type[nn.Module], Made]) -> None:
+    space = made[Twice].space
+    assert {space.base.site[name].where for name in space.choices} == {"one", "last"}
+    assert {name for name in space.choices if name.endswith(".w")} == {"l.w"}
 
 
 def test_what_is_fixed_is_no_choice() -> None:
@@ -389,7 +395,7 @@ def test_from_a_users_file_to_a_candidate_that_needs_it_no_more(
         (("nothing.py:Mobile",), "nothing.py: no such file"),
         (("net.py:Inverted",), "could not be made: TypeError"),
         (("net.py:seeded",), "could not be made: TypeError"),
-        (("net.py:Mobile", "--load", "none.pt"), "none.pt: no such file of weights"),
+        (("net.py:Mobile", "--load", "none.pt"), "--load none.pt: no such file of weights"),
         (("net.py:Mobile", "--kernel", "4"), "--kernel 4: odd sizes up to 99 are expected"),
         (("net.py:Mobile", "--width", "a"), "--width 'a': numbers are expected"),
         (

@@ -34,6 +34,7 @@ SCORE = task_of(DEFAULT).score.name
 FLAGS = {
     "assignments": "--set",
     "formats": "--format",
+    "freeze": "--fix",
     "max_latency_ms": "--max-latency",
     "measure=False": "--no-measure",
     "recipe.epochs": "--epochs/--finetune",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli.options import flag_of
-from nas.common.errors import InputError, arg, named
+from nas.common.errors import InputError, about, arg, named
+from nas.common.files import check_place
 from nas.common.text import command_text, count_text, plural, quoted
 from nas.views.terminal.console import plain_console
 
@@ -67,6 +68,7 @@ def space_from(
 
     Example: nas space from net.py:Network --load best.pt --out my_space
     """
+    from nas.data.sets import check_data_name
     from nas.models.graph.given import given_network, with_normalisation
     from nas.models.graph.make import make_space, write_space
     from nas.models.graph.prove import Wanted
@@ -77,11 +79,13 @@ def space_from(
     )
     others = _whole("sizes", sizes) if sizes else ()
     shape = _shape(image) if image else None
-    if out.exists():
+    means, deviations = (_shares(*each) if each[1] else None for each in (("mean", mean), ("std", std)))
+    if check_place(out):
         raise InputError(f"{arg('out')} {out}: is there already; name another folder")
-    given = given_network(network, load)
-    if mean or std:
-        given = with_normalisation(given, _shares("mean", mean), _shares("std", std))
+    if data is not None:
+        with about("data"):
+            check_data_name(data)
+    given = with_normalisation(given_network(network, load), means, deviations)
     made = make_space(given.model, shape or given.image, given.about, wanted, others, data)
     write_space(made, out)
     for note in (*made.notes, *_unknown(given)):

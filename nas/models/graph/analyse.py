@@ -111,10 +111,14 @@ def _classes(shapes: Mapping[str, Shape | None], program: Program) -> int:
 
 
 def _layers(program: Program, looks: Sequence[_Look], channels: Channels) -> Iterator[Layer]:
+    seen: set[str] = set()
     for node in program.nodes:
         part = program.parts[node.target] if node.op == "module" else None
         macs = tuple(look.macs[node.name] for look in looks)
-        params, buffer_bytes = _weights(program, node)
+        is_first = node.target not in seen  # several nodes may read a tensor, or call a layer
+        params, buffer_bytes = _weights(program, node) if is_first else (0, 0)
+        if part or node.op == "tensor":
+            seen.add(node.target)
         kind = _KINDS.get(part.kind, "other") if part and node.target in channels.ins else "other"
         if kind == "other" and not any(macs) and not params and not buffer_bytes:
             continue
@@ -122,12 +126,12 @@ def _layers(program: Program, looks: Sequence[_Look], channels: Channels) -> Ite
         sides = tuple(_side(look.shapes[before]) if before else 0 for look in looks)
         ins, outs = channels.ins.get(node.target, ()), channels.outs.get(node.target, ())
         yield Layer(
-            path=node.target if part or node.op == "tensor" else node.name,
+            path=node.target if is_first and (part or node.op == "tensor") else node.name,
             node=node.name,
             kind=kind,
             ins=ins if kind != "other" else (),
             outs=outs if kind != "other" else (),
-            positions=tuple(_positions(look.shapes[node.name]) for look in looks),
+            positions=tuple(_positions(look.shapes[node.name], kind) for look in looks),
             sides=sides,
             out_sides=tuple(_side(look.shapes[node.name]) for look in looks),
             macs=macs,
@@ -152,9 +156,11 @@ def _weights(program: Program, node: Node) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in layer.parameters()), buffers
 
 
-def _positions(shape: Shape | None) -> int:
-    """Outputs of one channel for one image: of a map (N, C, H, W) H·W; where channels come last, all axes before them."""
-    return 0 if shape is None else torch.Size(shape[2:] if len(shape) == 4 else shape[1:-1]).numel()
+def _positions(shape: Shape | None, kind: LayerKind) -> int:
+    """Outputs of one channel for one image: of a map (N, C, H, W) H·W; of a linear layer all axes before its channels."""
+    if shape is None:
+        return 0
+    return torch.Size(shape[1:-1] if kind == "linear" else shape[2:]).numel()
 
 
 def _side(shape: Shape | None) -> int:

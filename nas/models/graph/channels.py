@@ -6,6 +6,7 @@ them. It fails closed: what an operator that is not known here takes or gives is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +76,7 @@ def channels_of(program: Program, shapes: Mapping[str, Shape | None]) -> Channel
 class _Walk:
     def __init__(self, program: Program, shapes: Mapping[str, Shape | None]) -> None:
         self._program, self._shapes = program, shapes
+        self._calls = Counter(node.target for node in program.nodes if node.op == "module")
         self._parent: list[int] = []
         self._groups: list[Group] = []
         self._rows: dict[str, Row | None] = {}
@@ -235,7 +237,9 @@ class _Walk:
 
     def _layer(self, node: Node, part: Part, row: Row | None, shape: Shape) -> Row | None:
         path = node.target
-        if row is None:
+        if row is None or (
+            part.kind not in _LAYERS and self._calls[path] > 1
+        ):  # one that is called twice serves two rows
             return None
         if part.kind == "Conv2d" and row.axis == 1:
             return self._convolution(path, node, part, row, shape)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.common.errors import InputError
+from nas.common.errors import InputError, arg
 from nas.common.files import load_tensors
 from nas.common.text import printable, quoted
 from nas.models.graph.operators import words
@@ -26,7 +26,7 @@ _BEFORE = ("module.", "_orig_mod.", "model.", "network.")
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a checkpoint; raises `InputError`, also for a pickled module, which is never loaded."""
     if not path.is_file():
-        raise InputError(f"{printable(str(path))}: no such file of weights")
+        raise InputError(f"{arg('load')} {printable(str(path))}: no such file of weights")
     if path.suffix == ".safetensors":
         return load_tensors(path)
     try:

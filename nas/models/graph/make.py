@@ -16,6 +16,7 @@ from nas.common.files import check_place, load_tensors, weights_content, writing
 from nas.common.files import write_atomically as write_file
 from nas.common.kinds import StrPath, checks_kinds
 from nas.common.text import plural, quoted
+from nas.models.flops import count
 from nas.models.graph.analyse import About, base_of
 from nas.models.graph.capture import capture
 from nas.models.graph.inherit import inherit
@@ -24,6 +25,7 @@ from nas.models.graph.prove import Wanted, prove
 from nas.models.graph.selftest import TOLERANCE, difference, outputs
 from nas.models.networks import Backbone, state_fingerprint
 from nas.spaces.graph.architecture import GraphArchitecture
+from nas.spaces.graph.cost import architecture_cost
 from nas.spaces.graph.folder import WEIGHTS, read_space_folder, space_texts
 from nas.spaces.graph.space import GraphSpace
 
@@ -125,6 +127,12 @@ def check_networks(model: nn.Module, space: GraphSpace, state: dict[str, torch.T
     model.train(training)
     if not gap <= TOLERANCE:
         raise InputError(f"the base of {space.name} gives other outputs than the network, by {gap:.1e} of the largest")
+    counted, cost = count(model, space.backbone.input_shape), architecture_cost(space.backbone, space.base.classes)
+    if counted.macs is not None and (counted.macs, counted.params) != (cost.macs, cost.params):
+        raise InputError(
+            f"the base of {space.name} has {cost.macs:,} multiply-adds and {cost.params:,} parameters by its table, and "
+            f"{counted.macs:,} and {counted.params:,} by counting: its costs would be wrong"
+        )
     rng = random.Random(0)
     for _ in range(TRIED):
         architecture = space.architecture(space.sample(rng)).canonical

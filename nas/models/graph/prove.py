@@ -54,13 +54,19 @@ class Proven:
 
 
 def prove(base: Base, wanted: Wanted) -> Proven:
-    """Try every option at every site of a base; takes some milliseconds an option."""
+    """Try every option at every site of a base; takes some milliseconds an option.
+
+    Raises `InputError` where a prefix is that of no layer.
+    """
+    for prefix in wanted.fix:
+        if not any(_is_below(layer.path, prefix) for layer in base.layers):
+            raise InputError(f"{arg('freeze')} {prefix}: no layer of {base.name} has a name that begins so")
     proof = _Proof(base)
     choices: dict[str, tuple[int, ...]] = {}
     left_out: list[LeftOut] = []
     count = 0
     for site in base.sites:
-        if any(site.where == prefix or site.where.startswith(f"{prefix}.") for prefix in wanted.fix):
+        if any(_is_below(site.where, prefix) for prefix in wanted.fix):
             left_out.append(LeftOut(site.where, _WORDS[site.key], "fixed"))
             continue
         good = []
@@ -76,6 +82,10 @@ def prove(base: Base, wanted: Wanted) -> Proven:
         if good:
             choices[site.name] = tuple(sorted({site.base, *good}))
     return Proven(choices, count, tuple(left_out))
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}.")
 
 
 _WORDS = {"k": "kernel", "d": "dilation", "sep": "separable", "fused": "fused", "w": "width", "drop": "leaving out"}
@@ -116,7 +126,7 @@ class _Proof:
         effective = [
             size
             for size in self._base.sizes
-            if dict(GraphArchitecture.of(self._base, size, changes).canonical.changes) == changes
+            if dict(GraphArchitecture.of(self._base, size, changes).canonical.changes).get(site.name) == value
         ]
         if not effective:
             return "it changes nothing: it reaches beyond the map"
