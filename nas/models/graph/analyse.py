@@ -145,6 +145,8 @@ def _layers(program: Program, looks: Sequence[_Look], channels: Channels) -> Ite
 def _weights(program: Program, node: Node) -> tuple[int, int]:
     """Parameters, and bytes of buffers."""
     if node.op == "tensor":
+        if program.is_of_layer(node.target):
+            return 0, 0
         stored = program.tensors[node.target]
         count = torch.Size(stored.shape).numel()
         return (count, 0) if stored.trained else (0, 4 * count)

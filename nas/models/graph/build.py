@@ -37,6 +37,8 @@ def build_program(program: Program) -> fx.GraphModule:
     for path in sorted(program.parts, key=lambda path: path.count(".")):  # a layer may hold others
         _put(root, path, make_part(program.parts[path]))
     for path, stored in program.tensors.items():
+        if program.is_of_layer(path):
+            continue
         value = torch.zeros(stored.shape, dtype=constant_of(stored.dtype))
         _put(root, path, nn.Parameter(value) if stored.trained else value)
     graph, results = fx.Graph(), dict[str, fx.Node]()

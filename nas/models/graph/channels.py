@@ -77,6 +77,7 @@ class _Walk:
     def __init__(self, program: Program, shapes: Mapping[str, Shape | None]) -> None:
         self._program, self._shapes = program, shapes
         self._calls = Counter(node.target for node in program.nodes if node.op == "module")
+        self._calls.update(path.rpartition(".")[0] for path in program.tensors)  # whose weights something reads as well
         self._parent: list[int] = []
         self._groups: list[Group] = []
         self._rows: dict[str, Row | None] = {}

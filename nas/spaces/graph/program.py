@@ -97,6 +97,10 @@ class Program:
         """The nodes by their names."""
         return {node.name: node for node in self.nodes}
 
+    def is_of_layer(self, path: str) -> bool:
+        """Whether a stored tensor is a layer's own, which something reads beside it."""
+        return path.rpartition(".")[0] in self.parts
+
     @cached_property
     def users(self) -> dict[str, list[str]]:
         """Of each node those that take its result, each once."""
