@@ -323,6 +323,9 @@ def test_an_architecture_stands_for_itself(made: dict[type[nn.Module], Made]) ->
     assert Base.unpacked(written["network"]) == made[Mobile].space.base
     with pytest.raises(InputError, match="is not what lies beside it"):
         read_architecture(written | {"base": "0" * 16})
+    for value in (10**30, -1, 4, "3", None):
+        with pytest.raises(InputError, match=r"not an architecture of a network|is no choice for b1\.k"):
+            read_architecture(written | {"changes": {"b1.k": value}})
     with pytest.raises(InputError, match="not the base of a space"):
         read_architecture(written | {"base": "0" * 16, "network": "nothing"})
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from nas.common.errors import InputError
 from nas.common.text import quoted
 from nas.spaces.graph.base import Base, base_by, note_base
-from nas.spaces.graph.rewrite import Changes, changed
+from nas.spaces.graph.rewrite import Changes
 from nas.spaces.graph.sites import pair
 from nas.spaces.mobile.geometry import Padding, effective_kernel
 
@@ -36,9 +36,11 @@ class GraphArchitecture:
     def of(base: Base, size: int, changes: Changes) -> GraphArchitecture:
         """Without choices that are the base's own; raises `InputError` for sites and sizes that it has not."""
         base.index(size)
-        for name in changes:
+        for name, value in changes.items():
             if name not in base.site:
                 raise InputError(f"the base {base.title} has nothing called {quoted(name)} that may change")
+            if not base.site[name].allows(value):
+                raise InputError(f"{quoted(value)} is no choice for {name} of the base {base.title}")
         kept = tuple(
             (site.name, changes[site.name]) for site in base.sites if changes.get(site.name, site.base) != site.base
         )
@@ -164,8 +166,3 @@ def _settle_kernel(base: Base, size: int, path: str, changes: dict[str, int]) ->
 def is_left(base: Base, name: str, changes: Changes) -> bool:
     """Whether a site still decides something beside changes."""
     return name in _without_dropped(base, {**changes, name: 1})
-
-
-def changed_of(architecture: GraphArchitecture) -> Any:
-    """The changes of a canonical form, by what they concern."""
-    return changed(architecture.base, dict(architecture.canonical.changes))

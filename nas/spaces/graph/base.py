@@ -121,6 +121,14 @@ class Site:
         """Whether it is there or not."""
         return self.key in ("sep", "fused", "drop")
 
+    def allows(self, value: object) -> bool:
+        """Whether a value may be a choice, in some space."""
+        if not isinstance(value, int):
+            return False
+        if self.is_switch:
+            return value in (0, 1)
+        return 1 <= value <= (999_999 if self.key == "w" else 99) and (self.key != "k" or value % 2 == 1)
+
     def word(self, value: int) -> str:
         """A choice as texts have it: `f4.k5`, `f7.drop`."""
         return self.name if self.is_switch else f"{self.name}{value}"

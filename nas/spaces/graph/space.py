@@ -251,10 +251,5 @@ def _check_choices(base: Base, name: str, choices: tuple[int, ...], source: str)
             f"{where}: {quoted(list(choices))} is not allowed: the base's own ({site.base}) and others, each once"
         )
     for value in choices:
-        right = isinstance(value, int) and {
-            "k": 1 <= value <= 99 and value % 2 == 1,
-            "d": 1 <= value <= 99,
-            "w": 1 <= value <= 99_999,
-        }.get(site.key, value in (0, 1))
-        if not right:
+        if not site.allows(value):
             raise InputError(f"{where}: {quoted(value)} is not allowed")
