@@ -64,7 +64,10 @@ def make_space(
     base, left_out = base_of(captured, image, about, others)
     proven = prove(base, wanted)
     if not proven.choices and not others:
-        raise InputError(f"nothing of the network {about.name} can change: nas space from says why of each layer")
+        whys = [f"{each.where}: no {each.what}, {each.why}" for each in (*left_out, *proven.left_out)]
+        raise InputError(
+            f"nothing of the network {about.name} can change ({'; '.join(whys[:3])}{'; …' if whys[3:] else ''})"
+        )
     summary = f"around {about.origin or about.name}"
     space = GraphSpace(about.name, base, proven.choices, base.sizes, summary, data, (*left_out, *proven.left_out))
     check_networks(model, space, captured.state)
