@@ -99,7 +99,9 @@ def test_a_layer_that_is_called_twice_stays_as_it_is(made: dict[type[nn.Module],
 def test_what_is_fixed_is_no_choice() -> None:
     space = make_space(seeded(Mobile), IMAGE, About("mine"), Wanted(fix=("stem", "blocks.0"))).space
     assert all(space.base.site[name].where.startswith("blocks.1") for name in space.choices)
-    with pytest.raises(InputError, match=r"nothing of the network mine can change \(blocks\.0\.squeeze: no width, a gate's own width; "):
+    with pytest.raises(
+        InputError, match=r"nothing of the network mine can change \(blocks\.0\.squeeze: no width, a gate's own width; "
+    ):
         make_space(seeded(Mobile), IMAGE, About("mine"), Wanted(fix=("stem", "blocks")))
 
 
