@@ -96,6 +96,7 @@ def test_a_layer_that_is_called_twice_stays_as_it_is(made: dict[type[nn.Module],
     assert {name for name in space.choices if name.endswith(".w")} == {"l.w"}
 
 
+@pytest.mark.slow
 def test_what_is_fixed_is_no_choice() -> None:
     space = make_space(seeded(Mobile), IMAGE, About("mine"), Wanted(fix=("stem", "blocks.0"))).space
     assert all(space.base.site[name].where.startswith("blocks.1") for name in space.choices)
@@ -117,6 +118,7 @@ def test_the_base_with_nothing_changed_is_the_network(made: dict[type[nn.Module]
         assert torch.allclose(network(made[kind], "")(images), model(images), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_change_and_all_together_cost_what_is_counted(
     made: dict[type[nn.Module], Made], kind: type[nn.Module]
@@ -332,6 +334,7 @@ def test_an_architecture_stands_for_itself(made: dict[type[nn.Module], Made]) ->
         read_architecture(written | {"base": "0" * 16, "network": "nothing"})
 
 
+@pytest.mark.slow
 def test_python_makes_the_same_space(made: dict[type[nn.Module], Made], tmp_path: Path) -> None:
     model = seeded(Mobile)
     options: dict[str, Any] = {"kernel": (1, 3, 5), "width": (0.25, 0.5, 1.5), "sizes": (24,), "name": "mobile"}

@@ -33,6 +33,7 @@ SCORE = task_of(DEFAULT).score.name
 
 FLAGS = {
     "assignments": "--set",
+    "example": "--input",
     "formats": "--format",
     "freeze": "--fix",
     "max_latency_ms": "--max-latency",

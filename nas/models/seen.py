@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nas.common.errors import InputError
 from nas.common.files import write_atomically
 from nas.models.weights import source_of
+from nas.spaces.graph.folder import is_space_folder
 
 FILE = "seen_images.npy"
 Seen = NDArray[np.uint64]
@@ -49,8 +50,12 @@ def unknown_text(init: str) -> str | None:
     if not np.isin(UNKNOWN, seen).all():
         return None
     if len(seen) == 1:
-        return f"what images {title} was trained on is not known, since an older version made it"
+        return f"what images {title} was trained on is not known, since {_reason(init)}"
     return f"not all images that {title} was trained on are known, since an older version made what it began with"
+
+
+def _reason(init: str) -> str:
+    return "nothing there says it" if is_space_folder(Path(init)) else "an older version made it"
 
 
 def write_seen(folder: Path, seen: Seen) -> None:

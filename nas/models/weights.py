@@ -254,9 +254,8 @@ class _SpaceFolder:
         return Path(self.path).name if Path(self.path).is_absolute() else self.path
 
     @property
-    def folder(self) -> None:
-        """What a network of the user's has seen is theirs to know."""
-        return None
+    def folder(self) -> Path:
+        return Path(self.path)  # without a list of images: what a network of the user's has seen is not known
 
     def absolute(self) -> str:
         return str(Path(self.path).resolve())
