@@ -184,7 +184,7 @@ def test_records_of_a_family_that_is_not_here_are_no_damaged_ones(
     assert [r.number for r in run.records()] == [0]
     assert [each.getMessage() for each in caplog.records] == [
         f"{run.path / 'trials.jsonl'}: records that cannot be read here are left out: unknown family of networks 'attention': use "
-        "one of mobile, or module:name of yours"
+        "one of mobile, graph, or module:name of yours"
     ]
     later = run.records_from(0)
     assert (later.foreign, len(later.missing)) == (0, 1)

@@ -299,12 +299,14 @@ def test_a_copy_of_an_own_run_beside_other_modules_is_asked_about(
     """Whoever has seen run.yaml can write all that it says."""
     _, ran = trace
     settings = make_run().settings
-    (tmp_path / "mine.py").write_text("def METRIC(labels, predictions): return 0.5")
-    mine = make_run(replace(settings, evaluation=replace(settings.evaluation, metric="mine:METRIC")), name="own")
+    (tmp_path / "copied_metric.py").write_text("def METRIC(labels, predictions): return 0.5")
+    mine = make_run(
+        replace(settings, evaluation=replace(settings.evaluation, metric="copied_metric:METRIC")), name="own"
+    )
     fresh_process(monkeypatch)
     open_run(mine.path).settings.evaluation.load_metric()
     theirs = Path(shutil.copytree(mine.path, tmp_path / "theirs"))
-    (theirs / "mine.py").write_text(f"open({str(ran)!r}, 'w')\ndef METRIC(labels, predictions): return 0.9")
+    (theirs / "copied_metric.py").write_text(f"open({str(ran)!r}, 'w')\ndef METRIC(labels, predictions): return 0.9")
     fresh_process(monkeypatch)
     monkeypatch.chdir(theirs)
     with pytest.raises(InputError, match="is not a run of yours"):
