@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,9 @@ def _check_numbers(data: Any, where: str) -> None:
     left, seen = [(where, data)], set()  # each once: YAML may have one hold itself, or hold thousands of the same
     while left:
         at, value = left.pop()
-        if isinstance(value, int | float) and not abs(value) < 2**63:
+        if (isinstance(value, float) and not math.isfinite(value)) or (
+            isinstance(value, int) and not abs(value) < 2**63
+        ):
             raise InputError(f"{at}: {quoted(value)} is not allowed: a number of at most 64 bits is expected")
         if isinstance(value, dict | list) and id(value) not in seen:
             seen.add(id(value))
