@@ -12,10 +12,10 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from functools import cache, cached_property
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, InstanceOf, PlainSerializer, TypeAdapter, ValidationError
 
 from nas.common.errors import InputError
 from nas.common.text import quoted
@@ -148,7 +148,7 @@ class Base:
     sizes: tuple[int, ...]
     classes: int
     head: str
-    program: Program
+    program: Annotated[InstanceOf[Program], PlainSerializer(Program.to_json), Field(alias="network")]
     layers: tuple[Layer, ...]
     groups: tuple[Group, ...]
     skips: tuple[Skip, ...]
@@ -231,10 +231,8 @@ class Base:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads back."""
-        plain: dict[str, Any] = _rest().dump_python(
-            _Rest(**{name: getattr(self, name) for name in _FIELDS}), mode="json"
-        )
-        return {"network": self.program.to_json(), **plain}
+        plain: dict[str, Any] = _adapter().dump_python(self, mode="json", by_alias=True)
+        return {"network": plain.pop("network"), **plain}
 
     @staticmethod
     def from_json(data: Any) -> Base:
@@ -243,12 +241,11 @@ class Base:
             raise InputError("not the base of a space: a mapping with the key network is expected")
         program = Program.from_json(data["network"])
         try:
-            rest = _rest().validate_python({key: value for key, value in data.items() if key != "network"})
+            base = _adapter().validate_python({**data, "network": program})
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
             raise InputError(f"not the base of a space: {where}: {problem['msg']}") from error
-        base = Base(program=program, **{name: getattr(rest, name) for name in _FIELDS})
         base._check()
         return base
 
@@ -292,34 +289,9 @@ def _tables(layer: Layer) -> tuple[tuple[int, ...], ...]:
     return layer.positions, layer.sides, layer.out_sides, layer.macs
 
 
-@dataclass(frozen=True)
-class _Rest:
-    """All of a base but its program, as pydantic reads it."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    name: str
-    channels: int
-    sizes: tuple[int, ...]
-    classes: int
-    head: str
-    layers: tuple[Layer, ...]
-    groups: tuple[Group, ...]
-    skips: tuple[Skip, ...]
-    fusions: tuple[Fusion, ...]
-    sites: tuple[Site, ...]
-    weights: str
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    licence: str = ""
-    origin: str = ""
-    notes: tuple[str, ...] = ()
-
-
-_FIELDS = tuple(_Rest.__dataclass_fields__)
-
-
-def _rest() -> TypeAdapter[_Rest]:
-    return TypeAdapter(_Rest)
+@cache
+def _adapter() -> TypeAdapter[Base]:
+    return TypeAdapter(Base)
 
 
 _known: dict[str, Base] = {}
