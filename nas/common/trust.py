@@ -22,6 +22,7 @@ from nas.common.errors import NotHereError
 from nas.common.jsonl import append_line
 from nas.common.text import printable, quoted
 from nas.common.user_cache import user_cache
+from nas.common.yaml_file import each_value
 
 VARIABLE = "NAS_TRUST"
 """Set to 1, nothing is asked: what files name is loaded, and written to, whosever they are."""
@@ -151,15 +152,7 @@ def _is_given(name: str) -> bool:
 
 
 def _texts(data: Any) -> Iterator[str]:
-    """Each value once, since YAML may have one hold itself, or hold thousands of the same."""
-    left, seen = [data], set()
-    while left:
-        value = left.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict | list) and id(value) not in seen:
-            seen.add(id(value))
-            left += value.values() if isinstance(value, dict) else value
+    return (value for _, value in each_value(data) if isinstance(value, str))
 
 
 def _trusts_all() -> bool:

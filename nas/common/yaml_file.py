@@ -6,6 +6,7 @@ Read and written by libyaml where PyYAML has it, as its wheels do: ten times as 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,21 @@ def read_yaml(path: Path, shown: str) -> tuple[Any, Lines]:
     if twice:
         raise InputError("\n".join(f"{shown}:{each}" for each in twice))
     return data, lines
+
+
+def each_value(data: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """What is neither list nor mapping in plain data, with where it is, each list and mapping looked through once: YAML may have one hold
+    itself, or hold thousands of the same.
+    """
+    left, seen = [(at, data)], set()
+    while left:
+        where, value = left.pop()
+        if not isinstance(value, dict | list):
+            yield where, value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            left += ((f"{where}.{key}", part) for key, part in parts)
 
 
 def _collect(node: yaml.Node | None, at: KeyPath, lines: Lines, twice: list[str], seen: set[int]) -> None:

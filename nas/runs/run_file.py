@@ -19,7 +19,7 @@ from nas.common.problems import allowed
 from nas.common.redact import without_password
 from nas.common.text import printable, quoted
 from nas.common.trust import check_place, is_own, may_name, names_in, note_file, note_opened, note_own, other_owner
-from nas.common.yaml_file import read_yaml
+from nas.common.yaml_file import each_value, read_yaml
 from nas.runs.layout import RUN_FILE
 from nas.runs.objectives import check_objectives
 from nas.runs.settings import SearchSettings
@@ -165,17 +165,11 @@ def note_destinations(path: Path) -> None:
 
 def _check_numbers(data: Any, where: str) -> None:
     """Raise `InputError` for a number that no search was ever told: infinite, or of more than 64 bits."""
-    left, seen = [(where, data)], set()  # each once: YAML may have one hold itself, or hold thousands of the same
-    while left:
-        at, value = left.pop()
-        if (isinstance(value, float) and not math.isfinite(value)) or (
-            isinstance(value, int) and not abs(value) < 2**63
-        ):
+    for at, value in each_value(data, where):
+        if isinstance(value, float) and math.isfinite(value):
+            continue
+        if isinstance(value, int | float) and not abs(value) < 2**63:
             raise InputError(f"{at}: {quoted(value)} is not allowed: a number of at most 64 bits is expected")
-        if isinstance(value, dict | list) and id(value) not in seen:
-            seen.add(id(value))
-            parts = value.items() if isinstance(value, dict) else enumerate(value)
-            left += ((f"{at}.{key}", part) for key, part in parts)
 
 
 def _writer(data: Any) -> str:
